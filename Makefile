@@ -1,0 +1,61 @@
+# `make` or `make help` explains itself. Needs Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(shell cksum < requirements.lock | cut -d' ' -f1)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-fast check format lock bench schemas clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+setup: $(READY) ## Install everything into .venv (the other targets do it by themselves)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "bidden needs Python 3.11 or newer; say which with make PYTHON=/path/to/python3"; exit 2; }
+	@echo "installing into $(VENV) (once; about 100 MB from the package index)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --progress-bar off --quiet --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+demo: $(READY) ## Invite a London-size chapter on real servers, and audit it
+	@$(BIN)/bidden demo
+
+up: $(READY) ## Kafka, PostgreSQL, a mail sink, a dispatcher and a worker, in the foreground
+	@$(BIN)/bidden up --workers 1
+
+test: $(READY) ## All tests, on real servers that it starts itself
+	@$(BIN)/pytest
+
+test-fast: $(READY) ## The fast half of the tests
+	@$(BIN)/pytest -m "not slow"
+
+check: $(READY) ## Lint, types, layers, generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m schemas.export --check
+
+format: $(READY) ## Format the code and sort imports
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+schemas: $(READY) ## Write docs/schemas/*.json from the models
+	@$(BIN)/python -m schemas.export
+
+lock: $(READY) ## Resolve pyproject.toml anew into requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.11 --all-extras --upgrade -o requirements.lock pyproject.toml
+
+bench: $(READY) ## Measure the pipeline stage by stage and end to end
+	@$(BIN)/python -m bench
+
+clean: ## Remove what was installed and generated here (not .bidden, the embedded servers' data)
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
