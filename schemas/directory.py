@@ -1,0 +1,276 @@
+"""The lines of the directory file (JSON Lines): what each may say.
+
+Every line is one object with a `type`. It is a whole record: what is absent, or null, is unset by an import. The
+validators' messages are worded to follow the field's name; `schemas.directory_file` reads files and adds the line.
+Whether an id refers to something is for the database to say; nothing in here knows it.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import MAXYEAR, UTC, date, datetime, time, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+)
+
+from schemas.vocabulary import EventKind, Role, RolePolicy
+
+MAX_ID: Final = 2**63 - 1
+#: Identifies a record within its type.
+Key: TypeAlias = tuple[int | str, ...]
+
+_EMAIL: Final = re.compile(r"[^\s@<>\x00-\x1f\x7f-\x9f]+@[^\s@<>\x00-\x1f\x7f-\x9f]+")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,199}")
+_TIME_SHAPE: Final = re.compile(r"[0-9W-]+[Tt ][0-9:.,]+([Zz]|[+-][0-9:.]+)?")
+_END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
+
+
+@cache
+def known_time_zones() -> frozenset[str]:
+    """The IANA names of the `tzdata` package: the same on every machine, whatever its own zone files hold."""
+    return frozenset(files("tzdata").joinpath("zones").read_text(encoding="utf-8").split())
+
+
+def _instant(value: object) -> datetime:
+    """An ISO 8601 time with a zone, in UTC."""
+    if not isinstance(value, str) or not _TIME_SHAPE.fullmatch(value):
+        raise ValueError("must be an ISO 8601 time with a zone, such as 2026-04-09T18:30:00+01:00")
+    try:
+        moment = datetime.fromisoformat(value.upper())
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("is no time that exists") from None
+    raise ValueError("must say its zone: end it with Z or an offset such as +01:00")
+
+
+def _moment(value: object) -> datetime:
+    moment = _instant(value)
+    # A day's room at both ends, so that it can be shown in any time zone.
+    if not 1 < moment.year < MAXYEAR:
+        raise ValueError("is too far away")
+    return moment
+
+
+def _end_of_ban(value: object) -> datetime | None:
+    """The first moment at which a ban no longer holds; a date counts until its end, UTC."""
+    if value is None:
+        return None
+    try:
+        day = date.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        day = None
+    if day is None:
+        try:
+            return _instant(value)
+        except ValueError as error:
+            raise ValueError(f"{error}; a date alone will do, too") from None
+    # 9999-12-31 is how some systems write "for ever".
+    return _END_OF_TIME if day == date.max else datetime.combine(day, time(), UTC) + timedelta(days=1)
+
+
+def _email(value: str) -> str:
+    if not _EMAIL.fullmatch(value):
+        raise ValueError("must be an e-mail address: one @ with something on both sides, no spaces or <>")
+    return value
+
+
+def _token(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError("must be 1 to 200 of the characters A-Z a-z 0-9 - . _ ~ and not begin with a dot")
+    return value
+
+
+def _time_zone(value: str) -> str:
+    if value not in known_time_zones():
+        raise ValueError("must be the name of a time zone, such as Europe/London")
+    return value
+
+
+def _distinct(value: list[int]) -> list[int]:
+    if len(set(value)) != len(value):
+        raise ValueError("must not name a chapter twice")
+    return value
+
+
+Id = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
+Name = Annotated[str, Field(min_length=1)]
+# The limit keeps the address within what a unique index can hold; real ones end at 254 bytes.
+Email = Annotated[str, Field(max_length=320), AfterValidator(_email)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Token = Annotated[str, AfterValidator(_token)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+EndOfBan = Annotated[datetime | None, BeforeValidator(_end_of_ban)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _WithId(_Record):
+    id: Id
+
+    @property
+    def key(self) -> Key:
+        """What an import recognises the record by, within its type."""
+        return (self.id,)
+
+
+class Chapter(_WithId):
+    """A city's chapter; its time zone is that of its events, unless they have their own."""
+
+    type: Literal["chapter"]
+    name: Name
+    email: Email
+    time_zone: TimeZone
+
+
+class Group(_WithId):
+    """A mailing list of a chapter. A chapter may have several of one name."""
+
+    type: Literal["group"]
+    chapter_id: Id
+    name: Literal["Students", "Coaches"]
+    deleted: StrictBool = False
+
+
+class Member(_WithId):
+    """A person. Names may hold anything, line breaks too; an empty surname is none."""
+
+    type: Literal["member"]
+    name: Name
+    surname: Annotated[str | None, AfterValidator(lambda value: value or None)] = None
+    email: Email
+    accepted_toc_at: Moment | None = None
+    deleted: StrictBool = False
+
+
+class Subscription(_Record):
+    """A member on a list."""
+
+    type: Literal["subscription"]
+    member_id: Id
+    group_id: Id
+    deleted: StrictBool = False
+
+    @property
+    def key(self) -> Key:
+        """What an import recognises the record by, within its type."""
+        return (self.member_id, self.group_id)
+
+
+class Ban(_WithId):
+    """Permanent, or until a moment (exclusive). One that is neither is refused: it would mean nothing."""
+
+    type: Literal["ban"]
+    member_id: Id
+    permanent: StrictBool = False
+    expires_at: EndOfBan = Field(default=None, validate_default=True)
+    deleted: StrictBool = False
+
+    @field_validator("expires_at", mode="after")
+    @classmethod
+    def _ends_or_is_permanent(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        if value is None and not info.data.get("permanent", True):
+            raise ValueError("is missing: a ban needs it, or permanent must be true")
+        return value
+
+
+class Host(_Record):
+    """Where an event takes place."""
+
+    name: Name
+    address: Name
+
+
+class Event(_WithId):
+    """Something one can be invited to, held by one chapter or several; the first one's time zone counts."""
+
+    type: Literal["event"]
+    kind: EventKind
+    name: Name
+    description: str | None = None
+    chapter_ids: Annotated[list[Id], Field(min_length=1), AfterValidator(_distinct)]
+    starts_at: Moment
+    ends_at: Moment
+    time_zone: TimeZone | None = None
+    invitable: StrictBool
+    host: Host | None = None
+    role_policy: RolePolicy = RolePolicy.EACH
+    cancelled_at: Moment | None = None
+
+    @field_validator("ends_at", mode="after")
+    @classmethod
+    def _ends_after_start(cls, value: datetime, info: ValidationInfo) -> datetime:
+        if value < info.data.get("starts_at", value):
+            raise ValueError("must not be before starts_at")
+        return value
+
+
+class Invitation(_Record):
+    """A place to answer at. `sent_at`: another system has mailed it already."""
+
+    type: Literal["invitation"]
+    event_id: Id
+    member_id: Id
+    role: Role
+    attending: StrictBool | None = None
+    token: Token | None = None
+    sent_at: Moment | None = None
+
+    @property
+    def key(self) -> Key:
+        """What an import recognises the record by, within its type."""
+        return (self.event_id, self.member_id, self.role.value)
+
+
+class Deletion(_WithId):
+    """A group, member or ban that is to be removed (a member: anonymised)."""
+
+    type: Literal["group", "member", "ban"]
+
+
+class SubscriptionDeletion(_Record):
+    """A member leaves a list."""
+
+    type: Literal["subscription"]
+    member_id: Id
+    group_id: Id
+
+    @property
+    def key(self) -> Key:
+        """What an import recognises the record by, within its type."""
+        return (self.member_id, self.group_id)
+
+
+Line: TypeAlias = Chapter | Group | Member | Subscription | Ban | Event | Invitation | Deletion | SubscriptionDeletion
+#: By type.
+LINE_MODELS: Final[dict[str, type[Line]]] = {
+    "chapter": Chapter,
+    "group": Group,
+    "member": Member,
+    "subscription": Subscription,
+    "ban": Ban,
+    "event": Event,
+    "invitation": Invitation,
+}
+#: Of the types that know `"deleted": true`; such a line needs the keys alone.
+DELETION_MODELS: Final[dict[str, type[Line]]] = {
+    "group": Deletion,
+    "member": Deletion,
+    "subscription": SubscriptionDeletion,
+    "ban": Deletion,
+}
+#: The types of line, in the order in which they refer to one another.
+LINE_TYPES: Final = tuple(LINE_MODELS)

@@ -1,0 +1,160 @@
+"""Reads a directory file: bytes in, checked lines out, and errors that name the line and the field.
+
+Lines are counted as an editor does: they end at a line feed and nowhere else (U+2028 within a text is no end),
+blank ones count. Pure: the caller opens the file and decides what a line means for the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from json import JSONDecodeError, JSONDecoder
+from typing import Any, Final, NoReturn
+
+from pydantic import ValidationError
+
+from schemas.directory import DELETION_MODELS, LINE_MODELS, LINE_TYPES, MAX_ID, Host, Line
+from schemas.errors import InputError
+
+_BOM: Final = b"\xef\xbb\xbf"
+_BLANK: Final = b" \t\r\n"
+#: How a line begins to write characters that no text in PostgreSQL can hold: U+0000, halves of surrogate pairs.
+_SUSPECT: Final = (b"\\u0000", b"\\ud", b"\\uD")
+
+_WHOLE_NUMBER: Final = f"must be a whole number from 1 to {MAX_ID}"
+#: pydantic's error types, worded to follow the field's name. `{expected}` and the like come from its context.
+_WORDING: Final[dict[str, str]] = {
+    "missing": "is missing",
+    "int_type": _WHOLE_NUMBER,
+    "greater_than_equal": _WHOLE_NUMBER,
+    "less_than_equal": _WHOLE_NUMBER,
+    "int_parsing_size": _WHOLE_NUMBER,
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must not be longer than {max_length} characters",
+    "list_type": "must be a list",
+    "too_short": "must not be empty",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "enum": "must be {expected}",
+    "literal_error": "must be {expected}",
+    "value_error": "{error}",
+}
+
+
+class _FieldTwiceError(ValueError):
+    """One object says the same field twice: which one is meant, nobody knows."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _FieldTwiceError(next(name for name in names if names.count(name) > 1))
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    """NaN and Infinity: Python reads them, JSON does not know them."""
+    raise ValueError(name)
+
+
+_DECODER: Final = JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
+
+
+def parse_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, Line]]:
+    """The lines of a file opened in binary mode (`stream` yields pieces that end at a line feed), with their numbers.
+
+    A byte order mark at the start and CR LF are fine; blank lines are counted and skipped. Raises InputError with
+    `line`, and `field` where there is one, at the first line that is wrong.
+    """
+    for number, raw in enumerate(stream, 1):
+        if number == 1 and raw.startswith(_BOM):
+            raw = raw[len(_BOM) :]
+        if raw.strip(_BLANK):
+            yield number, _parse(number, raw)
+
+
+def _parse(number: int, raw: bytes) -> Line:
+    try:
+        value = _DECODER.decode(raw.decode())
+    except UnicodeDecodeError as error:
+        raise _wrong(number, f"is not UTF-8 text (byte {error.start + 1} of the line)") from error
+    except JSONDecodeError as error:
+        raise _wrong(number, f"is not JSON: {error.msg} (column {error.colno})") from error
+    except _FieldTwiceError as error:
+        name = str(error)
+        raise _wrong(number, f"{name} is there twice", name) from error
+    except RecursionError as error:
+        raise _wrong(number, "is nested too deeply") from error
+    except ValueError as error:
+        raise _wrong(number, "holds a number that cannot be read: NaN, Infinity or thousands of digits") from error
+    if not isinstance(value, dict):
+        raise _wrong(number, "must be a JSON object")
+    kind = value.get("type")
+    model = LINE_MODELS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        said = "is missing" if kind is None else "is unknown"
+        raise _wrong(number, f"type {said}: it must be one of {', '.join(LINE_TYPES)}", "type")
+    if any(escape in raw for escape in _SUSPECT):
+        _refuse_unstorable(number, value)
+    if None in value.values():
+        value = _without_nulls(number, value, model)
+    if value.get("deleted") is True and kind in DELETION_MODELS:
+        _refuse_unknown(number, value, model)
+        model = DELETION_MODELS[kind]
+        value = {name: value[name] for name in model.model_fields if name in value}
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        # An unknown name first: a missing field is often that name, misspelt.
+        _refuse_unknown(number, value, model)
+        raise _worded(number, error) from error
+
+
+def _without_nulls(number: int, value: dict[str, Any], model: type[Line]) -> dict[str, Any]:
+    """Null equals absent; but a name that is unknown is unknown whatever its value."""
+    _refuse_unknown(number, value, model)
+    return {name: part for name, part in value.items() if part is not None}
+
+
+def _refuse_unknown(number: int, value: dict[str, Any], model: type[Line]) -> None:
+    for name in value:
+        if name not in model.model_fields:
+            kind = model.__name__.lower()
+            record = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+            if name == "deleted":
+                raise _wrong(number, f"deleted is not possible: {record} cannot be removed by an import", name)
+            fields = ", ".join(model.model_fields)
+            raise _wrong(number, f"{name} is no field of {record}; these are: {fields}", name)
+
+
+def _refuse_unstorable(number: int, value: dict[str, Any]) -> None:
+    for name, part in value.items():
+        texts = [name, *(part.values() if isinstance(part, dict) else (part,))]
+        for text in texts:
+            if isinstance(text, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+                problem = "holds a character that cannot be stored: U+0000, or half of a surrogate pair"
+                raise _wrong(number, f"{name} {problem}", name)
+
+
+def _worded(number: int, error: ValidationError) -> InputError:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(part for part in first["loc"] if isinstance(part, str))
+    if first["type"] == "extra_forbidden":
+        problem = f"is no field; these are: {', '.join(Host.model_fields)}"
+    elif first["input"] is None and first["type"] != "value_error":
+        problem = "is missing"
+    else:
+        problem = _WORDING.get(first["type"], first["msg"]).format_map(first.get("ctx", {}))
+    return _wrong(number, f"{field} {problem}", field)
+
+
+def _wrong(number: int, problem: str, field: str | None = None) -> InputError:
+    """The error for a line. What it quotes is made printable: a lone surrogate or NUL would spoil the output."""
+    what = problem if field is not None else f"the line {problem}"
+    return InputError(_printable(what), line=number, field=_printable(field) if field is not None else None)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

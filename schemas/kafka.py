@@ -1,0 +1,43 @@
+"""The settings of Kafka clients, from ours. Pure: the clients themselves stand where they are used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.settings import Settings
+
+
+def client_config(settings: Settings, client_id: str) -> dict[str, Any]:
+    """What every librdkafka client of ours begins with. Holds the password: never log it."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.require_kafka(),
+        "client.id": client_id,
+        "security.protocol": settings.kafka_security_protocol,
+        # A broker that restarts is found again within a second, not after a back-off of ten.
+        "reconnect.backoff.ms": 100,
+        "reconnect.backoff.max.ms": 1000,
+        "topic.metadata.refresh.interval.ms": 30_000,
+        # Its warnings are about what it cures itself; ours say what we wait for.
+        "log_level": 3,
+    }
+    if settings.kafka_sasl_mechanism:
+        config["sasl.mechanism"] = settings.kafka_sasl_mechanism
+        config["sasl.username"] = settings.kafka_sasl_username
+        if settings.kafka_sasl_password:
+            config["sasl.password"] = settings.kafka_sasl_password.get_secret_value()
+    if settings.kafka_ca_file:
+        config["ssl.ca.location"] = str(settings.kafka_ca_file)
+    return config
+
+
+def producer_config(settings: Settings, client_id: str) -> dict[str, Any]:
+    """An idempotent producer: what it retries by itself lands once and in order."""
+    return {
+        **client_config(settings, client_id),
+        "enable.idempotence": True,
+        "linger.ms": 2,
+        "partitioner": "murmur2_random",
+        "message.timeout.ms": 20_000,
+        # Below the claim, so that a message given up is not on its way any more when its item is due again.
+        "queue.buffering.max.messages": 500_000,
+    }

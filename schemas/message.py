@@ -1,0 +1,90 @@
+"""The message on the topic: one per distinct member and batch, and how it is written and read.
+
+The value names things and carries none of their contents: what is mailed is looked up when it is mailed. The
+headers follow CloudEvents' binary mode for Kafka, so that tools can route and trace without reading the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.vocabulary import Action, Role
+
+VERSION: Final = 1
+CE_TYPE: Final = "org.bidden.invitation.due.v1"
+CE_SOURCE: Final = "/bidden/producers"
+
+_FIXED_HEADERS: Final[tuple[tuple[str, bytes], ...]] = (
+    ("ce_specversion", b"1.0"),
+    ("ce_type", CE_TYPE.encode()),
+    ("ce_source", CE_SOURCE.encode()),
+    ("content-type", b"application/json"),
+)
+
+Id = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
+
+
+class InvitationDue(BaseModel):
+    """A member of a batch is due her invitations: `roles` are those open when the batch was planned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1]
+    batch_id: Id
+    event_id: Id
+    member_id: Id
+    action: Action
+    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=2)]
+
+
+class UndecodableError(ValueError):
+    """The message cannot be read or contradicts itself; its text is the reason on the dead letter."""
+
+
+def key_of(member_id: int) -> bytes:
+    """The message key: the member's id as decimal text."""
+    return b"%d" % member_id
+
+
+def encode(message: InvitationDue) -> bytes:
+    """The value as bytes."""
+    return orjson.dumps(message.model_dump(mode="json"))
+
+
+def encode_fast(batch_id: int, event_id: int, member_id: int, action: str, roles: Sequence[str]) -> bytes:
+    """What `encode` gives, from values the database vouches for: the dispatcher's loop is hot."""
+    names = '","'.join(roles)
+    return (
+        f'{{"version":1,"batch_id":{batch_id},"event_id":{event_id},"member_id":{member_id},'
+        f'"action":"{action}","roles":["{names}"]}}'
+    ).encode()
+
+
+def decode(key: bytes | None, value: bytes | None) -> InvitationDue:
+    """The message, or UndecodableError with a reason that names what is wrong."""
+    if value is None:
+        raise UndecodableError("empty value")
+    try:
+        message = InvitationDue.model_validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "value"
+        raise UndecodableError(f"{where}: {first['msg']}") from None
+    if key != key_of(message.member_id):
+        raise UndecodableError(f"key does not name member_id {message.member_id}")
+    return message
+
+
+def headers(ce_id: str, member_id: int, at: str, traceparent: str) -> list[tuple[str, str | bytes | None]]:
+    """CloudEvents attributes in Kafka's binary mode, and the W3C trace context. `at` is ISO 8601 in UTC."""
+    return [
+        *_FIXED_HEADERS,
+        ("ce_id", ce_id.encode()),
+        ("ce_time", at.encode()),
+        ("ce_subject", key_of(member_id)),
+        ("traceparent", traceparent.encode()),
+    ]

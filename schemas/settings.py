@@ -1,0 +1,169 @@
+"""The settings, read once at start and refused by name when they make no sense.
+
+Order: the environment, then `.env` in the working directory, then what `bidden up` wrote to its folder
+(`BIDDEN_HOME/settings.env`), then the default. Addresses hold passwords: they are `SecretStr` or are shown only
+through `without_secrets`.
+"""
+
+from __future__ import annotations
+
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.errors import SettingsError
+from schemas.vocabulary import UnknownPolicy
+
+PREFIX = "BIDDEN_"
+#: The file below BIDDEN_HOME that `bidden up` writes and every command reads.
+HOME_SETTINGS_FILE = "settings.env"
+
+
+def without_secrets(url: str) -> str:
+    """The address with its user name, password and query left out, for messages and logs."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or "?"
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(an address that cannot be read)"
+    return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if urlsplit(url).scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must begin with postgresql://")
+    return value
+
+
+def _smtp_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
+        raise ValueError("must look like smtp://host:port or smtps://user:password@host:port")
+    return value
+
+
+class Settings(BaseSettings):
+    """All settings of a process. Build it with `load`, which words the errors for a person."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
+
+    database_url: Annotated[SecretStr | None, AfterValidator(lambda v: v and _database_url(v))] = None
+    kafka_bootstrap: str | None = None
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ca_file: Path | None = None
+    smtp_url: Annotated[SecretStr | None, AfterValidator(lambda v: v and _smtp_url(v))] = None
+    topic_prefix: str = Field("bidden", pattern=r"^[A-Za-z0-9._-]{1,150}$")
+    group: str = Field("bidden-workers", min_length=1, max_length=200)
+    partitions: int = Field(12, ge=1, le=1000)
+    mail_from: str = "Invitations <invitations@bidden.example>"
+    base_url: str = "http://localhost:8000"
+    lease_seconds: float = Field(60, ge=1, le=3600)
+    max_attempts: int = Field(5, ge=1, le=100)
+    retry_base_seconds: float = Field(30, gt=0, le=86400)
+    retry_max_seconds: float = Field(3600, gt=0, le=7 * 86400)
+    unknown_policy: UnknownPolicy = UnknownPolicy.HOLD
+    smtp_connections: int = Field(10, ge=1, le=500)
+    smtp_timeout_seconds: float = Field(30, gt=0, le=600)
+    handover_window: int = Field(100, ge=1, le=10_000)
+    home: Path = Path(".bidden")
+    log_format: Literal["console", "json"] = "console"
+
+    @field_validator("mail_from")
+    @classmethod
+    def _mail_from(cls, value: str) -> str:
+        if any(ord(c) < 32 for c in value):
+            raise ValueError("must not hold control characters")
+        _, address = parseaddr(value)
+        local, _, domain = address.rpartition("@")
+        if not local or not domain:
+            raise ValueError("must be an e-mail address, or Name <address>")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+            raise ValueError("must look like https://host or https://host/path")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.retry_max_seconds < self.retry_base_seconds:
+            raise ValueError("BIDDEN_RETRY_MAX_SECONDS must not be less than BIDDEN_RETRY_BASE_SECONDS")
+        if self.kafka_security_protocol.startswith("SASL"):
+            for name in ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{PREFIX}{name.upper()} is needed with SASL")
+        return self
+
+    @classmethod
+    def load(cls, *, directory: Path | None = None) -> Self:
+        """Read the settings. SettingsError names the environment variable that is wrong.
+
+        `directory` is where `.env` and a relative BIDDEN_HOME are looked for (default: where we are).
+        """
+        base = directory or Path()
+        try:
+            # BIDDEN_HOME itself can come from the environment or from .env, so it is found first.
+            home = base / _Home(_env_file=base / ".env").home  # type: ignore[call-arg] # pydantic-settings takes it
+            return cls(_env_file=(home / HOME_SETTINGS_FILE, base / ".env"))  # type: ignore[call-arg] # likewise
+        except ValidationError as error:
+            raise _worded(error) from error
+
+    def require_database(self) -> str:
+        """The database's address with its secrets."""
+        if self.database_url is None:
+            raise _missing("DATABASE_URL")
+        return self.database_url.get_secret_value()
+
+    def require_kafka(self) -> str:
+        """The brokers' addresses."""
+        if self.kafka_bootstrap is None:
+            raise _missing("KAFKA_BOOTSTRAP")
+        return self.kafka_bootstrap
+
+    def require_smtp(self) -> str:
+        """The mail server's address with its secrets."""
+        if self.smtp_url is None:
+            raise _missing("SMTP_URL")
+        return self.smtp_url.get_secret_value()
+
+    @property
+    def invitations_topic(self) -> str:
+        """The topic that carries one message per member and batch."""
+        return f"{self.topic_prefix}.invitations.v1"
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Where messages go that can never be processed."""
+        return f"{self.topic_prefix}.invitations.dlq.v1"
+
+
+class _Home(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
+    home: Path = Path(".bidden")
+
+
+def _missing(name: str) -> SettingsError:
+    variable = f"{PREFIX}{name}"
+    return SettingsError(
+        f"{variable} is not set: start `bidden up` here, or set it in the environment or in .env",
+        field=variable,
+    )
+
+
+def _worded(error: ValidationError) -> SettingsError:
+    first: Any = error.errors(include_url=False, include_input=False)[0]
+    variable = f"{PREFIX}{str(first['loc'][0]).upper()}" if first["loc"] else None
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return SettingsError(f"{variable}: {message}" if variable else message, field=variable)

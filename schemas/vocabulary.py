@@ -1,0 +1,119 @@
+"""The closed vocabularies of the domain: roles, audiences, kinds, actions, states and reasons.
+
+Every word here also stands in a CHECK constraint, a message or a report; members compare equal to their text.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    """What an invitation invites somebody as."""
+
+    STUDENT = "Student"
+    COACH = "Coach"
+
+
+class Audience(StrEnum):
+    """Whom a batch addresses."""
+
+    STUDENTS = "students"
+    COACHES = "coaches"
+    EVERYONE = "everyone"
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles of this audience, Student first."""
+        return _AUDIENCE_ROLES[self]
+
+
+class EventKind(StrEnum):
+    """The kinds of event that can be invited to."""
+
+    WORKSHOP = "workshop"
+    VIRTUAL_WORKSHOP = "virtual_workshop"
+    EVENT = "event"
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether an invitation must be able to say where it takes place."""
+        return self is not EventKind.VIRTUAL_WORKSHOP
+
+    @property
+    def precedence(self) -> tuple[Role, ...]:
+        """Which role a member of both groups is invited as under the role policy `one`."""
+        if self is EventKind.EVENT:
+            return (Role.COACH, Role.STUDENT)
+        return (Role.STUDENT, Role.COACH)
+
+
+class RolePolicy(StrEnum):
+    """Whether a member of both groups gets a mail for each role or one in all."""
+
+    EACH = "each"
+    ONE = "one"
+
+
+class Action(StrEnum):
+    """What a batch does. Part of the delivery key."""
+
+    INVITE = "invite"
+
+
+class BatchState(StrEnum):
+    """States of a batch. `completed` is derived (nothing is pending) and never stored."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+
+
+class DeliveryState(StrEnum):
+    """States of a delivery in the ledger; the transitions are data in `schemas.states`."""
+
+    PLANNED = "planned"
+    HANDING_OFF = "handing_off"
+    SENT = "sent"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    RETRY = "retry"
+    SKIPPED = "skipped"
+
+
+class UnknownPolicy(StrEnum):
+    """What becomes of a delivery that may or may not have been accepted."""
+
+    HOLD = "hold"
+    RESEND = "resend"
+
+
+class Reason(StrEnum):
+    """Why a member was left out at planning or skipped at the hand-over, in the words of the reports."""
+
+    SIGNED_UP = "signed_up"
+    DECLINED = "declined"
+    ALREADY_SENT = "already_sent"
+    TERMS_NOT_ACCEPTED = "terms_not_accepted"
+    BANNED = "banned"
+    UNKNOWN = "unknown"
+    LEFT_LIST = "left_list"
+    EVENT_CANCELLED = "event_cancelled"
+    BATCH_CANCELLED = "batch_cancelled"
+    MEMBER_DELETED = "member_deleted"
+    NOT_SUBSCRIBED = "not_subscribed"
+
+
+#: The slot of a delivery under the role policy `one`; under `each` the slot is the role's name.
+MEMBER_SLOT: Final = "member"
+
+_AUDIENCE_ROLES: Final[dict[Audience, tuple[Role, ...]]] = {
+    Audience.STUDENTS: (Role.STUDENT,),
+    Audience.COACHES: (Role.COACH,),
+    Audience.EVERYONE: (Role.STUDENT, Role.COACH),
+}
+
+#: The name of the directory group whose subscribers are invited in a role.
+GROUP_OF_ROLE: Final[dict[Role, str]] = {Role.STUDENT: "Students", Role.COACH: "Coaches"}
