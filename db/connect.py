@@ -1,0 +1,75 @@
+"""Connections to PostgreSQL: how they are opened, and what a failure to open one says.
+
+Two kinds. `connect` gives commands a plain connection. `connect_hot` gives workers one whose every statement
+probes indexes for a small set of keys: its plans are forced to that shape, because the planner, right after
+planning a batch or on a table never analysed, takes a sequential scan for it and becomes five times slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import orjson
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import set_json_dumps, set_json_loads
+
+from schemas.errors import UnreachableError
+from schemas.settings import without_secrets
+
+set_json_dumps(orjson.dumps)
+set_json_loads(orjson.loads)
+
+Connection = psycopg.Connection[dict[str, Any]]
+AsyncConnection = psycopg.AsyncConnection[Any]
+
+_KEEPALIVE: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+_SESSION: Final = "-c timezone=UTC -c jit=off"
+_HOT: Final = (
+    f"{_SESSION} -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1"
+)
+
+
+def connect(url: str, *, application: str = "bidden", autocommit: bool = False) -> Connection:
+    """A connection for a command. UnreachableError names the address without secrets."""
+    try:
+        return psycopg.connect(
+            url,
+            row_factory=dict_row,
+            autocommit=autocommit,
+            application_name=application,
+            options=_SESSION,
+            **_KEEPALIVE,
+        )
+    except psycopg.OperationalError as error:
+        raise unreachable(url, error) from error
+
+
+async def connect_hot(url: str, *, application: str) -> AsyncConnection:
+    """A worker's connection. Raises psycopg.OperationalError: whether to wait is the caller's to decide."""
+    connection: AsyncConnection = await psycopg.AsyncConnection.connect(
+        url, autocommit=True, application_name=application, options=_HOT, prepare_threshold=0, **_KEEPALIVE
+    )
+    return connection
+
+
+@contextmanager
+def connection(url: str, *, application: str = "bidden") -> Iterator[Connection]:
+    """A connection for one transaction: committed at the end, rolled back by an exception."""
+    with connect(url, application=application) as conn:
+        yield conn
+
+
+def unreachable(url: str, error: Exception) -> UnreachableError:
+    """The error for a database that does not answer, with the driver's own first line, minus any secret."""
+    lines = str(error).strip().splitlines()
+    cause = lines[0] if lines else type(error).__name__
+    return UnreachableError(f"PostgreSQL cannot be reached at {without_secrets(url)}: {cause}")

@@ -1,0 +1,71 @@
+"""Brings the database to the newest schema, and says where it differs from the models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from db.connect import unreachable
+from db.models import Base
+
+_FOLDER = Path(__file__).parent / "migrations"
+#: Any constant: two `bidden migrate` at once take turns on it.
+_LOCK = 0x62696464656E
+
+
+def engine_for(url: str) -> Engine:
+    """An SQLAlchemy engine over psycopg 3 that keeps no connections."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"postgresql", "postgres"}:
+        raise ValueError("not a PostgreSQL address")
+    return create_engine(f"postgresql+psycopg://{rest}", poolclass=NullPool)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER))
+    return config
+
+
+def head() -> str:
+    """The revision this code needs."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def upgrade(url: str) -> str:
+    """Migrate to head; safe to repeat and to run twice at once. Returns the revision."""
+    try:
+        with engine_for(url).connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+            connection.commit()
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+    except OperationalError as error:
+        raise unreachable(url, error.orig if isinstance(error.orig, Exception) else error) from error
+    return head()
+
+
+def current(url: str) -> str | None:
+    """The revision the database is at; None for an empty one."""
+    with engine_for(url).connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def drift(url: str) -> list[Any]:
+    """What would have to change for the database to be as the models say; empty when they agree."""
+    with engine_for(url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, Base.metadata))

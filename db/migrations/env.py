@@ -1,0 +1,24 @@
+"""Alembic's entry: runs the migrations on the connection it is given, or on BIDDEN_DATABASE_URL."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection
+
+from db.migrate import engine_for
+from db.models import Base
+from schemas.settings import Settings
+
+
+def _run(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    _run(given)
+else:
+    with engine_for(Settings.load().require_database()).connect() as connection:
+        _run(connection)

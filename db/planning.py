@@ -1,0 +1,122 @@
+"""Planning in the database: who is a candidate, who is planned, and the rows that say so.
+
+`producers.plan` decides what is refused and in which order these are called; here are the statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from db.connect import Connection
+from db.statements import sql
+
+#: How long a trigger, or a dispatcher, may take to publish what it claimed before others may, in seconds.
+CLAIM_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """What the refusals of a trigger are decided on."""
+
+    event_id: int
+    kind: str
+    name: str
+    is_past: bool
+    invitable: bool
+    is_cancelled: bool
+    has_host: bool
+    role_policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One press of the button. `roles` are the audience's, in the event's order of precedence."""
+
+    event_id: int
+    audience: str
+    action: str
+    roles: Sequence[str]
+    initiator: str
+    key: str | None
+    #: Whether deliveries in doubt stay closed (the policy `hold`).
+    held: bool
+
+    def parameters(self) -> dict[str, Any]:
+        """What the statements call these."""
+        return {
+            "event_id": self.event_id,
+            "audience": self.audience,
+            "action": self.action,
+            "roles": list(self.roles),
+            "held": self.held,
+        }
+
+
+def lock_event(conn: Connection, event_id: int) -> EventFacts | None:
+    """The event, kept from changing its role policy until the transaction ends; None when there is none."""
+    row = conn.execute(sql("lock_event"), {"event_id": event_id}).fetchone()
+    if row is None:
+        return None
+    return EventFacts(event_id=row.pop("id"), **row)
+
+
+def preview(conn: Connection, trigger: Trigger) -> tuple[int, int, dict[str, int]]:
+    """Members that would be planned, deliveries, and members excluded by reason. Writes nothing."""
+    rows = conn.execute(sql("preview"), trigger.parameters()).fetchall()
+    planned = sum(row["members"] for row in rows if row["excluded"] is None)
+    deliveries = sum(row["deliveries"] for row in rows)
+    return planned, deliveries, {r["excluded"]: r["members"] for r in rows if r["excluded"] is not None}
+
+
+def insert_batch(conn: Connection, trigger: Trigger) -> tuple[int, int] | None:
+    """A new batch's id and shuffle seed; None when the trigger's key was used before."""
+    seed_row = conn.execute(sql("new_shuffle_seed")).fetchone()
+    assert seed_row is not None
+    seed: int = seed_row["seed"]
+    row = conn.execute(
+        sql("insert_batch"),
+        {**trigger.parameters(), "trigger_key": trigger.key, "initiator": trigger.initiator, "seed": seed},
+    ).fetchone()
+    return None if row is None else (row["id"], seed)
+
+
+def batch_of_trigger(conn: Connection, key: str) -> dict[str, Any] | None:
+    """The batch that this key started: id, event_id, audience, action."""
+    return conn.execute(sql("batch_of_trigger"), {"trigger_key": key}).fetchone()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCounts:
+    """What planning a batch came to, counted from its rows."""
+
+    state: str
+    planned: int
+    deliveries: int
+    excluded: dict[str, int]
+
+
+def counts(conn: Connection, batch_id: int) -> PlanCounts:
+    """Members planned, deliveries due, members excluded by reason, and the batch's state."""
+    rows = conn.execute(sql("plan_counts"), {"batch_id": batch_id}).fetchall()
+    state = conn.execute(sql("batch_state"), {"batch_id": batch_id}).fetchone()
+    assert state is not None
+    return PlanCounts(
+        state=state["state"],
+        planned=sum(row["members"] for row in rows if row["excluded"] is None),
+        deliveries=sum(row["deliveries"] for row in rows),
+        excluded={row["excluded"]: row["members"] for row in rows if row["excluded"] is not None},
+    )
+
+
+def plan(conn: Connection, trigger: Trigger, batch_id: int, seed: int) -> None:
+    """Write every candidate's item, and ledger row and invitation of those planned. One transaction, the caller's."""
+    parameters = {**trigger.parameters(), "batch_id": batch_id, "seed": seed, "claim": CLAIM_SECONDS}
+    for name in ("plan_items", "reopen_deliveries", "plan_deliveries", "plan_invitations"):
+        conn.execute(sql(name), parameters)
+
+
+def analyse(conn: Connection) -> None:
+    """Fresh statistics for the reports, after many rows came at once. Outside the planning transaction."""
+    conn.execute("ANALYZE batch_items, deliveries, invitations")

@@ -1,0 +1,91 @@
+"""What people ask of a batch, a member, an event. Reads only; counts are derived from the rows each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from db.connect import Connection
+from db.statements import sql
+from schemas.errors import NotFoundError
+from schemas.vocabulary import Audience, EventKind
+
+
+def status(conn: Connection, batch_id: int) -> dict[str, Any]:
+    """The batch in numbers; sent, failed, unknown, skipped and pending sum to deliveries."""
+    row = conn.execute(sql("batch_status"), {"batch_id": batch_id}).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no batch {batch_id}", field="batch")
+    return row
+
+
+def batches(conn: Connection) -> Iterator[dict[str, Any]]:
+    """Every batch in numbers, oldest first."""
+    yield from conn.execute(sql("batch_status"), {"batch_id": None})
+
+
+def exclusions(conn: Connection, batch_id: int) -> dict[str, int]:
+    """Members left out at planning, by reason."""
+    rows = conn.execute(sql("batch_exclusions"), {"batch_id": batch_id})
+    return {row["reason"]: row["members"] for row in rows}
+
+
+def log(conn: Connection, batch_id: int, status_filter: str | None = None) -> Iterator[dict[str, Any]]:
+    """Every delivery of the batch with its outcome, in the order of sending."""
+    status(conn, batch_id)
+    yield from conn.execute(sql("batch_log"), {"batch_id": batch_id, "status": status_filter})
+
+
+def excluded(conn: Connection, batch_id: int) -> Iterator[dict[str, Any]]:
+    """The members left out at planning, each with the first reason that applied."""
+    status(conn, batch_id)
+    yield from conn.execute(sql("batch_excluded"), {"batch_id": batch_id})
+
+
+def why(conn: Connection, event_id: int, member_id: int) -> dict[str, Any]:
+    """Why this member got a mail for this event, or did not."""
+    _require_event(conn, event_id)
+    if conn.execute(sql("member_exists"), {"member_id": member_id}).fetchone() is None:
+        raise NotFoundError(f"there is no member {member_id}", field="member")
+    parameters = {"event_id": event_id, "member_id": member_id}
+    row = conn.execute(sql("why_eligible"), parameters).fetchone()
+    assert row is not None
+    return {
+        "event_id": event_id,
+        "member_id": member_id,
+        "eligible": not row["reasons"],
+        "reasons": row["reasons"],
+        "deliveries": conn.execute(sql("why_deliveries"), parameters).fetchall(),
+    }
+
+
+def audit(conn: Connection, event_id: int, audience: Audience) -> dict[str, Any]:
+    """Was everyone who is eligible invited? Counts deliveries; names the missing."""
+    # One moment for all the questions below. Must be the first statement of its transaction.
+    conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    kind = _require_event(conn, event_id)
+    roles = [role for role in kind.precedence if role in audience.roles]
+    parameters = {"event_id": event_id, "roles": roles}
+    counts = {row["standing"]: row["deliveries"] for row in conn.execute(sql("audit_counts"), parameters)}
+    eligible_row = conn.execute(sql("audit_eligible"), parameters).fetchone()
+    assert eligible_row is not None
+    missing = conn.execute(sql("audit_missing"), parameters).fetchall()
+    contradictions = {row["kind"]: row["deliveries"] for row in conn.execute(sql("audit_contradictions"), parameters)}
+    five = {name: counts.get(name, 0) for name in ("sent", "failed", "unknown", "skipped", "pending")}
+    eligible: int = eligible_row["eligible"]
+    return {
+        "event_id": event_id,
+        "audience": audience.value,
+        "eligible": eligible,
+        **five,
+        "missing": missing,
+        "balanced": sum(five.values()) + len(missing) == eligible and not contradictions,
+        "contradictions": contradictions,
+    }
+
+
+def _require_event(conn: Connection, event_id: int) -> EventKind:
+    row = conn.execute(sql("event_kind"), {"event_id": event_id}).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no event {event_id}", field="event")
+    return EventKind(row["kind"])

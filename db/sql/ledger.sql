@@ -1,0 +1,208 @@
+-- The hot path of a worker. One transaction runs, in this order: lock_batches, record, mark, refuse, conclude,
+-- correct_logs, renew. All take their rows as one JSON array. Times are the database's: one clock for all workers.
+--
+-- Parameters that come back: `owner` names one cycle of one worker; `resend_below` is the number of attempts
+-- below which an `unknown` delivery may be marked again (0 under the policy `hold`: never).
+
+-- name: lock_batches
+-- Held to the end of the transaction: pause and cancel, which lock the row for update, wait for it, and what is
+-- read of a batch's state stays true.
+SELECT id FROM batches WHERE id = ANY(%(batches)s) ORDER BY id FOR KEY SHARE
+
+-- name: look_up
+-- A take of messages: whom they name, what is still to do, and what a mail needs. No lock, no decision.
+SELECT t.n, b.event_id AS batch_event_id, e.id IS NOT NULL AS event_known, m.id IS NOT NULL AS member_known,
+    b.state = 'paused' AS paused, i.roles, i.settled_at IS NOT NULL AS settled,
+    m.name, m.surname, m.email,
+    (SELECT jsonb_object_agg(v.role, v.token) FROM invitations v
+     WHERE v.event_id = b.event_id AND v.member_id = t.member_id) AS tokens
+FROM jsonb_to_recordset(%(take)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
+LEFT JOIN batches b ON b.id = t.batch_id
+LEFT JOIN events e ON e.id = t.event_id
+LEFT JOIN batch_items i ON i.batch_id = t.batch_id AND i.member_id = t.member_id
+LEFT JOIN members m ON m.id = t.member_id
+
+-- name: find_settled
+-- Which messages of a take have nothing left to do. A replay of a settled topic runs on this alone.
+SELECT t.n
+FROM jsonb_to_recordset(%(take)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
+JOIN batch_items i ON i.batch_id = t.batch_id AND i.member_id = t.member_id
+JOIN batches b ON b.id = t.batch_id AND b.event_id = t.event_id
+WHERE i.settled_at IS NOT NULL AND i.excluded IS NULL
+
+-- name: event_details
+SELECT e.id AS event_id, e.kind, e.name, e.description, e.starts_at, e.ends_at,
+    coalesce(e.time_zone, c.zones[1]) AS time_zone, e.host_name, e.host_address, e.role_policy,
+    c.names AS chapter_names, c.emails[1] AS chapter_email
+FROM events e
+CROSS JOIN LATERAL (
+    SELECT array_agg(chapters.name ORDER BY position) AS names,
+        array_agg(chapters.email ORDER BY position) AS emails,
+        array_agg(chapters.time_zone ORDER BY position) AS zones
+    FROM event_chapters JOIN chapters ON chapters.id = chapter_id WHERE event_id = e.id
+) c
+WHERE e.id = ANY(%(events)s)
+
+-- name: record
+-- What became of marked mails. The fence is that of the mark: an older hand-over changes nothing. A truth that
+-- arrives late still replaces `unknown`. A retry in a batch cancelled meanwhile ends there.
+UPDATE deliveries d SET
+    state = CASE WHEN r.state = 'retry' AND b.state = 'cancelled' THEN 'skipped' ELSE r.state END,
+    reason = CASE WHEN r.state = 'retry' AND b.state = 'cancelled' THEN 'batch_cancelled' ELSE r.reason END,
+    reply = coalesce(r.reply, d.reply),
+    attempts = d.attempts + r.uses,
+    not_before = CASE WHEN r.state = 'retry' THEN now() + r.delay * interval '1 second' END,
+    lease_until = NULL, owner = NULL, updated_at = now()
+FROM jsonb_to_recordset(%(finished)s) AS r(batch_id bigint, event_id bigint, action text, member_id bigint,
+    slot text, fence bigint, state text, reason text, reply text, uses int, delay float8)
+JOIN batches b ON b.id = r.batch_id
+WHERE d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member_id AND d.slot = r.slot
+    AND d.fence = r.fence AND d.state IN ('handing_off', 'unknown')
+
+-- name: keep_first_error
+UPDATE batches b SET first_error = r.reason
+FROM jsonb_to_recordset(%(errors)s) AS r(batch_id bigint, reason text)
+WHERE b.id = r.batch_id AND b.first_error IS NULL
+
+-- name: mark
+-- The claim: committed before the mail's data goes out. Takes a key only if nobody else hands it over or has
+-- sent it and its member is still eligible. SKIP LOCKED: never waits, so two workers cannot deadlock; a key
+-- locked by another is not taken, and `conclude` makes its item due again. A mark whose commit was not heard of
+-- is taken again by its own owner: nothing was sent under it.
+WITH takeable AS MATERIALIZED (
+    SELECT d.event_id, d.action, d.member_id, d.slot, w.batch_id, w.role
+    FROM jsonb_to_recordset(%(wanted)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
+        slot text, role text)
+    JOIN batches b ON b.id = w.batch_id AND b.state = 'running'
+    JOIN batch_items i ON i.batch_id = w.batch_id AND i.member_id = w.member_id AND i.settled_at IS NULL
+    JOIN events e ON e.id = w.event_id
+    JOIN members m ON m.id = w.member_id
+    JOIN deliveries d ON d.event_id = w.event_id AND d.action = w.action AND d.member_id = w.member_id
+        AND d.slot = w.slot
+    WHERE (
+        d.state = 'planned'
+        OR (d.state = 'retry' AND d.not_before <= now())
+        OR (d.state = 'skipped' AND d.batch_id IS DISTINCT FROM w.batch_id)
+        OR (d.state = 'handing_off' AND d.owner = %(owner)s)
+        OR (d.attempts < %(resend_below)s
+            AND (d.state = 'unknown' OR (d.state = 'handing_off' AND d.lease_until < now())))
+    ) AND {{bar_at_hand_over}} IS NULL
+    FOR UPDATE OF d SKIP LOCKED
+)
+UPDATE deliveries d SET state = 'handing_off', fence = d.fence + 1, owner = %(owner)s,
+    lease_until = now() + %(lease)s * interval '1 second', role = t.role, batch_id = t.batch_id,
+    attempts = d.attempts + CASE WHEN d.state = 'handing_off' AND d.owner <> %(owner)s THEN 1 ELSE 0 END,
+    reason = NULL, reply = NULL, not_before = NULL, updated_at = now()
+FROM takeable t
+WHERE d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id AND d.slot = t.slot
+RETURNING d.event_id, d.action, d.member_id, d.slot, d.batch_id, d.fence, d.attempts
+
+-- name: refuse
+-- Of what was wanted and not marked: whoever is no longer eligible is skipped with the reason, and a hand-over
+-- whose lease ended without an outcome is `unknown`.
+WITH refused AS MATERIALIZED (
+    SELECT d.event_id, d.action, d.member_id, d.slot, d.state, w.batch_id, {{bar_at_hand_over}} AS bar
+    FROM jsonb_to_recordset(%(wanted)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
+        slot text, role text)
+    JOIN batches b ON b.id = w.batch_id
+    JOIN events e ON e.id = w.event_id
+    JOIN members m ON m.id = w.member_id
+    JOIN deliveries d ON d.event_id = w.event_id AND d.action = w.action AND d.member_id = w.member_id
+        AND d.slot = w.slot
+    WHERE (d.state = 'handing_off' AND d.lease_until < now())
+        OR (d.state IN ('planned', 'retry', 'skipped') AND b.state = 'running' AND {{bar_at_hand_over}} IS NOT NULL)
+    FOR UPDATE OF d SKIP LOCKED
+)
+UPDATE deliveries d SET
+    state = CASE f.state WHEN 'handing_off' THEN 'unknown' ELSE 'skipped' END,
+    reason = CASE f.state WHEN 'handing_off' THEN 'its worker stopped during the hand-over' ELSE f.bar END,
+    attempts = d.attempts + CASE f.state WHEN 'handing_off' THEN 1 ELSE 0 END,
+    batch_id = CASE f.state WHEN 'handing_off' THEN d.batch_id ELSE f.batch_id END,
+    owner = NULL, lease_until = NULL, not_before = NULL, updated_at = now()
+FROM refused f
+WHERE d.event_id = f.event_id AND d.action = f.action AND d.member_id = f.member_id AND d.slot = f.slot
+
+-- fragment: judgement
+-- What the ledger's row d, met by batch b, means for that batch: null while it is pending.
+CASE
+    WHEN d.state = 'sent' AND d.batch_id = b.id THEN 'sent'
+    WHEN d.state = 'sent' THEN 'skipped'
+    WHEN d.state IN ('failed', 'skipped') THEN d.state
+    WHEN d.state = 'unknown' AND d.attempts >= %(resend_below)s THEN 'unknown'
+    WHEN b.state = 'cancelled' AND NOT (d.state = 'handing_off' AND d.batch_id = b.id) THEN
+        CASE d.state WHEN 'unknown' THEN 'unknown' ELSE 'skipped' END
+END
+
+-- fragment: reason_of_judgement
+CASE
+    WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM b.id THEN 'already_sent'
+    WHEN d.state IN ('sent', 'failed', 'skipped', 'unknown') THEN d.reason
+    WHEN b.state = 'cancelled' THEN 'batch_cancelled'
+    ELSE d.reason
+END
+
+-- name: conclude
+-- What the ledger now says of keys that were recorded or not marked, written to the batch's log, and the item
+-- settled or due again: one statement (FM-17), so log and ledger cannot part. A log entry exists for what is
+-- settled and for what waits for a retry.
+WITH judged AS MATERIALIZED (
+    SELECT t.batch_id, t.member_id, t.slot, t.partition, t.kafka_offset, d.role, d.state,
+        CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM b.id THEN 0 ELSE d.attempts END AS attempts,
+        {{judgement}} AS final, {{reason_of_judgement}} AS reason,
+        CASE WHEN d.state = 'sent' AND d.batch_id = b.id THEN d.updated_at ELSE now() END AS at,
+        CASE d.state
+            WHEN 'handing_off' THEN d.lease_until
+            WHEN 'retry' THEN d.not_before
+            WHEN 'unknown' THEN now() + %(retry_base)s * interval '1 second'
+            ELSE now() + interval '1 second'
+        END AS due
+    FROM jsonb_to_recordset(%(touched)s) AS t(batch_id bigint, event_id bigint, action text, member_id bigint,
+        slot text, partition int, kafka_offset bigint)
+    JOIN batches b ON b.id = t.batch_id
+    JOIN deliveries d ON d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id
+        AND d.slot = t.slot
+    WHERE NOT (d.state = 'handing_off' AND d.owner = %(owner)s)
+), logged AS (
+    INSERT INTO log_entries
+        (batch_id, member_id, slot, role, status, reason, attempts, at, partition, kafka_offset)
+    SELECT batch_id, member_id, slot, role, coalesce(final, state), reason, attempts, at, partition, kafka_offset
+    FROM judged WHERE final IS NOT NULL OR state IN ('retry', 'unknown')
+    ORDER BY batch_id, member_id, slot
+    ON CONFLICT (batch_id, member_id, slot) DO UPDATE SET role = excluded.role, status = excluded.status,
+        reason = excluded.reason, attempts = excluded.attempts, at = excluded.at,
+        partition = excluded.partition, kafka_offset = excluded.kafka_offset
+), summed AS (
+    SELECT j.batch_id, j.member_id, count(j.final) AS finals, min(j.due) FILTER (WHERE j.final IS NULL) AS due,
+        array_agg(j.slot) AS slots
+    FROM judged j GROUP BY j.batch_id, j.member_id
+)
+UPDATE batch_items i SET
+    settled_at = CASE WHEN v.all_final THEN coalesce(i.settled_at, now()) END,
+    publish_at = CASE WHEN NOT v.all_final THEN coalesce(v.due, i.publish_at) END
+FROM (
+    SELECT s.batch_id, s.member_id, s.due, s.finals + (
+        SELECT count(*) FROM log_entries l
+        WHERE l.batch_id = s.batch_id AND l.member_id = s.member_id AND l.slot <> ALL (s.slots)
+            AND l.status IN ('sent', 'failed', 'skipped', 'unknown')
+    ) >= cardinality(x.roles) AS all_final
+    FROM summed s
+    JOIN batch_items x ON x.batch_id = s.batch_id AND x.member_id = s.member_id
+) v
+WHERE i.batch_id = v.batch_id AND i.member_id = v.member_id AND i.excluded IS NULL
+
+-- name: correct_logs
+-- A truth that arrived late also corrects every other log that calls the delivery unknown.
+UPDATE log_entries l SET status = {{judgement}}, reason = {{reason_of_judgement}}, attempts = d.attempts, at = now()
+FROM jsonb_to_recordset(%(touched)s) AS t(event_id bigint, action text, member_id bigint, slot text)
+JOIN deliveries d ON d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id
+    AND d.slot = t.slot
+JOIN batches b ON b.event_id = t.event_id AND b.action = t.action
+WHERE l.batch_id = b.id AND l.member_id = t.member_id AND l.slot = t.slot AND l.status = 'unknown'
+    AND d.state IN ('sent', 'failed', 'skipped')
+
+-- name: renew
+-- Only a dead or stopped worker's lease ends.
+UPDATE deliveries d SET lease_until = now() + %(lease)s * interval '1 second'
+FROM jsonb_to_recordset(%(held)s) AS h(event_id bigint, action text, member_id bigint, slot text, fence bigint)
+WHERE d.event_id = h.event_id AND d.action = h.action AND d.member_id = h.member_id AND d.slot = h.slot
+    AND d.fence = h.fence AND d.state = 'handing_off'

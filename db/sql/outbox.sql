@@ -1,0 +1,64 @@
+-- The outbox: one column, publish_at, says when an item is due for the topic. Claiming moves it a little into the
+-- future, so that no lock is held while Kafka is spoken to, and a dispatcher that dies gives its items back.
+
+-- name: claim_due
+WITH due AS MATERIALIZED (
+    SELECT i.batch_id, i.member_id, b.event_id, b.action
+    FROM batch_items i JOIN batches b ON b.id = i.batch_id
+    WHERE i.publish_at <= now() AND b.state <> 'paused'
+    ORDER BY i.publish_at, i.position
+    LIMIT %(limit)s
+    FOR UPDATE OF i SKIP LOCKED
+)
+UPDATE batch_items i SET publish_at = now() + %(claim)s * interval '1 second'
+FROM due
+WHERE i.batch_id = due.batch_id AND i.member_id = due.member_id
+RETURNING i.batch_id, i.member_id, i.roles, i.publish_at AS claimed, due.event_id, due.action
+
+-- name: planned_of_batch
+-- What a trigger has just planned and claimed, in the order of sending.
+SELECT i.batch_id, i.member_id, i.roles, i.publish_at AS claimed, b.event_id, b.action
+FROM batch_items i JOIN batches b ON b.id = i.batch_id
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND i.settled_at IS NULL AND i.publish_at IS NOT NULL
+    AND i.kafka_offset IS NULL
+ORDER BY i.position
+
+-- name: acknowledge
+-- The broker has the messages. Only the claim under which they were sent is cleared: a newer due time stays.
+-- SKIP LOCKED: a row that a worker is settling this moment needs no acknowledgement, and nobody waits.
+WITH acked AS MATERIALIZED (
+    SELECT i.batch_id, i.member_id, a.claimed, a.topic_id, a.partition, a.kafka_offset
+    FROM jsonb_to_recordset(%(acks)s) AS a(batch_id bigint, member_id bigint, claimed timestamptz,
+        topic_id uuid, partition int, kafka_offset bigint)
+    JOIN batch_items i ON i.batch_id = a.batch_id AND i.member_id = a.member_id
+    WHERE i.settled_at IS NULL
+    FOR UPDATE OF i SKIP LOCKED
+)
+UPDATE batch_items i SET topic_id = a.topic_id, partition = a.partition, kafka_offset = a.kafka_offset,
+    publish_at = CASE WHEN i.publish_at = a.claimed THEN NULL ELSE i.publish_at END
+FROM acked a
+WHERE i.batch_id = a.batch_id AND i.member_id = a.member_id
+
+-- name: make_lost_due
+-- Published, and yet nobody will come for it: the group has committed past its offset, or the topic no longer
+-- holds it, or is another topic of the same name; and it is neither settled nor under a live lease.
+WITH lost AS MATERIALIZED (
+    SELECT i.batch_id, i.member_id
+    FROM batch_items i
+    JOIN batches b ON b.id = i.batch_id AND b.state <> 'paused'
+    LEFT JOIN jsonb_to_recordset(%(partitions)s) AS p(partition int, first_kept bigint)
+        ON p.partition = i.partition
+    WHERE i.settled_at IS NULL AND i.publish_at IS NULL
+        AND (i.topic_id IS DISTINCT FROM %(topic_id)s OR p.partition IS NULL OR i.kafka_offset < p.first_kept)
+        AND NOT EXISTS (
+            SELECT FROM deliveries d
+            WHERE d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
+                AND d.state = 'handing_off' AND d.lease_until > now()
+        )
+    FOR UPDATE OF i SKIP LOCKED
+)
+UPDATE batch_items i SET publish_at = now()
+FROM lost WHERE i.batch_id = lost.batch_id AND i.member_id = lost.member_id
+
+-- name: count_unpublished
+SELECT count(*) AS n FROM batch_items WHERE batch_id = %(batch_id)s AND publish_at IS NOT NULL

@@ -1,0 +1,181 @@
+-- What people ask. Counts are derived from the rows that they count, at the moment of asking.
+
+-- fragment: state_of_batch
+-- A batch is complete when none of its items is unsettled (FM-24): derived, so that no process has to say so.
+CASE
+    WHEN b.state = 'cancelled' THEN 'cancelled'
+    WHEN NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL) THEN 'completed'
+    ELSE b.state
+END
+
+-- name: batch_status
+-- `planned` counts members; the five statuses count deliveries and sum to `deliveries`.
+SELECT b.id AS batch_id, b.event_id, b.audience, {{state_of_batch}} AS state,
+    i.planned, i.deliveries,
+    coalesce(l.sent, 0) AS sent, coalesce(l.failed, 0) AS failed, coalesce(l.unknown, 0) AS unknown,
+    coalesce(l.skipped, 0) AS skipped, i.deliveries - coalesce(l.settled, 0) AS pending,
+    b.started_at,
+    CASE {{state_of_batch}}
+        WHEN 'cancelled' THEN b.cancelled_at
+        WHEN 'completed' THEN coalesce(i.last_settled_at, b.started_at)
+    END AS completed_at,
+    b.first_error AS error, b.initiator
+FROM batches b
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE excluded IS NULL) AS planned,
+        coalesce(sum(cardinality(roles)), 0)::bigint AS deliveries, max(settled_at) AS last_settled_at
+    FROM batch_items WHERE batch_id = b.id
+) i
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE status = 'sent') AS sent,
+        count(*) FILTER (WHERE status = 'failed') AS failed,
+        count(*) FILTER (WHERE status = 'unknown') AS unknown,
+        count(*) FILTER (WHERE status = 'skipped') AS skipped,
+        count(*) FILTER (WHERE status <> 'retry') AS settled
+    FROM log_entries WHERE batch_id = b.id
+) l
+WHERE %(batch_id)s::bigint IS NULL OR b.id = %(batch_id)s
+ORDER BY b.id
+
+-- name: batch_exclusions
+SELECT excluded AS reason, count(*) AS members
+FROM batch_items WHERE batch_id = %(batch_id)s AND excluded IS NOT NULL GROUP BY excluded ORDER BY excluded
+
+-- name: batch_log
+-- Every delivery of the batch, those still pending too. `sent_by_batch` says who did it, where another batch was.
+SELECT i.member_id, coalesce(l.role, r.role) AS role,
+    CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END AS status,
+    l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
+    coalesce(l.partition, i.partition) AS partition, coalesce(l.kafka_offset, i.kafka_offset) AS "offset",
+    CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
+    CASE WHEN l.status = 'sent' THEN d.reply END AS reply
+FROM batch_items i
+JOIN batches b ON b.id = i.batch_id
+JOIN events e ON e.id = b.event_id
+CROSS JOIN LATERAL unnest(i.roles) AS r(role)
+LEFT JOIN log_entries l ON l.batch_id = i.batch_id AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
+LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
+    AND d.slot = {{slot_of_role}}
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL
+    AND (%(status)s::text IS NULL
+        OR %(status)s = CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END)
+ORDER BY i.position, r.role
+
+-- name: batch_excluded
+SELECT i.member_id, NULL AS role, 'excluded' AS status, i.excluded AS reason, 0 AS attempts, i.settled_at AS at,
+    NULL::int AS partition, NULL::bigint AS "offset"
+FROM batch_items i WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL ORDER BY i.member_id
+
+-- name: why_eligible
+-- Everything that stands against a mail to this member for this event, in the order of planning.
+SELECT e.id AS event_id, m.id AS member_id, array_remove(ARRAY[
+    CASE WHEN m.deleted_at IS NOT NULL THEN 'member_deleted' END,
+    CASE WHEN e.cancelled_at IS NOT NULL THEN 'event_cancelled' END,
+    CASE WHEN NOT EXISTS (
+        SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = m.id
+    ) THEN 'not_subscribed' END,
+    CASE WHEN {{has_signed_up}} THEN 'signed_up' WHEN {{has_declined}} THEN 'declined' END,
+    CASE WHEN m.accepted_toc_at IS NULL AND m.deleted_at IS NULL THEN 'terms_not_accepted' END,
+    CASE WHEN {{is_banned}} THEN 'banned' END
+], NULL) AS reasons
+FROM events e CROSS JOIN members m
+WHERE e.id = %(event_id)s AND m.id = %(member_id)s
+
+-- name: why_deliveries
+SELECT d.role, CASE WHEN d.state IN ('planned', 'handing_off', 'retry') THEN 'pending' ELSE d.state END AS status,
+    d.reason, d.batch_id, d.updated_at AS at, d.attempts, d.reply
+FROM deliveries d WHERE d.event_id = %(event_id)s AND d.member_id = %(member_id)s ORDER BY d.role
+
+-- name: event_kind
+SELECT kind FROM events WHERE id = %(event_id)s
+
+-- name: member_exists
+SELECT FROM members WHERE id = %(member_id)s
+
+-- fragment: audited
+-- The deliveries an audit is about: those due to who is eligible now, and those the ledger has an outcome for.
+-- `due_role` is null for somebody who is not eligible any more.
+due AS MATERIALIZED (
+    SELECT s.member_id, {{slot_of_role}} AS slot, r.role AS due_role
+    FROM (
+        SELECT member_id, array_agg(DISTINCT role) AS roles FROM event_subscriptions
+        WHERE event_id = %(event_id)s AND role = ANY(%(roles)s) GROUP BY member_id
+    ) s
+    JOIN events e ON e.id = %(event_id)s
+    JOIN members m ON m.id = s.member_id
+    CROSS JOIN LATERAL (
+        SELECT role, rank FROM unnest(%(roles)s::text[]) WITH ORDINALITY AS u(role, rank)
+        WHERE role = ANY(s.roles) ORDER BY rank
+        LIMIT CASE e.role_policy WHEN 'one' THEN 1 ELSE 2 END
+    ) r
+    WHERE m.deleted_at IS NULL AND m.accepted_toc_at IS NOT NULL
+        AND NOT {{is_banned}} AND NOT {{has_signed_up}} AND NOT {{has_declined}}
+), known AS MATERIALIZED (
+    SELECT d.member_id, d.slot, d.role, d.state,
+        EXISTS (
+            SELECT FROM batches b JOIN batch_items i ON i.batch_id = b.id
+            WHERE b.event_id = d.event_id AND b.action = d.action AND i.member_id = d.member_id
+                AND d.role = ANY(i.roles) AND i.settled_at IS NULL
+        ) AS has_work
+    FROM deliveries d
+    WHERE d.event_id = %(event_id)s AND d.action = 'invite'
+), audited AS MATERIALIZED (
+    SELECT coalesce(due.member_id, known.member_id) AS member_id, coalesce(due.due_role, known.role) AS role,
+        CASE
+            WHEN known.state IN ('sent', 'failed', 'unknown') THEN known.state
+            WHEN known.state = 'handing_off' OR (known.has_work AND known.state IN ('planned', 'retry', 'skipped')
+                AND due.member_id IS NOT NULL) THEN 'pending'
+            WHEN due.member_id IS NOT NULL THEN 'missing'
+            WHEN known.state = 'skipped' THEN 'skipped'
+            WHEN known.state = 'retry' AND known.has_work THEN 'pending'
+        END AS standing
+    FROM due FULL JOIN known ON known.member_id = due.member_id AND known.slot = due.slot
+    WHERE due.member_id IS NOT NULL OR known.role = ANY(%(roles)s)
+)
+
+-- name: audit_counts
+WITH {{audited}}
+SELECT standing, count(*) AS deliveries FROM audited WHERE standing IS NOT NULL GROUP BY standing
+
+-- name: audit_eligible
+-- The same number by another way, so that a mistake in the sum shows.
+WITH {{audited}}
+SELECT (SELECT count(*) FROM due) + (
+    SELECT count(*) FROM known
+    WHERE role = ANY(%(roles)s)
+        AND (state IN ('sent', 'failed', 'unknown', 'skipped', 'handing_off') OR (state = 'retry' AND has_work))
+        AND NOT EXISTS (SELECT FROM due WHERE due.member_id = known.member_id AND due.slot = known.slot)
+) AS eligible
+
+-- name: audit_missing
+WITH {{audited}}
+SELECT member_id, role FROM audited WHERE standing = 'missing' ORDER BY member_id, role
+
+-- name: audit_contradictions
+-- Where a log and the ledger say different things. None of these can be written by the statements here.
+SELECT kind, count(*) AS deliveries FROM (
+    SELECT CASE
+        WHEN l.status = 'sent' AND (d.state <> 'sent' OR d.batch_id <> l.batch_id) THEN 'logged as sent, not sent'
+        WHEN l.status = 'unknown' AND d.state NOT IN ('unknown', 'handing_off', 'retry') THEN 'logged as unknown, known'
+        WHEN l.status = 'skipped' AND l.reason = 'already_sent' AND d.state <> 'sent' THEN 'logged as sent before, not sent'
+    END AS kind
+    FROM batches b
+    JOIN log_entries l ON l.batch_id = b.id
+    LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
+        AND d.slot = l.slot
+    WHERE b.event_id = %(event_id)s
+    UNION ALL
+    SELECT 'sent by a batch whose log does not say so'
+    FROM deliveries d JOIN batches b ON b.id = d.batch_id
+    JOIN batch_items i ON i.batch_id = b.id AND i.member_id = d.member_id
+    LEFT JOIN log_entries l ON l.batch_id = d.batch_id AND l.member_id = d.member_id AND l.slot = d.slot
+    WHERE d.event_id = %(event_id)s AND d.state = 'sent' AND l.status IS DISTINCT FROM 'sent'
+    UNION ALL
+    SELECT 'settled without an entry for each delivery'
+    FROM batches b JOIN batch_items i ON i.batch_id = b.id
+    WHERE b.event_id = %(event_id)s AND i.settled_at IS NOT NULL AND i.excluded IS NULL
+        AND cardinality(i.roles) <> (
+            SELECT count(*) FROM log_entries l
+            WHERE l.batch_id = i.batch_id AND l.member_id = i.member_id AND l.status <> 'retry'
+        )
+) found WHERE kind IS NOT NULL GROUP BY kind ORDER BY kind
