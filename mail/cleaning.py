@@ -1,0 +1,34 @@
+"""Makes text from the directory fit for a mail: no control characters in lines, paragraphs for descriptions.
+
+Names and descriptions may hold anything, line breaks included. A control character in a header would begin
+another header, and NUL marks the placeholders of a skeleton: both are gone after these functions.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# C0, DEL, C1, and the two separators that Unicode counts as line ends. Format characters (zero-width joiners,
+# directional marks) stay: Persian, Hindi and Hebrew names are misspelt without them.
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
+
+
+def one_line(text: str) -> str:
+    """The text in one line: each run of control characters is one space, outer white space is gone."""
+    return _CONTROLS.sub(" ", _SURROGATES.sub("\ufffd", text)).strip()
+
+
+def paragraphs(text: str) -> tuple[tuple[str, ...], ...]:
+    """The paragraphs of a plain text, each as its lines; blank lines part them, control characters are spaces."""
+    found: list[tuple[str, ...]] = []
+    lines: list[str] = []
+    for raw in (*text.splitlines(), ""):
+        line = _CONTROLS.sub(" ", _SURROGATES.sub("\ufffd", raw)).rstrip()
+        if line:
+            lines.append(line)
+        elif lines:
+            found.append(tuple(lines))
+            lines = []
+    return tuple(found)

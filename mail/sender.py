@@ -1,0 +1,66 @@
+"""The port of every sender: a mail goes in, the facts of its hand-over come out, exactly once.
+
+`mail.smtp` holds the adapter for SMTP. The conformance suite (`tests/conformance/test_sender.py`) says what any
+sender must do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from mail.envelope import Envelope
+from schemas.handover import HandOver
+
+
+class Sender(Protocol):
+    """Hands mails to a provider. All methods are called in one event loop, from its thread.
+
+    A sender never decides what an outcome means, and never sends a mail again whose data went out once.
+    """
+
+    @property
+    def capacity(self) -> int:
+        """How many mails it hands over at the same time; more than that wait their turn inside."""
+        ...
+
+    async def check(self) -> None:
+        """One attempt to reach the provider and log in. UnreachableError, without secrets, if it fails."""
+        ...
+
+    async def ready(self) -> None:
+        """Returns once the provider can be reached and has let us in; else waits with a back-off, and logs it.
+
+        May be cancelled. Call it before submitting after a start and after `NotSent`: an outage then uses up
+        nobody's attempts and no processor time.
+        """
+        ...
+
+    def submit(self, envelope: Envelope, done: Callable[[HandOver], None]) -> None:
+        """Takes a mail; `done` is called once with its outcome, in the event loop, never inside this call.
+
+        Never raises and never blocks. After `close` the outcome is NotSent. What `done` raises is logged and
+        goes no further.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends it: what is in mid-dialogue may finish for a bounded time, what waits is NotSent.
+
+        What was still in mid-dialogue then is NotSent before its data and Ambiguous after. When this returns
+        or is cancelled, every `done` has been called. May be called again.
+        """
+        ...
+
+
+async def send(sender: Sender, envelope: Envelope) -> HandOver:
+    """Submits one mail and waits for its outcome. Cancelling the wait does not take the mail back."""
+    result: asyncio.Future[HandOver] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: HandOver) -> None:
+        if not result.done():
+            result.set_result(outcome)
+
+    sender.submit(envelope, done)
+    return await result

@@ -1,0 +1,71 @@
+"""Dates and times in words, for mails: English, the same in every locale, and right on whatever day they are read.
+
+No "today" and no "tomorrow": a mail is read later than it is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+# Not strftime: %A and %B follow the process's locale.
+_DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS: Final = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """An event's time in words: `short` for a subject, `span` and `zone` for the text."""
+
+    short: str
+    span: str
+    zone: str
+
+
+def describe(starts_at: datetime, ends_at: datetime, time_zone: str) -> When:
+    """The span from start to end in the zone named.
+
+    A name that this machine's time zone data does not know is shown in UTC, and says so: a right time in
+    another zone is better than no mail.
+    """
+    zone, name = _zone(time_zone)
+    starts, ends = starts_at.astimezone(zone), ends_at.astimezone(zone)
+    first, last = _abbreviation(starts), _abbreviation(ends)
+    begin = f"{_day(starts)}, {starts:%H:%M}"
+    # The zone's short name stands once, unless the clocks change during the event.
+    begin_zoned = f"{begin} {first}" if first != last else begin
+    end = f"{ends:%H:%M}" if starts.date() == ends.date() else f"{_day(ends)}, {ends:%H:%M}"
+    return When(
+        short=begin,
+        span=f"{begin_zoned} to {end} {last}".rstrip(),
+        zone=f"{name}, {_offset(starts)}" if zone is not UTC else name,
+    )
+
+
+def _zone(name: str) -> tuple[tzinfo, str]:
+    try:
+        return ZoneInfo(name), name
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return UTC, "UTC"
+
+
+def _day(at: datetime) -> str:
+    return f"{_DAYS[at.weekday()]} {at.day} {_MONTHS[at.month - 1]} {at.year}"
+
+
+def _abbreviation(at: datetime) -> str:
+    """`CEST` and the like; many zones have only a number, which `_offset` says better."""
+    name = at.tzname() or ""
+    return name if name.isalpha() else _offset(at)
+
+
+def _offset(at: datetime) -> str:
+    offset = at.utcoffset() or timedelta()
+    sign = "-" if offset < timedelta() else "+"
+    hours, minutes = divmod(abs(offset) // timedelta(minutes=1), 60)
+    return f"UTC{sign}{hours:02}:{minutes:02}"
