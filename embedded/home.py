@@ -1,0 +1,119 @@
+"""The folder that the embedded servers live in: who may use it, who uses it now, and what others read from it.
+
+One owner at a time holds a lock on it that ends with its process, however that ends. `instance.json` tells others
+where the running servers are; `settings.env` is what the product's settings read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from embedded.process import ProcessId, write_whole
+from schemas.errors import InstallError, RefusedError
+from schemas.settings import HOME_SETTINGS_FILE
+
+NEEDED_BYTES = 500_000_000
+INSTANCE = "instance.json"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the servers are. The database's address holds its password."""
+
+    database_url: str
+    kafka_bootstrap: str
+    smtp_url: str
+    home: str
+
+    def settings(self) -> str:
+        """The text of `settings.env`."""
+        return (
+            "# Written by `bidden up`; the servers in this folder.\n"
+            f"BIDDEN_DATABASE_URL={self.database_url}\n"
+            f"BIDDEN_KAFKA_BOOTSTRAP={self.kafka_bootstrap}\n"
+            f"BIDDEN_SMTP_URL={self.smtp_url}\n"
+        )
+
+
+class Home:
+    """The folder, and the right to use it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self._lock: int | None = None
+
+    def acquire(self) -> None:
+        """Makes the folder ready and takes it; says what is in the way."""
+        self._make()
+        # Non-inheritable, as all descriptors of Python are: no child keeps the lock.
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            owner = self._owner()
+            who = f" by process {owner.pid}" if owner else ""
+            raise RefusedError(
+                f"The servers in {self.path} are already being run{who}. Use them as they are, stop that "
+                "process, or set BIDDEN_HOME to another folder."
+            ) from None
+        self._lock = lock
+
+    def release(self) -> None:
+        """Gives the folder back; nobody is told of servers any more."""
+        if self._lock is not None:
+            (self.path / INSTANCE).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def announce(self, addresses: Addresses) -> None:
+        """Tells others where the servers are, until the folder is released."""
+        me = ProcessId.of(os.getpid())
+        assert me is not None
+        write_whole(self.path / HOME_SETTINGS_FILE, addresses.settings())
+        write_whole(self.path / INSTANCE, json.dumps({"owner": asdict(me), "addresses": asdict(addresses)}))
+
+    def running(self) -> Addresses | None:
+        """Where the servers are that a living process runs here; None when there is none."""
+        owner = self._owner()
+        if owner is None or not owner.alive():
+            return None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return Addresses(**json.loads((self.path / INSTANCE).read_text())["addresses"])
+        return None
+
+    def _owner(self) -> ProcessId | None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return ProcessId(**json.loads((self.path / INSTANCE).read_text())["owner"])
+        return None
+
+    def _make(self) -> None:
+        try:
+            # The database's account walks through, and sees nothing.
+            self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+            owner = self.path.stat().st_uid
+            if os.geteuid() not in {0, owner}:
+                raise InstallError(
+                    f"The folder {self.path} belongs to another user (uid {owner}). Set BIDDEN_HOME to your own."
+                )
+            for name in ("logs", "run"):
+                (self.path / name).mkdir(mode=0o700, exist_ok=True)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise InstallError(
+                f"The folder {self.path} cannot be used for the embedded servers: {error.strerror or error}. "
+                "Set BIDDEN_HOME to a folder that can be written to."
+            ) from error
+        free = shutil.disk_usage(self.path).free
+        if free < NEEDED_BYTES:
+            raise InstallError(
+                f"Only {free // 1_000_000} MB of disk space are left at {self.path}; the embedded servers need "
+                f"{NEEDED_BYTES // 1_000_000} MB. Make room, or set BIDDEN_HOME to a folder elsewhere."
+            )
