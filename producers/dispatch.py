@@ -1,0 +1,129 @@
+"""The dispatcher: whatever is due goes to the topic, whoever made it due.
+
+Any number of them run at once. A dispatcher that finds the database or Kafka away waits with back-off for as long
+as it takes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import psycopg
+import structlog
+from confluent_kafka import KafkaException
+
+from db import outbox
+from db.connect import Connection, connect
+from db.outbox import DueItem
+from producers.publisher import Publisher
+from producers.topics import Topics
+from schemas.errors import UnreachableError
+from schemas.settings import Settings
+
+log = structlog.get_logger()
+
+CHUNK: Final = 1000
+_IDLE_SECONDS: Final = 0.2
+_LOST_CHECK_SECONDS: Final = 5.0
+_BACK_OFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
+#: What waiting and trying again can cure.
+OUTAGES: Final = (psycopg.OperationalError, psycopg.InterfaceError, KafkaException, UnreachableError)
+
+
+@dataclass(slots=True)
+class _Schedule:
+    """When the next check for lost items is due, on the monotonic clock of the loop."""
+
+    next_at: float = 0.0
+
+
+class Dispatcher:
+    """The loop of `bidden dispatch`. `stop` may be set from a signal handler or another thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        stop: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._monotonic = monotonic
+        self._stop = stop
+        self._topics = Topics(settings)
+        self._publisher = Publisher(settings, clock, "bidden-dispatcher")
+        self._lost = _Schedule()
+        self._topic_id: UUID | None = None
+
+    def run(self) -> None:
+        """Publish what is due until stopped."""
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                with connect(
+                    self._settings.require_database(), application="bidden-dispatcher", autocommit=True
+                ) as conn:
+                    for published in self._rounds(conn):
+                        failures = 0
+                        if published < CHUNK:
+                            self._stop.wait(_IDLE_SECONDS)
+            except OUTAGES as error:
+                delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
+                failures += 1
+                log.warning("waiting for a server", seconds=delay, cause=str(error).splitlines()[0])
+                self._stop.wait(delay)
+
+    def _rounds(self, conn: Connection) -> Iterator[int]:
+        while not self._stop.is_set():
+            if self._monotonic() >= self._lost.next_at:
+                self.check_lost(conn)
+                self._lost.next_at = self._monotonic() + _LOST_CHECK_SECONDS
+            yield self.dispatch_once(conn)
+
+    def dispatch_once(self, conn: Connection) -> int:
+        """Claim and publish one chunk; returns how many items were due."""
+        if self._topic_id is None:
+            self._topic_id = self._require_topic()
+        items: list[DueItem] = outbox.claim_due(conn, CHUNK)
+        if items:
+            published = self._publisher.publish(conn, self._topic_id, items)
+            log.info("published", items=published, due=len(items))
+        return len(items)
+
+    def check_lost(self, conn: Connection) -> int:
+        """Make items due again whose message nobody will come for any more; returns how many."""
+        # Kafka is asked first: what was settled since then can only make fewer items look lost.
+        self._topic_id = self._require_topic()
+        count = outbox.make_lost_due(conn, self._topic_id, self._topics.first_kept())
+        if count:
+            log.warning("published but never settled; due again", items=count)
+        return count
+
+    def _require_topic(self) -> UUID:
+        topic_id = self._topics.topic_id()
+        if topic_id is None:
+            raise UnreachableError(f"the topic {self._settings.invitations_topic} does not exist: run `bidden migrate`")
+        return topic_id
+
+
+def publish_batch(conn: Connection, settings: Settings, clock: Callable[[], datetime], batch_id: int) -> int:
+    """Publish what a trigger has just planned; returns how many messages the broker has.
+
+    What it does not get to is due for any dispatcher when the claim ends. `conn` must be in autocommit mode.
+    """
+    topic_id = Topics(settings).topic_id()
+    if topic_id is None:
+        raise UnreachableError(f"the topic {settings.invitations_topic} does not exist: run `bidden migrate`")
+    publisher = Publisher(settings, clock, "bidden-trigger")
+    items = outbox.planned_of_batch(conn, batch_id)
+    published = 0
+    with suppress(KafkaException):
+        for start in range(0, len(items), CHUNK):
+            published += publisher.publish(conn, topic_id, items[start : start + CHUNK])
+    return published

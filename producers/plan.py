@@ -1,0 +1,148 @@
+"""A trigger becomes a batch: refused, previewed, or planned in one transaction.
+
+All that is decided here is decided before anything is written. From the commit on the batch is rows; nobody owns
+it, and the publishing that follows can be done by anybody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psycopg
+
+from db import planning
+from db.connect import Connection
+from db.planning import EventFacts, Trigger
+from schemas.errors import NotFoundError, RefusedError
+from schemas.vocabulary import Action, Audience, EventKind, UnknownPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a trigger came to. `planned` and `excluded` count members, `deliveries` mails due."""
+
+    event_id: int
+    audience: str
+    planned: int
+    deliveries: int
+    excluded: dict[str, int] = field(default_factory=dict)
+    batch_id: int | None = None
+    state: str = "dry_run"
+    already_triggered: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object of `bidden invite --json`."""
+        return asdict(self)
+
+
+def parse_audience(text: str) -> Audience:
+    """The audience, or RefusedError naming those there are (FM-32)."""
+    try:
+        return Audience(text)
+    except ValueError:
+        known = ", ".join(audience.value for audience in Audience)
+        raise RefusedError(f"unknown audience {text!r}: choose one of {known}", field="audience") from None
+
+
+def refusal(event: EventFacts) -> str | None:
+    """Why nobody may be invited to this event now; None when nothing stands against it. Pure."""
+    if event.is_cancelled:
+        return "is cancelled"
+    if event.is_past:
+        return "does not lie in the future"
+    if not event.invitable:
+        return "is not marked as invitable"
+    if EventKind(event.kind).needs_host and not event.has_host:
+        return "has no host: an invitation could not say where it takes place"
+    return None
+
+
+def plan(
+    conn: Connection,
+    *,
+    event_id: int,
+    audience: Audience,
+    initiator: str = "System",
+    key: str | None = None,
+    policy: UnknownPolicy = UnknownPolicy.HOLD,
+    dry_run: bool = False,
+) -> Planned:
+    """Plan a batch, or with `dry_run` say what would be planned, from the same query and writing nothing.
+
+    NotFoundError for an unknown event, RefusedError for one nobody may be invited to or a key that was used for
+    something else. A key used before for the same event and audience gives that batch again.
+    """
+    while True:
+        try:
+            with conn.transaction():
+                return _plan_once(conn, event_id, audience, initiator, key, policy, dry_run)
+        except psycopg.errors.DeadlockDetected:
+            continue
+
+
+def _plan_once(
+    conn: Connection,
+    event_id: int,
+    audience: Audience,
+    initiator: str,
+    key: str | None,
+    policy: UnknownPolicy,
+    dry_run: bool,
+) -> Planned:
+    event = planning.lock_event(conn, event_id)
+    if event is None:
+        raise NotFoundError(f"there is no event {event_id}", field="event")
+    trigger = Trigger(
+        event_id=event_id,
+        audience=audience,
+        action=Action.INVITE,
+        roles=[role for role in EventKind(event.kind).precedence if role in audience.roles],
+        initiator=initiator,
+        key=key,
+        held=policy is UnknownPolicy.HOLD,
+    )
+    why_not = refusal(event)
+    if dry_run:
+        if why_not:
+            raise RefusedError(f"event {event_id} ({event.name}) {why_not}", field="event")
+        members, deliveries, excluded = planning.preview(conn, trigger)
+        return Planned(event_id, audience, members, deliveries, excluded)
+    if key is not None and (first := planning.batch_of_trigger(conn, key)) is not None:
+        return _first_batch(conn, first, event_id, audience, key)
+    if why_not:
+        raise RefusedError(f"event {event_id} ({event.name}) {why_not}", field="event")
+    inserted = planning.insert_batch(conn, trigger)
+    if inserted is None:
+        # Another request with the same key was faster: it has committed, or the insert would still wait.
+        assert key is not None
+        first = planning.batch_of_trigger(conn, key)
+        assert first is not None
+        return _first_batch(conn, first, event_id, audience, key)
+    batch_id, seed = inserted
+    planning.plan(conn, trigger, batch_id, seed)
+    return _planned(conn, batch_id, event_id, audience, already=False)
+
+
+def _first_batch(conn: Connection, first: dict[str, Any], event_id: int, audience: str, key: str) -> Planned:
+    if (first["event_id"], first["audience"]) != (event_id, audience):
+        raise RefusedError(
+            f"the key {key!r} was used for batch {first['id']} (event {first['event_id']}, "
+            f"{first['audience']}): choose another key",
+            field="key",
+        )
+    return _planned(conn, first["id"], event_id, audience, already=True)
+
+
+def _planned(conn: Connection, batch_id: int, event_id: int, audience: str, *, already: bool) -> Planned:
+    counts = planning.counts(conn, batch_id)
+    return Planned(
+        event_id=event_id,
+        audience=audience,
+        planned=counts.planned,
+        deliveries=counts.deliveries,
+        excluded=counts.excluded,
+        batch_id=batch_id,
+        state=counts.state,
+        already_triggered=already,
+    )
