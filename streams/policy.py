@@ -1,0 +1,47 @@
+"""What a hand-over comes to: one pure function, and the back-off it uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.handover import Accepted, Ambiguous, HandOver, NotSent, Refused
+from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
+
+#: After an outage mails go on within seconds; the gate in `streams.window` does the waiting.
+_OUTAGE_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a mail is tried, and how long after (seconds, doubled each time up to the maximum)."""
+
+    max_attempts: int = 5
+    base_seconds: float = 30.0
+    max_seconds: float = 3600.0
+
+    def delay(self, attempts: int, jitter: float) -> float:
+        """The wait after that many used attempts. `jitter` in [0, 1) spreads it over its upper half."""
+        whole = min(self.max_seconds, self.base_seconds * 2.0 ** min(max(attempts - 1, 0), 62))
+        return whole * (0.5 + 0.5 * jitter)
+
+    def outage_delay(self, jitter: float) -> float:
+        """The wait after an outage of the mail server, which uses up nobody's attempts."""
+        return min(_OUTAGE_SECONDS, self.base_seconds) * (0.5 + 0.5 * jitter)
+
+
+def decide(hand_over: HandOver, attempts: int, policy: RetryPolicy, jitter: float) -> Outcome:
+    """The outcome of a hand-over. `attempts` were used up before it."""
+    match hand_over:
+        case Accepted(reply):
+            return Sent(reply)
+        case Refused(reply, permanent=True):
+            return Failed(reply, reply)
+        case Refused(reply) if attempts + 1 >= policy.max_attempts:
+            return Failed(f"refused {attempts + 1} times, the last time: {reply}", reply)
+        case Refused(reply):
+            return Retry(reply, policy.delay(attempts + 1, jitter), uses=1, reply=reply)
+        case NotSent(reason):
+            return Retry(reason, policy.outage_delay(jitter), uses=0)
+        case Ambiguous(reason):
+            return Unknown(reason)

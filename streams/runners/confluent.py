@@ -1,0 +1,247 @@
+"""The runner on confluent-kafka: a consumer thread, several takes in flight, offsets stored in order.
+
+The thread polls and hands takes to the event loop; an offset is stored, for librdkafka to commit, only when its
+take and all takes before it are finished. On a rebalance what is in flight may finish for a few seconds, so that
+the next owner does not find busy keys; beyond that the ledger's fences protect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from schemas.errors import EXIT_DONE
+from schemas.kafka import client_config
+from schemas.settings import Settings
+from streams.lag import GroupLag
+from streams.records import Pulse, Record, StoppingError
+from streams.watchdog import Watchdog
+from streams.worker import WorkerFactory
+
+log = structlog.get_logger()
+
+TAKE: Final = 500
+#: Takes being processed at once: one is looked up while another is handed over.
+TAKES_IN_FLIGHT: Final = 3
+_REVOKE_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.1
+
+
+def consumer_config(settings: Settings) -> dict[str, object]:
+    """The consumer's settings; `enable.auto.commit` commits only what this runner has stored."""
+    return {
+        **client_config(settings, "bidden-worker"),
+        "group.id": settings.group,
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": True,
+        "auto.commit.interval.ms": 1000,
+        "enable.auto.offset.store": False,
+        "session.timeout.ms": 10_000,
+        "heartbeat.interval.ms": 1000,
+        "max.poll.interval.ms": 300_000,
+        "partition.assignment.strategy": "cooperative-sticky",
+        # Small messages, handled in takes of 500: no need to hold megabytes of them.
+        "queued.max.messages.kbytes": 4096,
+        "fetch.wait.max.ms": 100,
+        "enable.partition.eof": False,
+    }
+
+
+class ConfluentRunner:
+    """Runs one worker until SIGTERM or SIGINT, or until something breaks."""
+
+    def __init__(self, settings: Settings, factory: WorkerFactory) -> None:
+        self._topic = settings.invitations_topic
+        self._factory = factory
+        self._consumer = Consumer(consumer_config(settings), logger=None)
+        self._pulse = Pulse()
+        self._stop = threading.Event()
+        self._slots = threading.Semaphore(TAKES_IN_FLIGHT)
+        self._idle = threading.Condition()
+        self._in_flight = 0
+        self._drained = threading.Event()
+        self._finished: deque[tuple[int, int]] = deque()
+        self._lag = GroupLag(settings)
+        self._mine: frozenset[int] = frozenset()
+        self._assigned = False
+        self._failure: BaseException | None = None
+
+    def run(self) -> int:
+        """Returns the exit code; raises what broke."""
+        try:
+            import uvloop
+
+            runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        except ImportError:
+            runner = asyncio.Runner()
+        with runner:
+            runner.run(self._main())
+        if self._failure is not None:
+            raise self._failure
+        return EXIT_DONE
+
+    async def _main(self) -> None:
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+
+        def stop() -> None:
+            self._stop.set()
+            stopping.set()
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None:
+                self._failure = self._failure or error
+            stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        worker = await self._factory(self._pulse)
+        worker.start(ended)
+        takes: asyncio.Queue[tuple[list[Record], asyncio.Task[None]]] = asyncio.Queue()
+        completing = loop.create_task(self._complete(takes, ended))
+
+        def submit(take: list[Record]) -> None:
+            takes.put_nowait((take, loop.create_task(worker.process(take))))
+
+        watchdog = Watchdog(self._pulse, self._has_work, time.monotonic)
+        watchdog.start()
+
+        def consume() -> None:
+            try:
+                self._consume(lambda take: loop.call_soon_threadsafe(submit, take))
+            except BaseException as error:
+                loop.call_soon_threadsafe(ended, error)
+
+        thread = threading.Thread(target=consume, name="consumer", daemon=True)
+        thread.start()
+        log.info("worker started", worker=worker.name, topic=self._topic)
+        await stopping.wait()
+        log.info("worker stopping")
+        watchdog.shutting_down()
+        await worker.stop()
+        # Takes that were finished by now are acknowledged; the others come again, to whoever is there.
+        await takes.join()
+        completing.cancel()
+        self._drained.set()
+        await asyncio.to_thread(thread.join)
+        watchdog.close()
+        log.info("worker stopped", worker=worker.name)
+
+    # In the consumer's thread.
+
+    def _consume(self, submit_take: Callable[[list[Record]], object]) -> None:
+        self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        try:
+            while not self._stop.is_set():
+                self._store_finished()
+                # max.poll.interval.ms is far above what three takes need: nothing has to be polled meanwhile.
+                if not self._slots.acquire(timeout=_POLL_SECONDS):
+                    continue
+                take = self._next_take()
+                if not take:
+                    self._slots.release()
+                    continue
+                with self._idle:
+                    self._in_flight += 1
+                submit_take(take)
+            self._drained.wait()
+            self._store_finished()
+        finally:
+            # Commits what was stored, leaves the group.
+            self._consumer.close()
+
+    def _next_take(self) -> list[Record]:
+        first = self._consumer.poll(_POLL_SECONDS)
+        if first is None:
+            return []
+        messages = [first, *self._consumer.consume(TAKE - 1, timeout=0)]
+        return [record for message in messages if (record := _record(message)) is not None]
+
+    def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._assigned = True
+        self._mine = self._mine | {p.partition for p in partitions}
+        self._pulse.touch()
+        log.info("partitions assigned", partitions=[p.partition for p in partitions])
+
+    def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        log.info("partitions revoked", partitions=[p.partition for p in partitions])
+        with self._idle:
+            self._idle.wait_for(lambda: not self._in_flight, timeout=_REVOKE_SECONDS)
+        self._store_finished()
+        self._mine = self._mine - {p.partition for p in partitions}
+
+    def _store_finished(self) -> None:
+        while self._finished:
+            partition, offset = self._finished.popleft()
+            try:
+                self._consumer.store_offsets(offsets=[TopicPartition(self._topic, partition, offset)])
+            except KafkaException as error:
+                # Taken away by a rebalance: its next owner reads it again and finds it settled.
+                log.info("offset not stored", partition=partition, cause=str(error))
+
+    # In the watchdog's thread.
+
+    def _has_work(self) -> bool:
+        if not self._assigned:
+            # An assignment that never comes is a stall, unless the brokers are away.
+            return self._lag.reachable()
+        return self._in_flight > 0 or self._lag.behind(self._mine)
+
+    # In the event loop.
+
+    async def _complete(
+        self,
+        takes: asyncio.Queue[tuple[list[Record], asyncio.Task[None]]],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        """Acknowledges takes in order. After one that did not finish, none: its messages must come again."""
+        broken = False
+        while True:
+            take, task = await takes.get()
+            try:
+                await task
+            except StoppingError:
+                broken = True
+            except Exception as error:
+                broken = True
+                ended(error)
+            else:
+                if not broken:
+                    self._acknowledge(take)
+            with self._idle:
+                self._in_flight -= 1
+                self._idle.notify_all()
+            self._slots.release()
+            takes.task_done()
+
+    def _acknowledge(self, take: Sequence[Record]) -> None:
+        # Left for the consumer's thread: two threads in one consumer can wait for each other for ever.
+        self._finished.extend({record.partition: record.offset + 1 for record in take}.items())
+
+
+def _record(message: Message) -> Record | None:
+    error = message.error()
+    if error is not None:
+        if error.code() in {KafkaError._PARTITION_EOF}:  # noqa: SLF001 - the client's public name for it
+            return None
+        if error.fatal():
+            raise KafkaException(error)
+        # Brokers away, a leader that moves, a topic not there yet: the client goes on by itself.
+        log.warning("Kafka", cause=error.str())
+        return None
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    key, value = message.key(), message.value()
+    assert not isinstance(key, str)
+    assert not isinstance(value, str)
+    return Record(topic, partition, offset, key, value)

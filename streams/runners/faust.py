@@ -1,0 +1,185 @@
+"""The runner on Faust: one agent, by the only pattern that loses nothing (docs/adr has the reasons).
+
+Messages are taken without acknowledgement, decoded by our own code, and acknowledged in order after the whole
+take is settled. What raises ends the process: Faust must never restart an agent inside it, or it would go on
+acknowledging past what was not handled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import mode.loop
+import structlog
+
+# Before faust is imported, or its event loop is chosen without it; a third of the time per message.
+mode.loop.use("uvloop")
+
+import faust  # noqa: E402
+from mode.supervisors import CrashingSupervisor  # noqa: E402
+
+from schemas.settings import Settings  # noqa: E402
+from streams.lag import GroupLag  # noqa: E402
+from streams.records import Pulse, Record, StoppingError  # noqa: E402
+from streams.watchdog import Watchdog  # noqa: E402
+from streams.worker import Worker, WorkerFactory  # noqa: E402
+
+log = structlog.get_logger()
+
+TAKE: Final = 500
+#: How long a take may gather, in seconds: half of it is what an idle worker adds to a mail's latency.
+_WITHIN: Final = 0.02
+#: How long a stop or a rebalance waits for what was fetched; the rest comes again, to whoever is there.
+_DRAIN_SECONDS: Final = 5.0
+
+
+class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
+    """Faust's application with a worker of ours inside, started with it and stopped with it."""
+
+    def __init__(self, settings: Settings, factory: WorkerFactory) -> None:
+        super().__init__(settings.group, **faust_settings(settings))
+        self._factory = factory
+        self._pulse = Pulse()
+        self._lag = GroupLag(settings)
+        self._mine: frozenset[int] = frozenset()
+        self._assigned = False
+        self._worker: Worker | None = None
+        self._watchdog = Watchdog(self._pulse, self._has_work, time.monotonic)
+        self.on_partitions_assigned.connect(self._note_assignment, weak=False)
+
+    async def process(self, take: list[Record]) -> None:
+        """One take to its end."""
+        assert self._worker is not None
+        await self._worker.process(take)
+
+    async def on_first_start(self) -> None:
+        """Builds the worker before the first message comes."""
+        self._worker = await self._factory(self._pulse)
+        self._worker.start(self._ended)
+        self._watchdog.start()
+        await super().on_first_start()
+        log.info("worker started", worker=self._worker.name)
+
+    async def on_stop(self) -> None:
+        """Lets what was fetched finish for a bounded time, records what is in flight, closes."""
+        log.info("worker stopping")
+        self._watchdog.shutting_down()
+        await super().on_stop()
+        if self._worker is not None:
+            await self._worker.stop()
+        self._watchdog.close()
+        log.info("worker stopped")
+
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await super()._consumer_wait_empty(consumer, logger)
+        except TimeoutError:
+            log.warning("not all that was fetched is finished; the rest comes again")
+
+    async def _note_assignment(self, _: Any, assigned: Any, **__: Any) -> None:
+        self._assigned = True
+        self._mine = frozenset(tp.partition for tp in assigned)
+        self._pulse.touch()
+        log.info("partitions assigned", partitions=sorted(self._mine))
+
+    def _ended(self, error: BaseException | None) -> None:
+        if error is not None:
+            # The window's writer is dead: nothing can be recorded any more. The supervisor starts us again.
+            log.error("the worker broke", cause=repr(error))
+            os._exit(1)
+
+    def _has_work(self) -> bool:
+        """Asked by the watchdog, in its thread."""
+        if not self._assigned:
+            return self._lag.reachable()
+        return self._lag.behind(self._mine)
+
+
+def faust_settings(settings: Settings) -> dict[str, Any]:
+    """What the safe pattern needs of Faust, each value with its reason."""
+    return {
+        "broker": ["kafka://" + address.strip() for address in settings.require_kafka().split(",")],
+        "broker_credentials": credentials(settings),
+        # Decoding errors stay in our code: one malformed value decoded by Faust stalls it for ever.
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+        "agent_supervisor": CrashingSupervisor,
+        "processing_guarantee": "at_least_once",
+        "stream_wait_empty": True,
+        "broker_commit_interval": 1.0,
+        "broker_session_timeout": 10.0,
+        "broker_rebalance_timeout": 10.0,
+        "broker_heartbeat_interval": 1.0,
+        "broker_request_timeout": 30.0,
+        "consumer_auto_offset_reset": "earliest",
+        # The topics are made by `bidden migrate`; there are no tables.
+        "topic_disable_leader": True,
+        "topic_allow_declare": False,
+        "store": "memory://",
+        # On by default, on all interfaces.
+        "web_enabled": False,
+        "datadir": tempfile.gettempdir(),
+        "autodiscover": False,
+    }
+
+
+def credentials(settings: Settings) -> Any:
+    """SASL and TLS for aiokafka. Without a context TLS would silently be off."""
+    protocol = settings.kafka_security_protocol
+    if protocol == "PLAINTEXT":
+        return None
+    context = None
+    if protocol.endswith("SSL"):
+        cafile = str(settings.kafka_ca_file) if settings.kafka_ca_file else None
+        context = ssl.create_default_context(cafile=cafile)
+    if protocol == "SSL":
+        return faust.SSLCredentials(context=context)
+    password = settings.kafka_sasl_password
+    return faust.SASLCredentials(
+        mechanism=settings.kafka_sasl_mechanism,
+        username=settings.kafka_sasl_username,
+        password=password.get_secret_value() if password else None,
+        ssl_context=context,
+    )
+
+
+def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
+    """The application with its agent."""
+    app = InvitationApp(settings, factory)
+    topic = app.topic(settings.invitations_topic, key_serializer="raw", value_serializer="raw")
+
+    @app.agent(topic, concurrency=1, name="invitations")  # type: ignore[untyped-decorator] # faust has no types
+    async def deliver(stream: Any) -> None:
+        manual = stream.noack()
+        async for events in manual.noack_take(TAKE, within=_WITHIN):
+            try:
+                await app.process([_record(event.message) for event in events])
+            except StoppingError:
+                # Not acknowledged, and not an error: it comes again, to whoever is there.
+                await asyncio.Event().wait()
+            for event in events:
+                await manual.ack(event)
+
+    return app
+
+
+def _record(message: Any) -> Record:
+    return Record(message.topic, message.partition, message.offset, message.key, message.value)
+
+
+def run(settings: Settings, factory: WorkerFactory) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    worker = faust.Worker(build(settings, factory), loglevel="WARN", quiet=True, redirect_stdouts=False)
+    execute: Callable[[], None] = worker.execute_from_commandline
+    try:
+        execute()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0

@@ -1,0 +1,83 @@
+"""A worker, put together from the steps: what every runner feeds, starts and stops in the same way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from db.ledger import Ledger, Terms
+from mail.sender import Sender
+from schemas.settings import Settings
+from schemas.vocabulary import UnknownPolicy
+from streams.policy import RetryPolicy
+from streams.records import DeadLetters, Pulse, Record
+from streams.take import Composer, TakeProcessor
+from streams.window import Window
+
+
+class Worker:
+    """The steps of one worker process. All methods are called from one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sender: Sender,
+        composer: Composer,
+        dead_letters: DeadLetters,
+        pulse: Pulse,
+    ) -> None:
+        # Unique for each process ever started: a mark's owner must never be mistaken for a namesake.
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.pulse = pulse
+        terms = Terms(
+            lease_seconds=settings.lease_seconds,
+            resend_below=settings.max_attempts if settings.unknown_policy is UnknownPolicy.RESEND else 0,
+            retry_base_seconds=settings.retry_base_seconds,
+        )
+        url = settings.require_database()
+        self._sender = sender
+        self._reader = Ledger(url, terms, application="bidden-worker", on_wait=pulse.touch)
+        self._writer = Ledger(url, terms, application="bidden-worker-window", on_wait=pulse.touch)
+        self._window = Window(
+            self._writer,
+            sender,
+            RetryPolicy(settings.max_attempts, settings.retry_base_seconds, settings.retry_max_seconds),
+            owner=self.name,
+            size=settings.handover_window,
+            lease_seconds=settings.lease_seconds,
+            jitter=random.SystemRandom().random,
+            pulse=pulse,
+        )
+        self._processor = TakeProcessor(self._reader, composer, self._window, dead_letters, pulse)
+        self._writing: asyncio.Task[None] | None = None
+
+    def start(self, on_end: Callable[[BaseException | None], None]) -> None:
+        """Start the window's writer. `on_end` is told when it ends, with the error if there was one."""
+        self._writing = asyncio.get_running_loop().create_task(self._window.run(), name="window")
+        # A dead task is silent: whoever runs the worker must hear of it.
+        self._writing.add_done_callback(lambda task: on_end(None if task.cancelled() else task.exception()))
+
+    async def process(self, take: Sequence[Record]) -> None:
+        """One take to its end; see `streams.take`."""
+        await self._processor.process(take)
+
+    async def stop(self) -> None:
+        """Finish what is in flight, record it, close the connections. The caller bounds it in time."""
+        self._window.stop()
+        if self._writing is not None:
+            with suppress(Exception):  # it was reported through on_end
+                await self._writing
+        await self._sender.close()
+        await self._reader.close()
+        await self._writer.close()
+
+
+#: Builds a worker inside the event loop that will run it.
+WorkerFactory = Callable[[Pulse], Awaitable[Worker]]
+Clock = Callable[[], datetime]
