@@ -1,0 +1,147 @@
+"""Commands of a campaign: `invite`, `dispatch`, `worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import click
+
+from admin.output import err, out, reasons, write_json
+from admin.progress import watch
+from admin.wiring import (
+    DATABASE,
+    KAFKA,
+    WORKER,
+    build_worker,
+    check_mail_server,
+    environment,
+    identity,
+    json_option,
+    load,
+    now,
+    stop_on_signals,
+)
+from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, UnreachableError
+
+
+@click.command(epilog=environment(DATABASE, KAFKA, ("BIDDEN_UNKNOWN_POLICY",)))
+@identity("event")
+@click.option("--audience", required=True, metavar="students|coaches|everyone", help="Whom to invite.")
+@click.option("--dry-run", is_flag=True, help="Say who would be invited and why others would not; write nothing.")
+@click.option("--by", "initiator", default="System", show_default=True, help="Who pressed the button.")
+@click.option("--key", help="Idempotency key: the same key again returns the first batch.")
+@click.option("--wait", is_flag=True, help="Wait for the batch to end; exit 1 if it holds failed or unknown.")
+@json_option
+def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | None, wait: bool, as_json: bool) -> int:
+    """Plan the invitations to EVENT and publish them.
+
+    Example: bidden invite 42 --audience students --dry-run
+    """
+    from db import planning, reports
+    from db.connect import connect
+    from producers.dispatch import publish_batch
+    from producers.plan import parse_audience, plan
+    from producers.topics import Topics
+
+    settings = load()
+    wanted = parse_audience(audience)
+    if not dry_run:
+        # Before anything is planned: a batch must not come to be where nothing could be published.
+        settings.require_kafka()
+        Topics(settings).check_reachable()
+    with connect(settings.require_database(), application="bidden-invite", autocommit=True) as conn:
+        planned = plan(
+            conn,
+            event_id=event,
+            audience=wanted,
+            initiator=initiator,
+            key=key,
+            policy=settings.unknown_policy,
+            dry_run=dry_run,
+        )
+        if planned.batch_id is not None and not planned.already_triggered:
+            published = publish_batch(conn, settings, now, planned.batch_id)
+            planning.analyse(conn)
+            if published < planned.planned:
+                err.print(f"{planned.planned - published:,} items wait for a dispatcher: is `bidden dispatch` running?")
+        ended = None
+        if wait and planned.batch_id is not None:
+            ended = watch(conn, planned.batch_id, quiet=as_json)
+        if as_json:
+            result = planned.as_dict()
+            if ended is not None:
+                result["state"] = ended["state"]
+            write_json(result)
+        else:
+            verb = "would be invited" if dry_run else "planned"
+            out.print(
+                f"event {event}, {wanted}: [bold]{planned.planned:,}[/] members {verb} "
+                f"({planned.deliveries:,} mails); left out: {reasons(planned.excluded)}"
+            )
+            if planned.batch_id is not None:
+                again = " (triggered before with this key)" if planned.already_triggered else ""
+                out.print(f"batch {planned.batch_id}{again}: `bidden status {planned.batch_id}`")
+        if ended is not None:
+            final = reports.status(conn, ended["batch_id"])
+            return EXIT_NEEDS_A_PERSON if final["failed"] or final["unknown"] else EXIT_DONE
+    return EXIT_DONE
+
+
+@click.command(epilog=environment(DATABASE, KAFKA))
+@json_option
+def dispatch(as_json: bool) -> None:
+    """Publish whatever is due, until stopped. Run as many as you like.
+
+    Example: bidden dispatch
+    """
+    from db.connect import connect
+    from producers.dispatch import Dispatcher
+    from producers.topics import Topics
+
+    settings = load()
+    connect(settings.require_database()).close()
+    Topics(settings).check_reachable()
+    stop = threading.Event()
+    stop_on_signals(stop)
+    Dispatcher(settings, now, time.monotonic, stop).run()
+
+
+@click.command(epilog=environment(DATABASE, KAFKA, WORKER))
+@click.option(
+    "--runner",
+    type=click.Choice(["confluent", "faust"]),
+    default="confluent",
+    show_default=True,
+    help="Which stream library feeds the steps. All workers of a group use the same one.",
+)
+@json_option
+def worker(runner: str, as_json: bool) -> int:
+    """Deliver what is on the topic, as one member of the consumer group, until stopped.
+
+    SIGTERM and Ctrl-C finish what is in flight and exit 0.
+
+    Example: bidden worker
+    """
+    from db.connect import connect
+    from producers.topics import Topics
+
+    settings = load()
+    settings.require_smtp()
+    connect(settings.require_database()).close()
+    topics = Topics(settings)
+    topics.check_reachable()
+    if topics.topic_id() is None:
+        raise UnreachableError(f"the topic {settings.invitations_topic} does not exist: run `bidden migrate`")
+    asyncio.run(check_mail_server(settings))
+    if runner == "confluent":
+        from streams.runners.confluent import ConfluentRunner
+
+        return ConfluentRunner(settings, lambda pulse: build_worker(settings, pulse)).run()
+    from streams.runners.faust import run
+
+    return run(settings, lambda pulse: build_worker(settings, pulse))
+
+
+COMMANDS: list[click.Command] = [invite, dispatch, worker]

@@ -1,0 +1,104 @@
+"""Commands that bring their own servers: `demo` and `up`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from admin.demo import run as run_demo
+from admin.output import err, out, write_json
+from admin.processes import Processes, prepare
+from admin.wiring import environment, json_option, load, stop_on_signals
+from embedded.home import Addresses
+from embedded.stack import Stack
+from schemas.errors import EXIT_DONE
+from schemas.settings import without_secrets
+
+
+@click.command(epilog=environment())
+@click.option("--members", default=4300, show_default=True, type=click.IntRange(15, 1_000_000), help="About how many.")
+@json_option
+def demo(members: int, as_json: bool) -> int:
+    """Invite a chapter with every awkward case on real servers, and audit it.
+
+    Starts from nothing each time, in BIDDEN_HOME/demo. Exit 0 only if everything was sent and the audit balances.
+
+    Example: bidden demo --members 4300
+    """
+    return run_demo(load().home / "demo", members, as_json=as_json)
+
+
+@click.command(epilog=environment())
+@click.option("--workers", type=click.IntRange(0, 64), help="Also run a dispatcher and this many workers.")
+@json_option
+def up(workers: int | None, as_json: bool) -> int:
+    """Run Kafka, PostgreSQL and a mail sink here, in the foreground, until Ctrl-C or SIGTERM.
+
+    Data stays in BIDDEN_HOME; a second start finds it again. Commands started in the same folder find the servers.
+
+    Example: bidden up --workers 2
+    """
+    settings = load()
+    stack = Stack(settings.home)
+    running = stack.running_instance()
+    if running is not None:
+        _announce(running, as_json=as_json)
+        err.print("already running: these are its addresses")
+        return EXIT_DONE
+    stop = threading.Event()
+    with _interruptible(stop):
+        stack.start(lambda line: err.print(line, markup=False))
+    processes = Processes(stack.addresses)
+    try:
+        if workers is not None:
+            prepare(stack.addresses)
+            processes.add("dispatcher", "dispatch")
+            for number in range(1, workers + 1):
+                processes.add(f"worker-{number}", "worker")
+        _announce(stack.addresses, as_json=as_json)
+        watching = threading.Thread(target=stack.supervise, args=(stop, _say), daemon=True)
+        watching.start()
+        processes.supervise(stop, _say)
+        err.print("stopping")
+        watching.join()
+    finally:
+        processes.stop()
+        stack.stop()
+    return EXIT_DONE
+
+
+def _say(line: str) -> None:
+    err.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+
+
+def _announce(addresses: Addresses, *, as_json: bool) -> None:
+    if as_json:
+        write_json(asdict(addresses))
+        return
+    mails = Path(addresses.home) / "mail" / "mails.mbox"
+    out.print(f"PostgreSQL  {without_secrets(addresses.database_url)}", markup=False)
+    out.print(f"Kafka       {addresses.kafka_bootstrap}", markup=False)
+    out.print(f"mail        {addresses.smtp_url}, kept in {mails}", markup=False)
+    out.print(f"settings    {Path(addresses.home) / 'settings.env'}: read by every command started here", markup=False)
+
+
+@contextmanager
+def _interruptible(stop: threading.Event) -> Iterator[None]:
+    """While servers start, a signal ends the start; afterwards it sets the event."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    yield
+    stop_on_signals(stop)
+
+
+COMMANDS: list[click.Command] = [demo, up]

@@ -1,0 +1,57 @@
+"""Commands that set things up: `migrate`, `import`."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import click
+
+from admin.output import out, table, write_json
+from admin.wiring import DATABASE, KAFKA, environment, json_option, load
+
+
+@click.command(epilog=environment(DATABASE, KAFKA, ("BIDDEN_PARTITIONS",)))
+@json_option
+def migrate(as_json: bool) -> None:
+    """Bring the database to the newest schema and create the topics. Safe to repeat.
+
+    Example: bidden migrate
+    """
+    from db.migrate import upgrade
+    from producers.topics import Topics
+
+    settings = load()
+    database_url = settings.require_database()
+    topics = Topics(settings)
+    topics.check_reachable()
+    result = {"revision": upgrade(database_url), "topics": topics.create()}
+    if as_json:
+        write_json(result)
+    else:
+        out.print(f"database at revision {result['revision']}; topics: {', '.join(result['topics'])}")
+
+
+@click.command("import", epilog=environment(DATABASE))
+@click.argument("file", type=click.File("rb"))
+@json_option
+def import_directory(file: BinaryIO, as_json: bool) -> None:
+    """Read chapters, members, lists, bans, events and invitations from FILE (JSON Lines; `-` for stdin).
+
+    Everything or nothing: a wrong line is named, and nothing is written.
+
+    Example: bidden import directory.jsonl
+    """
+    from db.connect import connect
+    from db.directory import import_lines
+    from schemas.directory_file import parse_lines
+
+    settings = load()
+    with connect(settings.require_database(), application="bidden-import") as conn:
+        counts = import_lines(conn, parse_lines(file))
+    if as_json:
+        write_json(counts)
+    else:
+        table("Imported", ["type", "#lines"], sorted(counts.items()))
+
+
+COMMANDS: list[click.Command] = [migrate, import_directory]

@@ -1,0 +1,87 @@
+"""What the commands print: tables for people, JSON for programs. Results on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from schemas.errors import BiddenError
+
+#: Where nobody looks (a pipe, a log), tables are as wide as they need.
+_WIDTH = None if sys.stdout.isatty() else 160
+
+out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+#: How each status is shown: colour never says what the word does not.
+STYLES = {
+    "sent": "green",
+    "failed": "red",
+    "unknown": "magenta",
+    "skipped": "dim",
+    "pending": "yellow",
+    "completed": "green",
+    "running": "yellow",
+    "cancelled": "dim",
+}
+
+
+def write_json(value: Any) -> None:
+    """One object on one line of stdout."""
+    sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
+    sys.stdout.flush()
+
+
+def write_lines(values: Iterable[Any]) -> None:
+    """JSON Lines on stdout."""
+    for value in values:
+        sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
+    sys.stdout.flush()
+
+
+def write_error(error: BiddenError, *, as_json: bool) -> None:
+    """An error on stderr, as a person or a program reads it."""
+    if as_json:
+        sys.stderr.write(orjson.dumps(error.as_dict()).decode() + "\n")
+        return
+    where = "".join(
+        f"{name} {value}: " for name, value in (("line", error.line), ("field", error.field)) if value is not None
+    )
+    err.print(f"[bold red]{error.error.replace('_', ' ')}[/]: {escape(where + error.detail)}")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table for people. Columns whose name begins with `#` hold numbers."""
+    shown = Table(title=escape(title), title_justify="left", title_style="bold")
+    for column in columns:
+        shown.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left")
+    for row in rows:
+        shown.add_row(*(cell(value) for value in row))
+    out.print(shown)
+
+
+def cell(value: Any) -> str:
+    """One value as people read it. Times in UTC, with the zone said."""
+    if value is None:
+        return "[dim]-[/]"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S %Z")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    text = escape(str(value))
+    style = STYLES.get(text)
+    return f"[{style}]{text}[/]" if style else text
+
+
+def reasons(excluded: Mapping[str, int]) -> str:
+    """`3 banned, 1 declined`, or `nobody`."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(excluded.items())) or "nobody"

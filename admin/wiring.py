@@ -1,0 +1,127 @@
+"""Puts the parts together: settings, clocks, logs, the worker with its sender and its dead letters."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+import structlog
+
+from schemas.errors import UsageError
+from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from streams.records import Pulse
+    from streams.worker import Worker
+
+#: What each command reads from the environment, for its help.
+DATABASE = ("BIDDEN_DATABASE_URL",)
+KAFKA = ("BIDDEN_KAFKA_BOOTSTRAP", "BIDDEN_KAFKA_SECURITY_PROTOCOL", "BIDDEN_KAFKA_SASL_MECHANISM",
+         "BIDDEN_KAFKA_SASL_USERNAME", "BIDDEN_KAFKA_SASL_PASSWORD", "BIDDEN_KAFKA_CA_FILE",
+         "BIDDEN_TOPIC_PREFIX")  # fmt: skip
+WORKER = ("BIDDEN_SMTP_URL", "BIDDEN_SMTP_CONNECTIONS", "BIDDEN_SMTP_TIMEOUT_SECONDS", "BIDDEN_GROUP",
+          "BIDDEN_MAIL_FROM", "BIDDEN_BASE_URL", "BIDDEN_LEASE_SECONDS", "BIDDEN_MAX_ATTEMPTS",
+          "BIDDEN_RETRY_BASE_SECONDS", "BIDDEN_RETRY_MAX_SECONDS", "BIDDEN_UNKNOWN_POLICY",
+          "BIDDEN_HANDOVER_WINDOW")  # fmt: skip
+
+
+def now() -> datetime:
+    """The clock that is injected everywhere below."""
+    return datetime.now(UTC)
+
+
+def environment(*groups: tuple[str, ...]) -> str:
+    """The epilog of a command's help."""
+    names = [name for group in groups for name in group]
+    return "Environment: " + ", ".join([*names, "BIDDEN_HOME", "BIDDEN_LOG_FORMAT"])
+
+
+def load() -> Settings:
+    """The settings, and logs set up as they say."""
+    settings = Settings.load()
+    _set_up_logs(settings)
+    return settings
+
+
+def _set_up_logs(settings: Settings) -> None:
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    as_json = settings.log_format == "json"
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer] if as_json else [*shared, renderer],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries' own logs: only what is wrong, in the same place.
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s [%(levelname)s] %(message)s")
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """SIGTERM and Ctrl-C set the event, for processes without an event loop."""
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+
+async def build_worker(settings: Settings, pulse: Pulse) -> Worker:
+    """A worker with its real adapters. Called in the event loop that will run it."""
+    from mail.smtp import SmtpSender
+    from streams.dead_letters import KafkaDeadLetters
+    from streams.take import SkeletonComposer
+    from streams.worker import Worker
+
+    sender = SmtpSender(
+        settings.require_smtp(), connections=settings.smtp_connections, timeout=settings.smtp_timeout_seconds
+    )
+    return Worker(
+        settings,
+        sender,
+        SkeletonComposer(settings.mail_from, settings.base_url, now),
+        KafkaDeadLetters(settings, now, pulse),
+        pulse,
+    )
+
+
+async def check_mail_server(settings: Settings) -> None:
+    """UnreachableError when the mail server does not let us in."""
+    from mail.smtp import SmtpSender
+
+    sender = SmtpSender(settings.require_smtp(), connections=1, timeout=min(10.0, settings.smtp_timeout_seconds))
+    try:
+        await sender.check()
+    finally:
+        await sender.close()
+
+
+def positive(value: int, name: str) -> int:
+    """An id as the database holds it."""
+    if not 1 <= value < 2**63:
+        raise UsageError(f"{name} must be a 64-bit id, counted from 1", field=name)
+    return value
+
+
+def identity(name: str) -> Callable[[Any], Any]:
+    """A click argument that holds an id."""
+
+    def check(_: click.Context, __: click.Parameter, value: int) -> int:
+        return positive(value, name)
+
+    return click.argument(name, type=int, callback=check)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
