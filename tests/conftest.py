@@ -1,0 +1,124 @@
+"""Fixtures on real servers: one PostgreSQL and one Kafka a session; a database, topics and a mail sink a test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from db.connect import Connection, connect
+from db.migrate import upgrade
+from embedded import ports
+from embedded.mailserver import MailServer
+from producers.topics import Topics
+from schemas.settings import Settings
+from tests import servers
+from tests.servers import Servers
+
+
+def pytest_report_header() -> str:
+    """Says which servers the session runs on."""
+    return f"servers: {_source().value}"
+
+
+def _source() -> servers.Source:
+    return servers.choose(
+        docker=servers.docker_answers(), embedded=servers.embedded_installed(), environment=os.environ
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the BIDDEN_ variables, or servers, of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith("BIDDEN_") and not name.startswith("BIDDEN_TEST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def real_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """PostgreSQL and Kafka."""
+    with servers.start(_source(), tmp_path_factory.mktemp("servers"), os.environ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def template_database(real_servers: Servers) -> str:
+    """The name of a migrated, empty database to copy."""
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    upgrade(database_of(real_servers.postgres, name))
+    return name
+
+
+def database_of(url: str, name: str) -> str:
+    """The address of another database on the same server."""
+    return url.rpartition("/")[0] + "/" + name
+
+
+@pytest.fixture
+def database_url(real_servers: Servers, template_database: str) -> Iterator[str]:
+    """A fresh, migrated, empty database."""
+    name = f"test_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template_database))
+        )
+    yield database_of(real_servers.postgres, name)
+    with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
+        conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[Connection]:
+    """An autocommit connection to the test's database."""
+    with connect(database_url, application="test", autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def mail_sink(tmp_path: Path) -> Iterator[MailServer]:
+    """A mail server of the test's own; `set_rules` makes it misbehave."""
+    home = tmp_path / "mail-home"
+    for folder in ("logs", "run"):
+        (home / folder).mkdir(parents=True)
+    sink = MailServer(home, ports.choose({"smtp": None}, {})["smtp"])
+    sink.start()
+    yield sink
+    sink.stop()
+
+
+@pytest.fixture
+def settings_for(real_servers: Servers, database_url: str, mail_sink: MailServer) -> Callable[..., Settings]:
+    """Makes settings for the test's own database, topics, group and mail sink; keywords override."""
+    unique = uuid.uuid4().hex[:8]
+
+    def make(**overrides: Any) -> Settings:
+        values: dict[str, Any] = {
+            "database_url": database_url,
+            "kafka_bootstrap": real_servers.kafka,
+            "smtp_url": mail_sink.url,
+            "topic_prefix": f"test-{unique}",
+            "group": f"workers-{unique}",
+            "partitions": 4,
+            "lease_seconds": 5,
+            "retry_base_seconds": 0.2,
+        }
+        return Settings(**{**values, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def settings(settings_for: Callable[..., Settings]) -> Settings:
+    """Settings with their topics made."""
+    made = settings_for()
+    Topics(made).create()
+    return made

@@ -1,0 +1,263 @@
+"""A small world for tests of the ledger: a directory, batches, and agents that mark and record as workers do.
+
+Everything is synchronous to read like a story: an agent's calls run on one event loop that the world keeps. What
+must happen at once is written with `World.run` and the agents' ledgers themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator, Sequence
+from itertools import count
+from typing import Any, LiteralString, TypeVar
+from uuid import UUID
+
+from db import outbox, reports
+from db.connect import Connection, connect
+from db.ledger import Finished, Ledger, Mark, Terms, Wanted
+from db.outbox import Acknowledgement
+from producers.plan import Planned, plan
+from schemas.keys import DeliveryKey
+from schemas.outcomes import Outcome, Sent
+from schemas.vocabulary import Audience, UnknownPolicy
+from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, address, load, member, subscription
+
+T = TypeVar("T")
+
+TERMS_ACCEPTED = "2020-01-01T00:00:00Z"
+TOPIC = UUID(int=1)
+OTHER_TOPIC = UUID(int=2)
+FIVE = ("sent", "failed", "unknown", "skipped", "pending")
+
+
+class Agent:
+    """A worker without Kafka and mail: it marks, and says what became of it. Never calls itself twice the same."""
+
+    def __init__(self, world: World, name: str, terms: Terms) -> None:
+        self.ledger = Ledger(world.url, terms, application=f"test-{name}", on_wait=lambda: None)
+        self._world = world
+        self._owners = (f"{name}#{cycle}" for cycle in count(1))
+
+    def advance(
+        self,
+        finished: Sequence[Finished] = (),
+        wanted: Sequence[Wanted] = (),
+        held: Sequence[tuple[Wanted, int]] = (),
+        owner: str | None = None,
+    ) -> dict[DeliveryKey, Mark]:
+        """One cycle of a worker's window."""
+        return self._world.run(self.ledger.advance(owner or self.next_owner(), finished, wanted, held))
+
+    def next_owner(self) -> str:
+        """A name for one cycle."""
+        return next(self._owners)
+
+    def meet(self, wanted: Wanted, owner: str | None = None) -> Mark | None:
+        """A message comes: the right to hand it over, or nothing."""
+        return self.advance(wanted=[wanted], owner=owner).get(wanted.key)
+
+    def mark(self, wanted: Wanted, owner: str | None = None) -> Mark:
+        """A message comes, and it must be possible to hand it over."""
+        mark = self.meet(wanted, owner)
+        assert mark is not None
+        return mark
+
+    def record(self, wanted: Wanted, mark: Mark | int, outcome: Outcome) -> None:
+        """What became of a hand-over, under the fence of its mark."""
+        fence = mark if isinstance(mark, int) else mark.fence
+        self.advance([Finished(wanted, fence, outcome)])
+
+    def deliver(self, wanted: Wanted, outcome: Outcome | None = None) -> Mark:
+        """Mark and record; sent unless told otherwise."""
+        mark = self.mark(wanted)
+        self.record(wanted, mark, outcome or Sent("250 ok"))
+        return mark
+
+
+class World:
+    """One chapter with one event, unless `load` adds more. `check` holds the ledger against its invariants."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self.url = address(conn)
+        self._runner = asyncio.Runner()
+        self._agents: list[Agent] = []
+        self._offsets = count()
+        self._one = False
+
+    def close(self) -> None:
+        """Ends the agents' connections."""
+        for agent in self._agents:
+            self.run(agent.ledger.close())
+        self._runner.close()
+
+    def run(self, work: Awaitable[T]) -> T:
+        """Run on the world's event loop."""
+
+        async def wait() -> T:
+            return await work
+
+        return self._runner.run(wait())
+
+    # The directory.
+
+    def build(
+        self,
+        *,
+        students: Sequence[int] = (),
+        coaches: Sequence[int] = (),
+        both: Sequence[int] = (),
+        **event: Any,
+    ) -> World:
+        """Members 1, 2, … on the lists of the chapter, all of whom accepted the terms, and event 1."""
+        everyone = [*students, *coaches, *both]
+        self._one = event.get("role_policy") == "one"
+        self.load(
+            CHAPTER,
+            STUDENTS,
+            COACHES,
+            EVENT | event,
+            *(member(number, accepted_toc_at=TERMS_ACCEPTED) for number in everyone),
+            *(subscription(number, 1) for number in (*students, *both)),
+            *(subscription(number, 2) for number in (*coaches, *both)),
+        )
+        return self
+
+    def load(self, *lines: dict[str, Any]) -> None:
+        """Import lines of a directory file."""
+        load(self.conn, *lines)
+
+    def execute(self, query: LiteralString, *values: object) -> list[dict[str, Any]]:
+        """The hand of a tester in the database."""
+        cursor = self.conn.execute(query, values)
+        return cursor.fetchall() if cursor.description else []
+
+    # Batches.
+
+    def plan(self, audience: str = "students", event: int = 1, **options: Any) -> int:
+        """The id of a new batch."""
+        batch_id = self.trigger(audience, event, **options).batch_id
+        assert batch_id is not None
+        return batch_id
+
+    def trigger(
+        self, audience: str = "students", event: int = 1, *, resend: bool = False, **options: Any
+    ) -> Planned:
+        """One press of the button."""
+        policy = UnknownPolicy.RESEND if resend else UnknownPolicy.HOLD
+        return plan(self.conn, event_id=event, audience=Audience(audience), policy=policy, **options)
+
+    def set_state(self, batch: int, state: str) -> None:
+        """Pause, resume or cancel, as far as the batch's row goes."""
+        self.execute("UPDATE batches SET state = %s WHERE id = %s", state, batch)
+
+    def wanted(self, batch: int, member_id: int, role: str = "Student", event: int = 1) -> Wanted:
+        """A delivery, as a worker takes it from a new message."""
+        key = DeliveryKey(event, "invite", member_id, "member" if self._one else role)
+        return Wanted(batch, key, role, partition=0, offset=next(self._offsets))
+
+    def publish(self, partition: int = 0, offset: int = 0) -> int:
+        """Everything that is due goes to the topic, and the broker acknowledges it from `offset` on."""
+        items = outbox.claim_due(self.conn, 1000)
+        acks = [Acknowledgement(item, partition, offset + n) for n, item in enumerate(items)]
+        outbox.acknowledge(self.conn, TOPIC, acks)
+        return len(items)
+
+    def make_due(self) -> None:
+        """The claims of triggers end, and every wait of an item is over."""
+        self.execute("UPDATE batch_items SET publish_at = now() WHERE publish_at IS NOT NULL")
+
+    # Agents and time.
+
+    def agent(
+        self, name: str = "agent", *, lease: float = 60, resend_below: int = 0, retry_base: float = 30
+    ) -> Agent:
+        """A worker; `resend_below` is its maximum of attempts under the policy `resend`."""
+        agent = Agent(self, name, Terms(lease, resend_below, retry_base))
+        self._agents.append(agent)
+        return agent
+
+    def end_leases(self) -> None:
+        """All who hold a mark have been silent for too long."""
+        self.execute("UPDATE deliveries SET lease_until = now() - interval '1 second' WHERE lease_until IS NOT NULL")
+
+    def end_waits(self) -> None:
+        """Every retry's time has come."""
+        self.execute("UPDATE deliveries SET not_before = now() WHERE not_before IS NOT NULL")
+
+    # What is so.
+
+    def delivery(self, member_id: int, slot: str = "Student", event: int = 1) -> dict[str, Any]:
+        """The ledger's row."""
+        (row,) = self.execute(
+            "SELECT * FROM deliveries WHERE event_id = %s AND member_id = %s AND slot = %s",
+            event,
+            member_id,
+            "member" if self._one else slot,
+        )
+        return row
+
+    def item(self, batch: int, member_id: int) -> dict[str, Any]:
+        """The batch's item, with `is_due`, and `due_in` seconds from now."""
+        (row,) = self.execute(
+            "SELECT *, publish_at <= now() AS is_due, extract(epoch FROM publish_at - now())::float8 AS due_in"
+            " FROM batch_items WHERE batch_id = %s AND member_id = %s",
+            batch,
+            member_id,
+        )
+        return row
+
+    def is_settled(self, batch: int, member_id: int) -> bool:
+        """Whether nothing is left to do for the member in the batch."""
+        return self.item(batch, member_id)["settled_at"] is not None
+
+    def log(self, batch: int) -> dict[tuple[int, str], tuple[str, str | None]]:
+        """Status and reason, as people see them, of every delivery of the batch."""
+        return {
+            (row["member_id"], row["role"]): (row["status"], row["reason"]) for row in reports.log(self.conn, batch)
+        }
+
+    def status(self, batch: int) -> dict[str, Any]:
+        """The batch in numbers."""
+        return reports.status(self.conn, batch)
+
+    def numbers(self, batch: int) -> tuple[int, ...]:
+        """Sent, failed, unknown, skipped and pending of the batch."""
+        status = self.status(batch)
+        return tuple(status[name] for name in FIVE)
+
+    def audit(self, audience: str = "everyone", event: int = 1) -> dict[str, Any]:
+        """Was everyone invited?"""
+        with self.conn.transaction():
+            return reports.audit(self.conn, event, Audience(audience))
+
+    def missing(self, audience: str = "everyone") -> list[tuple[int, str]]:
+        """Whom the audit names."""
+        return [(row["member_id"], row["role"]) for row in self.audit(audience)["missing"]]
+
+    def check(self) -> None:
+        """What holds at every moment: the sums, the audits, and who is settled."""
+        for status in reports.batches(self.conn):
+            assert sum(status[name] for name in FIVE) == status["deliveries"], status
+            assert all(status[name] >= 0 for name in FIVE), status
+        for row in self.execute("SELECT id FROM events"):
+            for audience in Audience:
+                audit = self.audit(audience, row["id"])
+                assert audit["balanced"], audit
+        wrong = self.execute(
+            "SELECT i.*, b.state FROM batch_items i JOIN batches b ON b.id = i.batch_id WHERE i.excluded IS NULL"
+            " AND (i.settled_at IS NOT NULL) AND cardinality(i.roles) > (SELECT count(*) FROM log_entries l"
+            "  WHERE l.batch_id = i.batch_id AND l.member_id = i.member_id AND l.status <> 'retry')"
+        )
+        assert wrong == []
+
+
+def open_world(url: str) -> Iterator[World]:
+    """A world in the database at `url`; at the end it is checked."""
+    with connect(url, application="test", autocommit=True) as conn:
+        world = World(conn)
+        try:
+            yield world
+            world.check()
+        finally:
+            world.close()
