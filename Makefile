@@ -7,7 +7,7 @@ READY := $(VENV)/.ready-$(shell cksum < requirements.lock | cut -d' ' -f1)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast check format lock bench schemas clean
+.PHONY: help setup demo up test test-fast check format lock bench schemas docs clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -50,9 +50,16 @@ format: $(READY) ## Format the code and sort imports
 schemas: $(READY) ## Write docs/schemas/*.json from the models
 	@$(BIN)/python -m schemas.export
 
-lock: $(READY) ## Resolve pyproject.toml anew into requirements.lock
+docs: $(READY) ## Write the generated parts of docs/: schemas, the table of states, the tests of each failure mode
+	@$(BIN)/python -m schemas.export
+	@$(BIN)/python -m tests.tables
+
+lock: $(READY) ## Resolve pyproject.toml anew into requirements.lock, and for the image into deploy/
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.11 --all-extras --upgrade -o requirements.lock pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.13 --constraint requirements.lock --upgrade \
+		-o deploy/requirements.lock pyproject.toml deploy/requirements.in
 
 bench: $(READY) ## Measure the pipeline stage by stage and end to end
 	@$(BIN)/python -m bench

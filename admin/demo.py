@@ -19,7 +19,7 @@ from db import planning, reports
 from db.connect import connect
 from db.directory import import_lines
 from embedded.stack import Stack
-from producers.dispatch import publish_batch
+from producers.dispatch import BatchPublisher
 from producers.plan import plan
 from schemas.directory_file import parse_lines
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, RefusedError
@@ -57,7 +57,7 @@ def _campaign(stack: Stack, processes: Processes, members: int, *, as_json: bool
         err.print("[bold]3. invite[/] everyone")
         planned = plan(conn, event_id=DEMO_EVENT_ID, audience=Audience.EVERYONE, initiator="demo")
         assert planned.batch_id is not None
-        publish_batch(conn, settings, now, planned.batch_id)
+        BatchPublisher(settings, now).publish(conn, planned.batch_id)
         planning.analyse(conn)
         status = watch(conn, planned.batch_id, quiet=as_json or not sys.stderr.isatty())
         excluded = reports.exclusions(conn, planned.batch_id)

@@ -52,18 +52,25 @@ def write_error(error: BiddenError, *, as_json: bool) -> None:
         sys.stderr.write(orjson.dumps(error.as_dict()).decode() + "\n")
         return
     where = "".join(
-        f"{name} {value}: " for name, value in (("line", error.line), ("field", error.field)) if value is not None
+        f"{name} {value}: "
+        for name, value in (("line", error.line), ("field", error.field))
+        if value is not None and str(value) not in error.detail
     )
     err.print(f"[bold red]{error.error.replace('_', ' ')}[/]: {escape(where + error.detail)}")
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table for people. Columns whose name begins with `#` hold numbers."""
+    """A table for people. Columns whose name begins with `#` hold amounts, with `@` ids."""
     shown = Table(title=escape(title), title_justify="left", title_style="bold")
     for column in columns:
-        shown.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left")
+        shown.add_column(column.lstrip("#@"), justify="right" if column[0] in "#@" else "left", no_wrap=True)
     for row in rows:
-        shown.add_row(*(cell(value) for value in row))
+        shown.add_row(
+            *(
+                str(value) if column.startswith("@") and value is not None else cell(value)
+                for column, value in zip(columns, row, strict=True)
+            )
+        )
     out.print(shown)
 
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 #: What each command reads from the environment, for its help.
 DATABASE = ("BIDDEN_DATABASE_URL",)
-KAFKA = ("BIDDEN_KAFKA_BOOTSTRAP", "BIDDEN_KAFKA_SECURITY_PROTOCOL", "BIDDEN_KAFKA_SASL_MECHANISM",
+KAFKA = ("BIDDEN_GROUP", "BIDDEN_KAFKA_BOOTSTRAP", "BIDDEN_KAFKA_SECURITY_PROTOCOL", "BIDDEN_KAFKA_SASL_MECHANISM",
          "BIDDEN_KAFKA_SASL_USERNAME", "BIDDEN_KAFKA_SASL_PASSWORD", "BIDDEN_KAFKA_CA_FILE",
          "BIDDEN_TOPIC_PREFIX")  # fmt: skip
-WORKER = ("BIDDEN_SMTP_URL", "BIDDEN_SMTP_CONNECTIONS", "BIDDEN_SMTP_TIMEOUT_SECONDS", "BIDDEN_GROUP",
+WORKER = ("BIDDEN_SMTP_URL", "BIDDEN_SMTP_CONNECTIONS", "BIDDEN_SMTP_TIMEOUT_SECONDS",
           "BIDDEN_MAIL_FROM", "BIDDEN_BASE_URL", "BIDDEN_LEASE_SECONDS", "BIDDEN_MAX_ATTEMPTS",
           "BIDDEN_RETRY_BASE_SECONDS", "BIDDEN_RETRY_MAX_SECONDS", "BIDDEN_UNKNOWN_POLICY",
           "BIDDEN_HANDOVER_WINDOW")  # fmt: skip
@@ -41,9 +41,11 @@ def environment(*groups: tuple[str, ...]) -> str:
     return "Environment: " + ", ".join([*names, "BIDDEN_HOME", "BIDDEN_LOG_FORMAT"])
 
 
-def load() -> Settings:
+def load(*, logs_as_json: bool = False) -> Settings:
     """The settings, and logs set up as they say."""
     settings = Settings.load()
+    if logs_as_json:
+        settings = settings.model_copy(update={"log_format": "json"})
     _set_up_logs(settings)
     return settings
 
@@ -124,4 +126,6 @@ def identity(name: str) -> Callable[[Any], Any]:
     return click.argument(name, type=int, callback=check)
 
 
+#: For processes that run until stopped: what they have to say are their logs.
+json_logs_option = click.option("--json", "as_json", is_flag=True, help="Write the logs as JSON lines.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

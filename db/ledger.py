@@ -240,7 +240,7 @@ async def _advance(
     wanted: Sequence[Wanted],
     held: Sequence[tuple[Wanted, int]],
 ) -> dict[DeliveryKey, Mark]:
-    done = [_key_row(f.wanted) | {"fence": f.fence} | _outcome_row(f.outcome) for f in finished]
+    done = [_key_row(f.wanted) | {"fence": f.fence, **_outcome_row(f.outcome)} for f in finished]
     asked = [_key_row(w) for w in wanted]
     parameters: dict[str, Any] = {
         "owner": owner,
@@ -248,30 +248,34 @@ async def _advance(
         "resend_below": terms.resend_below,
         "retry_base": terms.retry_base_seconds,
     }
-    # One round trip and one commit for all of it.
-    marked = None
+    # Two round trips and one commit for all of it; a third round trip only for what could not be marked.
     async with conn.pipeline(), conn.transaction():
-        if done or asked:
-            batches = sorted({row["batch_id"] for row in (*done, *asked)})
+        batches = sorted({row["batch_id"] for row in (*done, *asked)})
+        if batches:
             await conn.execute(sql("lock_batches"), {"batches": batches})
         if done:
             await conn.execute(sql("record"), {"finished": Jsonb(done)})
-            errors = {row["batch_id"]: row for row in done if row["state"] == "failed"}
+            errors = [row | {"n": n} for n, row in enumerate(done) if row["state"] == "failed"]
             if errors:
-                await conn.execute(sql("keep_first_error"), {"errors": Jsonb(list(errors.values()))})
-        if asked:
-            marked = await conn.execute(sql("mark"), {**parameters, "wanted": Jsonb(asked)})
-            await conn.execute(sql("refuse"), {"wanted": Jsonb(asked)})
-        if done or asked:
-            touched = Jsonb([*done, *asked])
-            await conn.execute(sql("conclude"), {**parameters, "touched": touched})
-            await conn.execute(sql("correct_logs"), {**parameters, "touched": touched})
+                await conn.execute(sql("keep_first_error"), {"errors": Jsonb(errors)})
+            touched = {**parameters, "touched": Jsonb([_key_row(f.wanted) for f in finished])}
+            await conn.execute(sql("conclude"), touched)
+            await conn.execute(sql("correct_logs"), touched)
         if held:
             rows = [_key_row(w) | {"fence": fence} for w, fence in held]
             await conn.execute(sql("renew"), {**parameters, "held": Jsonb(rows)})
-    if marked is None:
-        return {}
-    return {
-        DeliveryKey(event_id, action, member_id, slot): Mark(fence, attempts)
-        for event_id, action, member_id, slot, _, fence, attempts in await marked.fetchall()
-    }
+        if not asked:
+            return {}
+        marked = await conn.execute(sql("mark"), {**parameters, "wanted": Jsonb(asked)})
+        marks = {
+            DeliveryKey(event_id, action, member_id, slot): Mark(fence, attempts)
+            for event_id, action, member_id, slot, _, fence, attempts in await marked.fetchall()
+        }
+        rest = [row for row, w in zip(asked, wanted, strict=True) if w.key not in marks]
+        if rest:
+            await conn.execute(sql("refuse"), {"wanted": Jsonb(rest)})
+            await conn.execute(sql("hold_unknown"), {"wanted": Jsonb(rest)})
+            touched = {**parameters, "touched": Jsonb(rest)}
+            await conn.execute(sql("conclude"), touched)
+            await conn.execute(sql("correct_logs"), touched)
+    return marks

@@ -10,12 +10,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import CheckConstraint, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from db.connect import unreachable
 from db.models import Base
+from db.statements import sql
 
 _FOLDER = Path(__file__).parent / "migrations"
 #: Any constant: two `bidden migrate` at once take turns on it.
@@ -68,4 +69,17 @@ def drift(url: str) -> list[Any]:
     """What would have to change for the database to be as the models say; empty when they agree."""
     with engine_for(url).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        return list(compare_metadata(context, Base.metadata))
+        differences = list(compare_metadata(context, Base.metadata))
+        there = {row.name for row in connection.execute(text(sql("guards")))}
+    # The comparison does not look at these.
+    return differences + [("missing", name) for name in sorted(_guards() - there)]
+
+
+def _guards() -> set[str]:
+    checks = {
+        str(constraint.name)
+        for table in Base.metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+    return checks | {"deliveries_sent_is_final", "deliveries_sent_is_kept"}

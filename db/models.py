@@ -8,7 +8,7 @@ which work on sets. Every constraint and index has a name that can be read in an
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -26,6 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
@@ -174,6 +175,8 @@ class Batch(Base):
     started_at: Mapped[Moment]
     cancelled_at: Mapped[Moment | None]
     first_error: Mapped[Words | None]
+    #: The batch's numbers, kept by the transaction that removed its items and its log; null while they are there.
+    archived: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     __table_args__ = (
         CheckConstraint(_is_one_of("audience", "students", "coaches", "everyone"), name="audience"),
         CheckConstraint(_is_one_of("action", "invite"), name="action"),
@@ -207,7 +210,7 @@ class BatchItem(Base):
         CheckConstraint("excluded IS NULL OR settled_at IS NOT NULL", name="excluded_is_settled"),
         CheckConstraint("settled_at IS NULL OR publish_at IS NULL", name="settled_is_not_due"),
         Index("ix_batch_items_due", "publish_at", postgresql_where=text("publish_at IS NOT NULL")),
-        Index("ix_batch_items_unsettled", "batch_id", postgresql_where=text("settled_at IS NULL")),
+        Index("ix_batch_items_unsettled", "batch_id", "member_id", postgresql_where=text("settled_at IS NULL")),
         # Every item is updated about twice; room on the page keeps those updates cheap.
         {"postgresql_with": {"fillfactor": 70}},
     )
@@ -262,9 +265,9 @@ class LogEntry(Base):
     """
 
     __tablename__ = "log_entries"
-    batch_id: Mapped[Id] = mapped_column(
-        ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
-    )
+    # No foreign key: `conclude` writes an entry from the very batch that its transaction has locked, and a check
+    # for every mail would be paid on the hottest path.
+    batch_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     member_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     slot: Mapped[Words] = mapped_column(primary_key=True)
     role: Mapped[Words]
@@ -279,3 +282,13 @@ class LogEntry(Base):
         # Few rows: lets a truth that arrives late find every log that calls the delivery unknown.
         Index("ix_log_entries_unknown", "member_id", postgresql_where=text("status = 'unknown'")),
     )
+
+
+class RedrivenLetter(Base):
+    """A dead letter that was put on its source topic again. The topic's id, because offsets begin anew with a topic."""
+
+    __tablename__ = "redriven_letters"
+    topic_id: Mapped[UUID] = mapped_column(primary_key=True)
+    partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    offset: Mapped[int] = mapped_column("kafka_offset", BigInteger, primary_key=True, autoincrement=False)
+    redriven_at: Mapped[Moment]

@@ -72,9 +72,13 @@ def make_lost_due(conn: Connection, topic_id: UUID, first_kept: Mapping[int, int
     `first_kept` gives, per partition, the lowest offset that somebody will still come for: the group's committed
     offset, or the topic's earliest where that is higher. Read it from Kafka *before* calling.
     """
-    rows: list[dict[str, Any]] = [{"partition": p, "first_kept": offset} for p, offset in first_kept.items()]
-    cursor = conn.execute(sql("make_lost_due"), {"partitions": Jsonb(rows), "topic_id": topic_id})
-    return cursor.rowcount
+    return conn.execute(sql("make_lost_due"), lost_parameters(topic_id, first_kept)).rowcount
+
+
+def lost_parameters(topic_id: UUID, first_kept: Mapping[int, int]) -> dict[str, Any]:
+    """What the statements that look for lost items are given."""
+    rows = [{"partition": p, "first_kept": offset} for p, offset in first_kept.items()]
+    return {"partitions": Jsonb(rows), "topic_id": topic_id}
 
 
 def count_unpublished(conn: Connection, batch_id: int) -> int:

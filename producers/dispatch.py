@@ -89,7 +89,7 @@ class Dispatcher:
     def dispatch_once(self, conn: Connection) -> int:
         """Claim and publish one chunk; returns how many items were due."""
         if self._topic_id is None:
-            self._topic_id = self._require_topic()
+            self._topic_id = require_topic(self._topics, self._settings)
         items: list[DueItem] = outbox.claim_due(conn, CHUNK)
         if items:
             published = self._publisher.publish(conn, self._topic_id, items)
@@ -99,31 +99,36 @@ class Dispatcher:
     def check_lost(self, conn: Connection) -> int:
         """Make items due again whose message nobody will come for any more; returns how many."""
         # Kafka is asked first: what was settled since then can only make fewer items look lost.
-        self._topic_id = self._require_topic()
+        self._topic_id = require_topic(self._topics, self._settings)
         count = outbox.make_lost_due(conn, self._topic_id, self._topics.first_kept())
         if count:
             log.warning("published but never settled; due again", items=count)
         return count
 
-    def _require_topic(self) -> UUID:
-        topic_id = self._topics.topic_id()
-        if topic_id is None:
-            raise UnreachableError(f"the topic {self._settings.invitations_topic} does not exist: run `bidden migrate`")
-        return topic_id
+
+class BatchPublisher:
+    """Publishes what a trigger has just planned. Keep one where triggers come often: it holds its connections."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self._topic_id = require_topic(Topics(settings), settings)
+        self._publisher = Publisher(settings, clock, "bidden-trigger")
+
+    def publish(self, conn: Connection, batch_id: int) -> int:
+        """Returns how many messages the broker has; what it does not get to is due for any dispatcher.
+
+        `conn` must be in autocommit mode.
+        """
+        items = outbox.planned_of_batch(conn, batch_id)
+        published = 0
+        with suppress(KafkaException):
+            for start in range(0, len(items), CHUNK):
+                published += self._publisher.publish(conn, self._topic_id, items[start : start + CHUNK])
+        return published
 
 
-def publish_batch(conn: Connection, settings: Settings, clock: Callable[[], datetime], batch_id: int) -> int:
-    """Publish what a trigger has just planned; returns how many messages the broker has.
-
-    What it does not get to is due for any dispatcher when the claim ends. `conn` must be in autocommit mode.
-    """
-    topic_id = Topics(settings).topic_id()
+def require_topic(topics: Topics, settings: Settings) -> UUID:
+    """The topic's id; UnreachableError when it has not been made yet."""
+    topic_id = topics.topic_id()
     if topic_id is None:
         raise UnreachableError(f"the topic {settings.invitations_topic} does not exist: run `bidden migrate`")
-    publisher = Publisher(settings, clock, "bidden-trigger")
-    items = outbox.planned_of_batch(conn, batch_id)
-    published = 0
-    with suppress(KafkaException):
-        for start in range(0, len(items), CHUNK):
-            published += publisher.publish(conn, topic_id, items[start : start + CHUNK])
-    return published
+    return topic_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -20,6 +21,23 @@ from schemas.settings import Settings
 _TIMEOUT: Final = 10.0
 #: A letter is the original message and some headers: whatever the invitations' topic admits must fit.
 _DEAD_LETTER_BYTES: Final = 8 * 1024 * 1024
+#: What brokers answer to who moves the offsets of a group that has members.
+_GROUP_IS_ACTIVE: Final = frozenset(
+    {
+        KafkaError.NON_EMPTY_GROUP,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A member of the consumer group: a name for people, and which of the topic's partitions it has."""
+
+    name: str
+    partitions: frozenset[int]
 
 
 class Topics:
@@ -64,9 +82,9 @@ class Topics:
                     raise
         return [topic.topic for topic in wanted]
 
-    def topic_id(self) -> UUID | None:
-        """The id of the invitations' topic, which changes when it is deleted and made again; None: no topic."""
-        name = self._settings.invitations_topic
+    def topic_id(self, name: str | None = None) -> UUID | None:
+        """The id of a topic, or of the invitations', which changes when it is made again; None: no topic."""
+        name = name or self._settings.invitations_topic
         future = self._admin.describe_topics(TopicCollection([name]), request_timeout=_TIMEOUT)[name]
         try:
             description = future.result(timeout=2 * _TIMEOUT)
@@ -110,12 +128,51 @@ class Topics:
         committed, earliest = self.committed(partitions), self.earliest(partitions)
         return {p: max(committed.get(p, 0), earliest[p]) for p in earliest}
 
-    def group_members(self) -> int:
-        """How many workers are in the group now."""
+    def first_since(self, partitions: list[TopicPartition], milliseconds: int) -> dict[int, int]:
+        """The first offset at or after that time (Unix, ms); where there is none, that of the next message."""
+        found = self._offsets(partitions, OffsetSpec.for_timestamp(milliseconds))
+        latest = self.latest(partitions)
+        return {p: offset if offset >= 0 else latest[p] for p, offset in found.items()}
+
+    def members(self) -> list[GroupMember]:
+        """The workers that are in the group now."""
         future = self._admin.describe_consumer_groups([self._settings.group], request_timeout=_TIMEOUT)
         try:
-            return len(future[self._settings.group].result(timeout=2 * _TIMEOUT).members)
+            members = future[self._settings.group].result(timeout=2 * _TIMEOUT).members
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return 0
+                return []
             raise
+        topic = self._settings.invitations_topic
+        return [
+            GroupMember(
+                name=f"{member.client_id} at {member.host.lstrip('/')}",
+                partitions=frozenset(
+                    tp.partition for tp in (member.assignment.topic_partitions or ()) if tp.topic == topic
+                ),
+            )
+            for member in members
+        ]
+
+    def group_members(self) -> int:
+        """How many workers are in the group now."""
+        return len(self.members())
+
+    def move_group(self, offsets: Mapping[int, int]) -> bool:
+        """Commit these offsets for the group; False when the brokers refuse because somebody is in it."""
+        topic = self._settings.invitations_topic
+        positions = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
+        request = [ConsumerGroupTopicPartitions(self._settings.group, positions)]
+        future = self._admin.alter_consumer_group_offsets(request, request_timeout=_TIMEOUT)[self._settings.group]
+        try:
+            answer = future.result(timeout=2 * _TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() in _GROUP_IS_ACTIVE:
+                return False
+            raise
+        errors = [tp.error for tp in answer.topic_partitions if tp.error is not None]
+        if any(error.code() in _GROUP_IS_ACTIVE for error in errors):
+            return False
+        if errors:
+            raise KafkaException(errors[0])
+        return True

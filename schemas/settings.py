@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     smtp_connections: int = Field(10, ge=1, le=500)
     smtp_timeout_seconds: float = Field(30, gt=0, le=600)
     handover_window: int = Field(100, ge=1, le=10_000)
+    log_retention_days: int = Field(180, ge=1, le=36_500)
     home: Path = Path(".bidden")
     log_format: Literal["console", "json"] = "console"
 

@@ -1,6 +1,6 @@
 """The states of a delivery and the moves between them, as data.
 
-The statements in `db/sql/ledger.sql` are guarded so that no other move can happen; a test walks the table and
+The statements in `db/sql` are guarded so that no other move can happen; a test walks the table and
 compares it with what the database does, and docs/states.md is drawn from it.
 """
 
@@ -26,24 +26,31 @@ TRANSITIONS: Final[tuple[Transition, ...]] = (
     Transition(S.PLANNED, S.HANDING_OFF, "mark", "still eligible, batch running"),
     Transition(S.RETRY, S.HANDING_OFF, "mark", "not_before has come, still eligible, batch running"),
     Transition(S.SKIPPED, S.HANDING_OFF, "mark", "planned again and eligible again"),
-    Transition(S.UNKNOWN, S.HANDING_OFF, "mark", "policy is resend"),
-    Transition(S.PLANNED, S.SKIPPED, "skip", "no longer eligible at the hand-over"),
-    Transition(S.RETRY, S.SKIPPED, "skip", "no longer eligible at the hand-over"),
-    Transition(S.SKIPPED, S.SKIPPED, "skip", "met again by another batch"),
-    Transition(S.PLANNED, S.SKIPPED, "cancel_deliveries", "its batch was cancelled"),
-    Transition(S.RETRY, S.SKIPPED, "cancel_deliveries", "its batch was cancelled"),
+    Transition(S.UNKNOWN, S.HANDING_OFF, "mark", "policy is resend, attempts are left, still eligible"),
+    Transition(S.HANDING_OFF, S.HANDING_OFF, "mark", "its own owner again, or policy is resend and the lease ended"),
+    Transition(S.PLANNED, S.SKIPPED, "refuse", "no longer eligible at the hand-over"),
+    Transition(S.RETRY, S.SKIPPED, "refuse", "no longer eligible at the hand-over"),
+    Transition(S.SKIPPED, S.SKIPPED, "refuse", "met again, and still not eligible"),
     Transition(S.HANDING_OFF, S.SENT, "record", "the fence is that of its mark"),
     Transition(S.HANDING_OFF, S.FAILED, "record", "the fence is that of its mark"),
     Transition(S.HANDING_OFF, S.RETRY, "record", "the fence is that of its mark"),
     Transition(S.HANDING_OFF, S.UNKNOWN, "record", "the fence is that of its mark"),
     Transition(S.HANDING_OFF, S.SKIPPED, "record", "a retry was due and its batch has been cancelled"),
-    Transition(S.HANDING_OFF, S.UNKNOWN, "expire", "the lease has ended"),
+    Transition(S.HANDING_OFF, S.UNKNOWN, "refuse", "the lease has ended"),
     Transition(S.UNKNOWN, S.SENT, "record", "the truth arrived late, under the right fence"),
     Transition(S.UNKNOWN, S.FAILED, "record", "the truth arrived late, under the right fence"),
     Transition(S.UNKNOWN, S.RETRY, "record", "the truth arrived late, under the right fence"),
+    Transition(S.UNKNOWN, S.UNKNOWN, "record", "the same said again, after a lost connection"),
     Transition(S.UNKNOWN, S.SKIPPED, "record", "a retry was due late and its batch has been cancelled"),
     Transition(S.FAILED, S.PLANNED, "reopen_deliveries", "a new batch plans the member"),
     Transition(S.SKIPPED, S.PLANNED, "reopen_deliveries", "a new batch plans the member"),
+    Transition(S.PLANNED, S.SKIPPED, "cancel_deliveries", "its batch was cancelled, and no other has it to do"),
+    Transition(S.RETRY, S.SKIPPED, "cancel_deliveries", "its batch was cancelled, and no other has it to do"),
+    Transition(S.FAILED, S.PLANNED, "retry_deliveries", "an operator opens the failed ones of a batch again"),
+    Transition(S.UNKNOWN, S.SENT, "resolve_deliveries", "an operator says that it arrived"),
+    Transition(S.UNKNOWN, S.FAILED, "resolve_deliveries", "an operator says that it did not arrive"),
+    Transition(S.UNKNOWN, S.PLANNED, "resolve_deliveries", "an operator has it sent again; a new fence"),
+    Transition(S.UNKNOWN, S.SKIPPED, "resolve_deliveries", "to be sent again, and each batch that had it is over"),
     Transition(S.FAILED, S.SENT, "import_sent", "another system mailed it"),
     Transition(S.PLANNED, S.SENT, "import_sent", "another system mailed it"),
     Transition(S.RETRY, S.SENT, "import_sent", "another system mailed it"),

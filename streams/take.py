@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from db.ledger import Found, Ledger, Named, Wanted
 from mail.compose import Skeleton
@@ -20,6 +20,8 @@ from schemas.message import UndecodableError, decode
 from schemas.vocabulary import MEMBER_SLOT, Action, Role, RolePolicy
 from streams.records import DeadLetter, DeadLetters, Pulse, Record
 from streams.window import Mail, Window
+
+_ROLES: Final = frozenset(Role)
 
 
 class Composer(Protocol):
@@ -130,14 +132,14 @@ def read(take: Sequence[Record]) -> tuple[list[Named], list[DeadLetter]]:
     """Decode a take. Repeats of an item are dropped: one look decides for all. Pure."""
     named: list[Named] = []
     letters: list[DeadLetter] = []
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int, int]] = set()
     for n, record in enumerate(take):
         try:
             message = decode(record.key, record.value)
         except UndecodableError as error:
             letters.append(DeadLetter(record, str(error)))
             continue
-        item = (message.batch_id, message.member_id)
+        item = (message.batch_id, message.event_id, message.member_id)
         if item not in seen:
             seen.add(item)
             named.append(Named(n, message.batch_id, message.event_id, message.member_id))
@@ -156,4 +158,6 @@ def contradiction(message: Named, row: Found) -> str | None:
         return f"unknown member {message.member_id}"
     if not row.roles:
         return f"member {message.member_id} is not planned in batch {message.batch_id}"
+    if not _ROLES.issuperset(row.roles):
+        return f"batch {message.batch_id} plans member {message.member_id} in a role that there is not"
     return None

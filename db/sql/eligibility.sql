@@ -1,31 +1,33 @@
 -- Who may be mailed, said once. The fragments stand on the aliases m (members) and e (events).
 
--- fragment: is_banned
+-- fragment: bans_that_hold
 -- Banned while any ban is permanent or unexpired, whatever the others say (FM-33).
-EXISTS (SELECT FROM bans WHERE bans.member_id = m.id AND (bans.permanent OR bans.expires_at > now()))
+bans WHERE bans.member_id = m.id AND (bans.permanent OR bans.expires_at > now())
 
--- fragment: has_signed_up
--- An answer is the member's: given for one role it counts for both.
-EXISTS (SELECT FROM invitations v WHERE v.event_id = e.id AND v.member_id = m.id AND v.attending)
+-- fragment: is_banned
+EXISTS (SELECT FROM {{bans_that_hold}})
 
--- fragment: has_declined
-EXISTS (SELECT FROM invitations v WHERE v.event_id = e.id AND v.member_id = m.id AND NOT v.attending)
+-- fragment: answer
+-- An answer is the member's: given for one role it counts for both, and a yes counts before a no.
+(SELECT CASE WHEN bool_or(v.attending) THEN 'signed_up' WHEN NOT bool_and(v.attending) THEN 'declined' END
+ FROM invitations v WHERE v.event_id = e.id AND v.member_id = m.id)
 
 -- fragment: bar_at_hand_over
 -- Why this member may not be mailed for w.role now; null when nothing stands against it. Asked in the statement
 -- that marks (FM-25), so nothing can change between the question and the mark.
-CASE
-    WHEN m.deleted_at IS NOT NULL THEN 'member_deleted'
-    WHEN e.cancelled_at IS NOT NULL THEN 'event_cancelled'
-    WHEN {{has_signed_up}} THEN 'signed_up'
-    WHEN {{has_declined}} THEN 'declined'
-    WHEN m.accepted_toc_at IS NULL THEN 'terms_not_accepted'
-    WHEN {{is_banned}} THEN 'banned'
-    WHEN NOT EXISTS (
-        SELECT FROM event_subscriptions s
-        WHERE s.event_id = e.id AND s.member_id = m.id AND s.role = w.role
-    ) THEN 'left_list'
-END
+coalesce(
+    CASE WHEN m.deleted_at IS NOT NULL THEN 'member_deleted' WHEN e.cancelled_at IS NOT NULL THEN 'event_cancelled' END,
+    {{answer}},
+    CASE
+        WHEN m.accepted_toc_at IS NULL THEN 'terms_not_accepted'
+        -- LIMIT: one probe for each member. EXISTS might read all bans there are, for a handful of members.
+        WHEN (SELECT true FROM {{bans_that_hold}} LIMIT 1) THEN 'banned'
+        WHEN NOT EXISTS (
+            SELECT FROM event_subscriptions s
+            WHERE s.event_id = e.id AND s.member_id = m.id AND s.role = w.role
+        ) THEN 'left_list'
+    END
+)
 
 -- fragment: slot_of_role
 -- The slot of role r.role: under the policy `one` the key has no room for a second mail.

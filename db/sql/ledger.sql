@@ -1,8 +1,12 @@
--- The hot path of a worker. One transaction runs, in this order: lock_batches, record, mark, refuse, conclude,
--- correct_logs, renew. All take their rows as one JSON array. Times are the database's: one clock for all workers.
+-- The hot path of a worker. One transaction runs, in this order: lock_batches, record, conclude and correct_logs for
+-- what finished, renew, mark for what is wanted, and refuse and conclude for what could not be marked. All take their rows as one JSON array. Times are the database's: one clock for all workers.
 --
 -- Parameters that come back: `owner` names one cycle of one worker; `resend_below` is the number of attempts
 -- below which an `unknown` delivery may be marked again (0 under the policy `hold`: never).
+--
+-- Why LATERAL and OFFSET 0: each row of a take must probe each table by its whole key. Joined plainly, the planner
+-- may take one column of a key from one table and the rest from another, and then scans a whole batch for every
+-- row; with statistics that are a minute old it does.
 
 -- name: lock_batches
 -- Held to the end of the transaction: pause and cancel, which lock the row for update, wait for it, and what is
@@ -19,16 +23,27 @@ SELECT t.n, b.event_id AS batch_event_id, e.id IS NOT NULL AS event_known, m.id 
 FROM jsonb_to_recordset(%(take)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
 LEFT JOIN batches b ON b.id = t.batch_id
 LEFT JOIN events e ON e.id = t.event_id
-LEFT JOIN batch_items i ON i.batch_id = t.batch_id AND i.member_id = t.member_id
 LEFT JOIN members m ON m.id = t.member_id
+LEFT JOIN LATERAL (
+    SELECT roles, settled_at FROM batch_items WHERE batch_id = t.batch_id AND member_id = t.member_id OFFSET 0
+) i ON true
 
 -- name: find_settled
--- Which messages of a take have nothing left to do. A replay of a settled topic runs on this alone.
+-- Which messages of a take have nothing left to do. A replay of a settled topic runs on this alone. A batch whose
+-- items were removed had settled them all.
 SELECT t.n
 FROM jsonb_to_recordset(%(take)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
-JOIN batch_items i ON i.batch_id = t.batch_id AND i.member_id = t.member_id
-JOIN batches b ON b.id = t.batch_id AND b.event_id = t.event_id
-WHERE i.settled_at IS NOT NULL AND i.excluded IS NULL
+CROSS JOIN LATERAL (
+    SELECT settled_at, excluded FROM batch_items
+    WHERE batch_id = t.batch_id AND member_id = t.member_id OFFSET 0
+) i
+JOIN batches b ON b.id = t.batch_id
+WHERE b.event_id = t.event_id AND i.settled_at IS NOT NULL AND i.excluded IS NULL
+UNION ALL
+SELECT t.n
+FROM jsonb_to_recordset(%(take)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
+JOIN batches b ON b.id = t.batch_id
+WHERE b.event_id = t.event_id AND b.archived IS NOT NULL
 
 -- name: event_details
 SELECT e.id AS event_id, e.kind, e.name, e.description, e.starts_at, e.ends_at,
@@ -45,12 +60,13 @@ WHERE e.id = ANY(%(events)s)
 
 -- name: record
 -- What became of marked mails. The fence is that of the mark: an older hand-over changes nothing. A truth that
--- arrives late still replaces `unknown`. A retry in a batch cancelled meanwhile ends there.
+-- arrives late still replaces `unknown`, and the attempt that this had used up. A retry in a batch cancelled
+-- meanwhile ends there.
 UPDATE deliveries d SET
     state = CASE WHEN r.state = 'retry' AND b.state = 'cancelled' THEN 'skipped' ELSE r.state END,
     reason = CASE WHEN r.state = 'retry' AND b.state = 'cancelled' THEN 'batch_cancelled' ELSE r.reason END,
     reply = coalesce(r.reply, d.reply),
-    attempts = d.attempts + r.uses,
+    attempts = CASE d.state WHEN 'unknown' THEN greatest(d.attempts - 1, 0) ELSE d.attempts END + r.uses,
     not_before = CASE WHEN r.state = 'retry' THEN now() + r.delay * interval '1 second' END,
     lease_until = NULL, owner = NULL, updated_at = now()
 FROM jsonb_to_recordset(%(finished)s) AS r(batch_id bigint, event_id bigint, action text, member_id bigint,
@@ -60,34 +76,50 @@ WHERE d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member
     AND d.fence = r.fence AND d.state IN ('handing_off', 'unknown')
 
 -- name: keep_first_error
-UPDATE batches b SET first_error = r.reason
-FROM jsonb_to_recordset(%(errors)s) AS r(batch_id bigint, reason text)
-WHERE b.id = r.batch_id AND b.first_error IS NULL
+-- The first failure of each batch that `record` has just written; an old hand-over's is none. n: their order.
+UPDATE batches b SET first_error = f.reason
+FROM (
+    SELECT DISTINCT ON (r.batch_id) r.batch_id, r.reason
+    FROM jsonb_to_recordset(%(errors)s) AS r(n int, batch_id bigint, event_id bigint, action text,
+        member_id bigint, slot text, fence bigint, reason text)
+    JOIN deliveries d ON d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member_id
+        AND d.slot = r.slot AND d.fence = r.fence AND d.state = 'failed'
+    ORDER BY r.batch_id, r.n
+) f
+WHERE b.id = f.batch_id AND b.first_error IS NULL
 
 -- name: mark
 -- The claim: committed before the mail's data goes out. Takes a key only if nobody else hands it over or has
 -- sent it and its member is still eligible. SKIP LOCKED: never waits, so two workers cannot deadlock; a key
 -- locked by another is not taken, and `conclude` makes its item due again. A mark whose commit was not heard of
 -- is taken again by its own owner: nothing was sent under it.
-WITH takeable AS MATERIALIZED (
-    SELECT d.event_id, d.action, d.member_id, d.slot, w.batch_id, w.role
+WITH eligible AS MATERIALIZED (
+    SELECT w.*
     FROM jsonb_to_recordset(%(wanted)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
         slot text, role text)
-    JOIN batches b ON b.id = w.batch_id AND b.state = 'running'
-    JOIN batch_items i ON i.batch_id = w.batch_id AND i.member_id = w.member_id AND i.settled_at IS NULL
+    JOIN batches b ON b.id = w.batch_id
     JOIN events e ON e.id = w.event_id
     JOIN members m ON m.id = w.member_id
-    JOIN deliveries d ON d.event_id = w.event_id AND d.action = w.action AND d.member_id = w.member_id
-        AND d.slot = w.slot
-    WHERE (
-        d.state = 'planned'
-        OR (d.state = 'retry' AND d.not_before <= now())
-        OR (d.state = 'skipped' AND d.batch_id IS DISTINCT FROM w.batch_id)
-        OR (d.state = 'handing_off' AND d.owner = %(owner)s)
-        OR (d.attempts < %(resend_below)s
-            AND (d.state = 'unknown' OR (d.state = 'handing_off' AND d.lease_until < now())))
-    ) AND {{bar_at_hand_over}} IS NULL
-    FOR UPDATE OF d SKIP LOCKED
+    CROSS JOIN LATERAL (
+        SELECT settled_at FROM batch_items WHERE batch_id = w.batch_id AND member_id = w.member_id OFFSET 0
+    ) i
+    WHERE b.state = 'running' AND i.settled_at IS NULL AND {{bar_at_hand_over}} IS NULL
+), takeable AS MATERIALIZED (
+    SELECT w.*
+    FROM eligible w
+    CROSS JOIN LATERAL (
+        SELECT FROM deliveries d
+        WHERE d.event_id = w.event_id AND d.action = w.action AND d.member_id = w.member_id AND d.slot = w.slot
+            AND (
+                d.state = 'planned'
+                OR (d.state = 'retry' AND d.not_before <= now())
+                OR (d.state = 'skipped' AND d.batch_id IS DISTINCT FROM w.batch_id)
+                OR (d.state = 'handing_off' AND d.owner = %(owner)s)
+                OR (d.state = 'unknown' AND d.attempts < %(resend_below)s)
+                OR (d.state = 'handing_off' AND d.lease_until < now() AND d.attempts + 1 < %(resend_below)s)
+            )
+        FOR UPDATE SKIP LOCKED
+    ) d
 )
 UPDATE deliveries d SET state = 'handing_off', fence = d.fence + 1, owner = %(owner)s,
     lease_until = now() + %(lease)s * interval '1 second', role = t.role, batch_id = t.batch_id,
@@ -100,18 +132,31 @@ RETURNING d.event_id, d.action, d.member_id, d.slot, d.batch_id, d.fence, d.atte
 -- name: refuse
 -- Of what was wanted and not marked: whoever is no longer eligible is skipped with the reason, and a hand-over
 -- whose lease ended without an outcome is `unknown`.
-WITH refused AS MATERIALIZED (
-    SELECT d.event_id, d.action, d.member_id, d.slot, d.state, w.batch_id, {{bar_at_hand_over}} AS bar
+WITH open AS MATERIALIZED (
+    SELECT w.*, b.state = 'running' AS running
     FROM jsonb_to_recordset(%(wanted)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
         slot text, role text)
     JOIN batches b ON b.id = w.batch_id
+    CROSS JOIN LATERAL (
+        SELECT state, lease_until FROM deliveries
+        WHERE event_id = w.event_id AND action = w.action AND member_id = w.member_id AND slot = w.slot OFFSET 0
+    ) d
+    WHERE d.state IN ('planned', 'retry', 'skipped') OR (d.state = 'handing_off' AND d.lease_until < now())
+), barred AS MATERIALIZED (
+    SELECT w.*, {{bar_at_hand_over}} AS bar
+    FROM open w
     JOIN events e ON e.id = w.event_id
     JOIN members m ON m.id = w.member_id
-    JOIN deliveries d ON d.event_id = w.event_id AND d.action = w.action AND d.member_id = w.member_id
-        AND d.slot = w.slot
-    WHERE (d.state = 'handing_off' AND d.lease_until < now())
-        OR (d.state IN ('planned', 'retry', 'skipped') AND b.state = 'running' AND {{bar_at_hand_over}} IS NOT NULL)
-    FOR UPDATE OF d SKIP LOCKED
+), refused AS MATERIALIZED (
+    SELECT w.*, d.state
+    FROM barred w
+    CROSS JOIN LATERAL (
+        SELECT d.state FROM deliveries d
+        WHERE d.event_id = w.event_id AND d.action = w.action AND d.member_id = w.member_id AND d.slot = w.slot
+            AND ((d.state = 'handing_off' AND d.lease_until < now())
+                OR (d.state IN ('planned', 'retry', 'skipped') AND w.running AND w.bar IS NOT NULL))
+        FOR UPDATE SKIP LOCKED
+    ) d
 )
 UPDATE deliveries d SET
     state = CASE f.state WHEN 'handing_off' THEN 'unknown' ELSE 'skipped' END,
@@ -122,13 +167,33 @@ UPDATE deliveries d SET
 FROM refused f
 WHERE d.event_id = f.event_id AND d.action = f.action AND d.member_id = f.member_id AND d.slot = f.slot
 
+-- name: hold_unknown
+-- Of what could not be marked, what is about to be logged as unknown stays so until the commit: a late truth waits,
+-- and then finds this log to correct. Few rows, so that waiting costs nobody much.
+SELECT FROM jsonb_to_recordset(%(wanted)s) AS w(event_id bigint, action text, member_id bigint, slot text)
+CROSS JOIN LATERAL (
+    SELECT FROM deliveries
+    WHERE event_id = w.event_id AND action = w.action AND member_id = w.member_id AND slot = w.slot
+        AND state = 'unknown'
+    FOR SHARE
+) d
+
+-- fragment: may_be_resent
+-- Whether the unknown delivery d will be marked again: the policy, the attempts and her eligibility allow it.
+(d.attempts < %(resend_below)s AND (
+    SELECT {{bar_at_hand_over}} FROM events e, members m, (SELECT d.role) w
+    WHERE e.id = d.event_id AND m.id = d.member_id
+) IS NULL)
+
 -- fragment: judgement
 -- What the ledger's row d, met by batch b, means for that batch: null while it is pending.
 CASE
     WHEN d.state = 'sent' AND d.batch_id = b.id THEN 'sent'
     WHEN d.state = 'sent' THEN 'skipped'
-    WHEN d.state IN ('failed', 'skipped') THEN d.state
-    WHEN d.state = 'unknown' AND d.attempts >= %(resend_below)s THEN 'unknown'
+    WHEN d.state = 'failed' THEN 'failed'
+    -- Skipped by another batch: this one has yet to ask whether she is eligible, when the row is free again.
+    WHEN d.state = 'skipped' AND d.batch_id = b.id THEN 'skipped'
+    WHEN d.state = 'unknown' AND NOT {{may_be_resent}} THEN 'unknown'
     WHEN b.state = 'cancelled' AND NOT (d.state = 'handing_off' AND d.batch_id = b.id) THEN
         CASE d.state WHEN 'unknown' THEN 'unknown' ELSE 'skipped' END
 END
@@ -171,33 +236,41 @@ WITH judged AS MATERIALIZED (
     ON CONFLICT (batch_id, member_id, slot) DO UPDATE SET role = excluded.role, status = excluded.status,
         reason = excluded.reason, attempts = excluded.attempts, at = excluded.at,
         partition = excluded.partition, kafka_offset = excluded.kafka_offset
-), summed AS (
-    SELECT j.batch_id, j.member_id, count(j.final) AS finals, min(j.due) FILTER (WHERE j.final IS NULL) AS due,
-        array_agg(j.slot) AS slots
+), summed AS MATERIALIZED (
+    SELECT j.batch_id, j.member_id, min(j.due) FILTER (WHERE j.final IS NULL) AS due, count(j.final) + (
+        SELECT count(*) FROM log_entries l
+        JOIN batches b ON b.id = l.batch_id
+        JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
+            AND d.slot = l.slot
+        WHERE l.batch_id = j.batch_id AND l.member_id = j.member_id AND l.slot <> ALL (array_agg(j.slot))
+            AND l.status <> 'retry' AND {{judgement}} IS NOT NULL
+    ) AS finals
     FROM judged j GROUP BY j.batch_id, j.member_id
 )
 UPDATE batch_items i SET
-    settled_at = CASE WHEN v.all_final THEN coalesce(i.settled_at, now()) END,
-    publish_at = CASE WHEN NOT v.all_final THEN coalesce(v.due, i.publish_at) END
-FROM (
-    SELECT s.batch_id, s.member_id, s.due, s.finals + (
-        SELECT count(*) FROM log_entries l
-        WHERE l.batch_id = s.batch_id AND l.member_id = s.member_id AND l.slot <> ALL (s.slots)
-            AND l.status IN ('sent', 'failed', 'skipped', 'unknown')
-    ) >= cardinality(x.roles) AS all_final
-    FROM summed s
-    JOIN batch_items x ON x.batch_id = s.batch_id AND x.member_id = s.member_id
-) v
-WHERE i.batch_id = v.batch_id AND i.member_id = v.member_id AND i.excluded IS NULL
+    settled_at = CASE WHEN s.finals >= cardinality(i.roles) THEN coalesce(i.settled_at, now()) END,
+    publish_at = CASE WHEN s.finals < cardinality(i.roles) THEN coalesce(s.due, i.publish_at) END
+FROM summed s
+WHERE i.batch_id = s.batch_id AND i.member_id = s.member_id AND i.excluded IS NULL
 
 -- name: correct_logs
--- A truth that arrived late also corrects every other log that calls the delivery unknown.
-UPDATE log_entries l SET status = {{judgement}}, reason = {{reason_of_judgement}}, attempts = d.attempts, at = now()
-FROM jsonb_to_recordset(%(touched)s) AS t(event_id bigint, action text, member_id bigint, slot text)
-JOIN deliveries d ON d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id
-    AND d.slot = t.slot
-JOIN batches b ON b.event_id = t.event_id AND b.action = t.action
-WHERE l.batch_id = b.id AND l.member_id = t.member_id AND l.slot = t.slot AND l.status = 'unknown'
+-- A truth that arrived late also corrects every other log that calls the delivery unknown; so does what became of a
+-- delivery that a late truth had opened again.
+WITH told AS MATERIALIZED (
+    SELECT t.*, u.batch_id
+    FROM jsonb_to_recordset(%(touched)s) AS t(event_id bigint, action text, member_id bigint, slot text)
+    CROSS JOIN LATERAL (
+        SELECT l.batch_id FROM log_entries l
+        WHERE l.member_id = t.member_id AND l.status = 'unknown' AND l.slot = t.slot OFFSET 0
+    ) u
+    -- Asked once and first: where nothing is unknown, which is nearly always, nothing else is done.
+    WHERE EXISTS (SELECT FROM log_entries WHERE status = 'unknown')
+)
+UPDATE log_entries l SET status = coalesce({{judgement}}, d.state), reason = {{reason_of_judgement}}, attempts = d.attempts, at = now()
+FROM told t, batches b, deliveries d
+WHERE b.id = t.batch_id AND b.event_id = t.event_id AND b.action = t.action
+    AND l.batch_id = t.batch_id AND l.member_id = t.member_id AND l.slot = t.slot
+    AND d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id AND d.slot = t.slot
     AND d.state IN ('sent', 'failed', 'skipped')
 
 -- name: renew

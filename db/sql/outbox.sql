@@ -30,31 +30,49 @@ WITH acked AS MATERIALIZED (
     SELECT i.batch_id, i.member_id, a.claimed, a.topic_id, a.partition, a.kafka_offset
     FROM jsonb_to_recordset(%(acks)s) AS a(batch_id bigint, member_id bigint, claimed timestamptz,
         topic_id uuid, partition int, kafka_offset bigint)
-    JOIN batch_items i ON i.batch_id = a.batch_id AND i.member_id = a.member_id
-    WHERE i.settled_at IS NULL
-    FOR UPDATE OF i SKIP LOCKED
+    CROSS JOIN LATERAL (
+        SELECT batch_id, member_id FROM batch_items
+        WHERE batch_id = a.batch_id AND member_id = a.member_id AND settled_at IS NULL
+        FOR UPDATE SKIP LOCKED
+    ) i
 )
 UPDATE batch_items i SET topic_id = a.topic_id, partition = a.partition, kafka_offset = a.kafka_offset,
     publish_at = CASE WHEN i.publish_at = a.claimed THEN NULL ELSE i.publish_at END
 FROM acked a
 WHERE i.batch_id = a.batch_id AND i.member_id = a.member_id
 
--- name: make_lost_due
+-- fragment: is_set_aside
+-- Item i of batch b is a leftover that no worker can bring to an end: it names nobody, or a role there is not, or has
+-- no row in the ledger. Published again and again it would come back for ever; `doctor` names it, a cancel ends it.
+(NOT EXISTS (SELECT FROM members m WHERE m.id = i.member_id) OR EXISTS (
+    SELECT FROM unnest(i.roles) AS r(role)
+    WHERE r.role NOT IN ('Student', 'Coach') OR NOT EXISTS (
+        SELECT FROM deliveries d JOIN events e ON e.id = d.event_id
+        WHERE d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
+            AND d.slot = {{slot_of_role}}
+    )
+))
+
+-- fragment: lost_items
 -- Published, and yet nobody will come for it: the group has committed past its offset, or the topic no longer
 -- holds it, or is another topic of the same name; and it is neither settled nor under a live lease.
+SELECT i.batch_id, i.member_id
+FROM batch_items i
+JOIN batches b ON b.id = i.batch_id AND b.state <> 'paused'
+LEFT JOIN jsonb_to_recordset(%(partitions)s) AS p(partition int, first_kept bigint)
+    ON p.partition = i.partition
+WHERE i.settled_at IS NULL AND i.publish_at IS NULL
+    AND (i.topic_id IS DISTINCT FROM %(topic_id)s OR p.partition IS NULL OR i.kafka_offset < p.first_kept)
+    AND NOT EXISTS (
+        SELECT FROM deliveries d
+        WHERE d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
+            AND d.state = 'handing_off' AND d.lease_until > now()
+    )
+    AND NOT {{is_set_aside}}
+
+-- name: make_lost_due
 WITH lost AS MATERIALIZED (
-    SELECT i.batch_id, i.member_id
-    FROM batch_items i
-    JOIN batches b ON b.id = i.batch_id AND b.state <> 'paused'
-    LEFT JOIN jsonb_to_recordset(%(partitions)s) AS p(partition int, first_kept bigint)
-        ON p.partition = i.partition
-    WHERE i.settled_at IS NULL AND i.publish_at IS NULL
-        AND (i.topic_id IS DISTINCT FROM %(topic_id)s OR p.partition IS NULL OR i.kafka_offset < p.first_kept)
-        AND NOT EXISTS (
-            SELECT FROM deliveries d
-            WHERE d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
-                AND d.state = 'handing_off' AND d.lease_until > now()
-        )
+    {{lost_items}}
     FOR UPDATE OF i SKIP LOCKED
 )
 UPDATE batch_items i SET publish_at = now()

@@ -45,14 +45,12 @@ subscribed AS MATERIALIZED (
     GROUP BY s.member_id
 ), candidates AS MATERIALIZED (
     SELECT m.id AS member_id, slots.open_roles,
-        CASE
-            WHEN {{has_signed_up}} THEN 'signed_up'
-            WHEN {{has_declined}} THEN 'declined'
+        coalesce({{answer}}, CASE
             WHEN slots.all_sent THEN 'already_sent'
             WHEN m.accepted_toc_at IS NULL THEN 'terms_not_accepted'
             WHEN {{is_banned}} THEN 'banned'
             WHEN slots.open_roles IS NULL THEN 'unknown'
-        END AS excluded
+        END) AS excluded
     FROM slots
     JOIN members m ON m.id = slots.member_id AND m.deleted_at IS NULL
     JOIN events e ON e.id = %(event_id)s
@@ -118,6 +116,13 @@ ON CONFLICT (event_id, member_id, role) DO NOTHING
 -- name: plan_counts
 SELECT excluded, count(*) AS members, sum(cardinality(roles))::bigint AS deliveries
 FROM batch_items WHERE batch_id = %(batch_id)s GROUP BY excluded
+UNION ALL
+SELECT NULL, (archived ->> 'planned')::bigint, (archived ->> 'deliveries')::bigint
+FROM batches WHERE id = %(batch_id)s AND archived IS NOT NULL
+UNION ALL
+SELECT x.key, x.value::bigint, 0
+FROM batches b CROSS JOIN LATERAL jsonb_each_text(b.archived -> 'excluded') x
+WHERE b.id = %(batch_id)s
 
 -- name: batch_state
 SELECT {{state_of_batch}} AS state FROM batches b WHERE b.id = %(batch_id)s

@@ -9,15 +9,17 @@ CASE
 END
 
 -- name: batch_status
--- `planned` counts members; the five statuses count deliveries and sum to `deliveries`.
+-- `planned` counts members; the five statuses count deliveries and sum to `deliveries`. Of a batch whose rows were
+-- removed, they are what its rows had come to.
 SELECT b.id AS batch_id, b.event_id, b.audience, {{state_of_batch}} AS state,
-    i.planned, i.deliveries,
-    coalesce(l.sent, 0) AS sent, coalesce(l.failed, 0) AS failed, coalesce(l.unknown, 0) AS unknown,
-    coalesce(l.skipped, 0) AS skipped, i.deliveries - coalesce(l.settled, 0) AS pending,
+    coalesce(a.planned, i.planned) AS planned, coalesce(a.deliveries, i.deliveries) AS deliveries,
+    coalesce(a.sent, l.sent) AS sent, coalesce(a.failed, l.failed) AS failed,
+    coalesce(a.unknown, l.unknown) AS unknown, coalesce(a.skipped, l.skipped) AS skipped,
+    CASE WHEN b.archived IS NULL THEN i.deliveries - l.settled ELSE 0 END AS pending,
     b.started_at,
     CASE {{state_of_batch}}
         WHEN 'cancelled' THEN b.cancelled_at
-        WHEN 'completed' THEN coalesce(i.last_settled_at, b.started_at)
+        WHEN 'completed' THEN coalesce(a.last_settled_at, i.last_settled_at, b.started_at)
     END AS completed_at,
     b.first_error AS error, b.initiator
 FROM batches b
@@ -34,12 +36,19 @@ CROSS JOIN LATERAL (
         count(*) FILTER (WHERE status <> 'retry') AS settled
     FROM log_entries WHERE batch_id = b.id
 ) l
+LEFT JOIN LATERAL jsonb_to_record(b.archived) AS a(planned bigint, deliveries bigint, sent bigint, failed bigint,
+    unknown bigint, skipped bigint, last_settled_at timestamptz) ON true
 WHERE %(batch_id)s::bigint IS NULL OR b.id = %(batch_id)s
 ORDER BY b.id
 
 -- name: batch_exclusions
 SELECT excluded AS reason, count(*) AS members
-FROM batch_items WHERE batch_id = %(batch_id)s AND excluded IS NOT NULL GROUP BY excluded ORDER BY excluded
+FROM batch_items WHERE batch_id = %(batch_id)s AND excluded IS NOT NULL GROUP BY excluded
+UNION ALL
+SELECT x.key, x.value::bigint
+FROM batches b CROSS JOIN LATERAL jsonb_each_text(b.archived -> 'excluded') x
+WHERE b.id = %(batch_id)s
+ORDER BY reason
 
 -- name: batch_log
 -- Every delivery of the batch, those still pending too. `sent_by_batch` says who did it, where another batch was.
@@ -74,7 +83,7 @@ SELECT e.id AS event_id, m.id AS member_id, array_remove(ARRAY[
     CASE WHEN NOT EXISTS (
         SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = m.id
     ) THEN 'not_subscribed' END,
-    CASE WHEN {{has_signed_up}} THEN 'signed_up' WHEN {{has_declined}} THEN 'declined' END,
+    {{answer}},
     CASE WHEN m.accepted_toc_at IS NULL AND m.deleted_at IS NULL THEN 'terms_not_accepted' END,
     CASE WHEN {{is_banned}} THEN 'banned' END
 ], NULL) AS reasons
@@ -109,13 +118,13 @@ due AS MATERIALIZED (
         LIMIT CASE e.role_policy WHEN 'one' THEN 1 ELSE 2 END
     ) r
     WHERE m.deleted_at IS NULL AND m.accepted_toc_at IS NOT NULL
-        AND NOT {{is_banned}} AND NOT {{has_signed_up}} AND NOT {{has_declined}}
+        AND NOT {{is_banned}} AND {{answer}} IS NULL
 ), known AS MATERIALIZED (
     SELECT d.member_id, d.slot, d.role, d.state,
         EXISTS (
             SELECT FROM batches b JOIN batch_items i ON i.batch_id = b.id
             WHERE b.event_id = d.event_id AND b.action = d.action AND i.member_id = d.member_id
-                AND d.role = ANY(i.roles) AND i.settled_at IS NULL
+                AND (d.slot = 'member' OR d.role = ANY(i.roles)) AND i.settled_at IS NULL
         ) AS has_work
     FROM deliveries d
     WHERE d.event_id = %(event_id)s AND d.action = 'invite'

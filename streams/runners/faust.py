@@ -177,6 +177,8 @@ def _record(message: Any) -> Record:
 def run(settings: Settings, factory: WorkerFactory) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code."""
     worker = faust.Worker(build(settings, factory), loglevel="WARN", quiet=True, redirect_stdouts=False)
+    # Its cursor codes would stand in every log.
+    worker.spinner = None
     execute: Callable[[], None] = worker.execute_from_commandline
     try:
         execute()

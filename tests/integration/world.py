@@ -132,6 +132,18 @@ class World:
         cursor = self.conn.execute(query, values)
         return cursor.fetchall() if cursor.description else []
 
+    def waiting(self) -> int:
+        """How many statements in this database wait for a lock."""
+        (row,) = self.execute(
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        waiting: int = row["n"]
+        return waiting
+
+    def somebody_waits(self) -> bool:
+        """Whether any does."""
+        return self.waiting() > 0
+
     # Batches.
 
     def plan(self, audience: str = "students", event: int = 1, **options: Any) -> int:
@@ -140,9 +152,7 @@ class World:
         assert batch_id is not None
         return batch_id
 
-    def trigger(
-        self, audience: str = "students", event: int = 1, *, resend: bool = False, **options: Any
-    ) -> Planned:
+    def trigger(self, audience: str = "students", event: int = 1, *, resend: bool = False, **options: Any) -> Planned:
         """One press of the button."""
         policy = UnknownPolicy.RESEND if resend else UnknownPolicy.HOLD
         return plan(self.conn, event_id=event, audience=Audience(audience), policy=policy, **options)
@@ -169,9 +179,7 @@ class World:
 
     # Agents and time.
 
-    def agent(
-        self, name: str = "agent", *, lease: float = 60, resend_below: int = 0, retry_base: float = 30
-    ) -> Agent:
+    def agent(self, name: str = "agent", *, lease: float = 60, resend_below: int = 0, retry_base: float = 30) -> Agent:
         """A worker; `resend_below` is its maximum of attempts under the policy `resend`."""
         agent = Agent(self, name, Terms(lease, resend_below, retry_base))
         self._agents.append(agent)

@@ -214,7 +214,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_batch_items_unsettled",
         "batch_items",
-        ["batch_id"],
+        ["batch_id", "member_id"],
         unique=False,
         postgresql_where=sa.text("settled_at IS NULL"),
     )
@@ -233,7 +233,6 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "status IN ('sent', 'failed', 'unknown', 'skipped', 'retry')", name=op.f("ck_log_entries_status")
         ),
-        sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_log_entries_batch_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("batch_id", "member_id", "slot", name=op.f("pk_log_entries")),
     )
     op.create_index(

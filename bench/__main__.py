@@ -1,0 +1,88 @@
+"""`python -m bench`: the tables."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import end_to_end, peers, stages
+from bench.measure import calibrate
+from bench.world import world
+from embedded.stack import Stack
+
+
+def main() -> None:
+    """Reads the words, runs the measurements on servers of its own, prints the tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--members", type=int, nargs="+", default=[5_000, 50_000], help="sizes of the campaigns")
+    parser.add_argument("--runners", nargs="+", default=["confluent", "faust"], choices=["confluent", "faust"])
+    parser.add_argument("--window", type=int, default=100, help="hand-over window")
+    parser.add_argument("--latency-trials", type=int, default=50)
+    parser.add_argument("--skip", nargs="*", default=[], choices=["stages", "peers", "replay", "latency"])
+    words = parser.parse_args()
+    console = Console(width=150)
+    with tempfile.TemporaryDirectory(prefix="bidden-bench-") as folder:
+        Path(folder).chmod(0o711)
+        with Stack(Path(folder) / "home") as stack:
+            _run(words, stack, console)
+
+
+def _run(words: argparse.Namespace, stack: Stack, console: Console) -> None:
+    largest = max(words.members)
+    base: float | None = None
+    if "stages" not in words.skip:
+        table = Table(title=f"Stages, one process, {largest:,} members (calibration {calibrate():.3f} s)")
+        for column in ("stage", "unit", "per second"):
+            table.add_column(column, justify="right" if column == "per second" else "left")
+        for stage, unit, rate in stages.measure(world(stack, largest), largest):
+            table.add_row(stage, unit, f"{rate:,.0f}")
+        console.print(table)
+    if "peers" not in words.skip:
+        peer_world = world(stack, 15)
+        table = Table(title=f"The usual form, 1,000 mails (calibration {calibrate():.3f} s)")
+        table.add_column("peer")
+        table.add_column("mails/s", justify="right")
+        base = peers.naive_loop(peer_world, 1000, keep_connection=False)
+        table.add_row("EmailMessage, a connection and a commit per mail", f"{base:,.0f}")
+        kept = peers.naive_loop(peer_world, 1000, keep_connection=True)
+        table.add_row("the same on a kept connection", f"{kept:,.0f}")
+        console.print(table)
+    table = Table(title=f"End to end, one worker, window {words.window}: trigger to last outcome")
+    for column in ("runner", "members", "mails", "mails/s", "x usual", "CPU-s/1000", "worker", "postgres", "kafka",
+                   "sink", "trigger", "worker MB", "replay keys/s", "calibration s"):  # fmt: skip
+        table.add_column(column, justify="left" if column == "runner" else "right")
+    for runner in words.runners:
+        for members in words.members:
+            measured = world(stack, members)
+            result = end_to_end.campaign(measured, runner, members, BIDDEN_HANDOVER_WINDOW=str(words.window))
+            replayed = "-" if "replay" in words.skip else f"{end_to_end.replay(measured, runner):,.0f}"
+            table.add_row(
+                runner,
+                f"{members:,}",
+                f"{result.mails:,}",
+                f"{result.mails_per_second:,.0f}",
+                "-" if base is None else f"{result.mails_per_second / base:.0f}",
+                f"{sum(result.cpu.values()):.3f}",
+                *(f"{result.cpu[name]:.3f}" for name in ("worker", "postgres", "kafka", "sink", "trigger")),
+                f"{result.worker_mb:.0f}",
+                replayed,
+                f"{result.calibration:.3f}",
+            )
+    console.print(table)
+    if "latency" not in words.skip:
+        table = Table(title="One member on an idle worker: trigger to sink")
+        for column in ("runner", "p50 ms", "worst ms", "calibration s"):
+            table.add_column(column, justify="left" if column == "runner" else "right")
+        for runner in words.runners:
+            calibration = calibrate()
+            found = end_to_end.latency(world(stack, 15), runner, words.latency_trials)
+            table.add_row(runner, f"{end_to_end.p50(found):.1f}", f"{max(found):.1f}", f"{calibration:.3f}")
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

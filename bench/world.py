@@ -1,0 +1,120 @@
+"""The servers, a directory of a given size, and the processes of a measurement."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import psycopg
+
+from admin.generator import DEMO_EVENT_ID, generate
+from admin.wiring import now
+from db.connect import connect
+from db.directory import import_lines
+from db.migrate import upgrade
+from embedded.stack import Stack
+from producers.topics import Topics
+from schemas.directory_file import parse_lines
+from schemas.settings import Settings
+
+EVENT = DEMO_EVENT_ID
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class World:
+    """One measurement's database, topics and settings, on the servers of the whole run."""
+
+    stack: Stack
+    settings: Settings
+
+    @property
+    def database_url(self) -> str:
+        """The measurement's own database."""
+        return self.settings.require_database()
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """What the processes of this measurement are given."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("BIDDEN_")}
+        return {
+            **clean,
+            "PYTHONPATH": str(ROOT),
+            "BIDDEN_DATABASE_URL": self.database_url,
+            "BIDDEN_KAFKA_BOOTSTRAP": self.settings.require_kafka(),
+            "BIDDEN_SMTP_URL": self.settings.require_smtp(),
+            "BIDDEN_TOPIC_PREFIX": self.settings.topic_prefix,
+            "BIDDEN_GROUP": self.settings.group,
+            **extra,
+        }
+
+    @contextmanager
+    def worker(self, runner: str, **extra: str) -> Iterator[int]:
+        """A worker process that is ready to deliver; gives its pid."""
+        log = self.stack.home / "logs" / f"bench-worker-{self.settings.topic_prefix}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "admin.cli", "worker", "--runner", runner],
+                env=self.environment(**extra),
+                cwd=self.stack.home,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            wait_for(lambda: "partitions assigned" in log.read_text() or _dead(process, log))
+            yield process.pid
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _dead(process: subprocess.Popen[bytes], log: Path) -> bool:
+    if process.poll() is not None:
+        raise RuntimeError(f"the worker ended: {log.read_text()[-2000:]}")
+    return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 300, every: float = 0.02) -> None:
+    """Until the condition holds; RuntimeError when it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise RuntimeError("the measurement did not come to its end")
+        time.sleep(every)
+
+
+_count = 0
+
+
+def world(stack: Stack, members: int) -> World:
+    """A fresh database with a directory for that many planned members, and fresh topics."""
+    global _count
+    _count += 1
+    name = f"bench_{_count}"
+    base = stack.addresses.database_url
+    with psycopg.connect(base, autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        conn.execute(f"CREATE DATABASE {name}")
+    url = base.rpartition("/")[0] + "/" + name
+    upgrade(url)
+    lines = b"\n".join(orjson.dumps(line) for line in generate(members, now=now()))
+    with connect(url) as conn:
+        import_lines(conn, parse_lines(io.BytesIO(lines)))
+    settings = Settings.model_validate(
+        {
+            "database_url": url,
+            "kafka_bootstrap": stack.addresses.kafka_bootstrap,
+            "smtp_url": stack.addresses.smtp_url,
+            "topic_prefix": f"bench-{_count}-{os.getpid()}",
+            "group": f"bench-{_count}-{os.getpid()}",
+        }
+    )
+    Topics(settings).create()
+    return World(stack, settings)

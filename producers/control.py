@@ -1,0 +1,168 @@
+"""What a person decides about batches under way: pause, resume, cancel, retry, resolve, clean up.
+
+Refusals are decided here, before anything is written. Every function is safe while workers run, may be repeated, and
+needs a connection in autocommit mode. What becomes due is published by whichever dispatcher is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import partial
+from typing import TypeVar
+
+import psycopg
+
+from db import operator, planning
+from db.connect import Connection
+from db.operator import KnownBatch, Resolution, Resolved
+from db.planning import EventFacts
+from producers.plan import refusal
+from schemas.errors import NotFoundError, RefusedError
+from schemas.vocabulary import BatchState
+
+T = TypeVar("T")
+
+
+class Verdict(StrEnum):
+    """What a person says of deliveries in doubt."""
+
+    RESEND = "resend"
+    SENT = "sent"
+    FAILED = "failed"
+
+
+def pause(conn: Connection, batch_id: int) -> None:
+    """Nothing more of the batch is published or marked, from the first commit on; what is in flight is recorded."""
+    _require_batch(conn, batch_id)
+
+    def decide() -> None:
+        state = operator.hold_batch(conn, batch_id)
+        if state == BatchState.CANCELLED:
+            raise RefusedError(f"batch {batch_id} is cancelled, for good: there is nothing to pause", field="batch")
+        if state == BatchState.COMPLETED:
+            raise RefusedError(f"batch {batch_id} is completed: there is nothing to pause", field="batch")
+        operator.decide_state(conn, batch_id, BatchState.PAUSED)
+
+    def tidy() -> None:
+        if operator.lock_batch(conn, batch_id) == BatchState.PAUSED:
+            operator.rest_items(conn, batch_id)
+
+    # Two transactions: the first is seen by every worker at once, the second waits for those that are committing.
+    _transaction(conn, decide)
+    _transaction(conn, tidy)
+
+
+def resume(conn: Connection, batch_id: int) -> None:
+    """A paused batch goes on: all that is unsettled is due. Nothing to do for one that runs, or has ended by itself."""
+    _require_batch(conn, batch_id)
+
+    def decide() -> None:
+        state = operator.lock_batch(conn, batch_id)
+        if state == BatchState.CANCELLED:
+            raise RefusedError(f"batch {batch_id} is cancelled, for good: invite again instead", field="batch")
+        if state == BatchState.PAUSED:
+            operator.decide_state(conn, batch_id, BatchState.RUNNING)
+            operator.make_items_due(conn, batch_id)
+
+    _transaction(conn, decide)
+
+
+def cancel(conn: Connection, batch_id: int) -> None:
+    """At once and for good. What is in flight stays pending until it is logged as what became of it.
+
+    If this dies half-way the batch is cancelled, and workers settle the rest as its messages come; so does a repeat.
+    """
+    _require_batch(conn, batch_id)
+
+    def decide() -> None:
+        if operator.hold_batch(conn, batch_id) == BatchState.COMPLETED:
+            raise RefusedError(f"batch {batch_id} is completed: there is nothing to cancel", field="batch")
+        operator.decide_state(conn, batch_id, BatchState.CANCELLED)
+
+    def settle() -> None:
+        operator.lock_batch(conn, batch_id)
+        operator.end_items(conn, batch_id)
+
+    _transaction(conn, decide)
+    _transaction(conn, settle)
+
+
+def retry(conn: Connection, batch_id: int) -> int:
+    """The batch's failed deliveries are due again, with all their attempts; returns how many (FM-10)."""
+    batch = _require_batch(conn, batch_id)
+
+    def decide() -> int:
+        _require_open_event(conn, batch.event_id)
+        if operator.lock_batch(conn, batch_id) == BatchState.CANCELLED:
+            raise RefusedError(f"batch {batch_id} is cancelled, for good: invite again instead", field="batch")
+        return operator.retry_failed(conn, batch_id)
+
+    return _transaction(conn, decide)
+
+
+def resolve(
+    conn: Connection, event_id: int, verdict: Verdict, *, member_id: int | None, by: str, resend_below: int
+) -> Resolved:
+    """A person's word about what is unknown, for the whole event or one member (FM-12)."""
+    if member_id is not None and not operator.member_exists(conn, member_id):
+        raise NotFoundError(f"there is no member {member_id}", field="member")
+    resolution = Resolution(event_id, verdict, f"resolved as {verdict} by {by}", member_id)
+
+    def decide() -> Resolved:
+        operator.hold_event(conn, event_id)
+        if verdict is Verdict.RESEND:
+            _require_open_event(conn, event_id)
+        elif planning.lock_event(conn, event_id) is None:
+            raise NotFoundError(f"there is no event {event_id}", field="event")
+        return operator.resolve(conn, resolution, resend_below=resend_below)
+
+    return _transaction(conn, decide)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """Rows of logs and items that were removed, and of how many batches."""
+
+    removed: int
+    batches: int
+
+
+def clean_up(conn: Connection, older_than: timedelta) -> Cleaned:
+    """Remove logs and items of batches that ended longer ago, one transaction each; never the ledger (FM-26)."""
+    seconds = older_than.total_seconds()
+    removed = [
+        _transaction(conn, partial(operator.clean_batch, conn, batch_id, seconds))
+        for batch_id in operator.batches_to_clean(conn, seconds)
+    ]
+    return Cleaned(sum(removed), sum(rows > 0 for rows in removed))
+
+
+def _require_batch(conn: Connection, batch_id: int) -> KnownBatch:
+    batch = operator.find_batch(conn, batch_id)
+    if batch is None:
+        raise NotFoundError(f"there is no batch {batch_id}", field="batch")
+    return batch
+
+
+def _require_open_event(conn: Connection, event_id: int) -> EventFacts:
+    """The event, held as planning holds it, if anybody may still be invited to it."""
+    event = planning.lock_event(conn, event_id)
+    if event is None:
+        raise NotFoundError(f"there is no event {event_id}", field="event")
+    why_not = refusal(event)
+    if why_not:
+        raise RefusedError(f"event {event_id} ({event.name}) {why_not}: nobody is mailed about it", field="event")
+    return event
+
+
+def _transaction(conn: Connection, work: Callable[[], T]) -> T:
+    """In one transaction; again, if it was the one that PostgreSQL chose to end a deadlock."""
+    while True:
+        try:
+            with conn.transaction():
+                return work()
+        except psycopg.errors.DeadlockDetected:
+            continue

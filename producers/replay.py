@@ -1,0 +1,119 @@
+"""Replays: a batch's items published again, or the group's offsets moved back. Neither mails anybody twice.
+
+What is settled costs its message a look-up (FM-22). Publishing again works while workers run; offsets belong to the
+members of a group, so they are moved only while it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from db import operator
+from db.connect import Connection
+from producers.dispatch import require_topic
+from producers.publisher import Publisher
+from producers.topics import Topics
+from schemas.errors import NotFoundError, RefusedError
+from schemas.settings import Settings
+
+_CHUNK: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Of `items` that a batch has planned, so many are on the topic again."""
+
+    items: int
+    published: int
+
+
+def replay_batch(conn: Connection, settings: Settings, clock: Callable[[], datetime], batch_id: int) -> Replayed:
+    """Publish everything that the batch has planned again, settled or not. `conn` must be in autocommit mode.
+
+    What the broker does not acknowledge is not published; whatever was due stays due.
+    """
+    if operator.find_batch(conn, batch_id) is None:
+        raise NotFoundError(f"there is no batch {batch_id}", field="batch")
+    topics = Topics(settings)
+    topics.check_reachable()
+    topic_id = require_topic(topics, settings)
+    publisher = Publisher(settings, clock, "bidden-replay")
+    items = operator.items_to_replay(conn, batch_id)
+    published = 0
+    for start in range(0, len(items), _CHUNK):
+        chunk = items[start : start + _CHUNK]
+        acknowledged = publisher.publish(conn, topic_id, chunk)
+        published += acknowledged
+        if acknowledged < len(chunk):
+            break
+    return Replayed(len(items), published)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where the group goes on in a partition, before (None: it had committed nothing) and after."""
+
+    before: int | None
+    after: int
+
+
+class GroupOffsets:
+    """Moves the offsets of the workers' group. Every method refuses while the group has members, and names them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topics = Topics(settings)
+        self._topics.check_reachable()
+        require_topic(self._topics, settings)
+        self._partitions = self._topics.partitions()
+
+    def from_beginning(self) -> dict[int, Moved]:
+        """Everything that the topic still holds comes again."""
+        self._require_nobody()
+        return self._move(self._topics.earliest(self._partitions))
+
+    def since(self, time: datetime) -> dict[int, Moved]:
+        """What was published at or after that time comes again. The time must have a zone."""
+        assert time.tzinfo is not None
+        self._require_nobody()
+        return self._move(self._topics.first_since(self._partitions, int(time.timestamp() * 1000)))
+
+    def to(self, offsets: Mapping[int, int]) -> dict[int, Moved]:
+        """These partitions go on at these offsets; the others stay where they are."""
+        topic = self._settings.invitations_topic
+        earliest, latest = self._topics.earliest(self._partitions), self._topics.latest(self._partitions)
+        for partition, offset in offsets.items():
+            if partition not in latest:
+                raise RefusedError(
+                    f"{topic} has no partition {partition}: it has 0 to {len(latest) - 1}", field="to-offset"
+                )
+            if not earliest[partition] <= offset <= latest[partition]:
+                raise RefusedError(
+                    f"partition {partition} of {topic} holds no offset {offset}: "
+                    f"choose from {earliest[partition]} to {latest[partition]}",
+                    field="to-offset",
+                )
+        self._require_nobody()
+        return self._move(offsets)
+
+    def _move(self, offsets: Mapping[int, int]) -> dict[int, Moved]:
+        before = self._topics.committed(self._partitions)
+        if not self._topics.move_group(offsets):
+            # Somebody joined since we looked.
+            self._require_nobody()
+            raise RefusedError(self._refusal("somebody who has just joined or left"))
+        return {p: Moved(before.get(p), offset) for p, offset in sorted(offsets.items())}
+
+    def _require_nobody(self) -> None:
+        members = self._topics.members()
+        if members:
+            raise RefusedError(self._refusal(", ".join(sorted(member.name for member in members))))
+
+    def _refusal(self, who: str) -> str:
+        return (
+            f"group {self._settings.group} is active: {who}. Stop its workers first (a killed one is a member for "
+            "10 s more), or use `bidden replay --batch`, which works while they run"
+        )

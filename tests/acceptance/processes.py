@@ -1,0 +1,247 @@
+"""`bidden` as real processes: commands run to their end, and workers and dispatchers that tests stop or kill.
+
+Everything that any of them prints is kept, and `Bidden.close` looks for the passwords in all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import pytest
+from pydantic import SecretStr
+
+from embedded.process import end_with_owner
+from schemas.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+#: How long a condition may take to come true: far above what is expected, so that only what never comes fails.
+PATIENCE_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Returns once the condition holds; fails, saying what was waited for, when it does not come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"after {seconds:.0f} s still not: {what}")
+        time.sleep(_POLL_SECONDS)
+
+
+def environment(settings: Settings | None, **extra: str) -> dict[str, str]:
+    """The environment of a process: nothing of ours but these settings."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    env |= {"PYTHONPATH": str(ROOT), f"{PREFIX}LOG_FORMAT": "json"}
+    if settings is not None:
+        for name in settings.model_fields_set:
+            value = getattr(settings, name)
+            if value is not None:
+                env[PREFIX + name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    return env | extra
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command that has ended said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one object on stdout."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """JSON Lines on stdout."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object on stderr: its last line."""
+        error: dict[str, Any] = json.loads(self.err.splitlines()[-1])
+        assert error.keys() == {"error", "detail", "line", "field"}, error
+        return error
+
+
+class Process:
+    """A process of ours that runs until it is told to end, or breaks."""
+
+    def __init__(self, words: Sequence[str], env: Mapping[str, str], folder: Path, name: str) -> None:
+        self.words = words
+        self.out = folder / f"{name}.out"
+        self.err = folder / f"{name}.err"
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            # Nothing outlives the tests, however they end.
+            self.popen = subprocess.Popen(
+                [*end_with_owner(signal.SIGKILL), sys.executable, "-P", "-m", "admin.cli", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                env=dict(env),
+                start_new_session=True,
+            )
+
+    def __str__(self) -> str:
+        return f"`bidden {' '.join(self.words)}`"
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.popen.poll() is None
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The log so far, without lines that are not ours."""
+        found = []
+        for line in self.err.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return [entry for entry in found if isinstance(entry, dict)]
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """The log's entries of one kind."""
+        return [entry for entry in self.log if entry.get("event") == event]
+
+    def ready(self) -> Self:
+        """Returns once it is a member of the group with partitions to its name."""
+
+        def assigned() -> bool:
+            assert self.running, self.story()
+            return any(entry["partitions"] for entry in self.said("partitions assigned"))
+
+        eventually(assigned, f"{self} has partitions")
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal; that it has ended meanwhile is no error."""
+        self.popen.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash or the machine's end would."""
+        self.popen.kill()
+        self.popen.wait(10)
+
+    def end(self, seconds: float = 40.0) -> int:
+        """The exit code, once it has ended by itself or by an earlier signal."""
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self} has not ended after {seconds:.0f} s\n{self.story()}")
+
+    def stop(self) -> None:
+        """SIGTERM, and it must end in good order."""
+        self.signal(signal.SIGTERM)
+        assert self.end() == 0, self.story()
+
+    def result(self, seconds: float = PATIENCE_SECONDS) -> Result:
+        """What it said, once it has ended."""
+        code = self.end(seconds)
+        return Result(code, self.out.read_text(), self.err.read_text())
+
+    def story(self) -> str:
+        """The end of its log, for a failed assertion."""
+        return f"{self}, code {self.popen.returncode}:\n{self.err.read_text(errors='replace')[-3000:]}"
+
+
+class Bidden:
+    """The command line on one set of settings, with a folder of its own."""
+
+    def __init__(self, settings: Settings | None, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.processes: list[Process] = []
+        self.secrets: set[str] = set()
+        self._said: list[tuple[str, str]] = []
+        if settings is not None and settings.database_url is not None:
+            password = urlsplit(settings.database_url.get_secret_value()).password
+            if password:
+                self.secrets.add(password)
+
+    def run(self, *words: str, code: int = 0, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Result:
+        """A command to its end, which must give this exit code. `env` holds further variables."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "admin.cli", *words],
+            input=stdin,
+            capture_output=True,
+            timeout=2 * PATIENCE_SECONDS,
+            cwd=self.folder,
+            env=self._env(env or {}),
+            check=False,
+        )
+        result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+        self._said.append((f"`bidden {' '.join(words)}`", result.out + result.err))
+        assert result.code == code, f"{words}: {result.code}\n{result.out}\n{result.err}"
+        return result
+
+    def start(self, *words: str, **env: str) -> Process:
+        """A process that goes on; keywords are variables.
+
+        Called from the main thread only: it ends with the thread that started it.
+        """
+        process = Process(words, self._env(env), self.folder, f"{len(self.processes)}-{words[0]}")
+        self.processes.append(process)
+        return process
+
+    def worker(self, runner: str = "confluent", **env: str) -> Process:
+        """A worker."""
+        return self.start("worker", "--runner", runner, **env)
+
+    def dispatcher(self) -> Process:
+        """A dispatcher."""
+        return self.start("dispatch")
+
+    def import_lines(self, *lines: Mapping[str, Any]) -> dict[str, int]:
+        """`bidden import` of these lines; what it counted."""
+        text = b"\n".join(json.dumps(line).encode() for line in lines)
+        counts: dict[str, int] = self.run("import", "-", "--json", stdin=text).json
+        return counts
+
+    def invite(self, audience: str = "students", *words: str, event: int = 1, code: int = 0) -> dict[str, Any]:
+        """`bidden invite`; what it planned."""
+        planned: dict[str, Any] = self.run(
+            "invite", str(event), "--audience", audience, "--json", *words, code=code
+        ).json
+        return planned
+
+    def status(self, batch: int) -> dict[str, Any]:
+        """`bidden status`."""
+        found: dict[str, Any] = self.run("status", str(batch), "--json").json
+        return found
+
+    def close(self) -> None:
+        """Kills what still runs; then no password may stand anywhere."""
+        for process in self.processes:
+            if process.running:
+                process.kill()
+            self._said.append((str(process), process.out.read_text() + process.err.read_text(errors="replace")))
+        for who, text in self._said:
+            for secret in self.secrets:
+                assert secret not in text, f"{who} shows a password"
+
+    def _env(self, extra: Mapping[str, str]) -> dict[str, str]:
+        return environment(self.settings, **extra)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,126 @@
+"""A campaign from nothing to its audit, as an organiser runs it: the command line, then the three books compared."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from admin.generator import expected
+from admin.generator_cast import Cast, Chapters
+from db.connect import connect
+from embedded.mailserver import MailServer
+from schemas.settings import Settings
+from tests.acceptance.books import FIVE, Books
+from tests.acceptance.processes import Bidden
+from tests.conftest import database_of
+from tests.servers import Servers
+
+pytestmark = pytest.mark.slow
+
+MEMBERS = 600
+
+
+@pytest.fixture
+def blank(real_servers: Servers, settings_for: Callable[..., Settings], tmp_path: Path) -> Iterator[Bidden]:
+    """The command line on a database without any table, and without topics."""
+    name = f"blank_{tmp_path.name}".lower()[:50]
+    with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    with Bidden(settings_for(database_url=database_of(real_servers.postgres, name)), tmp_path) as bidden:
+        yield bidden
+    with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
+        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def test_from_nothing_to_the_audit(blank: Bidden, mail_sink: MailServer) -> None:
+    """FM-01, FM-09, FM-14, FM-24, FM-33: migrate, import, preview, invite: all are mailed once, and the books agree."""
+    assert blank.settings is not None
+    topics = [blank.settings.invitations_topic, blank.settings.dead_letter_topic]
+    first = blank.run("migrate", "--json").json
+    assert sorted(first["topics"]) == sorted(topics)
+    assert blank.run("migrate", "--json").json == first
+
+    directory = subprocess.run(
+        [sys.executable, "-m", "admin.generator", "--members", str(MEMBERS)], capture_output=True, check=True
+    ).stdout
+    (blank.folder / "directory.jsonl").write_bytes(directory)
+    counts = blank.run("import", "directory.jsonl", "--json").json
+    assert sum(counts.values()) == len(directory.splitlines())
+    assert counts["chapter"] == len(Chapters)
+    assert blank.run("import", "-", "--json", stdin=directory).json == counts
+
+    due = expected(MEMBERS)
+    preview = blank.invite("everyone", "--dry-run")
+    assert (preview["batch_id"], preview["state"]) == (None, "dry_run")
+    assert (preview["planned"], preview["deliveries"], preview["excluded"]) == (
+        due.planned,
+        due.deliveries,
+        due.excluded,
+    )
+    assert blank.run("batches", "--json").lines == []
+
+    blank.dispatcher()
+    workers = [blank.worker(), blank.worker()]
+    planned = blank.invite("everyone", "--wait", "--by", "Ada")
+    same = ("event_id", "audience", "planned", "deliveries", "excluded")
+    assert {name: planned[name] for name in same} == {name: preview[name] for name in same}
+    assert (planned["state"], planned["already_triggered"]) == ("completed", False)
+
+    batch = planned["batch_id"]
+    status = blank.status(batch)
+    assert {name: status[name] for name in FIVE} == dict.fromkeys(FIVE, 0) | {"sent": due.deliveries}
+    assert (status["state"], status["planned"], status["error"]) == ("completed", due.planned, None)
+    assert status["started_at"] <= status["completed_at"]
+    assert blank.run("batches", "--json").lines == [status]
+
+    log = blank.run("log", str(batch), "--json").lines
+    assert len(log) == due.deliveries
+    assert {line["status"] for line in log} == {"sent"}
+    assert blank.run("log", str(batch), "--status", "failed", "--json").lines == []
+    left_out = blank.run("log", str(batch), "--excluded", "--json").lines
+    assert Counter(line["reason"] for line in left_out) == due.excluded
+    assert {line["role"] for line in left_out} == {None}
+
+    audit = blank.run("audit", "1", "--json").json
+    assert (audit["balanced"], audit["missing"], audit["pending"]) == (True, [], 0)
+    assert mail_sink.count() == due.deliveries
+    doctor = blank.run("doctor", "--json").lines
+    assert all(line["ok"] for line in doctor), doctor
+    for worker in workers:
+        worker.stop()
+    with connect(blank.settings.require_database(), autocommit=True) as conn:
+        Books(conn, mail_sink).check()
+
+
+def test_why(bidden: Bidden, books: Books) -> None:
+    """Every awkward member's reason, before and after the campaign."""
+    lines = subprocess.run(
+        [sys.executable, "-m", "admin.generator", "--members", "0"], capture_output=True, check=True
+    ).stdout
+    bidden.run("import", "-", "--json", stdin=lines)
+    reasons = {
+        Cast.TERMS_NOT_ACCEPTED: ["terms_not_accepted"],
+        Cast.EXPIRED_BESIDE_ACTIVE_BAN: ["banned"],
+        Cast.DECLINED_ONE_ROLE: ["declined"],
+        Cast.SIGNED_UP: ["signed_up"],
+        Cast.LEFT_THE_LIST: ["not_subscribed"],
+        Cast.BOTH_ROLES: [],
+    }
+    for member, found in reasons.items():
+        told = bidden.run("why", "1", str(int(member)), "--json").json
+        assert (told["eligible"], told["reasons"], told["deliveries"]) == (not found, found, [])
+    bidden.worker()
+    batch = bidden.invite("everyone", "--wait")["batch_id"]
+    told = bidden.run("why", "1", str(int(Cast.BOTH_ROLES)), "--json").json
+    assert [(d["role"], d["status"], d["batch_id"]) for d in told["deliveries"]] == [
+        ("Coach", "sent", batch),
+        ("Student", "sent", batch),
+    ]
+    books.check()

@@ -1,0 +1,139 @@
+"""SIGKILL in mid-batch: of a worker, of the trigger while it publishes, of dispatchers."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from db.connect import Connection
+from producers.plan import plan
+from schemas.vocabulary import Audience
+from tests.acceptance.books import Books, directory
+from tests.acceptance.processes import Bidden, Process, eventually
+
+pytestmark = pytest.mark.slow
+
+WINDOW = 30
+
+
+def test_one_of_two_workers_is_killed(bidden: Bidden, books: Books) -> None:
+    """FM-08, FM-09, FM-24: a killed worker stops neither its batch nor the next; a window at most is unknown."""
+    bidden.import_lines(*directory(range(1, 901), range(801, 1001)))
+    books.slow()
+    bidden.dispatcher()
+    window = {"BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
+    workers = [bidden.worker(**window).ready(), bidden.worker(**window).ready()]
+    students = bidden.invite("students")["batch_id"]
+    books.wait_mails(150)
+    workers[0].kill()
+    books.sink.clear_rules()
+    bidden.worker(**window)
+    # The next batch is planned, published and delivered while the first is still in trouble.
+    coaches = bidden.invite("coaches")["batch_id"]
+    books.wait_completed(students, coaches)
+    books.check(unknown=WINDOW)
+    told = {batch: bidden.status(batch) for batch in (students, coaches)}
+    assert told[students]["sent"] + told[students]["unknown"] == 900
+    assert told[coaches]["sent"] == 200
+    unknown = bidden.run("log", str(students), "--status", "unknown", "--json").lines
+    assert all(line["reason"] for line in unknown)
+    audit = bidden.run("audit", "1", "--json", code=1 if unknown else 0).json
+    assert (audit["unknown"], audit["balanced"], audit["missing"]) == (len(unknown), True, [])
+
+
+def test_a_worker_that_was_believed_dead(bidden: Bidden, books: Books) -> None:
+    """FM-19: a worker paused past its lease loses its mails to `unknown`; awake again it tells the truth, once."""
+    bidden.import_lines(*directory(range(1, 201)))
+    books.slow(0.1)
+    bidden.dispatcher()
+    terms = {"BIDDEN_LEASE_SECONDS": "2", "BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
+    paused = bidden.worker(**terms).ready()
+    batch = bidden.invite()["batch_id"]
+    books.wait_mails(50)
+    paused.signal(signal.SIGSTOP)
+    bidden.worker(**terms)
+    books.wait_completed(batch)
+    books.check(unknown=WINDOW)
+    in_doubt = books.states()["unknown"]
+    assert in_doubt > 0, "it held no mail: the test has shown nothing"
+    paused.signal(signal.SIGCONT)
+    eventually(lambda: books.states() == {"sent": 200}, "the truth arrived")
+    books.check()
+    assert set(books.attempts().values()) <= {1, 2}
+    bidden.run("audit", "1", "--json")
+    paused.stop()
+
+
+class SlowDatabase:
+    """Every change of items takes a while, so that a kill in the middle of publishing hits the middle."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    def __enter__(self) -> None:
+        self._conn.execute(
+            "CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(0.15); RETURN NULL; END $$"
+        )
+        self._conn.execute(
+            "CREATE TRIGGER slow AFTER UPDATE ON batch_items FOR EACH STATEMENT EXECUTE FUNCTION be_slow()"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._conn.execute("DROP TRIGGER slow ON batch_items")
+        self._conn.execute("DROP FUNCTION be_slow")
+
+
+MEMBERS = 5000
+
+
+def published(conn: Connection) -> int:
+    """Items whose place on the topic is known."""
+    row = conn.execute("SELECT count(*) AS n FROM batch_items WHERE kafka_offset IS NOT NULL").fetchone()
+    assert row is not None
+    count: int = row["n"]
+    return count
+
+
+def kill_when_more_is_published(conn: Connection, process: Process) -> None:
+    """SIGKILL as soon as it has got somewhere."""
+    before = published(conn)
+    eventually(lambda: published(conn) > before, f"{process} publishes")
+    process.kill()
+    assert published(conn) < MEMBERS, "it was killed after its work: the test has shown nothing"
+
+
+def test_whoever_publishes_is_killed(bidden: Bidden, books: Books, conn: Connection) -> None:
+    """FM-27: the trigger and two dispatchers are killed in mid-publish; another publishes the rest, nobody twice."""
+    bidden.import_lines(*directory(range(1, MEMBERS + 1)))
+    with SlowDatabase(conn):
+        kill_when_more_is_published(conn, bidden.start("invite", "1", "--audience", "students"))
+        for _ in range(2):
+            books.end_claims()
+            kill_when_more_is_published(conn, bidden.dispatcher())
+    (status,) = bidden.run("batches", "--json").lines
+    assert (status["state"], status["pending"]) == ("running", MEMBERS)
+    books.end_claims()
+    bidden.dispatcher()
+    bidden.worker()
+    books.wait_completed(status["batch_id"])
+    books.check()
+    assert set(books.attempts().values()) == {1}
+    assert books.sink.count() == MEMBERS
+
+
+def test_a_batch_that_nobody_published(bidden: Bidden, books: Books, conn: Connection) -> None:
+    """FM-27, FM-24: the trigger is killed between the plan and the first message: dispatchers publish all of it."""
+    bidden.import_lines(*directory(range(1, 301)))
+    batch = plan(conn, event_id=1, audience=Audience.STUDENTS).batch_id
+    assert batch is not None
+    assert bidden.status(batch)["state"] == "running"
+    books.end_claims()
+    dispatchers = [bidden.dispatcher(), bidden.dispatcher()]
+    bidden.worker()
+    books.wait_completed(batch)
+    books.check()
+    assert set(books.attempts().values()) == {1}
+    for dispatcher in dispatchers:
+        dispatcher.stop()

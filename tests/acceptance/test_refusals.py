@@ -1,0 +1,143 @@
+"""What is refused: exit codes, the error object on stderr, and that nothing was written."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from schemas.settings import Settings
+from tests.acceptance.books import Books, directory
+from tests.acceptance.processes import Bidden, Process
+from tests.integration.importing import CHAPTER, EVENT, everything, load, member
+
+pytestmark = pytest.mark.slow
+
+PASSWORD = "Correct-horse-battery-4711"
+
+#: Words; error, field, and what its detail says.
+BAD_REQUESTS = [
+    ("invite 1 --audience nobody", "refused", "audience", "students, coaches, everyone"),
+    ("invite 2 --audience students", "refused", "event", "future"),
+    ("invite 3 --audience students", "refused", "event", "host"),
+    ("invite 4 --audience students --dry-run", "refused", "event", "invitable"),
+    ("invite 99 --audience students", "not_found", "event", "99"),
+    ("status 99", "not_found", "batch", "99"),
+    ("why 1 99", "not_found", "member", "99"),
+    ("audit 99", "not_found", None, "99"),
+    (f"status {2**63}", "usage", "batch", "64-bit"),
+    ("invite 1", "usage", None, "--audience"),
+    ("import nowhere.jsonl", "usage", None, "nowhere.jsonl"),
+]
+
+
+def test_bad_requests(bidden: Bidden, books: Books) -> None:
+    """FM-32: exit 2, what was wrong on stderr for programs, nothing on stdout, and nothing written."""
+    load(
+        books.conn,
+        *directory(range(1, 4)),
+        EVENT | {"id": 2, "starts_at": "2020-04-09T18:30:00Z", "ends_at": "2020-04-09T20:30:00Z"},
+        EVENT | {"id": 3, "host": None},
+        EVENT | {"id": 4, "invitable": False},
+    )
+    before = everything(books.conn)
+    for words, error, field, said in BAD_REQUESTS:
+        result = bidden.run(*words.split(), "--json", code=2)
+        assert result.out == "", words
+        assert (result.error["error"], result.error["line"]) == (error, None), words
+        assert said in result.error["detail"], (words, result.error)
+        assert result.error["field"] == field or field is None, (words, result.error)
+    assert everything(books.conn) == before
+    assert bidden.run("batches", "--json").lines == []
+
+
+#: A line that is wrong; the field that is named.
+BAD_LINES = [
+    (member(5, colour="red"), "colour"),
+    ({"type": "penguin"}, "type"),
+    ({"type": "subscription", "member_id": 1, "group_id": 77}, "group_id"),
+    ({"type": "ban", "id": 1, "member_id": 1}, None),
+]
+
+
+def test_a_bad_line_is_named(bidden: Bidden, books: Books) -> None:
+    """FM-32: an import with one bad line exits 2, names the line and the field, and writes nothing."""
+    for line, field in BAD_LINES:
+        file = [CHAPTER, member(1), line, member(2)]
+        text = b"\n".join(json.dumps(one).encode() for one in file)
+        error = bidden.run("import", "-", "--json", stdin=text, code=2).error
+        assert (error["error"], error["line"]) == ("bad_input", 3), error
+        assert field is None or error["field"] == field, error
+    assert bidden.run("import", "-", "--json", stdin=b"{}\n{", code=2).error["line"] in (1, 2)
+    assert everything(books.conn) == [[]] * 10
+
+
+#: A variable, a value that makes no sense.
+BAD_SETTINGS = [
+    ("BIDDEN_DATABASE_URL", f"mysql://root:{PASSWORD}@localhost/x"),
+    ("BIDDEN_SMTP_URL", f"http://me:{PASSWORD}@localhost"),
+    ("BIDDEN_LEASE_SECONDS", "soon"),
+    ("BIDDEN_MAIL_FROM", "nobody"),
+]
+
+
+def test_settings_that_make_no_sense(bidden: Bidden) -> None:
+    """A wrong or missing setting ends every command with 2 and the variable's name, and without its secrets."""
+    bidden.secrets.add(PASSWORD)
+    for name, value in BAD_SETTINGS:
+        error = bidden.run("worker", "--json", code=2, env={name: value}).error
+        assert (error["error"], error["field"]) == ("settings", name), error
+        assert name in error["detail"]
+    for words, name in (("worker", "BIDDEN_SMTP_URL"), ("dispatch", "BIDDEN_KAFKA_BOOTSTRAP")):
+        error = bidden.run(words, "--json", code=2, env={name: ""}).error
+        assert (error["error"], error["field"]) == ("settings", name), error
+
+
+@pytest.fixture
+def nobody_there() -> Iterator[int]:
+    """A port that is taken, so that nobody else gets it, and not listened to."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_servers_that_are_away_at_start(bidden: Bidden, nobody_there: int) -> None:
+    """Exit 3, with which server and its address, and never a password."""
+    away = f"127.0.0.1:{nobody_there}"
+    bidden.secrets.add(PASSWORD)
+    postgres = {"BIDDEN_DATABASE_URL": f"postgresql://me:{PASSWORD}@{away}/x?application_name={PASSWORD}"}
+    kafka = {"BIDDEN_KAFKA_BOOTSTRAP": away}
+    smtp = {"BIDDEN_SMTP_URL": f"smtp://me:{PASSWORD}@{away}?starttls=never"}
+    started: list[tuple[Process, str]] = [
+        *((bidden.start(*words.split(), "--json", **postgres), "PostgreSQL") for words in ("worker", "dispatch")),
+        *((bidden.start(*words.split(), "--json", **postgres), "PostgreSQL") for words in ("batches", "migrate")),
+        *((bidden.start(*words.split(), "--json", **kafka), "Kafka") for words in ("worker", "dispatch", "migrate")),
+        (bidden.start("invite", "1", "--audience", "students", "--json", **kafka), "Kafka"),
+        (bidden.start("worker", "--json", **smtp), "mail server"),
+        (bidden.start("worker", "--runner", "faust", "--json", **smtp), "mail server"),
+    ]
+    for process, server in started:
+        result = process.result()
+        assert result.code == 3, process.story()
+        assert result.out == ""
+        assert result.error["error"] == "unreachable"
+        assert server in result.error["detail"]
+        assert away in result.error["detail"]
+    # `doctor` says the same of all, and goes on looking.
+    findings = bidden.run("doctor", "--json", code=1, env=postgres | smtp).lines
+    wrong = {line["check"]: line["detail"] for line in findings if not line["ok"]}
+    assert {"database", "mail server"} <= wrong.keys()
+    assert all(away in detail for detail in wrong.values())
+
+
+def test_no_topic_and_no_schema(settings_for: Callable[..., Settings], tmp_path: Path) -> None:
+    """Before `migrate` a worker and a trigger say what to do, and exit 3."""
+    with Bidden(settings_for(topic_prefix="never-made"), tmp_path) as bidden:
+        for words in (["worker"], ["invite", "1", "--audience", "students"]):
+            error = bidden.run(*words, "--json", code=3).error
+            assert "bidden migrate" in error["detail"]
+            assert "never-made" in error["detail"]

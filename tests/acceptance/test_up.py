@@ -1,0 +1,102 @@
+"""`bidden up` and `bidden demo`: everything on this machine, from one command, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from tests.acceptance.books import directory
+from tests.acceptance.processes import Bidden, Process, eventually
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Bidden]:
+    """The command line with nothing but a home."""
+    with Bidden(None, tmp_path) as bidden:
+        yield bidden
+    # A test that failed leaves nothing either.
+    for process in at_home(tmp_path):
+        process.kill()
+
+
+def at_home(home: Path) -> list[psutil.Process]:
+    """Every process on this machine that works below this folder, but for those that ask."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and (
+                Path(process.cwd()).is_relative_to(home) or str(home) in " ".join(process.cmdline())
+            ):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def workers(up: Process) -> list[int]:
+    """The ids of the worker processes that `bidden up` runs now."""
+    found = []
+    for child in psutil.Process(up.popen.pid).children(recursive=True):
+        # It may end while we look.
+        with contextlib.suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE and "worker" in child.cmdline():
+                found.append(child.pid)
+    return found
+
+
+def test_up(alone: Bidden) -> None:
+    """One line when all is ready; a second one finds it; a killed worker comes back; SIGTERM leaves nothing."""
+    home = {"BIDDEN_HOME": str(alone.folder / "home")}
+    up = alone.start("up", "--json", "--workers", "1", **home)
+    eventually(lambda: bool(up.out.read_text().endswith("\n")) or not up.running, "bidden up is ready")
+    assert up.running, up.story()
+    (line,) = up.out.read_text().splitlines()
+    addresses = json.loads(line)
+    assert addresses.keys() == {"database_url", "kafka_bootstrap", "smtp_url", "home"}
+    assert addresses["home"] == home["BIDDEN_HOME"]
+    assert alone.run("up", "--json", env=home).json == addresses
+
+    lines = b"\n".join(json.dumps(line).encode() for line in directory(range(1, 101), range(1, 51)))
+    alone.run("import", "-", "--json", stdin=lines, env=home)
+    planned = alone.run("invite", "1", "--audience", "students", "--wait", "--json", env=home).json
+    assert (planned["state"], planned["planned"]) == ("completed", 100)
+
+    (worker,) = workers(up)
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: workers(up) not in ([], [worker]), "the worker was started again")
+    alone.run("invite", "1", "--audience", "coaches", "--wait", "--json", env=home)
+    audit = alone.run("audit", "1", "--json", env=home).json
+    assert (audit["sent"], audit["balanced"], audit["missing"]) == (150, True, [])
+    doctor = alone.run("doctor", "--json", env=home).lines
+    assert all(finding["ok"] for finding in doctor), doctor
+
+    password = urlsplit(addresses["database_url"]).password
+    assert password
+    for log in (*(alone.folder / "home" / "logs").iterdir(), up.err):
+        assert password not in log.read_text(errors="replace"), log
+
+    ours = at_home(alone.folder)
+    assert len(ours) >= 6
+    up.signal(signal.SIGTERM)
+    assert up.end(60) == 0, up.story()
+    assert [process for process in ours if process.is_running()] == []
+    assert at_home(alone.folder) == []
+    assert alone.run("batches", "--json", code=3, env=home).error["error"] == "unreachable"
+
+
+def test_demo(alone: Bidden) -> None:
+    """The demonstration sends everything, its audit balances, and nothing keeps running."""
+    audit = alone.run("demo", "--members", "200", "--json", env={"BIDDEN_HOME": str(alone.folder / "home")}).json
+    assert (audit["balanced"], audit["missing"], audit["failed"], audit["unknown"]) == (True, [], 0, 0)
+    assert audit["sent"] > 200
+    assert at_home(alone.folder) == []

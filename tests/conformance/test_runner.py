@@ -1,0 +1,165 @@
+"""What a worker does whichever runner feeds it: one suite, in real processes, on the real broker and database."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from producers.topics import Topics
+from tests.conformance.conftest import Runner
+
+pytestmark = pytest.mark.slow
+
+
+def test_offsets_follow_the_ledger(runner: Runner) -> None:
+    """FM-21: an offset is committed after the outcomes of its take are recorded, and in the end all are."""
+    batch = runner.campaign(600)
+    runner.books.slow(0.01)
+    runner.worker()
+    runner.follow(batch)
+    runner.check_committed()
+    runner.wait_committed()
+    runner.books.check()
+    assert set(runner.books.attempts().values()) == {1}
+
+
+def test_takes_are_acknowledged_in_order(make_runner: Callable[..., Runner]) -> None:
+    """FM-21: while the first mail of a partition waits for its answer, nothing behind it is committed."""
+    runner = make_runner(partitions=1)
+    batch = runner.campaign(700)
+    first = next(iter(runner.books.log(batch)))[0]
+    runner.books.sink.set_rules([{"do": "delay", "seconds": 3, "recipient": f"m{first}@*"}])
+    runner.worker()
+    overtaken = 0
+    while not runner.books.completed(batch):
+        committed = runner.committed()[0]
+        log = runner.books.log(batch)
+        if log[first, "Student"]["status"] == "pending":
+            assert committed == 0
+            overtaken = sum(row["status"] == "sent" for row in log.values())
+        time.sleep(0.1)
+    assert overtaken > 0, "nothing overtook the slow mail: the test has shown nothing"
+    runner.wait_committed()
+    runner.books.check()
+
+
+def test_an_idle_worker_delivers_at_once(runner: Runner) -> None:
+    """One member's mail does not wait for others to come; Ctrl-C ends an idle worker with 0."""
+    runner.people(1, events=5)
+    worker = runner.worker().ready()
+    seconds = []
+    for event in range(1, 6):
+        began = time.monotonic()
+        runner.invite(event)
+        runner.books.wait_mails(event)
+        seconds.append(time.monotonic() - began)
+    # Plenty for a busy machine; a runner that waits for a take to fill up would be above it.
+    assert sorted(seconds)[2] < 1.0, seconds
+    runner.wait_committed()
+    worker.signal(signal.SIGINT)
+    assert worker.end() == 0, worker.story()
+    assert runner.topics.group_members() == 0
+
+
+def test_a_stop_finishes_what_is_in_flight(runner: Runner) -> None:
+    """FM-13, FM-28: SIGTERM in mid-batch ends with 0 and fails nobody; another worker completes the batch."""
+    batch = runner.campaign(600)
+    runner.books.slow(0.25)
+    worker = runner.worker()
+    runner.books.wait_mails(30)
+    worker.stop()
+    states = runner.books.states()
+    assert states.keys() == {"sent", "planned"}, states
+    assert sum(runner.books.mails().values()) == states["sent"]
+    runner.check_committed()
+    runner.books.sink.clear_rules()
+    runner.worker()
+    runner.books.wait_completed(batch)
+    runner.books.check()
+    assert set(runner.books.attempts().values()) == {1}
+
+
+def test_a_killed_worker_loses_nobody(make_runner: Callable[..., Runner]) -> None:
+    """FM-08, FM-21: after SIGKILL in mid-take another worker settles the rest; a window at most is unknown."""
+    runner = make_runner(handover_window=20)
+    batch = runner.campaign(500)
+    runner.books.slow()
+    worker = runner.worker()
+    runner.books.wait_mails(50)
+    worker.kill()
+    runner.check_committed()
+    runner.bidden.dispatcher()
+    runner.worker()
+    runner.books.wait_completed(batch)
+    runner.books.check(unknown=20)
+    runner.wait_committed()
+
+
+def test_workers_come_and_go(runner: Runner) -> None:
+    """FM-29: partitions that move under load, there and back, neither lose a member nor mail one twice."""
+    batch = runner.campaign(1500)
+    runner.books.slow(0.1)
+    runner.bidden.dispatcher()
+    first = runner.worker()
+    runner.books.wait_mails(50)
+    second = runner.worker().ready()
+    second.stop()
+    assert not runner.books.completed(batch), "the batch ended before the partitions moved"
+    runner.books.sink.clear_rules()
+    runner.follow(batch)
+    first.stop()
+    runner.books.check()
+    assert set(runner.books.attempts().values()) == {1}
+
+
+def test_a_broken_look_up_ends_the_worker(runner: Runner) -> None:
+    """FM-28: what raises while a take is handled ends the process, and nothing of the take is acknowledged."""
+    batch = runner.campaign(50)
+    runner.books.conn.execute("ALTER TABLE members RENAME TO members_away")
+    assert runner.worker().end() not in (0, None)
+    assert set(runner.committed().values()) == {0}
+    assert runner.books.status(batch)["pending"] == 50
+    runner.books.conn.execute("ALTER TABLE members_away RENAME TO members")
+    runner.worker()
+    runner.books.wait_completed(batch)
+    runner.books.check()
+    assert set(runner.books.attempts().values()) == {1}
+
+
+def test_a_broken_record_ends_the_worker(make_runner: Callable[..., Runner]) -> None:
+    """FM-28, FM-07: a database that refuses to record in mid-batch ends the process; the window is what is unknown."""
+    runner = make_runner(handover_window=20, lease_seconds=2)
+    batch = runner.campaign(300)
+    runner.books.slow()
+    worker = runner.worker()
+    runner.books.wait_mails(30)
+    runner.books.conn.execute("ALTER TABLE log_entries RENAME TO log_entries_away")
+    assert worker.end() not in (0, None)
+    runner.books.conn.execute("ALTER TABLE log_entries_away RENAME TO log_entries")
+    runner.check_committed()
+    runner.books.sink.clear_rules()
+    runner.bidden.dispatcher()
+    runner.worker()
+    runner.books.wait_completed(batch)
+    runner.books.check(unknown=20)
+
+
+def test_a_replay_of_the_whole_topic_mails_nobody(runner: Runner) -> None:
+    """FM-22: a group that reads the topic from its beginning finds everything settled."""
+    batch = runner.campaign(300)
+    worker = runner.worker()
+    runner.books.wait_completed(batch)
+    runner.wait_committed()
+    worker.stop()
+    before = runner.books.ledger()
+    fresh = runner.settings.model_copy(update={"group": runner.settings.group + "-again"})
+    runner.topics = Topics(fresh)
+    replaying = runner.worker(BIDDEN_GROUP=fresh.group)
+    runner.wait_committed()
+    replaying.stop()
+    assert runner.books.ledger() == before
+    assert runner.books.sink.count() == 300
+    runner.books.check()

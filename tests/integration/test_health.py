@@ -1,0 +1,64 @@
+"""The health checks of the containers, asked about what is there and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Consumer
+
+from db.connect import Connection, connect
+from deploy.health import dispatcher_is_connected, main, worker_is_member
+from schemas.settings import Settings
+from streams.runners.confluent import consumer_config
+
+#: Nobody's (RFC 5737).
+ELSEWHERE = "192.0.2.1"
+
+
+@pytest.fixture
+def here(conn: Connection) -> str:
+    """The address at which the servers see this machine."""
+    row = conn.execute("SELECT host(inet_client_addr()) AS address").fetchone()
+    assert row is not None
+    return str(row["address"])
+
+
+@pytest.fixture
+def member(settings: Settings) -> Iterator[Consumer]:
+    """A member of the workers' group."""
+    consumer = Consumer(consumer_config(settings), logger=None)
+    assigned: list[bool] = []
+    consumer.subscribe([settings.invitations_topic], on_assign=lambda *_: assigned.append(True))
+    while not assigned:
+        consumer.poll(0.1)
+    yield consumer
+    consumer.close()
+
+
+def test_a_worker_is_healthy_while_it_is_a_member(settings: Settings, member: Consumer, here: str) -> None:
+    """By the brokers' account, and by address: another container's worker does not count."""
+    assert worker_is_member(settings, here)
+    assert not worker_is_member(settings, ELSEWHERE)
+
+
+def test_without_a_member_it_is_not(settings: Settings, here: str) -> None:
+    """A group that nobody is in."""
+    assert not worker_is_member(settings, here)
+
+
+def test_a_dispatcher_is_healthy_while_it_is_connected(settings: Settings, here: str) -> None:
+    """By PostgreSQL's account."""
+    assert not dispatcher_is_connected(settings, here)
+    with connect(settings.require_database(), application="bidden-dispatcher", autocommit=True):
+        assert dispatcher_is_connected(settings, here)
+        assert not dispatcher_is_connected(settings, ELSEWHERE)
+
+
+def test_a_server_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not healthy, with the reason for `docker inspect`, and no traceback."""
+    monkeypatch.setenv("BIDDEN_DATABASE_URL", "postgresql://user:sesame@127.0.0.1:1/nothing")
+    assert main(["dispatcher"]) == 1
+    said = capsys.readouterr().out
+    assert "PostgreSQL cannot be reached at postgresql://127.0.0.1:1/nothing" in said
+    assert "sesame" not in said

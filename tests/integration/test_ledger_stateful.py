@@ -1,0 +1,249 @@
+"""The ledger on a random walk, on the real database: agents that mark, die, come back late and repeat themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, LiteralString
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from db.ledger import Finished, Mark, Wanted
+from schemas.keys import DeliveryKey
+from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
+from tests.integration.test_planning import ban
+from tests.integration.world import FIVE, Agent, World
+
+#: Retries are the most frequent, and due at once: a walk is short, and what is sent is over.
+OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
+    [
+        Retry("451", 0, 1),
+        Retry("refused", 0, 0),
+        Retry("451", 60, 1),
+        Unknown("lost"),
+        Unknown("timed out"),
+        Sent("250"),
+        Failed("550"),
+    ]
+)
+AUDIENCES = ["students", "coaches", "everyone"]
+MOST_ATTEMPTS = 3
+
+
+@dataclass
+class HandOver:
+    """A mark that some agent holds, and what became of the mail once that is known to it."""
+
+    agent: Agent
+    wanted: Wanted
+    mark: Mark
+    truth: Outcome | None = None
+
+
+class LedgerWalk(RuleBasedStateMachine):
+    """Two agents, two members (one with both roles), up to four batches."""
+
+    world: ClassVar[World]
+    agents: ClassVar[list[Agent]]
+    resend: ClassVar[bool]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.execute("TRUNCATE batches, batch_items, deliveries, log_entries, invitations, bans RESTART IDENTITY")
+        self.batches: list[int] = []
+        self.hand_overs: list[HandOver] = []
+        self.sent: dict[DeliveryKey, dict[str, Any]] = {}
+
+    @initialize(audiences=st.tuples(st.sampled_from(AUDIENCES), st.sampled_from(AUDIENCES)))
+    def two_batches(self, audiences: tuple[str, str]) -> None:
+        self.batches = [self.world.plan(audience, resend=self.resend) for audience in audiences]
+
+    def choose(self, data: st.DataObject) -> list[Wanted]:
+        """The deliveries of one message."""
+        rows = self.world.execute(
+            "SELECT batch_id, member_id, roles FROM batch_items WHERE excluded IS NULL"
+            " ORDER BY settled_at NULLS FIRST, batch_id, member_id"
+        )
+        if not rows:
+            return []
+        row = data.draw(st.sampled_from(rows))
+        roles = data.draw(st.sampled_from([row["roles"], row["roles"][:1], row["roles"][-1:]]))
+        return [self.world.wanted(row["batch_id"], row["member_id"], role) for role in roles]
+
+    def untold(self) -> list[HandOver]:
+        return [hand_over for hand_over in self.hand_overs if hand_over.truth is None]
+
+    @rule(data=st.data())
+    def something_happens(self, data: st.DataObject) -> None:
+        """One rule, so that no walk goes without messages: Hypothesis leaves whole rules out of an example."""
+        happens = data.draw(st.sampled_from(self.events()))
+        happens(data)
+
+    def events(self) -> list[Callable[[st.DataObject], None]]:
+        """What can happen now, the more frequent the oftener it stands here."""
+        events: list[Callable[[st.DataObject], None]] = [self.a_ban_comes_or_goes, self.pause_or_resume]
+        events += [self.a_message_comes] * 5
+        if self.untold():
+            events += [self.an_outcome_is_told] * 2 + [self.leases_end] * 2
+        if self.hand_overs:
+            events += [self.an_outcome_is_told, self.an_old_outcome_is_told]
+        if any(isinstance(hand_over.truth, Retry) for hand_over in self.hand_overs):
+            events += [self.waits_end]
+        if len(self.batches) < 4:
+            events += [self.another_batch]
+        return events
+
+    def a_message_comes(self, data: st.DataObject) -> None:
+        """An agent takes it, perhaps records something in the same commit, which perhaps gets lost on its way back."""
+        agent, tell, lost = data.draw(st.tuples(st.sampled_from(self.agents), st.booleans(), st.booleans()))
+        wanted = self.choose(data)
+        mine = {hand_over.wanted.key: hand_over for hand_over in self.untold() if hand_over.agent is agent}
+        wanted = [w for w in wanted if w.key not in mine]
+        finished = []
+        if tell and mine:
+            hand_over = mine[data.draw(st.sampled_from(sorted(mine)))]
+            outcome: Outcome = data.draw(OUTCOMES)
+            hand_over.truth = outcome
+            finished = [Finished(hand_over.wanted, hand_over.mark.fence, outcome)]
+        too_early = {
+            (row["member_id"], row["slot"])
+            for row in self.world.execute("SELECT member_id, slot FROM deliveries WHERE not_before > now()")
+        }
+        owner = agent.next_owner()
+        marks = agent.advance(finished, wanted, owner=owner)
+        if lost:
+            marks = agent.advance(finished, wanted, owner=owner)
+        for w in wanted:
+            if w.key in marks:
+                assert (w.key.member_id, w.key.slot) not in too_early
+                self.hand_overs.append(HandOver(agent, w, marks[w.key]))
+
+    def an_outcome_is_told(self, data: st.DataObject) -> None:
+        """In time or late; what was told before may be said again."""
+        again = data.draw(st.integers(0, 3)) == 3
+        hand_over = data.draw(st.sampled_from(self.hand_overs if again else self.untold() or self.hand_overs))
+        hand_over.truth = hand_over.truth or data.draw(OUTCOMES)
+        hand_over.agent.record(hand_over.wanted, hand_over.mark, hand_over.truth)
+
+    def an_old_outcome_is_told(self, data: st.DataObject) -> None:
+        """FM-19: under a fence of long ago it changes nothing at all."""
+        hand_over = data.draw(st.sampled_from(self.hand_overs))
+        ledger: LiteralString = "SELECT * FROM deliveries ORDER BY member_id, slot"
+        before = self.world.execute(ledger)
+        fence = max(h.mark.fence for h in self.hand_overs if h.wanted.key == hand_over.wanted.key)
+        hand_over.agent.record(hand_over.wanted, fence - data.draw(st.integers(1, 3)), Failed("old"))
+        assert self.world.execute(ledger) == before
+
+    def leases_end(self, _: st.DataObject) -> None:
+        """Whoever holds a mark is taken for dead."""
+        self.world.end_leases()
+
+    def waits_end(self, _: st.DataObject) -> None:
+        """Every retry's time has come."""
+        self.world.end_waits()
+
+    def another_batch(self, data: st.DataObject) -> None:
+        """Somebody presses the button again."""
+        self.batches.append(self.world.plan(data.draw(st.sampled_from(AUDIENCES)), resend=self.resend))
+
+    def a_ban_comes_or_goes(self, data: st.DataObject) -> None:
+        """Of either member."""
+        number, banned = data.draw(st.tuples(st.integers(1, 2), st.booleans()))
+        self.world.load(ban(number, number, permanent=True) if banned else ban(number, 0, deleted=True))
+
+    def pause_or_resume(self, data: st.DataObject) -> None:
+        """Any batch."""
+        batch, state = data.draw(st.tuples(st.sampled_from(self.batches), st.sampled_from(["running", "paused"])))
+        self.world.set_state(batch, state)
+
+    @invariant()
+    def no_second_mail(self) -> None:
+        """FM-03: under `hold` at most one mail per key was accepted, and no mark is given while one's truth is open."""
+        accepted = Counter(h.wanted.key for h in self.hand_overs if isinstance(h.truth, Sent))
+        in_doubt = Counter(h.wanted.key for h in self.untold())
+        in_doubt.update(h.wanted.key for h in self.hand_overs if isinstance(h.truth, Unknown))
+        if not self.resend:
+            assert all(count <= 1 for count in (accepted + in_doubt).values())
+        fences = [(h.wanted.key, h.mark.fence) for h in self.hand_overs]
+        assert len(set(fences)) == len(fences)
+        if self.resend:
+            uses = Counter(h.wanted.key for h in self.hand_overs if not isinstance(h.truth, Retry | Failed | None))
+            planned_anew = len(self.batches)
+            assert all(count <= MOST_ATTEMPTS * planned_anew for count in uses.values())
+
+    @invariant()
+    def sent_never_changes(self) -> None:
+        for row in self.world.execute("SELECT * FROM deliveries WHERE state = 'sent'"):
+            key = DeliveryKey(row["event_id"], row["action"], row["member_id"], row["slot"])
+            assert self.sent.setdefault(key, row) == row
+        left = self.world.execute("SELECT count(*) AS n FROM deliveries WHERE state = 'sent'")
+        assert left == [{"n": len(self.sent)}]
+
+    @invariant()
+    def told_is_known(self) -> None:
+        """FM-11: the ledger says sent only of what an agent said was accepted."""
+        said = {h.wanted.key for h in self.hand_overs if isinstance(h.truth, Sent)}
+        assert set(self.sent) <= said
+
+    @invariant()
+    def the_sums_hold(self) -> None:
+        """FM-14: sums and audit, at every step."""
+        for batch in self.batches:
+            status = self.world.status(batch)
+            assert sum(status[name] for name in FIVE) == status["deliveries"]
+        audit = self.world.audit()
+        assert audit["balanced"], audit
+
+    @invariant()
+    def settled_is_final(self) -> None:
+        """FM-24: what is settled has an outcome for every slot."""
+        wrong = self.world.execute(
+            "SELECT * FROM batch_items i WHERE settled_at IS NOT NULL AND cardinality(roles) <> (SELECT count(*)"
+            " FROM log_entries l WHERE l.batch_id = i.batch_id AND l.member_id = i.member_id AND status <> 'retry')"
+        )
+        assert wrong == []
+
+    def teardown(self) -> None:
+        """FM-28: wherever the walk ended, messages that come again settle everything in a few rounds."""
+        for batch in self.batches:
+            self.world.set_state(batch, "running")
+        agent = self.agents[0]
+        unsettled: LiteralString = "SELECT batch_id, member_id, roles FROM batch_items WHERE settled_at IS NULL"
+        for _ in range(MOST_ATTEMPTS + 2):
+            self.world.end_leases()
+            self.world.end_waits()
+            for row in self.world.execute(unsettled):
+                wanted = [self.world.wanted(row["batch_id"], row["member_id"], role) for role in row["roles"]]
+                marks = agent.advance(wanted=wanted)
+                for w in (w for w in wanted if w.key in marks):
+                    agent.record(w, marks[w.key], Sent("250"))
+        assert self.world.execute(unsettled) == []
+        assert all(self.world.status(batch)["state"] == "completed" for batch in self.batches)
+        self.world.check()
+
+
+@pytest.mark.parametrize(("policy", "resend"), [("each", False), ("one", False), ("each", True)])
+def test_the_ledger_on_a_random_walk(world: World, policy: str, resend: bool) -> None:
+    """FM-19: whatever order marks, outcomes, expiries and plans come in: one mail per key, true sums, nobody stuck."""
+    world.build(students=[1], both=[2], role_policy=policy)
+
+    class Walk(LedgerWalk):
+        pass
+
+    Walk.world, Walk.resend = world, resend
+    Walk.agents = [world.agent(name, resend_below=MOST_ATTEMPTS if resend else 0) for name in ("a", "b")]
+    run_state_machine_as_test(
+        Walk,
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

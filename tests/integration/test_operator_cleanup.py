@@ -1,0 +1,141 @@
+"""Cleaning up: logs and items of long ago go, their numbers and the memory of who was mailed stay."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from db import outbox, reports
+from db.ledger import Named
+from producers import control
+from producers.control import Cleaned, Verdict
+from schemas.outcomes import Failed, Unknown
+from tests.integration.importing import member, subscription
+from tests.integration.test_planning import PAST, ban
+from tests.integration.world import TOPIC, World
+
+OLD = timedelta(days=180)
+
+
+def age(world: World, batch: int, days: int) -> None:
+    """Everything that a batch has is so much older."""
+    earlier = timedelta(days=days)
+    world.execute(
+        "UPDATE batches SET started_at = started_at - %s, cancelled_at = cancelled_at - %s WHERE id = %s",
+        earlier,
+        earlier,
+        batch,
+    )
+    world.execute("UPDATE batch_items SET settled_at = settled_at - %s WHERE batch_id = %s", earlier, batch)
+    world.execute("UPDATE log_entries SET at = at - %s WHERE batch_id = %s", earlier, batch)
+
+
+def build(world: World) -> int:
+    """A batch with one of each outcome, and somebody excluded, of 200 days ago."""
+    world.build(students=[1, 2, 3, 4, 5])
+    world.load(ban(1, 5, permanent=True))
+    batch, agent = world.plan(key="spring"), world.agent()
+    agent.deliver(world.wanted(batch, 1))
+    agent.deliver(world.wanted(batch, 2), Failed("550"))
+    agent.deliver(world.wanted(batch, 3), Unknown("?"))
+    world.load(ban(2, 4, permanent=True))
+    agent.meet(world.wanted(batch, 4))
+    age(world, batch, 200)
+    return batch
+
+
+def test_cleaned_and_remembered(world: World) -> None:
+    """FM-26: the log and the items are gone, the ledger is as it was, the numbers are the same; twice is once."""
+    batch = build(world)
+    before, ledger = world.status(batch), world.execute("SELECT * FROM deliveries ORDER BY member_id")
+    planned, audit = world.trigger(key="spring"), world.audit()
+    assert world.numbers(batch) == (1, 1, 1, 1, 0)
+    assert control.clean_up(world.conn, OLD) == Cleaned(removed=9, batches=1)
+    assert world.execute("SELECT batch_id FROM batch_items UNION ALL SELECT batch_id FROM log_entries") == []
+    assert control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert world.execute("SELECT * FROM deliveries ORDER BY member_id") == ledger
+    assert world.status(batch) == before
+    assert reports.exclusions(world.conn, batch) == {"banned": 1}
+    assert (world.trigger(key="spring"), world.audit()) == (planned, audit)
+    assert list(reports.log(world.conn, batch)) == list(reports.excluded(world.conn, batch)) == []
+
+
+def test_cleaned_and_invited_again(world: World) -> None:
+    """FM-26, FM-03: after the clean-up who was mailed is not mailed again, whoever invites."""
+    build(world)
+    control.clean_up(world.conn, OLD)
+    world.load(member(9, accepted_toc_at=PAST), subscription(9, 1))
+    again, agent = world.trigger(), world.agent()
+    assert again.batch_id is not None
+    assert again.excluded == {"already_sent": 1, "banned": 2, "unknown": 1}
+    for number in (2, 9):
+        agent.deliver(world.wanted(again.batch_id, number))
+    assert world.delivery(1)["attempts"] == 1
+
+
+def test_a_replay_of_what_was_cleaned(world: World) -> None:
+    """FM-20, FM-22: its messages have nothing left to do: neither mailed nor dead letters."""
+    batch = build(world)
+    control.clean_up(world.conn, OLD)
+    agent = world.agent()
+    take = [Named(n, batch, 1, number) for n, number in enumerate((1, 2, 3, 4, 5))]
+    assert world.run(agent.ledger.find_settled(take)) == {0, 1, 2, 3, 4}
+    assert world.run(agent.ledger.find_settled([Named(0, batch, 2, 1)])) == set()
+    assert agent.meet(world.wanted(batch, 2)) is None
+    assert world.delivery(2)["state"] == "failed"
+    assert outbox.make_lost_due(world.conn, TOPIC, {}) == 0
+
+
+def test_what_is_not_old_stays(world: World) -> None:
+    """Only what ended, and was last touched, longer ago: a correction of yesterday counts, an open item always does."""
+    world.build(students=[1, 2, 3])
+    agent = world.agent()
+    fresh, open_, corrected = world.plan(), world.plan(), world.plan()
+    agent.deliver(world.wanted(corrected, 1), Unknown("?"))
+    for number in (2, 3):
+        agent.deliver(world.wanted(corrected, number))
+    for number in (1, 2, 3):
+        agent.meet(world.wanted(fresh, number))
+    for batch in (open_, corrected):
+        age(world, batch, 200)
+    control.resolve(world.conn, 1, Verdict.SENT, member_id=None, by="ada", resend_below=0)
+    assert control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    age(world, corrected, 179)
+    assert control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    age(world, corrected, 2)
+    assert control.clean_up(world.conn, OLD) == Cleaned(removed=6, batches=1)
+    assert world.status(corrected)["state"] == "completed"
+    assert world.numbers(corrected) == (3, 0, 0, 0, 0)
+    assert control.clean_up(world.conn, timedelta(0)) == Cleaned(removed=6, batches=1)
+    assert world.status(open_)["state"] == "running"
+
+
+def test_a_cancelled_batch_is_cleaned(world: World) -> None:
+    """Cancelled stays cancelled, with its time; an empty batch has nothing to remove and is done once."""
+    world.build(students=[1, 2])
+    batch, empty = world.plan(), world.plan("coaches")
+    control.cancel(world.conn, batch)
+    for number in (batch, empty):
+        age(world, number, 200)
+    before = [world.status(batch), world.status(empty)]
+    assert control.clean_up(world.conn, OLD).removed == 4
+    assert control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert [world.status(batch), world.status(empty)] == before
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_decisions_about_what_was_cleaned(world: World, verdict: Verdict) -> None:
+    """A retry finds nothing; a word about what is unknown still counts, and a new batch takes what is to be sent."""
+    batch = build(world)
+    control.clean_up(world.conn, OLD)
+    assert control.retry(world.conn, batch) == 0
+    control.resume(world.conn, batch)
+    done = control.resolve(world.conn, 1, verdict, member_id=None, by="ada", resend_below=0)
+    assert (done.resolved, done.without_batch) == (1, int(verdict is Verdict.RESEND))
+    state = {"resend": "skipped", "sent": "sent", "failed": "failed"}[verdict]
+    assert world.delivery(3)["state"] == state
+    again = world.plan()
+    assert (world.item(again, 3)["excluded"] is None) == (verdict is not Verdict.SENT)
+    if verdict is not Verdict.SENT:
+        world.agent().deliver(world.wanted(again, 3))

@@ -1,0 +1,69 @@
+"""The moves that operators make, in every state and circumstance: those of the table in `schemas.states`, no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from db.connect import Connection
+from producers import control
+from producers.control import Verdict
+from schemas.states import TRANSITIONS
+from tests.integration.test_transitions import Ground, Move
+from tests.integration.world import World
+
+
+def all_cancels(ground: Ground) -> Iterator[Move]:
+    """A batch that has everybody to do, cancelled while another has them, too, and after that one."""
+    for batch in (ground.other, ground.own):
+        ground.lay_out()
+        control.cancel(ground.world.conn, batch)
+        yield from ground.moved("cancel_deliveries")
+        ground.world.set_state(batch, "cancelled")
+
+
+def all_retries(ground: Ground) -> Iterator[Move]:
+    """A batch whose log calls everybody failed."""
+    for state in ("running", "paused"):
+        ground.lay_out()
+        log_everybody(ground, "failed")
+        ground.world.set_state(ground.own, state)
+        control.retry(ground.world.conn, ground.own)
+        yield from ground.moved("retry_deliveries")
+
+
+def all_words(ground: Ground) -> Iterator[Move]:
+    """Everybody called unknown by a batch that lives, and by one that is cancelled."""
+    for state in ("running", "cancelled"):
+        for verdict in Verdict:
+            ground.lay_out()
+            log_everybody(ground, "unknown")
+            ground.world.set_state(ground.own, state)
+            control.resolve(ground.world.conn, 1, verdict, member_id=None, by="ada", resend_below=0)
+            yield from ground.moved("resolve_deliveries")
+
+
+def log_everybody(ground: Ground, status: str) -> None:
+    """The batch's log says this of everybody, whatever the ledger says."""
+    ground.world.execute("DELETE FROM log_entries")
+    ground.world.execute(
+        "INSERT INTO log_entries (batch_id, member_id, slot, role, status, attempts, at)"
+        " SELECT %s, member_id, slot, role, %s, 1, now() FROM deliveries",
+        ground.own,
+        status,
+    )
+
+
+@pytest.mark.parametrize("walk", [all_cancels, all_retries, all_words])
+def test_operators_make_the_moves_of_the_table(conn: Connection, walk: Callable[[Ground], Iterator[Move]]) -> None:
+    """FM-19: nothing that is in flight or sent is moved by an operator, and what is moved is in the table."""
+    world = World(conn)
+    try:
+        seen = set(walk(Ground(world)))
+    finally:
+        world.close()
+    statements = {by for _, _, by in seen}
+    assert len(statements) == 1
+    assert seen == {(m.source.value, m.target.value, m.by) for m in TRANSITIONS if m.by in statements}
+    assert not {source for source, _, _ in seen} & {"sent", "handing_off"}

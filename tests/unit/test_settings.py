@@ -1,0 +1,190 @@
+"""Settings: where they come from, what is refused, and that no secret is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import EXIT_REFUSED, SettingsError
+from schemas.kafka import client_config, producer_config
+from schemas.settings import HOME_SETTINGS_FILE, Settings, without_secrets
+from schemas.vocabulary import UnknownPolicy
+
+
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"BIDDEN_{name.upper()}", value)
+    return Settings.load(directory=tmp_path)
+
+
+def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, monkeypatch, **variables)
+    assert caught.value.exit_code == EXIT_REFUSED
+    return caught.value
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """What holds when nothing is set, as the contract has it."""
+    settings = Settings.load(directory=tmp_path)
+    assert (settings.topic_prefix, settings.group, settings.partitions) == ("bidden", "bidden-workers", 12)
+    assert (settings.lease_seconds, settings.max_attempts, settings.handover_window) == (60, 5, 100)
+    assert (settings.retry_base_seconds, settings.retry_max_seconds) == (30, 3600)
+    assert (settings.smtp_connections, settings.smtp_timeout_seconds) == (10, 30)
+    assert settings.unknown_policy is UnknownPolicy.HOLD
+    assert settings.invitations_topic == "bidden.invitations.v1"
+    assert settings.dead_letter_topic == "bidden.invitations.dlq.v1"
+
+
+def test_the_order_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment, then .env, then what `bidden up` wrote to its folder, then the default."""
+    home = tmp_path / ".bidden"
+    home.mkdir()
+    (home / HOME_SETTINGS_FILE).write_text("BIDDEN_GROUP=home\nBIDDEN_TOPIC_PREFIX=home\nBIDDEN_PARTITIONS=3\n")
+    (tmp_path / ".env").write_text("BIDDEN_GROUP=dotenv\nBIDDEN_TOPIC_PREFIX=dotenv\n")
+    settings = load(tmp_path, monkeypatch, group="environment")
+    assert (settings.group, settings.topic_prefix, settings.partitions) == ("environment", "dotenv", 3)
+    assert settings.max_attempts == 5
+
+
+def test_home_may_come_from_dotenv(tmp_path: Path) -> None:
+    """BIDDEN_HOME in .env says where the embedded servers' settings are."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / HOME_SETTINGS_FILE).write_text("BIDDEN_KAFKA_BOOTSTRAP=localhost:1\n")
+    (tmp_path / ".env").write_text("BIDDEN_HOME=elsewhere\n")
+    assert Settings.load(directory=tmp_path).require_kafka() == "localhost:1"
+
+
+def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`BIDDEN_GROUP=` in a compose file means: not set."""
+    assert load(tmp_path, monkeypatch, group="").group == "bidden-workers"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("database_url", "mysql://localhost/x"),
+        ("database_url", "localhost:5432"),
+        ("smtp_url", "http://localhost"),
+        ("smtp_url", "smtp://"),
+        ("kafka_security_protocol", "TLS"),
+        ("topic_prefix", "with space"),
+        ("topic_prefix", "x" * 151),
+        ("partitions", "0"),
+        ("partitions", "twelve"),
+        ("mail_from", "nobody"),
+        ("mail_from", "Name <@example.org>"),
+        ("mail_from", "a@b.example\r\nBcc: x@y.example"),
+        ("base_url", "example.org"),
+        ("base_url", "ftp://example.org"),
+        ("base_url", "https://example.org/?a=1"),
+        ("lease_seconds", "0"),
+        ("lease_seconds", "nan"),
+        ("max_attempts", "0"),
+        ("retry_base_seconds", "0"),
+        ("retry_max_seconds", "-1"),
+        ("unknown_policy", "forget"),
+        ("smtp_connections", "0"),
+        ("smtp_timeout_seconds", "0"),
+        ("handover_window", "0"),
+        ("log_format", "xml"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """FM-32: a setting that makes no sense is refused at start, and the error names its variable."""
+    error = refusal(tmp_path, monkeypatch, **{name: value})
+    assert error.field == f"BIDDEN_{name.upper()}"
+    assert error.detail.startswith(f"BIDDEN_{name.upper()}: ")
+
+
+def test_settings_that_contradict_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A maximum below the base, and SASL without its parts, are refused with the variable to set."""
+    error = refusal(tmp_path, monkeypatch, retry_base_seconds="100", retry_max_seconds="50")
+    assert "BIDDEN_RETRY_MAX_SECONDS" in error.detail
+    monkeypatch.delenv("BIDDEN_RETRY_MAX_SECONDS")
+    error = refusal(tmp_path, monkeypatch, kafka_security_protocol="SASL_SSL", kafka_sasl_mechanism="PLAIN")
+    assert "BIDDEN_KAFKA_SASL_USERNAME" in error.detail
+
+
+@pytest.mark.parametrize("what", ["database", "kafka", "smtp"])
+def test_a_server_that_is_not_set(tmp_path: Path, what: str) -> None:
+    """A command that needs a server says which variable is missing, and what to do."""
+    names = {"database": "DATABASE_URL", "kafka": "KAFKA_BOOTSTRAP", "smtp": "SMTP_URL"}
+    with pytest.raises(SettingsError, match="start `bidden up` here") as caught:
+        getattr(Settings.load(directory=tmp_path), f"require_{what}")()
+    assert caught.value.field == f"BIDDEN_{names[what]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("database_url", "mysql://ada:hunter2@localhost/x"),
+        ("smtp_url", "smtpx://ada:hunter2@localhost"),
+        ("smtp_url", "smtp://ada:hunter2@"),
+    ],
+)
+def test_errors_hold_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """The error about an address does not repeat its password, and neither does its cause."""
+    error = refusal(tmp_path, monkeypatch, **{name: value})
+    assert "hunter2" not in error.detail
+    assert "hunter2" not in str(error.as_dict())
+
+
+def test_settings_show_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever prints the settings sees no password; who needs it asks for it."""
+    settings = load(
+        tmp_path,
+        monkeypatch,
+        database_url="postgresql://ada:hunter2@localhost/x",
+        smtp_url="smtps://ada:hunter2@localhost",
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username="ada",
+        kafka_sasl_password="hunter2",
+    )
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in settings.model_dump_json()
+    assert settings.require_database() == "postgresql://ada:hunter2@localhost/x"
+    assert settings.require_smtp() == "smtps://ada:hunter2@localhost"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ada:hunter2@db:5432/x?password=hunter2", "postgresql://db:5432/x"),
+        ("smtp://localhost", "smtp://localhost"),
+        ("postgresql:///x?host=/tmp&password=hunter2", "postgresql://?/x"),
+        ("postgresql://ada:hunter2@db:port/x", "(an address that cannot be read)"),
+        ("postgresql://ada:hunter2@[db/x", "(an address that cannot be read)"),
+    ],
+)
+def test_addresses_without_secrets(url: str, shown: str) -> None:
+    """An address as messages and logs show it: where, and never as whom or with what."""
+    assert without_secrets(url) == shown
+
+
+def test_a_base_url_has_no_slash_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links are made by appending to it."""
+    assert load(tmp_path, monkeypatch, base_url="https://x.example/app/").base_url == "https://x.example/app"
+
+
+def test_kafka_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """librdkafka is told what is set, and producers are idempotent: what they retry lands once."""
+    plain = client_config(load(tmp_path, monkeypatch, kafka_bootstrap="localhost:9092"), "me")
+    assert (plain["bootstrap.servers"], plain["client.id"]) == ("localhost:9092", "me")
+    assert not [name for name in plain if name.startswith(("sasl", "ssl"))]
+    variables: dict[str, Any] = {
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "SCRAM-SHA-512",
+        "kafka_sasl_username": "ada",
+        "kafka_sasl_password": "hunter2",
+        "kafka_ca_file": "/ca.pem",
+    }
+    secure = producer_config(load(tmp_path, monkeypatch, **variables), "me")
+    assert (secure["sasl.username"], secure["sasl.password"]) == ("ada", "hunter2")
+    assert (secure["ssl.ca.location"], secure["security.protocol"]) == ("/ca.pem", "SASL_SSL")
+    assert secure["enable.idempotence"] is True

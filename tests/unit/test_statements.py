@@ -1,0 +1,55 @@
+"""The loader of named statements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from db import statements
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(statements, "_FOLDER", tmp_path)
+    statements._load.cache_clear()
+    monkeypatch.setattr(statements, "_load", statements._load.__wrapped__)
+    return tmp_path
+
+
+def test_statements_and_fragments(folder: Path) -> None:
+    """Blocks by name; comments are left out; fragments may include fragments, of any file."""
+    (folder / "a.sql").write_text(
+        "-- About the file.\n\n-- name: one\n-- Explained.\nSELECT {{outer}}\n\n-- name: two\nSELECT 2\n"
+    )
+    (folder / "b.sql").write_text("-- fragment: outer\n({{inner}})\n-- fragment: inner\n1 + 1\n")
+    assert statements.sql("one") == "SELECT (1 + 1)"
+    assert statements.sql("two") == "SELECT 2"
+    assert statements.names() == ["one", "two"]
+
+
+def test_a_name_twice_is_refused(folder: Path) -> None:
+    """Two statements of one name are a mistake that shows at once, with the file."""
+    (folder / "a.sql").write_text("-- name: one\nSELECT 1\n")
+    (folder / "b.sql").write_text("-- fragment: one\n1\n")
+    with pytest.raises(ValueError, match=r"b\.sql: one is defined twice"):
+        statements.names()
+
+
+def test_unknown_names_are_errors(folder: Path) -> None:
+    """A name that is not there is a KeyError, in a statement's text too."""
+    (folder / "a.sql").write_text("-- name: one\nSELECT 1\n")
+    with pytest.raises(KeyError):
+        statements.sql("nothing")
+    (folder / "a.sql").write_text("-- name: one\nSELECT {{nothing}}\n")
+    with pytest.raises(KeyError):
+        statements.sql("one")
+
+
+def test_nothing_is_left_to_include() -> None:
+    """Every include of the real files is resolved, and no statement is empty."""
+    for name in statements.names():
+        text = statements.sql(name)
+        assert "{{" not in text
+        assert "-- " not in text
+        assert text

@@ -1,0 +1,109 @@
+"""The watchdog ends a worker that has work and makes no progress, and nobody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from schemas.errors import EXIT_NO_PROGRESS, EXIT_SHUTDOWN_TOO_LONG
+from streams.records import Pulse
+from streams.watchdog import SHUTDOWN_SECONDS, Watchdog
+
+LIMIT = 30.0
+
+
+class Scene:
+    """A watchdog whose clock goes on by ten seconds at each look, watched until it has looked often enough."""
+
+    def __init__(self, has_work: Callable[[], bool], at_look: Callable[[int], None] = lambda _: None) -> None:
+        self.pulse = Pulse()
+        self.ended: list[int] = []
+        self.looks = 0
+        self._has_work = has_work
+        self._at_look = at_look
+        self._over = threading.Event()
+        self.dog = Watchdog(self.pulse, has_work, self._now, limit_seconds=LIMIT, look_seconds=0.001, end=self._end)
+
+    def _now(self) -> float:
+        self.looks += 1
+        self._at_look(self.looks)
+        if self.looks > 50:
+            self._over.set()
+        return self.looks * 10.0
+
+    def _end(self, code: int) -> None:
+        # The real one never returns; here the dog must not bark on.
+        self.ended.append(code)
+        self.dog.close()
+        self._over.set()
+
+    def play(self) -> list[int]:
+        """Returns the exit codes with which the process would have ended."""
+        self.dog.start()
+        assert self._over.wait(10)
+        self.dog.close()
+        self.dog._thread.join(10)
+        return self.ended
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name == "watchdog"]
+
+
+def test_work_without_progress_ends_the_worker() -> None:
+    """FM-28: messages wait and nothing moves for longer than the limit: the process ends with its own exit code."""
+    scene = Scene(lambda: True)
+    assert scene.play() == [EXIT_NO_PROGRESS]
+    assert 4 <= scene.looks <= 6
+
+
+def test_no_work_is_no_stall() -> None:
+    """An idle worker lives for ever."""
+    assert Scene(lambda: False).play() == []
+
+
+def test_progress_keeps_the_worker_alive() -> None:
+    """FM-30: as long as the pulse is touched (progress, or a server that is known to be away) nothing ends."""
+    scene = Scene(lambda: True, at_look=lambda look: scene.pulse.touch() if look % 2 else None)
+    assert scene.play() == []
+
+
+def test_a_stall_counts_from_the_last_progress() -> None:
+    """Idle time does not count: the limit begins when there is work."""
+    scene = Scene(lambda: scene.looks > 20)
+    assert scene.play() == [EXIT_NO_PROGRESS]
+    assert scene.looks >= 20 + LIMIT / 10
+
+
+def test_a_shutdown_that_takes_too_long_is_ended() -> None:
+    """FM-13: told to stop, the worker has its time to finish what is in flight, and then ends, with its own code."""
+    scene = Scene(lambda: False)
+    scene.dog.shutting_down()
+    started = scene.looks
+    assert scene.play() == [EXIT_SHUTDOWN_TOO_LONG]
+    assert (scene.looks - started) * 10 > SHUTDOWN_SECONDS
+
+
+def test_a_second_signal_buys_no_time() -> None:
+    """The time of a shutdown is measured from the first signal."""
+    scene = Scene(lambda: False, at_look=lambda look: scene.dog.shutting_down() if look == 3 else None)
+    scene.dog.shutting_down()
+    assert scene.play() == [EXIT_SHUTDOWN_TOO_LONG]
+
+
+def test_a_shutdown_is_no_stall() -> None:
+    """While it shuts down a worker is not asked whether it has work."""
+    asked: list[bool] = []
+
+    def has_work() -> bool:
+        asked.append(True)
+        return True
+
+    scene = Scene(has_work)
+    scene.dog.shutting_down()
+    assert scene.play() == [EXIT_SHUTDOWN_TOO_LONG]
+    assert asked == []
