@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from admin.commands import campaign, doctor, local, reports, setup
+from admin import outages
+from admin.commands import campaign, doctor, local, operator, recovery, reports, setup
 from admin.output import write_error
 from schemas.errors import EXIT_DONE, EXIT_REFUSED, BiddenError, UsageError
 
@@ -22,7 +23,7 @@ def cli() -> None:
     """Invite every member of a community once, and be able to prove it."""
 
 
-for module in (local, setup, campaign, reports, doctor):
+for module in (local, setup, campaign, reports, operator, recovery, doctor):
     for command in module.COMMANDS:
         cli.add_command(command)
 
@@ -56,6 +57,12 @@ def _run(words: list[str], *, as_json: bool) -> int:
         # Whoever read our output has gone: `bidden log 1 | head`.
         sys.stderr.close()
         return EXIT_DONE
+    except Exception as error:
+        known = outages.worded(error)
+        if known is None:
+            raise
+        write_error(known, as_json=as_json)
+        return known.exit_code
     return result if isinstance(result, int) else EXIT_DONE
 
 

@@ -100,7 +100,7 @@ def _clock(conn: Connection) -> Finding:
 
 def _drift(url: str) -> Finding:
     differences = drift(url)
-    shown = ", ".join(str(difference) for difference in differences[:_SHOWN])
+    shown = ", ".join(differences[:_SHOWN])
     detail = f"{len(differences)} differences from the models" + (f": {shown}" if shown else "")
     return Finding("schema drift", ok=not differences, detail=detail)
 

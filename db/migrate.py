@@ -65,14 +65,22 @@ def current(url: str) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def drift(url: str) -> list[Any]:
-    """What would have to change for the database to be as the models say; empty when they agree."""
+def drift(url: str) -> list[str]:
+    """What would have to change for the database to be as the models say, in words; empty when they agree."""
     with engine_for(url).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        differences = list(compare_metadata(context, Base.metadata))
+        differences = [_worded(difference) for difference in compare_metadata(context, Base.metadata)]
         there = {row.name for row in connection.execute(text(sql("guards")))}
     # The comparison does not look at these.
-    return differences + [("missing", name) for name in sorted(_guards() - there)]
+    return differences + [f"missing {name}" for name in sorted(_guards() - there)]
+
+
+def _worded(difference: Any) -> str:
+    """A difference as Alembic gives it: what to do, and with what; changes of a column come as a list of them."""
+    if isinstance(difference, list):
+        return ", ".join(_worded(part) for part in difference)
+    verb, *rest = difference
+    return " ".join([verb, *(str(getattr(thing, "name", thing)) for thing in rest if thing is not None)])
 
 
 def _guards() -> set[str]:

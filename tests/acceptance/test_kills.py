@@ -20,7 +20,7 @@ WINDOW = 30
 def test_one_of_two_workers_is_killed(bidden: Bidden, books: Books) -> None:
     """FM-08, FM-09, FM-24: a killed worker stops neither its batch nor the next; a window at most is unknown."""
     bidden.import_lines(*directory(range(1, 901), range(801, 1001)))
-    books.slow()
+    books.slow(0.1)
     bidden.dispatcher()
     window = {"BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
     workers = [bidden.worker(**window).ready(), bidden.worker(**window).ready()]
@@ -44,21 +44,22 @@ def test_one_of_two_workers_is_killed(bidden: Bidden, books: Books) -> None:
 
 def test_a_worker_that_was_believed_dead(bidden: Bidden, books: Books) -> None:
     """FM-19: a worker paused past its lease loses its mails to `unknown`; awake again it tells the truth, once."""
-    bidden.import_lines(*directory(range(1, 201)))
-    books.slow(0.1)
+    bidden.import_lines(*directory(range(1, 401)))
+    books.slow(0.2)
     bidden.dispatcher()
     terms = {"BIDDEN_LEASE_SECONDS": "2", "BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
     paused = bidden.worker(**terms).ready()
     batch = bidden.invite()["batch_id"]
     books.wait_mails(50)
     paused.signal(signal.SIGSTOP)
+    books.sink.clear_rules()
     bidden.worker(**terms)
     books.wait_completed(batch)
     books.check(unknown=WINDOW)
     in_doubt = books.states()["unknown"]
     assert in_doubt > 0, "it held no mail: the test has shown nothing"
     paused.signal(signal.SIGCONT)
-    eventually(lambda: books.states() == {"sent": 200}, "the truth arrived")
+    eventually(lambda: books.states() == {"sent": 400}, "the truth arrived")
     books.check()
     assert set(books.attempts().values()) <= {1, 2}
     bidden.run("audit", "1", "--json")
@@ -74,7 +75,7 @@ class SlowDatabase:
     def __enter__(self) -> None:
         self._conn.execute(
             "CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN PERFORM pg_sleep(0.15); RETURN NULL; END $$"
+            " $$ BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END $$"
         )
         self._conn.execute(
             "CREATE TRIGGER slow AFTER UPDATE ON batch_items FOR EACH STATEMENT EXECUTE FUNCTION be_slow()"

@@ -79,7 +79,7 @@ def test_an_answer_that_never_came_is_unknown(bidden: Bidden, books: Books) -> N
 def test_an_outage_uses_up_nobodys_attempts(bidden: Bidden, books: Books) -> None:
     """FM-11, FM-30: a server that says 421 and takes no connection for a while: all are sent, at the first attempt."""
     bidden.import_lines(*directory(range(1, 401)))
-    books.slow(0.02)
+    books.slow(0.1)
     bidden.dispatcher()
     worker = bidden.worker()
     batch = bidden.invite()["batch_id"]
@@ -101,7 +101,7 @@ def test_the_mail_server_restarts_in_mid_batch(bidden: Bidden, books: Books) -> 
     Unknown is at most what was in mid-dialogue: a mail for each connection.
     """
     bidden.import_lines(*directory(range(1, 401)))
-    books.slow(0.02)
+    books.slow(0.1)
     bidden.dispatcher()
     worker = bidden.worker(BIDDEN_SMTP_CONNECTIONS="10")
     batch = bidden.invite()["batch_id"]
@@ -109,6 +109,7 @@ def test_the_mail_server_restarts_in_mid_batch(bidden: Bidden, books: Books) -> 
     books.sink.kill()
     eventually(lambda: bool(worker.said("mail server is away, waiting")), "the worker noticed")
     assert worker.running
+    books.sink.clear_rules()
     books.sink.start()
     books.wait_completed(batch)
     books.check(unknown=10)

@@ -41,9 +41,11 @@ def test_every_server_restarts(stack: Stack, tmp_path: Path, runner: str) -> Non
         bidden.run("migrate", "--json")
         bidden.import_lines(*directory(range(1, MEMBERS + 1)))
         running = [bidden.dispatcher(), bidden.worker(runner).ready(), bidden.worker(runner).ready()]
-        stack.mail.set_rules([{"do": "delay", "seconds": 0.2}])
+        stack.mail.set_rules([{"do": "delay", "seconds": 0.1}])
         batch = bidden.invite()["batch_id"]
         eventually(lambda: stack.mail.count() >= 50, "the batch is under way")
+        # So slow that it cannot end while the servers are away, however long they take.
+        stack.mail.set_rules([{"do": "delay", "seconds": 1}])
         stack.postgres.restart()
         stack.kafka.restart()
         mailed = stack.mail.count()

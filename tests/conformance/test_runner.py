@@ -31,7 +31,7 @@ def test_takes_are_acknowledged_in_order(make_runner: Callable[..., Runner]) -> 
     runner = make_runner(partitions=1)
     batch = runner.campaign(700)
     first = next(iter(runner.books.log(batch)))[0]
-    runner.books.sink.set_rules([{"do": "delay", "seconds": 3, "recipient": f"m{first}@*"}])
+    runner.books.sink.set_rules([{"do": "delay", "seconds": 4, "recipient": f"m{first}@*"}])
     runner.worker()
     overtaken = 0
     while not runner.books.completed(batch):
@@ -57,7 +57,7 @@ def test_an_idle_worker_delivers_at_once(runner: Runner) -> None:
         runner.books.wait_mails(event)
         seconds.append(time.monotonic() - began)
     # Plenty for a busy machine; a runner that waits for a take to fill up would be above it.
-    assert sorted(seconds)[2] < 1.0, seconds
+    assert sorted(seconds)[2] < 2.0, seconds
     runner.wait_committed()
     worker.signal(signal.SIGINT)
     assert worker.end() == 0, worker.story()
@@ -86,10 +86,11 @@ def test_a_killed_worker_loses_nobody(make_runner: Callable[..., Runner]) -> Non
     """FM-08, FM-21: after SIGKILL in mid-take another worker settles the rest; a window at most is unknown."""
     runner = make_runner(handover_window=20)
     batch = runner.campaign(500)
-    runner.books.slow()
+    runner.books.slow(0.1)
     worker = runner.worker()
     runner.books.wait_mails(50)
     worker.kill()
+    runner.books.sink.clear_rules()
     runner.check_committed()
     runner.bidden.dispatcher()
     runner.worker()
@@ -105,6 +106,7 @@ def test_workers_come_and_go(runner: Runner) -> None:
     runner.bidden.dispatcher()
     first = runner.worker()
     runner.books.wait_mails(50)
+    runner.books.slow(1)  # it shall not end while the partitions move
     second = runner.worker().ready()
     second.stop()
     assert not runner.books.completed(batch), "the batch ended before the partitions moved"
@@ -133,7 +135,7 @@ def test_a_broken_record_ends_the_worker(make_runner: Callable[..., Runner]) -> 
     """FM-28, FM-07: a database that refuses to record in mid-batch ends the process; the window is what is unknown."""
     runner = make_runner(handover_window=20, lease_seconds=2)
     batch = runner.campaign(300)
-    runner.books.slow()
+    runner.books.slow(0.2)
     worker = runner.worker()
     runner.books.wait_mails(30)
     runner.books.conn.execute("ALTER TABLE log_entries RENAME TO log_entries_away")

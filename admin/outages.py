@@ -1,0 +1,27 @@
+"""A server that goes away in the middle of a command, in words for a person instead of a traceback."""
+
+from __future__ import annotations
+
+from schemas.errors import BiddenError, UnreachableError
+
+
+def worded(error: Exception) -> BiddenError | None:
+    """The error of a driver as one of ours; None when it is none: a bug keeps its traceback.
+
+    The drivers are imported here, once something is wrong, and not for every `--help`.
+    """
+    import psycopg
+    from confluent_kafka import KafkaException
+
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        return UnreachableError("the database has not the schema that this version needs: run `bidden migrate`")
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return UnreachableError(f"PostgreSQL was lost: {_first_line(error)}")
+    if isinstance(error, KafkaException):
+        return UnreachableError(f"Kafka was lost: {error.args[0].str()}")
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
