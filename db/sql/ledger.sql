@@ -33,17 +33,12 @@ LEFT JOIN LATERAL (
 -- items were removed had settled them all.
 SELECT t.n
 FROM jsonb_to_recordset(%(take)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
-CROSS JOIN LATERAL (
+JOIN batches b ON b.id = t.batch_id AND b.event_id = t.event_id
+LEFT JOIN LATERAL (
     SELECT settled_at, excluded FROM batch_items
     WHERE batch_id = t.batch_id AND member_id = t.member_id OFFSET 0
-) i
-JOIN batches b ON b.id = t.batch_id
-WHERE b.event_id = t.event_id AND i.settled_at IS NOT NULL AND i.excluded IS NULL
-UNION ALL
-SELECT t.n
-FROM jsonb_to_recordset(%(take)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
-JOIN batches b ON b.id = t.batch_id
-WHERE b.event_id = t.event_id AND b.archived IS NOT NULL
+) i ON true
+WHERE (i.settled_at IS NOT NULL AND i.excluded IS NULL) OR b.archived IS NOT NULL
 
 -- name: event_details
 SELECT e.id AS event_id, e.kind, e.name, e.description, e.starts_at, e.ends_at,
