@@ -33,6 +33,9 @@ TAKE: Final = 500
 TAKES_IN_FLIGHT: Final = 3
 _REVOKE_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
+#: How long all takes may be in hand before the brokers are polled without fetching. Not at once: to stop fetching
+#: throws away what was fetched ahead.
+_BUSY_SECONDS: Final = 1.0
 
 
 def consumer_config(settings: Settings) -> dict[str, object]:
@@ -67,7 +70,10 @@ class ConfluentRunner:
         self._slots = threading.Semaphore(TAKES_IN_FLIGHT)
         self._idle = threading.Condition()
         self._in_flight = 0
+        self._taking_ended = threading.Event()
         self._drained = threading.Event()
+        self._busy_since: float | None = None
+        self._carried: list[Message] = []
         self._finished: deque[tuple[int, int]] = deque()
         self._lag = GroupLag(settings)
         self._mine: frozenset[int] = frozenset()
@@ -126,6 +132,8 @@ class ConfluentRunner:
         await stopping.wait()
         log.info("worker stopping")
         watchdog.shutting_down()
+        # A take that came after the drain would have nobody to wait for it.
+        await asyncio.to_thread(self._taking_ended.wait)
         await worker.stop()
         # Takes that were finished by now are acknowledged; the others come again, to whoever is there.
         await takes.join()
@@ -142,9 +150,10 @@ class ConfluentRunner:
         try:
             while not self._stop.is_set():
                 self._store_finished()
-                # max.poll.interval.ms is far above what three takes need: nothing has to be polled meanwhile.
                 if not self._slots.acquire(timeout=_POLL_SECONDS):
+                    self._stay_member()
                     continue
+                self._fetch_again()
                 take = self._next_take()
                 if not take:
                     self._slots.release()
@@ -152,17 +161,38 @@ class ConfluentRunner:
                 with self._idle:
                     self._in_flight += 1
                 submit_take(take)
+            self._taking_ended.set()
             self._drained.wait()
             self._store_finished()
         finally:
+            self._taking_ended.set()
             # Commits what was stored, leaves the group.
             self._consumer.close()
 
+    def _stay_member(self) -> None:
+        """No take can be begun, for as long as the mail server is slow or away: polls all the same.
+
+        Or a rebalance would wait for us, and beyond max.poll.interval.ms we would be out of the group.
+        """
+        now = time.monotonic()
+        self._busy_since = self._busy_since or now
+        if now - self._busy_since >= _BUSY_SECONDS:
+            self._consumer.pause(self._consumer.assignment())
+            message = self._consumer.poll(0)
+            if message is not None:
+                # Of a partition that this very poll has brought.
+                self._carried.append(message)
+
+    def _fetch_again(self) -> None:
+        if self._busy_since is not None:
+            self._consumer.resume(self._consumer.assignment())
+            self._busy_since = None
+
     def _next_take(self) -> list[Record]:
-        first = self._consumer.poll(_POLL_SECONDS)
-        if first is None:
-            return []
-        messages = [first, *self._consumer.consume(TAKE - 1, timeout=0)]
+        messages, self._carried = self._carried, []
+        first = self._consumer.poll(0 if messages else _POLL_SECONDS)
+        if first is not None:
+            messages += [first, *self._consumer.consume(TAKE - 1, timeout=0)]
         return [record for message in messages if (record := _record(message)) is not None]
 
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
@@ -176,6 +206,8 @@ class ConfluentRunner:
         with self._idle:
             self._idle.wait_for(lambda: not self._in_flight, timeout=_REVOKE_SECONDS)
         self._store_finished()
+        # Or a partition that comes back would still be paused: librdkafka remembers it.
+        self._consumer.resume(list(partitions))
         self._mine = self._mine - {p.partition for p in partitions}
 
     def _store_finished(self) -> None:

@@ -119,14 +119,14 @@ class Process:
         """The log's entries of one kind."""
         return [entry for entry in self.log if entry.get("event") == event]
 
-    def ready(self) -> Self:
+    def ready(self, seconds: float = PATIENCE_SECONDS) -> Self:
         """Returns once it is a member of the group with partitions to its name."""
 
         def assigned() -> bool:
             assert self.running, self.story()
             return any(entry["partitions"] for entry in self.said("partitions assigned"))
 
-        eventually(assigned, f"{self} has partitions")
+        eventually(assigned, f"{self} has partitions", seconds)
         return self
 
     def signal(self, number: signal.Signals) -> None:
