@@ -11,25 +11,26 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
+from db import cycle, salvage
 from db.connect import AsyncConnection, connect_hot
+from db.cycle import Finished, Mark, Terms, Wanted
 from db.statements import sql
 from schemas.invitation import EventDetails
 from schemas.keys import DeliveryKey
-from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 from schemas.vocabulary import EventKind, RolePolicy
+
+__all__ = ["Finished", "Found", "Ledger", "Mark", "Named", "Terms", "Wanted"]
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 _BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
-#: A connection that broke, a server that starts or stops, a lock that was lost: waiting cures them.
-_OUTAGES: Final = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,43 +62,6 @@ class Found:
     surname: str | None
     email: str | None
     tokens: dict[str, str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A delivery that a worker would hand over for a batch."""
-
-    batch_id: int
-    key: DeliveryKey
-    role: str
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The right to hand a delivery over, until its lease ends. `attempts` were used up before."""
-
-    fence: int
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What became of a marked delivery."""
-
-    wanted: Wanted
-    fence: int
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """A worker's terms: lease and retry base in seconds; below how many attempts `unknown` is sent again."""
-
-    lease_seconds: float
-    resend_below: int
-    retry_base_seconds: float
 
 
 class Ledger:
@@ -160,14 +124,23 @@ class Ledger:
         """
 
         async def run(conn: AsyncConnection) -> dict[DeliveryKey, Mark]:
-            return await _advance(conn, self._terms, owner, finished, wanted, held)
+            return await cycle.advance(conn, self._terms, owner, finished, wanted, held)
 
-        return await self._patiently(run)
+        async def run_one_by_one(conn: AsyncConnection) -> dict[DeliveryKey, Mark]:
+            return await salvage.advance_one_by_one(conn, self._terms, owner, finished, wanted, held)
+
+        try:
+            return await self._patiently(run)
+        except psycopg.Error as error:
+            if not salvage.is_of_a_row(error):
+                raise
+            log.warning("the database refuses a commit: row by row", cause=salvage.first_line(error))
+            return await self._patiently(run_one_by_one)
 
     async def close(self) -> None:
         """Closes the connection."""
         if self._connection is not None:
-            with suppress(*_OUTAGES):
+            with suppress(*salvage.OUTAGES):
                 await self._connection.close()
             self._connection = None
 
@@ -182,7 +155,7 @@ class Ledger:
                 if self._connection is None:
                     self._connection = await connect_hot(self._url, application=self._application)
                 result = await run(self._connection)
-            except _OUTAGES as error:
+            except salvage.OUTAGES as error:
                 await self._lost(error, failures)
                 failures += 1
             else:
@@ -197,85 +170,3 @@ class Ledger:
         await self.close()
         self._on_wait()
         await asyncio.sleep(delay)
-
-
-def _key_row(wanted: Wanted) -> dict[str, Any]:
-    key = wanted.key
-    return {
-        "batch_id": wanted.batch_id,
-        "event_id": key.event_id,
-        "action": key.action,
-        "member_id": key.member_id,
-        "slot": key.slot,
-        "role": wanted.role,
-        "partition": wanted.partition,
-        "kafka_offset": wanted.offset,
-    }
-
-
-def _clean(text: str | None) -> str | None:
-    """Text that PostgreSQL can hold, whatever a server answered: recording an outcome must not fail on it."""
-    if text is None:
-        return None
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()[:2000]
-
-
-def _outcome_row(outcome: Outcome) -> dict[str, Any]:
-    match outcome:
-        case Sent(reply):
-            return {"state": "sent", "reply": _clean(reply), "uses": 1}
-        case Failed(reason, reply):
-            return {"state": "failed", "reason": _clean(reason), "reply": _clean(reply), "uses": 1}
-        case Retry(reason, delay, uses, reply):
-            return {"state": "retry", "reason": _clean(reason), "reply": _clean(reply), "uses": uses, "delay": delay}
-        case Unknown(reason):
-            return {"state": "unknown", "reason": _clean(reason), "uses": 1}
-
-
-async def _advance(
-    conn: AsyncConnection,
-    terms: Terms,
-    owner: str,
-    finished: Sequence[Finished],
-    wanted: Sequence[Wanted],
-    held: Sequence[tuple[Wanted, int]],
-) -> dict[DeliveryKey, Mark]:
-    done = [_key_row(f.wanted) | {"fence": f.fence, **_outcome_row(f.outcome)} for f in finished]
-    asked = [_key_row(w) for w in wanted]
-    parameters: dict[str, Any] = {
-        "owner": owner,
-        "lease": terms.lease_seconds,
-        "resend_below": terms.resend_below,
-        "retry_base": terms.retry_base_seconds,
-    }
-    # Two round trips and one commit for all of it; a third round trip only for what could not be marked.
-    async with conn.pipeline(), conn.transaction():
-        batches = sorted({row["batch_id"] for row in (*done, *asked)})
-        if batches:
-            await conn.execute(sql("lock_batches"), {"batches": batches})
-        if done:
-            await conn.execute(sql("record"), {"finished": Jsonb(done)})
-            errors = [row | {"n": n} for n, row in enumerate(done) if row["state"] == "failed"]
-            if errors:
-                await conn.execute(sql("keep_first_error"), {"errors": Jsonb(errors)})
-            touched = {**parameters, "touched": Jsonb([_key_row(f.wanted) for f in finished])}
-            await conn.execute(sql("conclude"), touched)
-            await conn.execute(sql("correct_logs"), touched)
-        if held:
-            rows = [_key_row(w) | {"fence": fence} for w, fence in held]
-            await conn.execute(sql("renew"), {**parameters, "held": Jsonb(rows)})
-        if not asked:
-            return {}
-        marked = await conn.execute(sql("mark"), {**parameters, "wanted": Jsonb(asked)})
-        marks = {
-            DeliveryKey(event_id, action, member_id, slot): Mark(fence, attempts)
-            for event_id, action, member_id, slot, _, fence, attempts in await marked.fetchall()
-        }
-        rest = [row for row, w in zip(asked, wanted, strict=True) if w.key not in marks]
-        if rest:
-            await conn.execute(sql("refuse"), {"wanted": Jsonb(rest)})
-            await conn.execute(sql("hold_unknown"), {"wanted": Jsonb(rest)})
-            touched = {**parameters, "touched": Jsonb(rest)}
-            await conn.execute(sql("conclude"), touched)
-            await conn.execute(sql("correct_logs"), touched)
-    return marks

@@ -1,5 +1,6 @@
--- The hot path of a worker. One transaction runs, in this order: lock_batches, record, conclude and correct_logs for
--- what finished, renew, mark for what is wanted, and refuse and conclude for what could not be marked. All take their rows as one JSON array. Times are the database's: one clock for all workers.
+-- The hot path of a worker. One transaction runs, in this order: lock_batches, record for what finished, renew, mark
+-- for what is wanted, refuse for what could not be marked, and conclude and correct_logs for what was recorded or not
+-- marked. All take their rows as one JSON array. Times are the database's: one clock for all workers.
 --
 -- Parameters that come back: `owner` names one cycle of one worker; `resend_below` is the number of attempts
 -- below which an `unknown` delivery may be marked again (0 under the policy `hold`: never).
@@ -126,38 +127,46 @@ RETURNING d.event_id, d.action, d.member_id, d.slot, d.batch_id, d.fence, d.atte
 
 -- name: refuse
 -- Of what was wanted and not marked: whoever is no longer eligible is skipped with the reason, and a hand-over
--- whose lease ended without an outcome is `unknown`.
+-- whose lease ended without an outcome is `unknown`. A mark of this very cycle can only be one whose commit was not
+-- heard of, and that may not be taken again: nothing was sent under it, so it is given back.
 WITH open AS MATERIALIZED (
     SELECT w.*, b.state = 'running' AS running
     FROM jsonb_to_recordset(%(wanted)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
         slot text, role text)
     JOIN batches b ON b.id = w.batch_id
     CROSS JOIN LATERAL (
-        SELECT state, lease_until FROM deliveries
+        SELECT state, lease_until, owner FROM deliveries
         WHERE event_id = w.event_id AND action = w.action AND member_id = w.member_id AND slot = w.slot OFFSET 0
     ) d
-    WHERE d.state IN ('planned', 'retry', 'skipped') OR (d.state = 'handing_off' AND d.lease_until < now())
+    WHERE d.state IN ('planned', 'retry', 'skipped')
+        OR (d.state = 'handing_off' AND (d.lease_until < now() OR d.owner = %(owner)s))
 ), barred AS MATERIALIZED (
     SELECT w.*, {{bar_at_hand_over}} AS bar
     FROM open w
     JOIN events e ON e.id = w.event_id
     JOIN members m ON m.id = w.member_id
 ), refused AS MATERIALIZED (
-    SELECT w.*, d.state
+    SELECT w.*, CASE
+        WHEN d.state = 'handing_off' AND d.owner <> %(owner)s THEN 'unknown'
+        -- Under `resend` it may have been in doubt when it was marked: then it still is.
+        WHEN d.state = 'handing_off' AND d.attempts > 0 AND %(resend_below)s > 0 THEN 'unknown'
+        WHEN w.running AND w.bar IS NOT NULL THEN 'skipped'
+        ELSE 'planned'
+    END AS state, d.state = 'handing_off' AND d.owner <> %(owner)s AS stopped
     FROM barred w
     CROSS JOIN LATERAL (
-        SELECT d.state FROM deliveries d
+        SELECT d.state, d.owner, d.attempts FROM deliveries d
         WHERE d.event_id = w.event_id AND d.action = w.action AND d.member_id = w.member_id AND d.slot = w.slot
-            AND ((d.state = 'handing_off' AND d.lease_until < now())
+            AND ((d.state = 'handing_off' AND (d.lease_until < now() OR d.owner = %(owner)s))
                 OR (d.state IN ('planned', 'retry', 'skipped') AND w.running AND w.bar IS NOT NULL))
         FOR UPDATE SKIP LOCKED
     ) d
 )
 UPDATE deliveries d SET
-    state = CASE f.state WHEN 'handing_off' THEN 'unknown' ELSE 'skipped' END,
-    reason = CASE f.state WHEN 'handing_off' THEN 'its worker stopped during the hand-over' ELSE f.bar END,
-    attempts = d.attempts + CASE f.state WHEN 'handing_off' THEN 1 ELSE 0 END,
-    batch_id = CASE f.state WHEN 'handing_off' THEN d.batch_id ELSE f.batch_id END,
+    state = f.state,
+    reason = CASE f.state WHEN 'unknown' THEN 'its worker stopped during the hand-over' WHEN 'skipped' THEN f.bar END,
+    attempts = d.attempts + CASE WHEN f.stopped THEN 1 ELSE 0 END,
+    batch_id = CASE WHEN f.stopped THEN d.batch_id ELSE f.batch_id END,
     owner = NULL, lease_until = NULL, not_before = NULL, updated_at = now()
 FROM refused f
 WHERE d.event_id = f.event_id AND d.action = f.action AND d.member_id = f.member_id AND d.slot = f.slot
@@ -221,7 +230,6 @@ WITH judged AS MATERIALIZED (
     JOIN batches b ON b.id = t.batch_id
     JOIN deliveries d ON d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id
         AND d.slot = t.slot
-    WHERE NOT (d.state = 'handing_off' AND d.owner = %(owner)s)
 ), logged AS (
     INSERT INTO log_entries
         (batch_id, member_id, slot, role, status, reason, attempts, at, partition, kafka_offset)
@@ -231,22 +239,28 @@ WITH judged AS MATERIALIZED (
     ON CONFLICT (batch_id, member_id, slot) DO UPDATE SET role = excluded.role, status = excluded.status,
         reason = excluded.reason, attempts = excluded.attempts, at = excluded.at,
         partition = excluded.partition, kafka_offset = excluded.kafka_offset
-), summed AS MATERIALIZED (
-    SELECT j.batch_id, j.member_id, min(j.due) FILTER (WHERE j.final IS NULL) AS due, count(j.final) + (
-        SELECT count(*) FROM log_entries l
-        JOIN batches b ON b.id = l.batch_id
-        JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
-            AND d.slot = l.slot
-        WHERE l.batch_id = j.batch_id AND l.member_id = j.member_id AND l.slot <> ALL (array_agg(j.slot))
-            AND l.status <> 'retry' AND {{judgement}} IS NOT NULL
-    ) AS finals
-    FROM judged j GROUP BY j.batch_id, j.member_id
+), touched AS MATERIALIZED (
+    SELECT batch_id, member_id, array_agg(slot) AS slots, count(final) AS finals,
+        min(due) FILTER (WHERE final IS NULL) AS due
+    FROM judged GROUP BY batch_id, member_id
+    -- Items are locked in this order: two workers that conclude the same ones wait for each other, not in a circle.
+    ORDER BY batch_id, member_id
 )
 UPDATE batch_items i SET
-    settled_at = CASE WHEN s.finals >= cardinality(i.roles) THEN coalesce(i.settled_at, now()) END,
-    publish_at = CASE WHEN s.finals < cardinality(i.roles) THEN coalesce(s.due, i.publish_at) END
-FROM summed s
-WHERE i.batch_id = s.batch_id AND i.member_id = s.member_id AND i.excluded IS NULL
+    settled_at = CASE WHEN t.finals + o.finals >= cardinality(i.roles) THEN coalesce(i.settled_at, now()) END,
+    publish_at = CASE WHEN t.finals + o.finals < cardinality(i.roles) THEN coalesce(least(t.due, o.due), i.publish_at) END
+FROM touched t
+CROSS JOIN LATERAL (
+    -- What the ledger says of the member's other slot, if this batch has met it.
+    SELECT count(*) FILTER (WHERE l.status <> 'retry' AND {{judgement}} IS NOT NULL) AS finals,
+        min(d.not_before) FILTER (WHERE d.state = 'retry') AS due
+    FROM log_entries l
+    JOIN batches b ON b.id = l.batch_id
+    JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
+        AND d.slot = l.slot
+    WHERE l.batch_id = t.batch_id AND l.member_id = t.member_id AND l.slot <> ALL (t.slots)
+) o
+WHERE i.batch_id = t.batch_id AND i.member_id = t.member_id AND i.excluded IS NULL
 
 -- name: correct_logs
 -- A truth that arrived late also corrects every other log that calls the delivery unknown; so does what became of a

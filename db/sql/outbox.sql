@@ -2,18 +2,23 @@
 -- future, so that no lock is held while Kafka is spoken to, and a dispatcher that dies gives its items back.
 
 -- name: claim_due
+-- In the order in which they are to be sent: those due first, and then as the batch was shuffled.
 WITH due AS MATERIALIZED (
-    SELECT i.batch_id, i.member_id, b.event_id, b.action
+    SELECT i.batch_id, i.member_id, b.event_id, b.action, i.publish_at, i.position
     FROM batch_items i JOIN batches b ON b.id = i.batch_id
     WHERE i.publish_at <= now() AND b.state <> 'paused'
     ORDER BY i.publish_at, i.position
     LIMIT %(limit)s
     FOR UPDATE OF i SKIP LOCKED
+), claimed AS (
+    UPDATE batch_items i SET publish_at = now() + %(claim)s * interval '1 second'
+    FROM due
+    WHERE i.batch_id = due.batch_id AND i.member_id = due.member_id
+    RETURNING i.batch_id, i.member_id, i.roles, i.publish_at AS claimed
 )
-UPDATE batch_items i SET publish_at = now() + %(claim)s * interval '1 second'
-FROM due
-WHERE i.batch_id = due.batch_id AND i.member_id = due.member_id
-RETURNING i.batch_id, i.member_id, i.roles, i.publish_at AS claimed, due.event_id, due.action
+SELECT c.*, due.event_id, due.action
+FROM claimed c JOIN due ON due.batch_id = c.batch_id AND due.member_id = c.member_id
+ORDER BY due.publish_at, due.position
 
 -- name: planned_of_batch
 -- What a trigger has just planned and claimed, in the order of sending.

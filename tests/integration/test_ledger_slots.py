@@ -173,3 +173,17 @@ def test_policy_one_when_the_preferred_list_is_left(world: World) -> None:
     again = world.plan("everyone")
     agent.deliver(world.wanted(again, 1, "Coach"))
     assert world.missing() == []
+
+
+@pytest.mark.parametrize("first", ["Student", "Coach"])
+def test_the_earlier_retry_of_two_slots_counts(world: World, first: str) -> None:
+    """FM-10: both slots are to be tried again: the item is due at the earlier time, whichever was recorded last."""
+    world.build(both=[1])
+    batch, agent = world.plan("everyone"), world.agent()
+    world.publish()
+    second = "Coach" if first == "Student" else "Student"
+    wanted = {role: world.wanted(batch, 1, role) for role in (first, second)}
+    marks = agent.advance(wanted=list(wanted.values()))
+    for role, delay in ((first, 10), (second, 100)):
+        agent.record(wanted[role], marks[wanted[role].key], Retry("451", delay, uses=1))
+    assert 5 < world.item(batch, 1)["due_in"] <= 10

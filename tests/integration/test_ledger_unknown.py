@@ -218,3 +218,36 @@ def test_a_late_retry_that_ends_as_skipped_corrects_every_log(world: World) -> N
     world.load(ban(1, 1, permanent=True))
     assert other.meet(world.wanted(first, 1)) is None
     assert world.log(first) == world.log(second) == {(1, "Student"): ("skipped", "banned")}
+
+
+@pytest.mark.parametrize("resend_below", [0, 5])
+def test_a_mark_never_heard_of_is_given_back(world: World, resend_below: int) -> None:
+    """FM-12: the commit of a mark is not heard of, and she may not be mailed now: nothing was sent, no doubt."""
+    world.build(students=[1, 2, 3])
+    batch, agent = world.plan(), world.agent(resend_below=resend_below)
+    wanted, owner = [world.wanted(batch, number) for number in (1, 2, 3)], agent.next_owner()
+    assert len(agent.advance(wanted=wanted, owner=owner)) == 3
+    world.load(ban(1, 1, permanent=True))
+    assert {key.member_id for key in agent.advance(wanted=wanted, owner=owner)} == {2, 3}
+    assert world.log(batch)[1, "Student"] == ("skipped", "banned")
+    world.set_state(batch, "paused")
+    assert not agent.advance(wanted=wanted[1:2], owner=owner)
+    assert (world.delivery(2)["state"], world.delivery(2)["attempts"]) == ("planned", 0)
+    world.set_state(batch, "cancelled")
+    assert not agent.advance(wanted=wanted[2:], owner=owner)
+    assert world.log(batch)[3, "Student"] == ("skipped", "batch_cancelled")
+    world.set_state(batch, "running")
+    world.agent("next").deliver(world.wanted(batch, 2))
+    assert world.numbers(batch) == (1, 0, 0, 2, 0)
+
+
+def test_a_doubt_is_not_forgotten_with_a_lost_mark(world: World) -> None:
+    """FM-12: under `resend`, a mark of what was in doubt is not heard of: unless sent again, the doubt stays."""
+    world.build(students=[1])
+    batch, agent = world.plan(resend=True), world.agent(resend_below=5)
+    agent.deliver(world.wanted(batch, 1), Unknown("cut off"))
+    wanted, owner = world.wanted(batch, 1), agent.next_owner()
+    agent.mark(wanted, owner)
+    world.load(ban(1, 1, permanent=True))
+    assert agent.meet(wanted, owner) is None
+    assert world.numbers(batch) == (0, 0, 1, 0, 0)

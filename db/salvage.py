@@ -1,0 +1,117 @@
+"""The strongest path: outcomes are written one by one when the database refuses a commit that holds many (FM-07).
+
+A row that a constraint, a trigger or a fault of ours keeps from being written must not take its neighbours along,
+nor the cause of its own failure. What still cannot be written gets a terminal status from constants alone, and the
+first cause becomes its reason and its batch's first error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from db import cycle
+from db.connect import AsyncConnection
+from db.cycle import Finished, Mark, Terms, Wanted
+from db.statements import sql
+from schemas.keys import DeliveryKey
+from schemas.outcomes import Outcome, Sent, Unknown
+
+log = structlog.get_logger()
+
+#: A connection that broke, a server that starts, stops, is full or read-only, a lock that was lost: waiting cures them.
+OUTAGES: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    OSError,
+)
+#: Classes of SQLSTATE that a single row can be the cause of: data, constraints, triggers, limits, internal errors.
+#: Others (a missing column, a missing right) are about the statement: no row of it should pay for them.
+_OF_A_ROW: Final = frozenset({"22", "23", "27", "44", "54", "P0", "XX"})
+_NO_RECORD: Final = "its outcome could not be recorded"
+
+
+def is_of_a_row(error: psycopg.Error) -> bool:
+    """Whether the database may have refused one row of a statement, and not the statement."""
+    return not isinstance(error, OUTAGES) and (error.sqlstate or "")[:2] in _OF_A_ROW
+
+
+async def advance_one_by_one(
+    conn: AsyncConnection,
+    terms: Terms,
+    owner: str,
+    finished: Sequence[Finished],
+    wanted: Sequence[Wanted],
+    held: Sequence[tuple[Wanted, int]],
+) -> dict[DeliveryKey, Mark]:
+    """`cycle.advance`, a commit for each delivery. After an outage all of it may be done again."""
+    marks: dict[DeliveryKey, Mark] = {}
+    for done in finished:
+        try:
+            await cycle.advance(conn, terms, owner, [done], [], [])
+        except psycopg.Error as error:
+            if not is_of_a_row(error):
+                raise
+            await _write_bare(conn, done.wanted, done.fence, done.outcome, error)
+    for want in wanted:
+        try:
+            marks |= await cycle.advance(conn, terms, owner, [], [want], [])
+        except psycopg.Error as error:
+            if not is_of_a_row(error):
+                raise
+            await _write_bare(conn, want, None, None, error)
+    for mail, fence in held:
+        try:
+            await cycle.advance(conn, terms, owner, [], [], [(mail, fence)])
+        except psycopg.Error as error:
+            if not is_of_a_row(error):
+                raise
+            # Its lease ends, and it is called unknown, unless its outcome comes first.
+            log.error("a lease could not be renewed", delivery=str(mail.key), cause=first_line(error))  # noqa: TRY400
+    return marks
+
+
+async def _write_bare(
+    conn: AsyncConnection, wanted: Wanted, fence: int | None, outcome: Outcome | None, cause: psycopg.Error
+) -> None:
+    """A terminal status from constants; each of its parts for itself, so that none falls with another."""
+    said = f"{_NO_RECORD}: {cycle.clean(first_line(cause))}"
+    log.error("an outcome could not be recorded", delivery=str(wanted.key), batch=wanted.batch_id, cause=said)
+    row = cycle.key_row(wanted) | {"fence": fence, "state": _bare_state(outcome), "cause": said}
+    for name in ("salvage_delivery", "salvage_item", "salvage_first_error"):
+        if not await _done(conn, name, {**row, "reason": said}):
+            # The cause itself may be what cannot be written.
+            await _done(conn, name, {**row, "reason": _NO_RECORD})
+
+
+def _bare_state(outcome: Outcome | None) -> str:
+    """What was accepted stays sent; who was to be tried again, or could not be marked, can be opened by a person."""
+    match outcome:
+        case Sent():
+            return "sent"
+        case Unknown():
+            return "unknown"
+        case _:
+            return "failed"
+
+
+async def _done(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> bool:
+    try:
+        await conn.execute(sql(statement), parameters)
+    except psycopg.Error as error:
+        if not is_of_a_row(error):
+            raise
+        # The second error is told and goes no further: the first is the one that counts.
+        log.error("and this could not be written either", statement=statement, cause=first_line(error))  # noqa: TRY400
+        return False
+    return True
+
+
+def first_line(error: psycopg.Error) -> str:
+    """What the database says, without its details."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
