@@ -7,10 +7,10 @@ READY := $(VENV)/.ready-$(shell cksum < requirements.lock | cut -d' ' -f1)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast check format lock bench schemas docs clean
+.PHONY: help setup demo up test test-fast check format lock bench schemas docs crash-matrix clean
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 setup: $(READY) ## Install everything into .venv (the other targets do it by themselves)
 
@@ -60,6 +60,9 @@ lock: $(READY) ## Resolve pyproject.toml anew into requirements.lock, and for th
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.13 --constraint requirements.lock --upgrade \
 		-o deploy/requirements.lock pyproject.toml deploy/requirements.in
+
+crash-matrix: $(READY) ## Kill a process at every crash point, and write docs/crash-matrix.md from what came of it
+	@BIDDEN_TEST_WRITE_DOCS=1 $(BIN)/pytest tests/acceptance/test_crash_matrix.py
 
 bench: $(READY) ## Measure the pipeline stage by stage and end to end
 	@$(BIN)/python -m bench

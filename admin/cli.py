@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from admin import outages
 from admin.commands import campaign, doctor, local, operator, recovery, reports, setup
 from admin.output import write_error
+from schemas import crash
 from schemas.errors import EXIT_DONE, EXIT_REFUSED, BiddenError, UsageError
 
 
@@ -37,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(words: list[str], *, as_json: bool) -> int:
     try:
+        crash.arm(os.environ)
         result: Any = cli.main(words, prog_name="bidden", standalone_mode=False)
     except BiddenError as error:
         write_error(error, as_json=as_json)

@@ -13,6 +13,8 @@ from psycopg.types.json import Jsonb
 
 from db.connect import AsyncConnection
 from db.statements import sql
+from schemas import crash
+from schemas.crash import CrashPoint
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 
@@ -124,6 +126,7 @@ async def advance(
             marked = await conn.execute(sql("mark"), {**parameters, "wanted": Jsonb(asked)})
             for event_id, action, member_id, slot, _, fence, attempts in await marked.fetchall():
                 marks[DeliveryKey(event_id, action, member_id, slot)] = Mark(fence, attempts)
+            crash.reach(CrashPoint.MARK_READY)
             rest = [row for row, w in zip(asked, wanted, strict=True) if w.key not in marks]
             if rest:
                 await conn.execute(sql("refuse"), {**parameters, "wanted": Jsonb(rest)})
@@ -133,4 +136,6 @@ async def advance(
             concluding = {**parameters, "touched": Jsonb(touched)}
             await conn.execute(sql("conclude"), concluding)
             await conn.execute(sql("correct_logs"), concluding)
+        if done:
+            crash.reach(CrashPoint.RECORD_READY)
     return marks

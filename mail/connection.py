@@ -14,7 +14,9 @@ from typing import Protocol, cast
 from mail.dialogue import Dialogue, Extensions, Finished, Stage
 from mail.envelope import Envelope
 from mail.replies import NotSmtp, Reply, ReplyParser
-from schemas.handover import HandOver, NotSent, Refused
+from schemas import crash
+from schemas.crash import CrashPoint
+from schemas.handover import Accepted, HandOver, NotSent, Refused
 
 
 @dataclass(slots=True)
@@ -115,6 +117,7 @@ class Connection(asyncio.Protocol):
             return step
         self._job = job
         self._write(step)
+        crash.reach(CrashPoint.SMTP_ENVELOPE)
         return None
 
     def give_up(self, reason: str) -> None:
@@ -178,7 +181,11 @@ class Connection(asyncio.Protocol):
         if not isinstance(step, Finished):
             if step:
                 self._write(step)
+                if self._dialogue.stage is Stage.BODY:
+                    crash.reach(CrashPoint.SMTP_DATA)
             return True
+        if isinstance(step.outcome, Accepted):
+            crash.reach(CrashPoint.SMTP_ACCEPTED)
         job, self._job = self._job, None
         stale = stage is Stage.MAIL and self.kept and not step.usable and isinstance(step.outcome, NotSent)
         self.kept = True

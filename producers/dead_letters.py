@@ -16,6 +16,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from db import operator
 from db.connect import Connection
 from producers.topics import Topics
+from schemas import crash
+from schemas.crash import CrashPoint
 from schemas.errors import NotFoundError, RefusedError, UnreachableError
 from schemas.kafka import client_config, producer_config
 from schemas.settings import Settings
@@ -174,6 +176,7 @@ class Redriver:
             nonlocal count
             acknowledged = self._produce(chunk, failed)
             if acknowledged:
+                crash.reach(CrashPoint.REDRIVE_DELIVERED)
                 operator.remember_redriven(conn, self._topic_id, acknowledged)
             count += len(acknowledged)
             chunk.clear()

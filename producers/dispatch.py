@@ -23,6 +23,8 @@ from db.connect import Connection, connect
 from db.outbox import DueItem
 from producers.publisher import Publisher
 from producers.topics import Topics
+from schemas import crash
+from schemas.crash import CrashPoint
 from schemas.errors import UnreachableError
 from schemas.settings import Settings
 
@@ -92,6 +94,7 @@ class Dispatcher:
             self._topic_id = require_topic(self._topics, self._settings)
         items: list[DueItem] = outbox.claim_due(conn, CHUNK)
         if items:
+            crash.reach(CrashPoint.PUBLISH_CLAIMED)
             published = self._publisher.publish(conn, self._topic_id, items)
             log.info("published", items=published, due=len(items))
         return len(items)
@@ -102,6 +105,7 @@ class Dispatcher:
         self._topic_id = require_topic(self._topics, self._settings)
         count = outbox.make_lost_due(conn, self._topic_id, self._topics.first_kept())
         if count:
+            crash.reach(CrashPoint.LOST_FOUND)
             log.warning("published but never settled; due again", items=count)
         return count
 

@@ -14,6 +14,8 @@ import psycopg
 from db import planning
 from db.connect import Connection
 from db.planning import EventFacts, Trigger
+from schemas import crash
+from schemas.crash import CrashPoint
 from schemas.errors import NotFoundError, RefusedError
 from schemas.vocabulary import Action, Audience, EventKind, UnknownPolicy
 
@@ -76,9 +78,12 @@ def plan(
     while True:
         try:
             with conn.transaction():
-                return _plan_once(conn, event_id, audience, initiator, key, policy, dry_run)
+                planned = _plan_once(conn, event_id, audience, initiator, key, policy, dry_run)
+                crash.reach(CrashPoint.PLAN_READY)
         except psycopg.errors.DeadlockDetected:
             continue
+        crash.reach(CrashPoint.PLAN_COMMITTED)
+        return planned
 
 
 def _plan_once(

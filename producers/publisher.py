@@ -18,7 +18,8 @@ from confluent_kafka import KafkaError, Message, Producer
 from db import outbox
 from db.connect import Connection
 from db.outbox import Acknowledgement, DueItem
-from schemas import message
+from schemas import crash, message
+from schemas.crash import CrashPoint
 from schemas.kafka import producer_config
 from schemas.settings import Settings
 
@@ -71,9 +72,12 @@ class Publisher:
                 except BufferError:
                     self._producer.poll(0.05)
             self._producer.poll(0)
+            crash.reach(CrashPoint.PUBLISH_PRODUCING)
         self._producer.flush(_FLUSH_SECONDS)
+        crash.reach(CrashPoint.PUBLISH_DELIVERED)
         if receipts:
             outbox.acknowledge(conn, topic_id, receipts)
+            crash.reach(CrashPoint.PUBLISH_RECORDED)
         if len(receipts) < len(items):
             log.warning(
                 "not acknowledged by the broker; due again soon",

@@ -14,6 +14,8 @@ from typing import Final, Protocol
 from db.ledger import Found, Ledger, Named, Wanted
 from mail.compose import Skeleton
 from mail.envelope import Envelope, Unmailable
+from schemas import crash
+from schemas.crash import CrashPoint
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.message import UndecodableError, decode
@@ -72,6 +74,7 @@ class TakeProcessor:
 
     async def process(self, take: Sequence[Record]) -> None:
         """Bring every message of the take to its end. StoppingError when the worker stops before."""
+        crash.reach(CrashPoint.TAKE_FETCHED)
         named, letters = read(take)
         if named:
             settled = await self._ledger.find_settled(named)
@@ -80,9 +83,12 @@ class TakeProcessor:
                 mails, unknown = await self._open_deliveries(take, rest)
                 letters += unknown
                 self._pulse.touch()
+                crash.reach(CrashPoint.TAKE_LOOKED_UP)
                 await self._window.hand_over(mails)
         if letters:
+            crash.reach(CrashPoint.DEAD_LETTER_FOUND)
             await self._dead_letters.put(letters)
+            crash.reach(CrashPoint.DEAD_LETTER_DELIVERED)
         self._pulse.touch()
 
     async def _open_deliveries(

@@ -17,6 +17,8 @@ import structlog
 from db.ledger import Finished, Ledger, Mark, Wanted
 from mail.envelope import Envelope, Unmailable
 from mail.sender import Sender
+from schemas import crash
+from schemas.crash import CrashPoint
 from schemas.handover import HandOver, NotSent, Refused
 from schemas.keys import DeliveryKey
 from streams.policy import RetryPolicy, decide
@@ -181,6 +183,8 @@ class Window:
         now = loop.time()
         held = [flight for flight in self._held(now) if flight.mail.wanted.key not in recorded]
         self._cycle += 1
+        if finished:
+            crash.reach(CrashPoint.RECORD_BEGUN)
         marks = await self._ledger.advance(
             f"{self._owner}#{self._cycle}",
             finished,
@@ -188,6 +192,10 @@ class Window:
             [(flight.mail.wanted, flight.mark.fence) for flight in held],
         )
         self._pulse.touch()
+        if finished:
+            crash.reach(CrashPoint.RECORD_COMMITTED)
+        if marks:
+            crash.reach(CrashPoint.MARK_COMMITTED)
         for flight in held:
             flight.leased_at = now
         for f in finished:

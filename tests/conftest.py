@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +65,9 @@ def database_of(url: str, name: str) -> str:
     return url.rpartition("/")[0] + "/" + name
 
 
-@pytest.fixture
-def database_url(real_servers: Servers, template_database: str) -> Iterator[str]:
-    """A fresh, migrated, empty database."""
+@contextmanager
+def fresh_database(real_servers: Servers, template_database: str) -> Iterator[str]:
+    """The address of a database that is a copy of the template, while it lasts."""
     name = f"test_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
         conn.execute(
@@ -77,43 +79,58 @@ def database_url(real_servers: Servers, template_database: str) -> Iterator[str]
 
 
 @pytest.fixture
+def database_url(real_servers: Servers, template_database: str) -> Iterator[str]:
+    """A fresh, migrated, empty database."""
+    with fresh_database(real_servers, template_database) as url:
+        yield url
+
+
+@pytest.fixture
 def conn(database_url: str) -> Iterator[Connection]:
     """An autocommit connection to the test's database."""
     with connect(database_url, application="test", autocommit=True) as connection:
         yield connection
 
 
-@pytest.fixture
-def mail_sink(tmp_path: Path) -> Iterator[MailServer]:
-    """A mail server of the test's own; `set_rules` makes it misbehave."""
-    home = tmp_path / "mail-home"
+@contextmanager
+def fresh_sink(home: Path) -> Iterator[MailServer]:
+    """A mail server with this folder, while it lasts."""
     for folder in ("logs", "run"):
         (home / folder).mkdir(parents=True)
     sink = MailServer(home, ports.choose({"smtp": None}, {})["smtp"])
     sink.start()
-    yield sink
-    sink.stop()
+    try:
+        yield sink
+    finally:
+        sink.stop()
+
+
+@pytest.fixture
+def mail_sink(tmp_path: Path) -> Iterator[MailServer]:
+    """A mail server of the test's own; `set_rules` makes it misbehave."""
+    with fresh_sink(tmp_path / "mail-home") as sink:
+        yield sink
 
 
 @pytest.fixture
 def settings_for(real_servers: Servers, database_url: str, mail_sink: MailServer) -> Callable[..., Settings]:
     """Makes settings for the test's own database, topics, group and mail sink; keywords override."""
-    unique = uuid.uuid4().hex[:8]
+    return partial(quick_settings, uuid.uuid4().hex[:8], database_url, real_servers.kafka, mail_sink.url)
 
-    def make(**overrides: Any) -> Settings:
-        values: dict[str, Any] = {
-            "database_url": database_url,
-            "kafka_bootstrap": real_servers.kafka,
-            "smtp_url": mail_sink.url,
-            "topic_prefix": f"test-{unique}",
-            "group": f"workers-{unique}",
-            "partitions": 4,
-            "lease_seconds": 5,
-            "retry_base_seconds": 0.2,
-        }
-        return Settings(**{**values, **overrides})
 
-    return make
+def quick_settings(unique: str, database_url: str, kafka: str, smtp_url: str, **overrides: Any) -> Settings:
+    """Settings with topics and a group of their own, which need little patience."""
+    values: dict[str, Any] = {
+        "database_url": database_url,
+        "kafka_bootstrap": kafka,
+        "smtp_url": smtp_url,
+        "topic_prefix": f"test-{unique}",
+        "group": f"workers-{unique}",
+        "partitions": 4,
+        "lease_seconds": 5,
+        "retry_base_seconds": 0.2,
+    }
+    return Settings(**{**values, **overrides})
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import click
 
 from admin.output import out, table, write_json
 from admin.wiring import DATABASE, KAFKA, environment, json_option, load
+from schemas import crash
+from schemas.crash import CrashPoint
 
 
 @click.command(epilog=environment(DATABASE, KAFKA, ("BIDDEN_PARTITIONS",)))
@@ -48,6 +50,7 @@ def import_directory(file: BinaryIO, as_json: bool) -> None:
     settings = load()
     with connect(settings.require_database(), application="bidden-import") as conn:
         counts = import_lines(conn, parse_lines(file))
+        crash.reach(CrashPoint.IMPORT_READY)
     if as_json:
         write_json(counts)
     else:

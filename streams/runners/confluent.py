@@ -18,6 +18,8 @@ from typing import Final
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from schemas import crash
+from schemas.crash import CrashPoint
 from schemas.errors import EXIT_DONE
 from schemas.kafka import client_config
 from schemas.settings import Settings
@@ -218,6 +220,8 @@ class ConfluentRunner:
             except KafkaException as error:
                 # Taken away by a rebalance: its next owner reads it again and finds it settled.
                 log.info("offset not stored", partition=partition, cause=str(error))
+            else:
+                crash.reach(CrashPoint.OFFSET_STORED)
 
     # In the watchdog's thread.
 
@@ -255,6 +259,7 @@ class ConfluentRunner:
             takes.task_done()
 
     def _acknowledge(self, take: Sequence[Record]) -> None:
+        crash.reach(CrashPoint.TAKE_DONE)
         # Left for the consumer's thread: two threads in one consumer can wait for each other for ever.
         self._finished.extend({record.partition: record.offset + 1 for record in take}.items())
 

@@ -24,6 +24,8 @@ mode.loop.use("uvloop")
 import faust  # noqa: E402
 from mode.supervisors import CrashingSupervisor  # noqa: E402
 
+from schemas import crash  # noqa: E402
+from schemas.crash import CrashPoint  # noqa: E402
 from schemas.settings import Settings  # noqa: E402
 from streams.lag import GroupLag  # noqa: E402
 from streams.records import Pulse, Record, StoppingError  # noqa: E402
@@ -164,8 +166,10 @@ def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
             except StoppingError:
                 # Not acknowledged, and not an error: it comes again, to whoever is there.
                 await asyncio.Event().wait()
+            crash.reach(CrashPoint.TAKE_DONE)
             for event in events:
                 await manual.ack(event)
+            crash.reach(CrashPoint.OFFSET_STORED)
 
     return app
 

@@ -1,0 +1,77 @@
+"""Named places at which a process can be made to die, to prove that nothing is lost there.
+
+`BIDDEN_CRASH_AT=record.ready` in the environment arms one: the process ends with SIGKILL when it first comes there;
+`smtp.data:5` lets it pass four times. For the tests behind docs/crash-matrix.md. Where the variable is not set,
+`reach` does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from itertools import count
+from typing import Final
+
+from schemas.errors import SettingsError
+
+VARIABLE: Final = "BIDDEN_CRASH_AT"
+
+
+class CrashPoint(StrEnum):
+    """Every boundary of the flow, in its order. The value is the name that the variable takes."""
+
+    IMPORT_READY = "import.ready"
+    PLAN_READY = "plan.ready"
+    PLAN_COMMITTED = "plan.committed"
+    PUBLISH_CLAIMED = "publish.claimed"
+    PUBLISH_PRODUCING = "publish.producing"
+    PUBLISH_DELIVERED = "publish.delivered"
+    PUBLISH_RECORDED = "publish.recorded"
+    LOST_FOUND = "lost.found"
+    TAKE_FETCHED = "take.fetched"
+    TAKE_LOOKED_UP = "take.looked_up"
+    MARK_READY = "mark.ready"
+    MARK_COMMITTED = "mark.committed"
+    SMTP_ENVELOPE = "smtp.envelope"
+    SMTP_DATA = "smtp.data"
+    SMTP_ACCEPTED = "smtp.accepted"
+    RECORD_BEGUN = "record.begun"
+    RECORD_READY = "record.ready"
+    RECORD_COMMITTED = "record.committed"
+    DEAD_LETTER_FOUND = "dead_letter.found"
+    DEAD_LETTER_DELIVERED = "dead_letter.delivered"
+    TAKE_DONE = "take.done"
+    OFFSET_STORED = "offset.stored"
+    REDRIVE_DELIVERED = "redrive.delivered"
+
+
+def _pass_by(point: CrashPoint) -> None:
+    del point
+
+
+#: Called as `crash.reach(point)` wherever the flow comes by a point.
+reach: Callable[[CrashPoint], None] = _pass_by
+
+
+def arm(environment: Mapping[str, str]) -> None:
+    """Arm the point that the environment names, if it names one. SettingsError for one that there is not."""
+    global reach
+    wish = environment.get(VARIABLE)
+    if wish:
+        reach = _armed(wish)
+
+
+def _armed(wish: str) -> Callable[[CrashPoint], None]:
+    name, _, times = wish.partition(":")
+    if name not in set(CrashPoint) or not (times or "1").isdecimal():
+        known = ", ".join(CrashPoint)
+        raise SettingsError(f"{VARIABLE}: not a crash point: {wish!r}; there are {known}", field=VARIABLE)
+    armed, passes, visits = CrashPoint(name), int(times or 1), count(1)
+
+    def die(point: CrashPoint) -> None:
+        if point is armed and next(visits) >= passes:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return die

@@ -1,0 +1,66 @@
+"""The crash matrix: a real process is killed at every crash point, another goes on, and three books are compared.
+
+`make crash-matrix` runs it and writes what it measured into docs/crash-matrix.md.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from schemas.crash import CrashPoint
+from tests.acceptance.crash_cases import CASES, DOCUMENT, WINDOW, Case, Row, published, with_table
+from tests.acceptance.crash_stories import story
+from tests.acceptance.together import together
+from tests.servers import Servers
+
+pytestmark = pytest.mark.slow
+
+_AT_ONCE = 8
+
+
+@pytest.fixture(scope="module")
+def rows(
+    request: pytest.FixtureRequest,
+    real_servers: Servers,
+    template_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[Case, Row | Exception]:
+    """What the cases of this session came to: they mostly wait for leases to end, so they do it together."""
+    asked = {_parameters(item).get("case") for item in request.session.items}
+    folder: Path = tmp_path_factory.mktemp("crashes")
+    stories = {
+        case: partial(story, case, real_servers, template_database, folder / str(n))
+        for n, case in enumerate(CASES)
+        if case in asked
+    }
+    found = together(stories, _AT_ONCE)
+    complete = [row for case in CASES if isinstance(row := found.get(case), Row)]
+    if os.environ.get("BIDDEN_TEST_WRITE_DOCS") and len(complete) == len(CASES):
+        DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), complete), encoding="utf-8")
+    return found
+
+
+def _parameters(item: pytest.Item) -> dict[str, object]:
+    found: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_killed_at(rows: dict[Case, Row | Exception], case: Case) -> None:
+    """FM-08, FM-09, FM-12, FM-17, FM-21, FM-27: killed at this point: nobody lost, nobody twice, doubts are named."""
+    row = rows[case]
+    if isinstance(row, Exception):
+        raise row
+    assert (row.lost, row.twice) == (0, 0), row
+    assert row.unknown <= (WINDOW if case.in_doubt else 0), row
+
+
+def test_every_point_is_in_the_published_matrix() -> None:
+    """FM-08: each crash point has its rows in docs/crash-matrix.md, and none there is lost or mailed twice."""
+    assert {case.point for case in CASES} == set(CrashPoint)
+    told = published(DOCUMENT.read_text(encoding="utf-8"))
+    assert told == [(str(case.point), case.who, "0", "0") for case in CASES]
