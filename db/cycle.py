@@ -130,10 +130,10 @@ async def advance(
             rest = [row for row, w in zip(asked, wanted, strict=True) if w.key not in marks]
             if rest:
                 await conn.execute(sql("refuse"), {**parameters, "wanted": Jsonb(rest)})
-                await conn.execute(sql("hold_unknown"), {"wanted": Jsonb(rest)})
                 touched += rest
         if touched:
             concluding = {**parameters, "touched": Jsonb(touched)}
+            await conn.execute(sql("hold_unknown"), concluding)
             await conn.execute(sql("conclude"), concluding)
             await conn.execute(sql("correct_logs"), concluding)
         if done:

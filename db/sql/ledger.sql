@@ -172,9 +172,9 @@ FROM refused f
 WHERE d.event_id = f.event_id AND d.action = f.action AND d.member_id = f.member_id AND d.slot = f.slot
 
 -- name: hold_unknown
--- Of what could not be marked, what is about to be logged as unknown stays so until the commit: a late truth waits,
--- and then finds this log to correct. Few rows, so that waiting costs nobody much.
-SELECT FROM jsonb_to_recordset(%(wanted)s) AS w(event_id bigint, action text, member_id bigint, slot text)
+-- What is about to be logged as unknown stays so until the commit: a late truth waits, and then finds this log to
+-- correct. Few rows, so that waiting costs nobody much.
+SELECT FROM jsonb_to_recordset(%(touched)s) AS w(event_id bigint, action text, member_id bigint, slot text)
 CROSS JOIN LATERAL (
     SELECT FROM deliveries
     WHERE event_id = w.event_id AND action = w.action AND member_id = w.member_id AND slot = w.slot
