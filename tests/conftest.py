@@ -10,17 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from db.connect import Connection, connect
-from db.migrate import upgrade
 from embedded import ports
 from embedded.mailserver import MailServer
 from producers.topics import Topics
 from schemas.settings import Settings
 from tests import servers
+from tests.databases import Databases
 from tests.servers import Servers
 
 
@@ -51,37 +49,17 @@ def real_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="session")
-def template_database(real_servers: Servers) -> str:
-    """The name of a migrated, empty database to copy."""
-    name = f"template_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    upgrade(database_of(real_servers.postgres, name))
-    return name
-
-
-def database_of(url: str, name: str) -> str:
-    """The address of another database on the same server."""
-    return url.rpartition("/")[0] + "/" + name
-
-
-@contextmanager
-def fresh_database(real_servers: Servers, template_database: str) -> Iterator[str]:
-    """The address of a database that is a copy of the template, while it lasts."""
-    name = f"test_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template_database))
-        )
-    yield database_of(real_servers.postgres, name)
-    with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
-        conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+def databases(real_servers: Servers) -> Iterator[Databases]:
+    """Gives out migrated, empty databases."""
+    databases = Databases(real_servers.postgres)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
-def database_url(real_servers: Servers, template_database: str) -> Iterator[str]:
-    """A fresh, migrated, empty database."""
-    with fresh_database(real_servers, template_database) as url:
+def database_url(databases: Databases) -> Iterator[str]:
+    """A migrated, empty database."""
+    with databases.fresh() as url:
         yield url
 
 

@@ -28,7 +28,8 @@ from tests.acceptance.books import Books, directory
 from tests.acceptance.crash_cases import RUNNERS, WINDOW, Case, Row
 from tests.acceptance.processes import Bidden, Process
 from tests.acceptance.together import Story, Until
-from tests.conftest import fresh_database, fresh_sink, quick_settings
+from tests.conftest import fresh_sink, quick_settings
+from tests.databases import Databases
 from tests.integration.importing import load
 from tests.servers import Servers
 
@@ -103,11 +104,11 @@ def now() -> datetime:
 
 
 @contextmanager
-def ground(servers: Servers, template: str, folder: Path) -> Iterator[Ground]:
+def ground(servers: Servers, databases: Databases, folder: Path) -> Iterator[Ground]:
     """A database, topics and a mail sink of the story's own, which goes wrong for two members."""
     folder.mkdir()
     with ExitStack() as stack:
-        url = stack.enter_context(fresh_database(servers, template))
+        url = stack.enter_context(databases.fresh())
         sink = stack.enter_context(fresh_sink(folder / "mail-home"))
         settings = quick_settings(
             uuid.uuid4().hex[:8], url, servers.kafka, sink.url,
@@ -126,9 +127,9 @@ def ground(servers: Servers, template: str, folder: Path) -> Iterator[Ground]:
         yield Ground(settings, bidden, Books(conn, sink))
 
 
-def story(case: Case, servers: Servers, template: str, folder: Path) -> Story[Row]:
+def story(case: Case, servers: Servers, databases: Databases, folder: Path) -> Story[Row]:
     """The case from the import to the books."""
-    with ground(servers, template, folder) as world:
+    with ground(servers, databases, folder) as world:
         tell = _TALES.get(case.who, worker_dies)
         mailed_before = yield from tell(world, case)
         world.books.sink.clear_rules()

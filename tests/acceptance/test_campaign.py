@@ -19,7 +19,7 @@ from embedded.mailserver import MailServer
 from schemas.settings import Settings
 from tests.acceptance.books import FIVE, Books
 from tests.acceptance.processes import Bidden
-from tests.conftest import database_of
+from tests.databases import database_of
 from tests.servers import Servers
 
 pytestmark = pytest.mark.slow

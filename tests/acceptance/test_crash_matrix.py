@@ -15,6 +15,7 @@ from schemas.crash import CrashPoint
 from tests.acceptance.crash_cases import CASES, DOCUMENT, WINDOW, Case, Row, published, with_table
 from tests.acceptance.crash_stories import story
 from tests.acceptance.together import together
+from tests.databases import Databases
 from tests.servers import Servers
 
 pytestmark = pytest.mark.slow
@@ -26,14 +27,14 @@ _AT_ONCE = 8
 def rows(
     request: pytest.FixtureRequest,
     real_servers: Servers,
-    template_database: str,
+    databases: Databases,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[Case, Row | Exception]:
     """What the cases of this session came to: they mostly wait for leases to end, so they do it together."""
     asked = {_parameters(item).get("case") for item in request.session.items}
     folder: Path = tmp_path_factory.mktemp("crashes")
     stories = {
-        case: partial(story, case, real_servers, template_database, folder / str(n))
+        case: partial(story, case, real_servers, databases, folder / str(n))
         for n, case in enumerate(CASES)
         if case in asked
     }
