@@ -17,6 +17,7 @@ def test_what_is_left_is_emptied(databases: Databases) -> None:
         left.execute(CHAPTER)
         with psycopg.connect(first, autocommit=True) as conn:
             conn.execute(CHAPTER.replace("1,", "2,"))
+    left.close()
     with databases.fresh() as second, psycopg.connect(second) as conn:
         assert second == first
         assert conn.execute("SELECT FROM chapters").fetchall() == []
