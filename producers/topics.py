@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 from uuid import UUID
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported without saying so
     AdminClient,
     NewTopic,
@@ -15,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
 )
 
 from schemas.errors import UnreachableError
-from schemas.kafka import client_config
+from schemas.kafka import client_config, observer_config
 from schemas.settings import Settings
 
 _TIMEOUT: Final = 10.0
@@ -46,6 +54,10 @@ class Topics:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._admin = AdminClient({**client_config(settings, "bidden-admin"), "socket.timeout.ms": 10_000})
+
+    @cached_property
+    def _observer(self) -> Consumer:
+        return Consumer(observer_config(self._settings, "bidden-admin"), logger=None)
 
     def check_reachable(self) -> int:
         """Number of brokers; UnreachableError when none answers."""
@@ -105,9 +117,7 @@ class Topics:
 
     def committed(self, partitions: list[TopicPartition]) -> dict[int, int]:
         """The group's committed offsets; partitions without one are left out."""
-        request = [ConsumerGroupTopicPartitions(self._settings.group, partitions)]
-        future = self._admin.list_consumer_group_offsets(request, request_timeout=_TIMEOUT)[self._settings.group]
-        answer = future.result(timeout=2 * _TIMEOUT).topic_partitions
+        answer = self._observer.committed(partitions, timeout=_TIMEOUT)
         return {tp.partition: tp.offset for tp in answer if tp.offset >= 0}
 
     def earliest(self, partitions: list[TopicPartition]) -> dict[int, int]:

@@ -41,3 +41,12 @@ def producer_config(settings: Settings, client_id: str) -> dict[str, Any]:
         # Below the claim, so that a message given up is not on its way any more when its item is due again.
         "queue.buffering.max.messages": 500_000,
     }
+
+
+def observer_config(settings: Settings, client_id: str) -> dict[str, Any]:
+    """A consumer that never joins the group, to ask for the group's offsets.
+
+    Not the admin client: its requests to a group's coordinator end the whole process (an assertion of librdkafka,
+    its issue 4605) or find no answer any more, once the brokers were away while one of them was on its way.
+    """
+    return {**client_config(settings, client_id), "group.id": settings.group, "enable.auto.commit": False}

@@ -2,57 +2,83 @@
 
 A client of its own: the consumer is used by one thread only (two threads in one librdkafka consumer can wait for
 each other for ever), and what the consumer believes is not evidence when it may be the one that stalls.
+
+The consumers wait for brokers that are away without a word. Whoever asks here says it for them: a worker that has
+nothing in hand is asked about every few seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported without saying so
-    AdminClient,
-    OffsetSpec,
-)
+import structlog
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from schemas.kafka import client_config
+from schemas.kafka import observer_config
 from schemas.settings import Settings
 
+log = structlog.get_logger()
+
 _SECONDS: Final = 5.0
+#: How often at most the log says that the brokers are still away, in seconds.
+_SAY_AGAIN: Final = 30.0
 
 
 class GroupLag:
-    """Asks the brokers. Blocks for at most some seconds; for the watchdog's thread."""
+    """Asks the brokers, and logs when they are away and when they are back.
 
-    def __init__(self, settings: Settings) -> None:
+    Blocks for at most some seconds; for the watchdog's thread.
+    """
+
+    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._away_since: float | None = None
+        self._said = 0.0
         self._topic = settings.invitations_topic
-        self._group = settings.group
-        self._admin = AdminClient(client_config(settings, "bidden-watchdog"), logger=None)
+        self._observer = Consumer(observer_config(settings, "bidden-watchdog"), logger=None)
 
     def reachable(self) -> bool:
         """Whether a broker answers."""
         try:
-            self._admin.list_topics(self._topic, timeout=_SECONDS)
-        except KafkaException:
+            self._observer.list_topics(self._topic, timeout=_SECONDS)
+        except KafkaException as error:
+            self._note_away(error.args[0].str())
             return False
+        self._note_back()
         return True
 
     def behind(self, partitions: Iterable[int]) -> bool:
         """Whether the group has yet to commit something of these partitions; False while Kafka is away."""
         mine = [TopicPartition(self._topic, partition) for partition in partitions]
         if not mine:
+            self.reachable()
             return False
         try:
-            answer = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(self._group, mine)], request_timeout=_SECONDS
-            )[self._group].result(timeout=_SECONDS)
-            committed = {tp.partition: tp.offset for tp in answer.topic_partitions if tp.offset >= 0}
-            earliest = self._offsets(mine, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-            latest = self._offsets(mine, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        except (KafkaException, TimeoutError):
+            committed = {tp.partition: tp.offset for tp in self._observer.committed(mine, timeout=_SECONDS)}
+            waits = [self._waits(tp, committed[tp.partition]) for tp in mine]
+        except KafkaException as error:
+            self._note_away(error.args[0].str())
             return False
-        return any(latest[p] > max(committed.get(p, 0), earliest[p]) for p in latest)
+        self._note_back()
+        return any(waits)
 
-    def _offsets(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
-        futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_SECONDS)
-        return {tp.partition: future.result(timeout=_SECONDS).offset for tp, future in futures.items()}
+    def _waits(self, partition: TopicPartition, committed: int) -> bool:
+        # Cannot be None: without an answer it raises. No commit yet is an offset below zero.
+        earliest, latest = self._observer.get_watermark_offsets(partition, timeout=_SECONDS)
+        return latest > max(committed, earliest)
+
+    def _note_away(self, cause: str) -> None:
+        now = self._monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        elif now - self._said < _SAY_AGAIN:
+            return
+        self._said = now
+        log.warning("waiting for Kafka", cause=cause, seconds=round(now - self._away_since))
+
+    def _note_back(self) -> None:
+        if self._away_since is not None:
+            log.info("Kafka is back", seconds=round(self._monotonic() - self._away_since))
+            self._away_since = None
