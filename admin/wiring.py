@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-import structlog
 
+from admin.logs import set_up_logs
 from schemas.errors import UsageError
 from schemas.settings import Settings
 
@@ -46,30 +44,8 @@ def load(*, logs_as_json: bool = False) -> Settings:
     settings = Settings.load()
     if logs_as_json:
         settings = settings.model_copy(update={"log_format": "json"})
-    _set_up_logs(settings)
+    set_up_logs(settings)
     return settings
-
-
-def _set_up_logs(settings: Settings) -> None:
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    as_json = settings.log_format == "json"
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
-    )
-    structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer] if as_json else [*shared, renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        cache_logger_on_first_use=True,
-    )
-    # Libraries' own logs: only what is wrong, in the same place.
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s [%(levelname)s] %(message)s")
 
 
 def stop_on_signals(stop: threading.Event) -> None:

@@ -180,7 +180,8 @@ def _record(message: Any) -> Record:
 
 def run(settings: Settings, factory: WorkerFactory) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code."""
-    worker = faust.Worker(build(settings, factory), loglevel="WARN", quiet=True, redirect_stdouts=False)
+    # Our logs are set up, and are not Faust's to set up anew.
+    worker = faust.Worker(build(settings, factory), quiet=True, redirect_stdouts=False, override_logging=False)
     # Its cursor codes would stand in every log.
     worker.spinner = None
     execute: Callable[[], None] = worker.execute_from_commandline
