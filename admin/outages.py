@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from schemas.errors import BiddenError, UnreachableError
+
+#: How the SQLSTATE of a connection that is gone begins; without one nothing was heard from the server at all.
+_LOST: Final = ("08", "57P")
 
 
 def worded(error: Exception) -> BiddenError | None:
@@ -15,6 +20,12 @@ def worded(error: Exception) -> BiddenError | None:
 
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return UnreachableError("the database has not the schema that this version needs: run `bidden migrate`")
+    if isinstance(error, psycopg.errors.DiskFull):
+        return UnreachableError(f"PostgreSQL has no disk space left: {_first_line(error)}; make room, then try again")
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return UnreachableError(f"PostgreSQL takes no changes now: {_first_line(error)}")
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate and not error.sqlstate.startswith(_LOST):
+        return UnreachableError(f"PostgreSQL could not do it now: {_first_line(error)}; try again")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return UnreachableError(f"PostgreSQL was lost: {_first_line(error)}")
     if isinstance(error, KafkaException):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Engine, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from db.connect import unreachable
@@ -45,7 +46,10 @@ def head() -> str:
 
 
 def upgrade(url: str) -> str:
-    """Migrate to head; safe to repeat and to run twice at once. Returns the revision."""
+    """Migrate to head; safe to repeat and to run twice at once. Returns the revision.
+
+    UnreachableError when there is no connection; the driver's error for what the server could not do.
+    """
     try:
         with engine_for(url).connect() as connection:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
@@ -54,7 +58,10 @@ def upgrade(url: str) -> str:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
-    except OperationalError as error:
+    except (OperationalError, InternalError) as error:
+        if isinstance(error.orig, psycopg.Error) and error.orig.sqlstate:
+            # The server was reached, and cannot do it: no disk space, no changes to a standby.
+            raise error.orig from error
         raise unreachable(url, error.orig if isinstance(error.orig, Exception) else error) from error
     return head()
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
+from admin.outages import worded
 from admin.output import err, out, reasons, write_json
 from admin.progress import watch
 from admin.wiring import (
@@ -62,14 +65,16 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
             policy=settings.unknown_policy,
             dry_run=dry_run,
         )
-        if planned.batch_id is not None and not planned.already_triggered:
-            published = publisher.publish(conn, planned.batch_id)
-            planning.analyse(conn)
-            if published < planned.planned:
-                err.print(f"{planned.planned - published:,} items wait for a dispatcher: is `bidden dispatch` running?")
-        ended = None
-        if wait and planned.batch_id is not None:
-            ended = watch(conn, planned.batch_id, quiet=as_json)
+        with _planned_already(planned.batch_id):
+            if planned.batch_id is not None and not planned.already_triggered:
+                published = publisher.publish(conn, planned.batch_id)
+                planning.analyse(conn)
+                if published < planned.planned:
+                    left = planned.planned - published
+                    err.print(f"{left:,} items wait for a dispatcher: is `bidden dispatch` running?")
+            ended = None
+            if wait and planned.batch_id is not None:
+                ended = watch(conn, planned.batch_id, quiet=as_json)
         if as_json:
             result = planned.as_dict()
             if ended is not None:
@@ -88,6 +93,20 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
             final = reports.status(conn, ended["batch_id"])
             return EXIT_NEEDS_A_PERSON if final["failed"] or final["unknown"] else EXIT_DONE
     return EXIT_DONE
+
+
+@contextmanager
+def _planned_already(batch_id: int | None) -> Iterator[None]:
+    """An outage after the plan undoes nothing of it, and whoever triggered it must know."""
+    try:
+        yield
+    except Exception as error:
+        known = worded(error)
+        if known is None or batch_id is None:
+            raise
+        raise type(known)(
+            f"batch {batch_id} is planned, and dispatchers go on with it: do not trigger it again. {known.detail}"
+        ) from error
 
 
 @click.command(epilog=environment(DATABASE, KAFKA))

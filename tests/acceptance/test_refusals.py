@@ -141,3 +141,37 @@ def test_no_topic_and_no_schema(settings_for: Callable[..., Settings], tmp_path:
             error = bidden.run(*words, "--json", code=3).error
             assert "bidden migrate" in error["detail"]
             assert "never-made" in error["detail"]
+
+
+def test_a_full_disk(bidden: Bidden, books: Books) -> None:
+    """FM-30, FM-32: a full disk, as a trigger acts it: exit 3, why, and nothing written, or what was planned."""
+    load(books.conn, *directory(range(1, 31)))
+    books.conn.execute(
+        "CREATE FUNCTION be_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'could not extend file'; END $$"
+    )
+    full = "CREATE TRIGGER full_disk BEFORE {} FOR EACH STATEMENT EXECUTE FUNCTION be_full()"
+    books.conn.execute(full.format("INSERT ON subscriptions"))
+    books.conn.execute(full.format("INSERT ON invitations"))
+    before = everything(books.conn)
+    lines = b"\n".join(json.dumps(line).encode() for line in directory(range(31, 41)))
+    for words in ("import -", "invite 1 --audience students"):
+        result = bidden.run(*words.split(), "--json", code=3, stdin=lines)
+        assert result.out == "", words
+        assert result.error["error"] == "unreachable"
+        assert "no disk space left" in result.error["detail"], result.error
+    assert everything(books.conn) == before
+    assert bidden.run("batches", "--json").lines == []
+    # Full right after the plan: that there is a batch must be said, or somebody makes another.
+    books.conn.execute("DROP TRIGGER full_disk ON invitations")
+    books.conn.execute(full.format("UPDATE ON batch_items"))
+    error = bidden.run("invite", "1", "--audience", "students", "--json", code=3).error
+    (batch,) = bidden.run("batches", "--json").lines
+    assert f"batch {batch['batch_id']} is planned" in error["detail"]
+    assert "no disk space left" in error["detail"]
+    books.conn.execute("DROP TRIGGER full_disk ON batch_items")
+    books.end_claims()
+    bidden.dispatcher()
+    bidden.worker()
+    books.wait_completed(batch["batch_id"])
+    books.check()
