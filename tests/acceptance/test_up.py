@@ -13,7 +13,10 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.acceptance.books import directory
+from db.connect import connect
+from embedded.mailserver import MailServer
+from schemas.errors import EXIT_NO_PROGRESS
+from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, Process, eventually
 
 pytestmark = pytest.mark.slow
@@ -92,6 +95,40 @@ def test_up(alone: Bidden) -> None:
     assert [process for process in ours if process.is_running()] == []
     assert at_home(alone.folder) == []
     assert alone.run("batches", "--json", code=3, env=home).error["error"] == "unreachable"
+
+
+def test_a_stuck_worker_is_started_again(alone: Bidden) -> None:
+    """FM-08, FM-12, FM-28: a worker that a lock holds up ends with 70; `up` says so, starts it again, the batch ends.
+
+    In doubt, and named, is at most the window of the worker that ended.
+    """
+    window = 10
+    home = {"BIDDEN_HOME": str(alone.folder / "home")}
+    up = alone.start(
+        "up", "--json", "--workers", "1", **home, BIDDEN_LEASE_SECONDS="5", BIDDEN_HANDOVER_WINDOW=str(window)
+    )
+    eventually(lambda: bool(up.out.read_text().endswith("\n")) or not up.running, "bidden up is ready")
+    assert up.running, up.story()
+    lines = b"\n".join(json.dumps(line).encode() for line in directory(range(1, 201)))
+    alone.run("import", "-", "--json", stdin=lines, env=home)
+    sink = MailServer(alone.folder / "home")
+    sink.set_rules([{"do": "delay", "seconds": 0.5}])
+    (stuck,) = workers(up)
+    batch = alone.run("invite", "1", "--audience", "students", "--json", env=home).json["batch_id"]
+    with connect(json.loads(up.out.read_text())["database_url"], autocommit=True) as conn:
+        books = Books(conn, sink)
+        books.wait_mails(10)
+        with conn.transaction():
+            conn.execute("LOCK TABLE batches IN ACCESS EXCLUSIVE MODE")
+            ended = f"worker-1 ended (exit code {EXIT_NO_PROGRESS}); starting it again"
+            eventually(lambda: ended in up.err.read_text(), "the worker ended itself, and `up` says so")
+            assert sink.count() < 200, "nothing was left to do: the test has shown nothing"
+        sink.clear_rules()
+        books.wait_completed(batch)
+        books.check(unknown=window)
+    assert workers(up) not in ([], [stuck])
+    up.signal(signal.SIGTERM)
+    assert up.end(60) == 0, up.story()
 
 
 def test_demo(alone: Bidden) -> None:

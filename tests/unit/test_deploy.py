@@ -56,3 +56,18 @@ def test_compose_publishes_to_this_machine_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
     images = [image for image in re.findall(r"^ +image: (\S+)$", text, re.MULTILINE) if image != "bidden"]
     assert all(re.fullmatch(r"\S+:v?\d\S*", image) for image in images)
+
+
+def test_compose_starts_again_what_ends() -> None:
+    """FM-08: workers (70: no progress), dispatchers and servers are started again when they end; `migrate` is not."""
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    services = text.partition("\nservices:\n")[2].partition("\nvolumes:\n")[0]
+    found = {
+        name: re.findall(r"^    restart: (.+)$", body, re.MULTILINE)
+        for name, body in re.findall(r"^  (\w+):\n((?:(?:    .*)?\n)+)", services, re.MULTILINE)
+    }
+    assert {name for name, restart in found.items() if restart == ["unless-stopped"]} == {
+        *("kafka", "postgres", "mail"),
+        *("dispatcher", "worker"),
+    }
+    assert found["migrate"] == ['"no"']
