@@ -25,6 +25,9 @@ set_json_loads(orjson.loads)
 Connection = psycopg.Connection[dict[str, Any]]
 AsyncConnection = psycopg.AsyncConnection[Any]
 
+#: A connection that broke, a server that starts or stops or has no room, a lock that was lost, a standby that took
+#: over and takes no changes yet: waiting cures them.
+OUTAGES: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction, OSError)
 _KEEPALIVE: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,

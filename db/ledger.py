@@ -18,7 +18,7 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from db import cycle, salvage
-from db.connect import AsyncConnection, connect_hot
+from db.connect import OUTAGES, AsyncConnection, connect_hot
 from db.cycle import Finished, Mark, Terms, Wanted
 from db.statements import sql
 from schemas.invitation import EventDetails
@@ -140,7 +140,7 @@ class Ledger:
     async def close(self) -> None:
         """Closes the connection."""
         if self._connection is not None:
-            with suppress(*salvage.OUTAGES):
+            with suppress(*OUTAGES):
                 await self._connection.close()
             self._connection = None
 
@@ -155,7 +155,7 @@ class Ledger:
                 if self._connection is None:
                     self._connection = await connect_hot(self._url, application=self._application)
                 result = await run(self._connection)
-            except salvage.OUTAGES as error:
+            except OUTAGES as error:
                 await self._lost(error, failures)
                 failures += 1
             else:

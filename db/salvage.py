@@ -14,7 +14,7 @@ import psycopg
 import structlog
 
 from db import cycle
-from db.connect import AsyncConnection
+from db.connect import OUTAGES, AsyncConnection
 from db.cycle import Finished, Mark, Terms, Wanted
 from db.statements import sql
 from schemas.keys import DeliveryKey
@@ -22,13 +22,6 @@ from schemas.outcomes import Outcome, Sent, Unknown
 
 log = structlog.get_logger()
 
-#: A connection that broke, a server that starts, stops, is full or read-only, a lock that was lost: waiting cures them.
-OUTAGES: Final = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    psycopg.errors.ReadOnlySqlTransaction,
-    OSError,
-)
 #: Classes of SQLSTATE that a single row can be the cause of: data, constraints, triggers, limits, internal errors.
 #: Others (a missing column, a missing right) are about the statement: no row of it should pay for them.
 _OF_A_ROW: Final = frozenset({"22", "23", "27", "44", "54", "P0", "XX"})

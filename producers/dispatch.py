@@ -14,12 +14,11 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-import psycopg
 import structlog
 from confluent_kafka import KafkaException
 
 from db import outbox
-from db.connect import Connection, connect
+from db.connect import OUTAGES, Connection, connect
 from db.outbox import DueItem
 from producers.publisher import Publisher
 from producers.topics import Topics
@@ -35,7 +34,7 @@ _IDLE_SECONDS: Final = 0.2
 _LOST_CHECK_SECONDS: Final = 5.0
 _BACK_OFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
 #: What waiting and trying again can cure.
-OUTAGES: Final = (psycopg.OperationalError, psycopg.InterfaceError, KafkaException, UnreachableError)
+_OUTAGES: Final = (*OUTAGES, KafkaException, UnreachableError)
 
 
 @dataclass(slots=True)
@@ -75,7 +74,7 @@ class Dispatcher:
                         failures = 0
                         if published < CHUNK:
                             self._stop.wait(_IDLE_SECONDS)
-            except OUTAGES as error:
+            except _OUTAGES as error:
                 delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
                 failures += 1
                 log.warning("waiting for a server", seconds=delay, cause=str(error).splitlines()[0])

@@ -181,7 +181,7 @@ def fill_the_log(stack: Stack) -> None:
     assert any("PANIC" in line for line in ends())
 
 
-#: What PostgreSQL may answer for a while: no disk space, no memory, no connection free, starting up, out of turn.
+#: What PostgreSQL may answer for a while: no room, no memory, no connection free, starting up, out of turn, read-only.
 PASSING: Final = {
     "53100": f"could not extend file: {NO_SPACE}",
     "53200": "out of memory",
@@ -189,6 +189,8 @@ PASSING: Final = {
     "57P03": "the database system is starting up",
     "40001": "could not serialize access",
     "40P01": "deadlock detected",
+    # A hosted database whose disk is nearly full, or a standby that has just taken over.
+    "25006": "cannot execute UPDATE in a read-only transaction",
 }
 
 
