@@ -25,7 +25,7 @@ from schemas.settings import Settings
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, Process, eventually
-from tests.conftest import database_of
+from tests.databases import database_of
 from tests.integration.importing import load
 
 #: By runner: the event that it invites to.

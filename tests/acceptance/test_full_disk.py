@@ -23,7 +23,7 @@ from schemas.settings import Settings
 from tests.acceptance.books import Books, directory
 from tests.acceptance.full_disk import SmallDisk
 from tests.acceptance.processes import Bidden, Process, eventually
-from tests.conftest import database_of
+from tests.databases import database_of
 from tests.integration.importing import everything
 
 pytestmark = pytest.mark.slow
