@@ -7,12 +7,21 @@ through `without_secrets`.
 
 from __future__ import annotations
 
+import re
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import SettingsError
@@ -21,6 +30,7 @@ from schemas.vocabulary import UnknownPolicy
 PREFIX = "BIDDEN_"
 #: The file below BIDDEN_HOME that `bidden up` writes and every command reads.
 HOME_SETTINGS_FILE = "settings.env"
+_BROKER: Final = re.compile(r"([A-Za-z_]+://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(:(?P<port>[0-9]+))?")
 
 
 def without_secrets(url: str) -> str:
@@ -31,30 +41,73 @@ def without_secrets(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "(an address that cannot be read)"
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    if "@" in parts.path:
+        # Where a slash in a password begins the path, the rest of the password is in it.
+        return "(an address that cannot be read)"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        # The cause is left out: urllib quotes what it could not read, a password too.
+        raise ValueError("is no address: its host cannot be read") from None
 
 
 def _database_url(value: SecretStr) -> SecretStr:
+    # It is slow to import, and `--help` needs no settings.
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
     url = value.get_secret_value()
-    if urlsplit(url).scheme not in {"postgresql", "postgres"}:
+    if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError("must begin with postgresql://")
+    try:
+        known = conninfo_to_dict(url)
+    except (ProgrammingError, UnicodeError):
+        # The cause is left out: libpq quotes what it could not read, a password too.
+        raise ValueError("cannot be read: an option is unknown, or the host or a percent-encoding is wrong") from None
+    ports = [port for port in str(known.get("port", "")).split(",") if port]
+    if "@" in f"{known.get('host', '')}{known.get('dbname', '')}" or not all(map(_is_port, ports)):
+        raise ValueError("has no such port, or a password whose / or @ is not percent-encoded")
     return value
 
 
 def _smtp_url(value: SecretStr) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
+    parts = _split(value.get_secret_value())
     if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
         raise ValueError("must look like smtp://host:port or smtps://user:password@host:port")
+    return value
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65_535
+
+
+def _bootstrap(value: str) -> str:
+    brokers = [_BROKER.fullmatch(broker.strip()) for broker in value.split(",")]
+    if not all(broker and (broker["port"] is None or _is_port(broker["port"])) for broker in brokers):
+        raise ValueError("must look like host:port, or host:port,host:port")
+    return value
+
+
+def _clean(value: object) -> object:
+    """Nothing that is set has a use for control characters, or for bytes that are not UTF-8."""
+    if isinstance(value, str) and any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError("must be UTF-8 text without control characters")
     return value
 
 
 class Settings(BaseSettings):
     """All settings of a process. Build it with `load`, which words the errors for a person."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     database_url: Annotated[SecretStr | None, AfterValidator(lambda v: v and _database_url(v))] = None
-    kafka_bootstrap: str | None = None
+    kafka_bootstrap: Annotated[str | None, AfterValidator(lambda v: v and _bootstrap(v))] = None
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
@@ -78,11 +131,14 @@ class Settings(BaseSettings):
     home: Path = Path(".bidden")
     log_format: Literal["console", "json"] = "console"
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        return _clean(value)
+
     @field_validator("mail_from")
     @classmethod
     def _mail_from(cls, value: str) -> str:
-        if any(ord(c) < 32 for c in value):
-            raise ValueError("must not hold control characters")
         _, address = parseaddr(value)
         local, _, domain = address.rpartition("@")
         if not local or not domain:
@@ -92,7 +148,7 @@ class Settings(BaseSettings):
     @field_validator("base_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
-        parts = urlsplit(value)
+        parts = _split(value)
         if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
             raise ValueError("must look like https://host or https://host/path")
         return value.rstrip("/")
@@ -113,13 +169,19 @@ class Settings(BaseSettings):
 
         `directory` is where `.env` and a relative BIDDEN_HOME are looked for (default: where we are).
         """
-        base = directory or Path()
+        # Absolute, or a folder whose name begins with a tilde would be taken for somebody's home.
+        base = (directory or Path()).absolute()
         try:
             # BIDDEN_HOME itself can come from the environment or from .env, so it is found first.
             home = base / _Home(_env_file=base / ".env").home  # type: ignore[call-arg] # pydantic-settings takes it
             return cls(_env_file=(home / HOME_SETTINGS_FILE, base / ".env"))  # type: ignore[call-arg] # likewise
         except ValidationError as error:
             raise _worded(error) from error
+        except UnicodeDecodeError:
+            raise SettingsError(f".env, or {HOME_SETTINGS_FILE} in {PREFIX}HOME, is not UTF-8 text") from None
+        except OSError as error:
+            name = ".env" if str(error.filename) == str(base / ".env") else f"{PREFIX}HOME"
+            raise SettingsError(f"{name}: cannot be read: {error.strerror}", field=name) from error
 
     def require_database(self) -> str:
         """The database's address with its secrets."""
@@ -151,8 +213,10 @@ class Settings(BaseSettings):
 
 
 class _Home(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
-    home: Path = Path(".bidden")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+    home: Annotated[Path, BeforeValidator(_clean)] = Path(".bidden")
 
 
 def _missing(name: str) -> SettingsError:
@@ -167,4 +231,7 @@ def _worded(error: ValidationError) -> SettingsError:
     first: Any = error.errors(include_url=False, include_input=False)[0]
     variable = f"{PREFIX}{str(first['loc'][0]).upper()}" if first["loc"] else None
     message = str(first["msg"]).removeprefix("Value error, ")
-    return SettingsError(f"{variable}: {message}" if variable else message, field=variable)
+    if variable is None:
+        # About several: the first word is the one to change.
+        return SettingsError(message, field=message.split()[0])
+    return SettingsError(f"{variable}: {message}", field=variable)
