@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -26,6 +27,9 @@ WORKER = ("BIDDEN_SMTP_URL", "BIDDEN_SMTP_CONNECTIONS", "BIDDEN_SMTP_TIMEOUT_SEC
           "BIDDEN_MAIL_FROM", "BIDDEN_BASE_URL", "BIDDEN_LEASE_SECONDS", "BIDDEN_MAX_ATTEMPTS",
           "BIDDEN_RETRY_BASE_SECONDS", "BIDDEN_RETRY_MAX_SECONDS", "BIDDEN_UNKNOWN_POLICY",
           "BIDDEN_HANDOVER_WINDOW")  # fmt: skip
+
+
+_DIGITS: Final = re.compile(r"[0-9]{1,19}")
 
 
 def now() -> datetime:
@@ -76,9 +80,11 @@ async def build_worker(settings: Settings, pulse: Pulse) -> Worker:
 
 
 async def check_mail_server(settings: Settings) -> None:
-    """UnreachableError when the mail server does not let us in."""
+    """SettingsError when no mail could be made, UnreachableError when the mail server does not let us in."""
+    from mail.compose import check_settings
     from mail.smtp import SmtpSender
 
+    check_settings(settings.mail_from, settings.base_url)
     sender = SmtpSender(settings.require_smtp(), connections=1, timeout=min(10.0, settings.smtp_timeout_seconds))
     try:
         await sender.check()
@@ -86,20 +92,22 @@ async def check_mail_server(settings: Settings) -> None:
         await sender.close()
 
 
-def positive(value: int, name: str) -> int:
-    """An id as the database holds it."""
-    if not 1 <= value < 2**63:
+class Id(click.ParamType):
+    """An id as the database holds it, in plain digits."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """UsageError names the argument or option."""
+        if isinstance(value, str) and _DIGITS.fullmatch(value) and 1 <= int(value) < 2**63:
+            return int(value)
+        name = (param.name if param is not None else None) or "the id"
         raise UsageError(f"{name} must be a 64-bit id, counted from 1", field=name)
-    return value
 
 
 def identity(name: str) -> Callable[[Any], Any]:
     """A click argument that holds an id."""
-
-    def check(_: click.Context, __: click.Parameter, value: int) -> int:
-        return positive(value, name)
-
-    return click.argument(name, type=int, callback=check)
+    return click.argument(name, type=Id())
 
 
 #: For processes that run until stopped: what they have to say are their logs.

@@ -145,6 +145,12 @@ class Skeleton:
             self._segments += (b"", after)
 
 
+def check_settings(mail_from: str, base_url: str) -> None:
+    """SettingsError for what no mail at all could be composed with: a worker must not find out member by member."""
+    sender_address(mail_from)
+    _checked_base_url(base_url)
+
+
 def sender_address(mail_from: str) -> tuple[str, str]:
     """Name and address of `Name <address>` or `address`. SettingsError if it is neither, or beyond ASCII."""
     found = getaddresses([mail_from])

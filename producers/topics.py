@@ -22,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
     OffsetSpec,
 )
 
-from schemas.errors import UnreachableError
+from schemas.errors import SettingsError, UnreachableError
 from schemas.kafka import client_config, observer_config
 from schemas.settings import Settings
 
@@ -53,7 +53,13 @@ class Topics:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient({**client_config(settings, "bidden-admin"), "socket.timeout.ms": 10_000})
+        try:
+            self._admin = AdminClient({**client_config(settings, "bidden-admin"), "socket.timeout.ms": 10_000})
+        except KafkaException as error:
+            # No server was asked yet: it is the client that cannot do with what is set.
+            cause = error.args[0].str()
+            name = "BIDDEN_KAFKA_CA_FILE" if "ssl.ca.location" in cause else "BIDDEN_KAFKA_BOOTSTRAP"
+            raise SettingsError(f"{name}, or another setting of Kafka, makes no sense: {cause}", field=name) from error
 
     @cached_property
     def _observer(self) -> Consumer:

@@ -82,6 +82,8 @@ BAD_SETTINGS = [
     ("BIDDEN_SMTP_URL", f"http://me:{PASSWORD}@localhost"),
     ("BIDDEN_LEASE_SECONDS", "soon"),
     ("BIDDEN_MAIL_FROM", "nobody"),
+    ("BIDDEN_MAIL_FROM", "Ada <ada@example.org> Lovelace"),
+    ("BIDDEN_DATABASE_URL", f"postgresql://me:{PASSWORD}%zz@localhost/x"),
 ]
 
 
