@@ -6,6 +6,7 @@ remembered in the database, so that doing it twice needs to be asked for. A mess
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -19,7 +20,7 @@ from producers.topics import Topics
 from schemas import crash
 from schemas.crash import CrashPoint
 from schemas.errors import NotFoundError, RefusedError, UnreachableError
-from schemas.kafka import client_config, producer_config
+from schemas.kafka import ANY_SIZE, client_config, producer_config
 from schemas.settings import Settings
 
 _SECONDS: Final = 10.0
@@ -28,6 +29,8 @@ _CHUNK: Final = 500
 _CHUNK_BYTES: Final = 16 * 1024 * 1024
 #: What the dead-letter topic admits, and some room for headers.
 _LARGEST: Final = 8 * 1024 * 1024 + 65_536
+#: What fits 64 bits, whatever its digits.
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Letter:
     def number(self, name: str) -> int | None:
         """The header's number."""
         text = self.header(name)
-        return int(text) if text is not None and text.isascii() and text.isdigit() else None
+        return int(text) if text is not None and _NUMBER.fullmatch(text) else None
 
     @property
     def place(self) -> tuple[int, int]:
@@ -147,9 +150,7 @@ class Redriver:
     def __init__(self, settings: Settings, box: LetterBox) -> None:
         self._source = settings.invitations_topic
         self._topic_id = box.topic_id
-        self._producer = Producer(
-            {**producer_config(settings, "bidden-redrive"), "message.max.bytes": _LARGEST}, logger=None
-        )
+        self._producer = Producer({**producer_config(settings, "bidden-redrive"), **ANY_SIZE}, logger=None)
 
     def is_ours(self, letter: Letter) -> bool:
         """Whether the letter says that it came from the topic of these settings. Its headers are anybody's words."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from schemas.settings import Settings
+
+#: For producers that put messages of others on a topic. The brokers' limits are on compressed bytes, so a message that
+#: came compressed may be larger than any of them: it goes on compressed, too, and the client's own limit, which is on
+#: what it is before, is lifted as far as it goes. Not zstd: librdkafka's readers give up on large messages in it.
+ANY_SIZE: Final[dict[str, Any]] = {"compression.type": "gzip", "message.max.bytes": 1_000_000_000}
 
 
 def client_config(settings: Settings, client_id: str) -> dict[str, Any]:

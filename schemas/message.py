@@ -25,6 +25,8 @@ _FIXED_HEADERS: Final[tuple[tuple[str, bytes], ...]] = (
     ("content-type", b"application/json"),
 )
 
+_LONGEST_NAME: Final = 100
+
 Id = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
 
 
@@ -72,7 +74,8 @@ def decode(key: bytes | None, value: bytes | None) -> InvitationDue:
         message = InvitationDue.model_validate_json(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "value"
+        # A name that nobody knows is whatever somebody wrote: it must not outgrow the message that it explains.
+        where = ".".join(str(part)[:_LONGEST_NAME] for part in first["loc"]) or "value"
         raise UndecodableError(f"{where}: {first['msg']}") from None
     if key != key_of(message.member_id):
         raise UndecodableError(f"key does not name member_id {message.member_id}")

@@ -10,13 +10,12 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from schemas.kafka import producer_config
+from schemas.kafka import ANY_SIZE, producer_config
 from schemas.settings import Settings
 from streams.records import DeadLetter, Pulse
 
 log = structlog.get_logger()
 
-_LARGEST: Final = 8 * 1024 * 1024
 _BACK_OFF_SECONDS: Final = 1.0
 
 
@@ -28,7 +27,9 @@ class KafkaDeadLetters:
         self._clock = clock
         self._pulse = pulse
         self._producer = Producer(
-            {**producer_config(settings, "bidden-dead-letters"), "message.max.bytes": _LARGEST + 65_536}, logger=None
+            # A letter that could not be put would hold up its partition for good.
+            {**producer_config(settings, "bidden-dead-letters"), **ANY_SIZE},
+            logger=None,
         )
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
