@@ -22,6 +22,8 @@ from schemas.errors import InputError, RefusedError
 
 #: Rows in one statement: enough to make round trips cheap, few enough to keep a parameter at about 1 MB.
 _CHUNK: Final = 5000
+#: Long descriptions: a statement's parameter must stay far below what PostgreSQL takes for one JSON value (256 MB).
+_CHUNK_CHARACTERS: Final = 8_000_000
 #: Rows from which on a table's statistics are renewed, so that planning right after the import is fast.
 _MANY: Final = 1000
 #: What a constraint that still fails (somebody else wrote at the same time) is about.
@@ -164,8 +166,16 @@ def _run(conn: Connection, step: _Step, rows: _Rows) -> None:
 
 
 def _chunks(rows: list[tuple[Key, _Row]]) -> Iterator[str]:
-    for start in range(0, len(rows), _CHUNK):
-        yield f"[{','.join(row.text for _, row in rows[start : start + _CHUNK])}]"
+    chunk: list[str] = []
+    size = 0
+    for _, row in rows:
+        if len(chunk) == _CHUNK or (chunk and size + len(row.text) > _CHUNK_CHARACTERS):
+            yield f"[{','.join(chunk)}]"
+            chunk, size = [], 0
+        chunk.append(row.text)
+        size += len(row.text)
+    if chunk:
+        yield f"[{','.join(chunk)}]"
 
 
 def _renew_statistics(conn: Connection, records: Mapping[str, _Rows]) -> None:

@@ -14,9 +14,12 @@ from pydantic import ValidationError
 
 from schemas.directory import DELETION_MODELS, LINE_MODELS, LINE_TYPES, MAX_ID, Host, Line
 from schemas.errors import InputError
+from schemas.text import is_storable
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
+#: Far above any record: what is longer is no directory file, and PostgreSQL would not take it.
+_LONGEST: Final = 8_000_000
 #: How a line begins to write characters that no text in PostgreSQL can hold: U+0000, halves of surrogate pairs.
 _SUSPECT: Final = (b"\\u0000", b"\\ud", b"\\uD")
 
@@ -76,6 +79,8 @@ def parse_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, Line]]:
 
 
 def _parse(number: int, raw: bytes) -> Line:
+    if len(raw) > _LONGEST:
+        raise _wrong(number, f"is longer than {_LONGEST:,} bytes")
     try:
         value = _DECODER.decode(raw.decode())
     except UnicodeDecodeError as error:
@@ -133,7 +138,7 @@ def _refuse_unstorable(number: int, value: dict[str, Any]) -> None:
     for name, part in value.items():
         texts = [name, *(part.values() if isinstance(part, dict) else (part,))]
         for text in texts:
-            if isinstance(text, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+            if isinstance(text, str) and not is_storable(text):
                 problem = "holds a character that cannot be stored: U+0000, or half of a surrogate pair"
                 raise _wrong(number, f"{name} {problem}", name)
 
@@ -151,10 +156,4 @@ def _worded(number: int, error: ValidationError) -> InputError:
 
 
 def _wrong(number: int, problem: str, field: str | None = None) -> InputError:
-    """The error for a line. What it quotes is made printable: a lone surrogate or NUL would spoil the output."""
-    what = problem if field is not None else f"the line {problem}"
-    return InputError(_printable(what), line=number, field=_printable(field) if field is not None else None)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return InputError(problem if field is not None else f"the line {problem}", line=number, field=field)

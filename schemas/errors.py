@@ -16,21 +16,30 @@ EXIT_NO_PROGRESS = 70
 EXIT_SHUTDOWN_TOO_LONG = 71
 
 
+def printable(text: str) -> str:
+    """The text with all but printable characters and line feeds escaped: it may quote what anybody typed or sent."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
 class BiddenError(Exception):
     """Base of all errors worded for a person.
 
     `error` is a stable, machine-readable name; `detail` the sentence; `line` and `field` point into an input
-    file where there is one (lines are counted from 1, as an editor does).
+    file where there is one (lines are counted from 1, as an editor does). What they quote is made printable.
     """
 
     error: ClassVar[str] = "error"
     exit_code: ClassVar[int] = EXIT_REFUSED
 
     def __init__(self, detail: str, *, line: int | None = None, field: str | None = None) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        self.detail = printable(detail)
+        super().__init__(self.detail)
         self.line = line
-        self.field = field
+        self.field = None if field is None else printable(field)
 
     def as_dict(self) -> dict[str, str | int | None]:
         """The object that `--json` prints on stderr."""
@@ -72,6 +81,13 @@ class UnreachableError(BiddenError):
 
     error = "unreachable"
     exit_code = EXIT_UNREACHABLE
+
+
+class MachineError(BiddenError):
+    """What was asked for may be done, but a file or the output could not be written or read: a full disk, say."""
+
+    error = "machine"
+    exit_code = EXIT_NEEDS_A_PERSON
 
 
 class InstallError(BiddenError):

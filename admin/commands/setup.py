@@ -10,6 +10,7 @@ from admin.output import out, table, write_json
 from admin.wiring import DATABASE, KAFKA, environment, json_option, load
 from schemas import crash
 from schemas.crash import CrashPoint
+from schemas.errors import InputError
 
 
 @click.command(epilog=environment(DATABASE, KAFKA, ("BIDDEN_PARTITIONS",)))
@@ -49,7 +50,10 @@ def import_directory(file: BinaryIO, as_json: bool) -> None:
 
     settings = load()
     with connect(settings.require_database(), application="bidden-import") as conn:
-        counts = import_lines(conn, parse_lines(file))
+        try:
+            counts = import_lines(conn, parse_lines(file))
+        except OSError as error:
+            raise InputError(f"{file.name!r} cannot be read: {error.strerror}", field="file") from error
         crash.reach(CrashPoint.IMPORT_READY)
     if as_json:
         write_json(counts)

@@ -1,0 +1,25 @@
+"""Text that came from outside: what can be stored, and how it is shown. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from schemas.errors import RefusedError
+
+#: Of a name or a key that somebody types: far more than anybody needs, far less than an index row can hold.
+_LONGEST: Final = 200
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold it: no U+0000, no half of a surrogate pair (what Python makes of wrong bytes)."""
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+
+
+def require_words(text: str, field: str, *, least: int = 0) -> None:
+    """RefusedError for a text that could not be stored, or would spoil every table that it is shown in."""
+    if not is_storable(text):
+        raise RefusedError(f"{field} holds bytes that are not UTF-8 text, or U+0000", field=field)
+    if not all(c.isprintable() for c in text):
+        raise RefusedError(f"{field} holds control characters", field=field)
+    if not least <= len(text) <= _LONGEST:
+        raise RefusedError(f"{field} must have {least} to {_LONGEST} characters, and has {len(text):,}", field=field)
