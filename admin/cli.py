@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import Any, Final
 
 import click
 
@@ -13,6 +15,8 @@ from admin.commands import campaign, doctor, local, operator, recovery, reports,
 from admin.output import write_error
 from schemas import crash
 from schemas.errors import EXIT_DONE, EXIT_REFUSED, BiddenError, UsageError
+
+_LONGEST: Final = 400
 
 
 @click.group(
@@ -34,6 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
     """The console command's entry. Ends the process with an exit code of the contract."""
     words = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Where a terminal is not UTF-8, what it cannot show is escaped. JSON is UTF-8 wherever it goes.
+            stream.reconfigure(encoding="utf-8" if as_json else None, errors="backslashreplace")
     sys.exit(_run(words, as_json=as_json))
 
 
@@ -49,10 +57,10 @@ def _run(words: list[str], *, as_json: bool) -> int:
         return EXIT_REFUSED
     except click.UsageError as error:
         context = "" if error.ctx is None else f" (see `{error.ctx.command_path} --help`)"
-        write_error(UsageError(error.format_message() + context), as_json=as_json)
+        write_error(UsageError(_sentence(error) + context), as_json=as_json)
         return EXIT_REFUSED
     except click.ClickException as error:
-        write_error(UsageError(error.format_message()), as_json=as_json)
+        write_error(UsageError(_sentence(error)), as_json=as_json)
         return EXIT_REFUSED
     except (click.Abort, KeyboardInterrupt):
         return 130
@@ -65,8 +73,22 @@ def _run(words: list[str], *, as_json: bool) -> int:
         if known is None:
             raise
         write_error(known, as_json=as_json)
+        _drop_output(error)
         return known.exit_code
     return result if isinstance(result, int) else EXIT_DONE
+
+
+def _drop_output(error: Exception) -> None:
+    """What standard output has not taken it will not take when the interpreter ends, either, which would say so."""
+    with suppress(OSError):
+        if isinstance(error, OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _sentence(error: click.ClickException) -> str:
+    """In one line, and without all of a word that is a page long."""
+    text = " ".join(error.format_message().split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 4 :]}"
 
 
 if __name__ == "__main__":

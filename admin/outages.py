@@ -1,10 +1,10 @@
-"""A server that goes away in the middle of a command, in words for a person instead of a traceback."""
+"""A server that goes away in the middle of a command, or a disk that is full, in words instead of a traceback."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from schemas.errors import BiddenError, UnreachableError
+from schemas.errors import BiddenError, MachineError, UnreachableError
 
 #: How the SQLSTATE of a connection that is gone begins; without one nothing was heard from the server at all.
 _LOST: Final = ("08", "57P")
@@ -18,6 +18,11 @@ def worded(error: Exception) -> BiddenError | None:
     import psycopg
     from confluent_kafka import KafkaException
 
+    if isinstance(error, TimeoutError):
+        return UnreachableError("a server did not answer in time")
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{error.filename}: "
+        return MachineError(f"{where}{error.strerror or error}")
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return UnreachableError("the database has not the schema that this version needs: run `bidden migrate`")
     if isinstance(error, psycopg.errors.DiskFull):

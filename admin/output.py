@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from schemas.errors import BiddenError
+from schemas.errors import BiddenError, printable
 
 #: Where nobody looks (a pipe, a log), tables are as wide as they need.
 _WIDTH = None if sys.stdout.isatty() else 160
 
-out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 #: How each status is shown: colour never says what the word does not.
 STYLES = {
@@ -67,7 +67,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     for row in rows:
         shown.add_row(
             *(
-                str(value) if column.startswith("@") and value is not None else cell(value)
+                cell(str(value)) if column.startswith("@") and value is not None else cell(value)
                 for column, value in zip(columns, row, strict=True)
             )
         )
@@ -84,7 +84,7 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    text = escape(str(value))
+    text = escape(printable(str(value)))
     style = STYLES.get(text)
     return f"[{style}]{text}[/]" if style else text
 

@@ -21,6 +21,7 @@ from db.operator import KnownBatch, Resolution, Resolved
 from db.planning import EventFacts
 from producers.plan import refusal
 from schemas.errors import NotFoundError, RefusedError
+from schemas.text import require_words
 from schemas.vocabulary import BatchState
 
 T = TypeVar("T")
@@ -107,6 +108,7 @@ def resolve(
     conn: Connection, event_id: int, verdict: Verdict, *, member_id: int | None, by: str, resend_below: int
 ) -> Resolved:
     """A person's word about what is unknown, for the whole event or one member (FM-12)."""
+    require_words(by, "by")
     if member_id is not None and not operator.member_exists(conn, member_id):
         raise NotFoundError(f"there is no member {member_id}", field="member")
     resolution = Resolution(event_id, verdict, f"resolved as {verdict} by {by}", member_id)

@@ -17,6 +17,7 @@ from db.planning import EventFacts, Trigger
 from schemas import crash
 from schemas.crash import CrashPoint
 from schemas.errors import NotFoundError, RefusedError
+from schemas.text import require_words
 from schemas.vocabulary import Action, Audience, EventKind, UnknownPolicy
 
 
@@ -75,6 +76,9 @@ def plan(
     NotFoundError for an unknown event, RefusedError for one nobody may be invited to or a key that was used for
     something else. A key used before for the same event and audience gives that batch again.
     """
+    require_words(initiator, "by")
+    if key is not None:
+        require_words(key, "key", least=1)
     while True:
         try:
             with conn.transaction():

@@ -12,13 +12,13 @@ import click
 
 from admin.commands.reports import print_status
 from admin.output import out, write_json
-from admin.wiring import DATABASE, environment, identity, json_option, load, positive
+from admin.wiring import DATABASE, Id, environment, identity, json_option, load
 from db.connect import Connection, connect
 from schemas.errors import UsageError
 from schemas.settings import Settings
 from schemas.vocabulary import UnknownPolicy
 
-_AGE: Final = re.compile(r"(\d{1,6})([dhm])")
+_AGE: Final = re.compile(r"([0-9]{1,6})([dhm])")
 _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
 
 
@@ -93,10 +93,6 @@ def retry(batch: int, as_json: bool) -> None:
         out.print(f"{count:,} deliveries of batch {batch} are due again" + (": `bidden status`" if count else ""))
 
 
-def _member(_: click.Context, __: click.Parameter, value: int | None) -> int | None:
-    return None if value is None else positive(value, "member")
-
-
 @click.command(epilog=environment(DATABASE, ("BIDDEN_UNKNOWN_POLICY", "BIDDEN_MAX_ATTEMPTS")))
 @identity("event")
 @click.option(
@@ -106,7 +102,7 @@ def _member(_: click.Context, __: click.Parameter, value: int | None) -> int | N
     type=click.Choice(["resend", "sent", "failed"]),
     help="What to take them for; `resend` may mail somebody a second time.",
 )
-@click.option("--member", type=int, callback=_member, help="Only this member's deliveries.")
+@click.option("--member", type=Id(), help="Only this member's deliveries.")
 @click.option("--by", default="an admin", show_default=True, help="Who says so; stands in the log as the reason.")
 @json_option
 def resolve(event: int, verdict: str, member: int | None, by: str, as_json: bool) -> None:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from admin.output import err, out, table, write_json, write_lines
-from admin.wiring import DATABASE, KAFKA, environment, json_option, load, now, positive
+from admin.wiring import DATABASE, KAFKA, Id, environment, json_option, load, now
 from db import operator
 from db.connect import connect
-from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, RefusedError, UsageError
+from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, RefusedError, UsageError, printable
 
 if TYPE_CHECKING:
     from producers.dead_letters import Letter
     from producers.replay import Moved
 
-_PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
+_PLACE: Final = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
 
 
 def _place(text: str, field: str) -> tuple[int, int]:
@@ -50,12 +50,8 @@ def _offsets(places: tuple[str, ...]) -> dict[int, int]:
     return offsets
 
 
-def _batch(_: click.Context, __: click.Parameter, value: int | None) -> int | None:
-    return None if value is None else positive(value, "batch")
-
-
 @click.command(epilog=environment(DATABASE, KAFKA))
-@click.option("--batch", type=int, callback=_batch, help="Publish the batch's items again, workers running or not.")
+@click.option("--batch", type=Id(), help="Publish the batch's items again, workers running or not.")
 @click.option("--since", metavar="TIME", help="Move the group to the first message at or after this time.")
 @click.option("--to-offset", "places", multiple=True, metavar="P:O", help="Move the group here in this partition.")
 @click.option("--from-beginning", is_flag=True, help="Move the group to the first message that is kept.")
@@ -183,8 +179,8 @@ def show(letter: str, as_json: bool) -> None:
         write_json({**line, "value": value, "headers": headers})
         return
     for name, content in {**line, **headers}.items():
-        out.print(f"{name}: {'-' if content is None else content}", markup=False)
-    out.print(f"value: {'-' if found.value is None else _text(found.value)}", markup=False)
+        out.print(f"{printable(name)}: {'-' if content is None else printable(str(content))}", markup=False)
+    out.print(f"value: {'-' if found.value is None else printable(_text(found.value) or '')}", markup=False)
 
 
 @dlq.command(epilog=environment(DATABASE, KAFKA))
@@ -212,7 +208,7 @@ def redrive(letters: tuple[str, ...], everything: bool, again: bool, as_json: bo
                 yield letter
             else:
                 err.print(
-                    f"left out: {letter.partition}:{letter.offset} came from {letter.header('bidden-topic')}",
+                    f"left out: {letter.partition}:{letter.offset} came from {letter.header('bidden-topic')!r}",
                     markup=False,
                 )
 
