@@ -1,0 +1,294 @@
+"""Every command of the command line, given words that make sense and words that nobody should type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import click
+import hypothesis.strategies as st
+import pytest
+from confluent_kafka import Producer
+from hypothesis import example, given
+
+from admin import progress
+from admin.cli import cli
+from producers import control
+from producers.topics import Topics
+from schemas.kafka import client_config
+from schemas.outcomes import Failed, Sent, Unknown
+from schemas.settings import Settings
+from tests.acceptance.processes import environment
+from tests.fuzzing import AWFUL, fingerprint, fuzz, run
+from tests.integration.importing import EVENT, subscription
+from tests.integration.world import World
+
+#: These run until they are stopped, or start servers: they are given only what must be refused.
+ENDLESS: Final = {"up", "demo", "worker", "dispatch"}
+#: Examples of each command, fewer of those that speak to Kafka: a client takes its time.
+EXAMPLES: Final = {
+    "import": 40,
+    "invite": 40,
+    "status": 30,
+    "batches": 10,
+    "log": 30,
+    "why": 30,
+    "audit": 30,
+    "pause": 30,
+    "resume": 30,
+    "cancel": 30,
+    "retry": 30,
+    "resolve": 60,
+    "cleanup": 30,
+    "replay": 40,
+    "migrate": 6,
+    "doctor": 4,
+    "dlq list": 8,
+    "dlq show": 25,
+    "dlq redrive": 25,
+}
+KAFKA: Final = {"invite", "replay", "migrate", "doctor", "dlq list", "dlq show", "dlq redrive"}
+
+IDS: Final = st.sampled_from(["1", "2", "3", "4", "99", "0", "01", str(2**63 - 1), str(2**63), "-1", str(10**30)])
+AUDIENCES: Final = st.sampled_from(["students", "coaches", "everyone", "Students", "nobody", "students,coaches"])
+TIMES: Final = st.sampled_from(
+    ["2026-04-09T18:30:00Z", "2026-04-09T18:30:00+01:00", "20260409T183000Z", "2026-W15-4T10:00Z", "1970-01-01T00:00Z",
+     "2026-04-09", "2026-04-09T18:30:00", "2026-02-30T00:00:00Z", "2026-13-01T00:00:00Z", "2026-04-09T24:00:00Z",
+     "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-04-09T18:30:00+99:00", "2026-04-09T18:30:60Z",
+     "now", "yesterday", "1775759400", "\u0662026-04-09T18:30:00Z", "1969-12-31T23:59:59Z", "2026-04-09T18:30:00 Z"]
+)  # fmt: skip
+PLACES: Final = st.sampled_from(
+    ["0:0", "0:1", "0:2", "1:0", "9:0", "0:-1", "-1:0", "0:", ":0", ":", "0", "0:0:0", "0;0", "0: 0", "\u0660:\u0660",
+     "0:0\n", "999999999:0", "9999999999:0", "0:999999999999999999", "0:9999999999999999999", "0.0:1", "0x0:0", "00:00"]
+)  # fmt: skip
+AGES: Final = st.sampled_from(
+    [
+        "180d",
+        "12h",
+        "30m",
+        "0d",
+        "999999d",
+        "9999999d",
+        "-1d",
+        "1y",
+        "d",
+        "1",
+        "1.5d",
+        "1d1h",
+        "\u0663d",
+        "180 d",
+        "180D",
+    ]
+)
+#: What each parameter may be given. A new parameter needs its line here.
+VALUES: Final[dict[str, st.SearchStrategy[str]]] = {
+    "event": IDS,
+    "member": IDS,
+    "batch": IDS,
+    "audience": AUDIENCES,
+    "initiator": st.sampled_from(["Ada", "an admin", "x" * 200, "x" * 201]),
+    "by": st.sampled_from(["Ada", "an admin", "x" * 200, "x" * 201]),
+    "key": st.sampled_from(["k1", "k2", "", "x" * 201]),
+    "verdict": st.sampled_from(["resend", "sent", "failed", "SENT", "lost"]),
+    "status_filter": st.sampled_from(["sent", "failed", "unknown", "skipped", "pending", "retry"]),
+    "older_than": AGES,
+    "since": TIMES,
+    "places": PLACES,
+    "letter": PLACES,
+    "letters": PLACES,
+    "file": st.sampled_from(["-", "nowhere.jsonl", "", ".", "/proc/self/mem", "x" * 300]),
+    "members": st.sampled_from(["14", "0", "-1", "1000001", "4300.0", "all"]),
+    "workers": st.sampled_from(["-1", "65", "1.0", "two"]),
+    "runner": st.sampled_from(["Confluent", "kafka", "faust,confluent"]),
+}
+
+
+def leaves(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command, with its name in full."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+COMMANDS: Final = dict(leaves(cli))
+
+
+@st.composite
+def command_lines(draw: st.DrawFn, name: str) -> list[str]:
+    """Words for a command: mostly its own, in any order and number, now and then some that it cannot know."""
+    parts: list[list[str]] = []
+    for parameter in COMMANDS[name].params:
+        usual = 0 if isinstance(parameter, click.Option) and not parameter.required else 1
+        for _ in range(draw(st.sampled_from([usual, usual, usual, 1, 0, 2]))):
+            if isinstance(parameter, click.Option) and parameter.is_flag:
+                parts.append(list(parameter.opts))
+                continue
+            value = draw(st.one_of(VALUES[parameter.name or ""], VALUES[parameter.name or ""], AWFUL))
+            if parameter.name == "file":
+                value = value.replace("\0", "")  # no system passes it on, and files have no such name
+            if isinstance(parameter, click.Argument):
+                parts.append([value])
+            else:
+                parts.append(draw(st.sampled_from([[parameter.opts[0], value], [f"{parameter.opts[0]}={value}"]])))
+    if draw(st.integers(0, 3)) == 0:
+        odd = AWFUL if name != "import" else st.sampled_from(["--", "--no", "--json", "two"])
+        parts.insert(0, [draw(st.one_of(odd, st.sampled_from(["--nonsense", "--json=1", "--BY=x", "-x", "--since"])))])
+    return [*name.split(), *(word for part in draw(st.permutations(parts)) for word in part)]
+
+
+def test_no_command_is_left_out() -> None:
+    """FM-32: a command that is new is fuzzed, too: it says here how often, or that it runs until it is stopped."""
+    assert set(COMMANDS) == ENDLESS | EXAMPLES.keys()
+    names = {parameter.name for command in COMMANDS.values() for parameter in command.params}
+    assert {name for name in names if name and name not in VALUES} == {
+        "as_json", "dry_run", "wait", "watch", "excluded", "from_beginning", "everything", "again",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def settings(settings_for: Callable[..., Settings]) -> Settings:
+    """Settings whose topics are not made yet: most commands need none."""
+    return settings_for()
+
+
+@pytest.fixture
+def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    """Batches in every state, and the settings in the environment."""
+    past = {"id": 2, "starts_at": "2020-04-09T18:30:00Z", "ends_at": "2020-04-09T20:30:00Z"}
+    world.build(students=[1, 2, 3], coaches=[4]).load(EVENT | past, subscription(4, 1))
+    agent = world.agent()
+    first = world.plan("students")
+    for member_id, outcome in ((1, Sent("250 ok")), (2, Failed("550 no")), (3, Unknown("lost"))):
+        agent.deliver(world.wanted(first, member_id), outcome)
+    world.plan("coaches")
+    control.cancel(world.conn, world.plan("everyone"))
+
+    def somebody_cancels(_: float) -> None:
+        for row in world.execute("SELECT id FROM batches WHERE state IN ('running', 'paused')"):
+            control.cancel(world.conn, row["id"])
+
+    monkeypatch.setattr(progress, "time", SimpleNamespace(sleep=somebody_cancels))
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment(settings).items():
+        if name.startswith("BIDDEN_"):
+            monkeypatch.setenv(name, value)
+    return world
+
+
+@pytest.fixture
+def letters(settings: Settings) -> None:
+    """Topics, and dead letters that anybody may have written."""
+    Topics(settings).create()
+    producer = Producer(client_config(settings, "test"), logger=None)
+    for header, content in (("bidden-offset", b"9" * 5000), ("bidden-reason", b"\xff[/]\x1b[31m"), ("x", None)):
+        producer.produce(settings.dead_letter_topic, b"\xff\x00", b"[/red]", headers=[(header, content)])
+    assert producer.flush(30) == 0
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_any_words(name: str, seeded: World, settings: Settings, request: pytest.FixtureRequest) -> None:
+    """FM-32: whatever a command is told, it ends with a code of the contract, and what it refuses leaves no trace."""
+    if name in KAFKA:
+        request.getfixturevalue("letters")
+    topics = Topics(settings)
+    partitions = topics.partitions() if name in KAFKA else []
+
+    def offsets() -> Any:
+        return (topics.latest(partitions), topics.committed(partitions)) if partitions else None
+
+    @fuzz(EXAMPLES[name])
+    @given(words=command_lines(name))
+    @example(words=[*name.split(), "--json"])
+    @example(words=name.split())
+    @example(words=[*name.split(), "--json", "\udcff\x1b[31m[/red]"])
+    def check(words: list[str]) -> None:
+        before, offsets_before = fingerprint(seeded.conn), offsets()
+        said = run(*words)
+        said.check()
+        if said.code > 1:
+            assert fingerprint(seeded.conn) == before, words
+            assert offsets() == offsets_before, words
+
+    check()
+
+
+@pytest.mark.parametrize("name", sorted(ENDLESS))
+def test_what_must_not_start(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """FM-32: a command that would run until it is stopped refuses what it does not know before it starts anything."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("admin.commands.local._require_embedded", lambda: pytest.fail("it would start"))
+    wrong = [[word] for word in ("--nonsense", "one-too-many", "--json=yes", "-x", "\udcff", "\x1b[31m")]
+    for parameter in COMMANDS[name].params:
+        if parameter.name in VALUES:
+            wrong += [[parameter.opts[0], value] for value in ("", "\0", "\udcff", "two", "[/]", "9" * 5000, "--json")]
+
+    @fuzz(40)
+    @given(words=command_lines(name), one=st.sampled_from(wrong), data=st.data())
+    def check(words: list[str], one: list[str], data: st.DataObject) -> None:
+        asks = {"-h", "--help", "--version", "--"}
+        said = run(*[word for word in words if word not in asks], *one)
+        said.check()
+        assert said.code == 2, said
+
+    check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_group_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """FM-32: words instead of a command."""
+    monkeypatch.chdir(tmp_path)
+
+    @fuzz(60)
+    @given(words=st.lists(st.one_of(AWFUL, st.sampled_from(["dlq", "--json"])), max_size=3))
+    def check(words: list[str]) -> None:
+        said = run(*words)
+        said.check()
+        assert said.code == 2 or {"-h", "--help", "--version"} & set(words), said
+
+    check()
+
+
+@pytest.mark.usefixtures("letters")
+def test_texts_that_are_stored(seeded: World) -> None:
+    """FM-31, FM-32: who and why are stored and shown; a key must say something, and fit an index."""
+    for option, value in (
+        ("--by", "\udcff"),
+        ("--by", "\0"),
+        ("--by", "\x1b[2J"),
+        ("--key", ""),
+        ("--key", "x" * 9999),
+    ):
+        before = fingerprint(seeded.conn)
+        said = run("invite", "1", "--audience", "everyone", option, value, "--json")
+        assert (said.code, said.error["error"], said.error["field"]) == (2, "refused", option[2:]), said
+        assert fingerprint(seeded.conn) == before
+    said = run("resolve", "1", "--unknown", "sent", "--by", "\udcff", "--json")
+    assert (said.code, said.error["field"]) == (2, "by")
+
+
+@pytest.mark.usefixtures("seeded", "letters")
+def test_letters_of_anybody() -> None:
+    """FM-20: what stands in a letter is data: no markup, no number that is none, no control of the terminal."""
+    for words in (["dlq", "list"], ["dlq", "show", "0:0"], ["dlq", "show", "0:1"]):
+        said, as_json = run(*words), run(*words, "--json")
+        assert (said.code, as_json.code) == (0, 0), (said, as_json)
+        assert "\x1b" not in said.out
+        assert "[/red]" in said.out
+    assert run("dlq", "show", "0:0", "--json").out.count('"source_offset":null') == 1
+
+
+@pytest.mark.usefixtures("seeded", "letters")
+def test_a_server_that_does_not_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is silent in the middle of a command is a server that was lost, exit 3, and no traceback."""
+
+    def silent(*_: object) -> Callable[[], None]:
+        raise TimeoutError
+
+    monkeypatch.setattr(Topics, "latest", silent)
+    said = run("replay", "--to-offset", "0:0", "--json")
+    said.check()
+    assert said.code == 3
