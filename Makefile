@@ -50,7 +50,7 @@ format: $(READY) ## Format the code and sort imports
 schemas: $(READY) ## Write docs/schemas/*.json from the models
 	@$(BIN)/python -m schemas.export
 
-docs: $(READY) ## Write the generated parts of docs/: schemas, the table of states, the tests of each failure mode
+docs: $(READY) ## Write the generated parts of docs/: schemas, states, the protocol's rules, the tests of each failure mode
 	@$(BIN)/python -m schemas.export
 	@$(BIN)/python -m tests.tables
 

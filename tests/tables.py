@@ -1,4 +1,4 @@
-"""Fills the parts of docs/ that are derived from code: the moves in states.md, the tests in failure-modes.md.
+"""Fills the parts of docs/ that are derived from code: states.md, protocol.md, and the tests in failure-modes.md.
 
 `python -m tests.tables` (or `make docs`). tests/unit/test_docs.py says when they are out of date.
 """
@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from schemas.states import TRANSITIONS
+from tests.protocol.rules import RULES
+from tests.protocol.scopes import SCOPES
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 STATES: Final = ROOT / "docs" / "states.md"
 FAILURE_MODES: Final = ROOT / "docs" / "failure-modes.md"
+PROTOCOL: Final = ROOT / "docs" / "protocol.md"
 
 _NUMBER: Final = re.compile(r"FM-\d\d")
 _ROW: Final = re.compile(r"^(\| (FM-\d\d) \|.*\|) [^|]* \|$", re.MULTILINE)
@@ -63,15 +66,43 @@ def moves() -> str:
 
 def with_moves(text: str) -> str:
     """states.md with its diagram and its table as `schemas.states` says."""
-    for name, part in (("diagram", diagram()), ("moves", moves())):
+    return _filled(text, {"diagram": diagram(), "moves": moves()})
+
+
+def scopes() -> str:
+    """Every scope of the protocol's model as a row of a table."""
+    rows = [f"| {scope.name} | {scope.says} | {scope.states:,} |" for scope in SCOPES]
+    total = f"| | together | {sum(scope.states for scope in SCOPES):,} |"
+    return "\n".join(["| scope | what happens in it | states |", "|---|---|---:|", *rows, total])
+
+
+def rules() -> str:
+    """Every rule of the protocol as a row of a table."""
+    rows = [f"| {rule.name} | {rule.says} | `{rule.by}` | {rule.missed_in}: {rule.without} |" for rule in RULES]
+    return "\n".join(["| rule | what it says | kept by | without it, in the scope |", "|---|---|---|---|", *rows])
+
+
+def pending() -> str:
+    """The rules that are not kept yet."""
+    rows = [f"- **{rule.name}** (`{rule.by}`): {rule.pending}." for rule in RULES if rule.pending]
+    return "\n".join(rows or ["None."])
+
+
+def with_protocol(text: str) -> str:
+    """protocol.md with its tables as `tests.protocol` says."""
+    return _filled(text, {"scopes": scopes(), "rules": rules(), "pending": pending()})
+
+
+def _filled(text: str, parts: dict[str, str]) -> str:
+    for name, part in parts.items():
         pattern = re.compile(rf"(<!-- {name}: generated -->\n).*?(\n<!-- end -->)", re.DOTALL)
         text = pattern.sub(lambda match, part=part: f"{match[1]}{part}{match[2]}", text)  # type: ignore[misc]
     return text
 
 
 def main() -> None:
-    """Write both files."""
-    for path, fill in ((STATES, with_moves), (FAILURE_MODES, with_tests)):
+    """Write the files."""
+    for path, fill in ((STATES, with_moves), (PROTOCOL, with_protocol), (FAILURE_MODES, with_tests)):
         path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -11,7 +11,9 @@ import pytest
 from admin.cli import cli
 from schemas.settings import PREFIX, Settings
 from schemas.states import TRANSITIONS
-from tests.tables import FAILURE_MODES, ROOT, STATES, numbered_tests, with_moves
+from tests.protocol.rules import RULES
+from tests.protocol.scopes import SCOPES
+from tests.tables import FAILURE_MODES, PROTOCOL, ROOT, STATES, numbered_tests, with_moves, with_protocol
 
 DOCS = ROOT / "docs"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
@@ -83,6 +85,14 @@ def test_every_move_is_drawn() -> None:
     assert with_moves(text) == text, "run `make docs`"
     for move in TRANSITIONS:
         assert f"| `{move.source}` | `{move.target}` | `{move.by}` | {move.when} |" in text
+
+
+def test_every_rule_and_scope_is_described() -> None:
+    """docs/protocol.md is what tests/protocol says."""
+    text = PROTOCOL.read_text(encoding="utf-8")
+    assert with_protocol(text) == text, "run `make docs`"
+    for name in (*(rule.name for rule in RULES), *(scope.name for scope in SCOPES)):
+        assert f"\n| {name} |" in text
 
 
 def test_documents_stand_alone() -> None:

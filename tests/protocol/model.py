@@ -1,0 +1,243 @@
+"""Every step that can be taken from a state: by workers, publishers, time, faults and people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from tests.protocol import people, rules
+from tests.protocol.rule import Rule
+from tests.protocol.scopes import AWAY, LOST, PERMANENT, TAKEN, TAKEN_UNHEARD, TEMPORARY, Scope
+from tests.protocol.state import (
+    ABSENT,
+    ACCEPTED,
+    ANSWERED,
+    CONCLUDING,
+    DONE,
+    HANDING_OFF,
+    IDLE,
+    IN_DOUBT,
+    MARKED,
+    NONE,
+    NOT_SENT,
+    PASSED,
+    PAUSED,
+    REFUSED,
+    REFUSED_ONCE,
+    RETRY,
+    UNHEARD,
+    UNKNOWN,
+    WANTS,
+    Hand,
+    Move,
+    State,
+    Worker,
+    put,
+    with_batch,
+    with_delivery,
+    with_hand,
+    with_worker,
+)
+from tests.protocol.worker import Ledger
+
+_ANSWERS = (
+    (TAKEN, ACCEPTED, 1),
+    (TAKEN_UNHEARD, IN_DOUBT, 1),
+    (LOST, IN_DOUBT, 0),
+    (TEMPORARY, REFUSED_ONCE, 0),
+    (PERMANENT, REFUSED, 0),
+    (AWAY, NOT_SENT, 0),
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The protocol in one scope, with all rules on or one of them off."""
+
+    scope: Scope
+    off: Rule | None = None
+
+    def moves(self, state: State) -> Iterator[Move]:
+        """Every next step."""
+        ledger = Ledger(self.scope, self.off)
+        return chain(
+            self._publishing(state),
+            self._time(state),
+            self._taking(state),
+            *(self._working(ledger, state, worker) for worker in range(len(state.workers))),
+            self._faults(state) if state.faults else (),
+            people.decisions(ledger, state),
+        )
+
+    def _publishing(self, state: State) -> Iterator[Move]:
+        events, room = self.scope.events, len(state.topic) < self.scope.messages
+        spent = state._replace(faults=state.faults - 1)
+        for index, batch in enumerate(state.batches):
+            rests = batch.state == PAUSED and self.off is not rules.NO_PAUSED
+            if batch.due and room and not rests and batch.unacknowledged is None:
+                offset = len(state.topic)
+                if "late acknowledgement" in events:
+                    unheard = _appended(with_batch(state, index, batch._replace(unacknowledged=offset)), index)
+                    yield Move(f"publish batch {index}, unheard", unheard)
+                published = with_batch(state, index, batch._replace(due=False, offset=offset))
+                yield Move(f"publish batch {index}", _appended(published, index))
+                if "lose acknowledgement" in events and state.faults:
+                    yield Move(f"a publisher of batch {index} dies", _appended(spent, index), helps=False)
+            if batch.unacknowledged is not None:
+                yield from self._acknowledging(state, index)
+            if self._is_lost(state, index):
+                yield Move(f"batch {index} is found lost", with_batch(state, index, batch._replace(due=True)))
+            if "replay" in events and state.faults and room and batch.slots and batch.state != ABSENT:
+                offset = batch.offset if batch.settled else len(state.topic)
+                again = _appended(with_batch(spent, index, batch._replace(offset=offset)), index)
+                yield Move(f"replay batch {index}", again, helps=False)
+
+    @staticmethod
+    def _acknowledging(state: State, index: int) -> Iterator[Move]:
+        batch = state.batches[index]
+        assert batch.unacknowledged is not None
+        heard = batch._replace(unacknowledged=None)
+        if not batch.settled:
+            heard = heard._replace(offset=batch.unacknowledged)
+            # Is it due under this claim, or has a worker found it a later time?
+            yield Move(f"acknowledge batch {index}", with_batch(state, index, heard._replace(due=False)))
+        yield Move(f"acknowledge batch {index} late", with_batch(state, index, heard))
+
+    def _is_lost(self, state: State, index: int) -> bool:
+        batch = state.batches[index]
+        if self.off is rules.LOST or batch.due or batch.offset != PASSED or batch.state in (PAUSED, ABSENT):
+            return False
+        if batch.settled and self.off is not rules.SETTLED_IS_NOT_LOST:
+            return False
+        return not any(delivery.state == HANDING_OFF and delivery.live for delivery in state.deliveries)
+
+    def _time(self, state: State) -> Iterator[Move]:
+        for slot, delivery in enumerate(state.deliveries):
+            if delivery.state == RETRY and delivery.waits:
+                yield Move(f"back-off {slot} ends", with_delivery(state, slot, delivery._replace(waits=False)))
+            if delivery.state == HANDING_OFF:
+                held = any(worker.hands[slot].newest for worker in state.workers)
+                if delivery.live and not (held and "steady" in self.scope.events):
+                    yield Move(f"lease {slot} ends", with_delivery(state, slot, delivery._replace(live=False)))
+                if not delivery.live and held:
+                    yield Move(f"lease {slot} is renewed", with_delivery(state, slot, delivery._replace(live=True)))
+
+    @staticmethod
+    def _taking(state: State) -> Iterator[Move]:
+        """`look_up`: a message with nothing to do, or of a paused batch, is acknowledged and left alone."""
+        if state.topic and state.workers[0].batch == NONE:
+            index = state.topic[0]
+            batch = state.batches[index]
+            if batch.settled or batch.state == PAUSED:
+                yield Move(f"pass over batch {index}", _committed(state))
+            else:
+                hands = tuple(Hand(WANTS if s in batch.slots else IDLE) for s in range(len(state.deliveries)))
+                yield Move(f"take batch {index}", with_worker(state, 0, Worker(hands, index, assigned=True)))
+
+    def _working(self, ledger: Ledger, state: State, worker: int) -> Iterator[Move]:
+        at_work = state.workers[worker]
+        if at_work.batch == NONE:
+            return
+        asking = [slot for slot, hand in enumerate(at_work.hands) if hand.phase in (WANTS, UNHEARD)]
+        for slot in asking:
+            yield from self._asking(ledger, state, worker, [slot])
+        if len(asking) > 1:
+            yield from self._asking(ledger, state, worker, asking)
+        for slot, hand in enumerate(at_work.hands):
+            if hand.phase == MARKED:
+                yield from self._answers(state, worker, slot)
+            elif hand.phase in ANSWERED:
+                yield from self._recording(ledger, state, worker, slot)
+            elif hand.phase == CONCLUDING:
+                after = ledger.conclude(state, at_work.batch, [slot], believed=UNKNOWN)
+                yield Move(f"{_who(worker)} commits its conclusion", ledger.finish(after, worker, [slot]))
+        if all(hand.phase in (IDLE, DONE) for hand in at_work.hands):
+            after = _committed(state) if at_work.assigned else state
+            yield Move(f"{_who(worker)} is done", with_worker(after, worker, _resting(at_work)))
+
+    def _asking(self, ledger: Ledger, state: State, worker: int, slots: Sequence[int]) -> Iterator[Move]:
+        """The transaction of `mark`, and for the rest of `refuse`, `conclude` and `correct_logs`."""
+        who, events = _who(worker), self.scope.events
+        marks = [slot for slot in slots if ledger.may_mark(state, worker, slot)]
+        rest = [slot for slot in slots if slot not in marks]
+        if "slow conclusion" in events and rest and state.deliveries[rest[0]].state == UNKNOWN:
+            slot = rest[0]
+            yield Move(f"{who} concludes {slot}", with_hand(state, worker, slot, Hand(CONCLUDING)))
+            return
+        yield Move(f"{who} asks {slots}", self._advance(ledger, state, worker, marks, rest))
+        if marks and "locked" in events:
+            yield Move(f"{who} finds {slots} locked", self._advance(ledger, state, worker, [], slots))
+        if marks and "unheard mark" in events and state.faults:
+            spent = state._replace(faults=state.faults - 1)
+            unheard = self._advance(ledger, spent, worker, marks, rest, UNHEARD)
+            yield Move(f"{who} asks {slots} and is not answered", unheard, helps=False)
+
+    @staticmethod
+    def _advance(
+        ledger: Ledger, state: State, worker: int, marks: Sequence[int], rest: Sequence[int], phase: str = MARKED
+    ) -> State:
+        for slot in marks:
+            state = ledger.mark(state, worker, slot, phase)
+        for slot in rest:
+            state = ledger.refuse(state, worker, slot)
+        if rest:
+            state = ledger.conclude(state, state.workers[worker].batch, rest)
+        return ledger.finish(state, worker, rest) if phase == MARKED else state
+
+    def _answers(self, state: State, worker: int, slot: int) -> Iterator[Move]:
+        delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
+        for answer, phase, accepted in _ANSWERS:
+            if answer in self.scope.answers:
+                after = with_hand(state, worker, slot, hand._replace(phase=phase))
+                if accepted and hand.counts:
+                    after = with_delivery(after, slot, delivery._replace(accepted=delivery.accepted + 1))
+                yield Move(f"{_who(worker)} sends {slot}: {answer}", after)
+
+    def _recording(self, ledger: Ledger, state: State, worker: int, slot: int) -> Iterator[Move]:
+        """The transaction of `record`, `conclude` and `correct_logs`."""
+        held = any(other.hands[slot].phase == CONCLUDING for other in state.workers)
+        if held and self.off is not rules.HELD_STILL:
+            return
+        index, who = state.workers[worker].batch, _who(worker)
+        after = ledger.conclude(ledger.record(state, worker, slot), index, [slot])
+        yield Move(f"{who} records {slot}", ledger.finish(after, worker, [slot]))
+        if "unheard record" in self.scope.events and state.faults:
+            unheard = after._replace(faults=state.faults - 1)
+            yield Move(f"{who} records {slot} and is not answered", unheard, helps=False)
+
+    def _faults(self, state: State) -> Iterator[Move]:
+        events, spent = self.scope.events, state._replace(faults=state.faults - 1)
+        first, second = state.workers
+        if "crash" in events:
+            for index, worker in enumerate(state.workers):
+                if worker.batch != NONE:
+                    yield Move(f"{_who(index)} dies", with_worker(spent, index, _resting(worker)), helps=False)
+        if "rebalance" in events:
+            swapped = (second._replace(assigned=False), first._replace(assigned=False))
+            yield Move("rebalance", spent._replace(workers=swapped), helps=False)
+        if "lose message" in events and state.topic and not (first.batch != NONE and first.assigned):
+            yield Move("a message is lost", _committed(spent), helps=False)
+
+
+def _who(worker: int) -> str:
+    return ("the owner", "the zombie")[worker]
+
+
+def _resting(worker: Worker) -> Worker:
+    return Worker((Hand(),) * len(worker.hands))
+
+
+def _appended(state: State, index: int) -> State:
+    return state._replace(topic=(*state.topic, index))
+
+
+def _committed(state: State) -> State:
+    """The group commits past its first message: every offset is one nearer."""
+    for index, batch in enumerate(state.batches):
+        offset = max(batch.offset - 1, PASSED)
+        unacknowledged = None if batch.unacknowledged is None else max(batch.unacknowledged - 1, PASSED)
+        if (offset, unacknowledged) != (batch.offset, batch.unacknowledged):
+            moved = batch._replace(offset=offset, unacknowledged=unacknowledged)
+            state = state._replace(batches=put(state.batches, index, moved))
+    return state._replace(topic=state.topic[1:])

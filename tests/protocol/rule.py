@@ -1,0 +1,19 @@
+"""What a rule of the protocol is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """One guard. `missed_in` names a scope that does not hold without it, and `without` what goes wrong there."""
+
+    name: str
+    says: str
+    by: str
+    missed_in: str
+    without: str
+    phrases: tuple[str, ...] = ()
+    #: Why the statement does not keep it yet: found by this model, and to be mended.
+    pending: str = ""

@@ -1,0 +1,151 @@
+"""The scopes: parts of the protocol that are each small enough to be walked whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tests.protocol.state import ABSENT, RUNNING, Batch, Delivery, Hand, State, Worker
+
+#: Answers of the mail server.
+TAKEN, TAKEN_UNHEARD, LOST, TEMPORARY, PERMANENT, AWAY = "250", "250 unheard", "lost", "4xx", "5xx", "away"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What can happen, and how often. Of faults and decisions, `faults` and `decisions` bound the sum."""
+
+    name: str
+    says: str
+    answers: frozenset[str]
+    events: frozenset[str]
+    #: How many states there are. Another number: the model, and perhaps the protocol, is another.
+    states: int
+    faults: int = 0
+    decisions: int = 0
+    #: The slots that each batch plans.
+    slots: tuple[tuple[int, ...], ...] = ((0,), (0,))
+    #: The first batch alone is there from the start.
+    plans_later: bool = False
+    resend_below: int = 0
+    max_attempts: int = 2
+    #: How many messages the topic holds that nobody has committed past.
+    messages: int = 2
+
+    def start(self) -> State:
+        """What is planned, and nothing has happened."""
+        count = 1 + max(slot for slots in self.slots for slot in slots)
+        nothing: tuple[str | None, ...] = (None,) * count
+        batches = tuple(Batch(RUNNING, slots, nothing) for slots in self.slots)
+        if self.plans_later:
+            batches = (*batches[:-1], batches[-1]._replace(state=ABSENT, due=False, settled=True))
+        return State(
+            batches=batches,
+            deliveries=(Delivery(),) * count,
+            workers=(Worker((Hand(),) * count),) * 2,
+            faults=self.faults,
+            decisions=self.decisions,
+        )
+
+
+def _set(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+SCOPES: Final = (
+    Scope(
+        "crashes",
+        "workers die at any point, partitions move to others while zombies go on, messages get lost, rows are locked",
+        _set(TAKEN, TAKEN_UNHEARD, TEMPORARY),
+        _set("crash", "rebalance", "lose message", "locked"),
+        states=27934,
+        faults=2,
+    ),
+    Scope(
+        "outbox",
+        "publishers die before or after the broker has it, acknowledgements come late, a topic is replayed",
+        _set(TAKEN, TEMPORARY),
+        _set("late acknowledgement", "lose acknowledgement", "replay", "lose message"),
+        states=19717,
+        faults=2,
+    ),
+    Scope(
+        "repeats",
+        "commits come through and their answers do not; nobody dies, and nobody is in doubt",
+        _set(TAKEN, TEMPORARY, PERMANENT, AWAY),
+        _set("unheard mark", "unheard record", "ban", "pause", "cancel", "steady"),
+        states=25375,
+        faults=2,
+        decisions=1,
+    ),
+    Scope(
+        "decisions",
+        "batches are paused, resumed and cancelled, and a cancel dies half-way, while workers die",
+        _set(TAKEN, TEMPORARY),
+        _set("rebalance", "pause", "cancel", "half a cancel"),
+        states=77266,
+        faults=1,
+        decisions=2,
+        messages=1,
+    ),
+    Scope(
+        "by hand",
+        "people resolve what is unknown and retry what failed, while zombies still have something to say",
+        _set(TAKEN, LOST, TEMPORARY, PERMANENT),
+        _set("rebalance", "resolve", "retry"),
+        states=44718,
+        faults=1,
+        decisions=2,
+    ),
+    Scope(
+        "later",
+        "a second batch is planned when the first has met bans, refusals and cancels",
+        _set(TAKEN, TAKEN_UNHEARD, PERMANENT),
+        _set("crash", "rebalance", "plan", "ban", "lift ban", "cancel", "locked", "retry"),
+        states=19521,
+        faults=1,
+        decisions=2,
+        plans_later=True,
+    ),
+    Scope(
+        "two slots",
+        "a member with two deliveries in one batch and one in the other",
+        _set(TAKEN, TEMPORARY),
+        _set("rebalance"),
+        states=48865,
+        faults=1,
+        slots=((0, 1), (1,)),
+        messages=1,
+    ),
+    Scope(
+        "two slots by hand",
+        "people cancel, resolve and retry what a batch has of a member with two deliveries",
+        _set(TAKEN, LOST, PERMANENT),
+        _set("rebalance", "cancel", "resolve", "retry"),
+        states=53362,
+        faults=1,
+        decisions=1,
+        slots=((0, 1),),
+        messages=1,
+    ),
+    Scope(
+        "late truth",
+        "a truth arrives while another worker concludes that nobody knows it",
+        _set(TAKEN, LOST, TEMPORARY),
+        _set("rebalance", "slow conclusion", "resolve", "cancel"),
+        states=38020,
+        faults=1,
+        decisions=1,
+    ),
+    Scope(
+        "resend",
+        "the policy `resend`: what is unknown is sent again while it has attempts left",
+        _set(TAKEN, TAKEN_UNHEARD, LOST, TEMPORARY),
+        _set("crash", "rebalance", "unheard mark", "ban"),
+        states=26256,
+        faults=1,
+        decisions=1,
+        resend_below=2,
+    ),
+)
+BY_NAME: Final = {scope.name: scope for scope in SCOPES}

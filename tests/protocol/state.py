@@ -1,0 +1,161 @@
+"""What the model of the protocol knows: one member, two batches, two workers, one partition.
+
+Kept small so that it can be walked whole. Numbers that grow for ever are kept as what they are compared with:
+offsets count from the group's committed one, and of a fence only whether it is still the newest.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+PLANNED: Final = "planned"
+HANDING_OFF: Final = "handing_off"
+SENT: Final = "sent"
+FAILED: Final = "failed"
+UNKNOWN: Final = "unknown"
+RETRY: Final = "retry"
+SKIPPED: Final = "skipped"
+#: What a log entry says of a delivery that is over for its batch.
+FINAL: Final = frozenset({SENT, FAILED, UNKNOWN, SKIPPED})
+
+RUNNING: Final = "running"
+PAUSED: Final = "paused"
+CANCELLED: Final = "cancelled"
+#: Not planned yet.
+ABSENT: Final = "absent"
+
+#: No batch; no message.
+NONE: Final = -1
+#: An offset that the group has committed past, or that was never stored.
+PASSED: Final = -1
+
+# What a worker's hand does with one delivery of its message.
+IDLE: Final = "idle"
+WANTS: Final = "wants"
+#: A mark was committed and the answer did not come: the same call will be repeated.
+UNHEARD: Final = "unheard"
+MARKED: Final = "marked"
+ACCEPTED: Final = "accepted"
+REFUSED_ONCE: Final = "4xx"
+REFUSED: Final = "5xx"
+NOT_SENT: Final = "not sent"
+IN_DOUBT: Final = "in doubt"
+#: Inside the transaction that concludes an unknown delivery, before its commit.
+CONCLUDING: Final = "concluding"
+DONE: Final = "done"
+#: The mail server has answered, or will not.
+ANSWERED: Final = frozenset({ACCEPTED, REFUSED_ONCE, REFUSED, NOT_SENT, IN_DOUBT})
+
+
+class Delivery(NamedTuple):
+    """A row of the ledger; and, in the last two, what is so and nobody has written down."""
+
+    state: str = PLANNED
+    #: The lease has not ended.
+    live: bool = False
+    batch: int = NONE
+    attempts: int = 0
+    #: `not_before` is to come.
+    waits: bool = False
+    #: Accepted mails, since a person last had it sent again.
+    accepted: int = 0
+    #: The state is a person's word.
+    word: bool = False
+
+
+class Batch(NamedTuple):
+    """A batch, its one item and its log."""
+
+    state: str
+    #: The slots that the item names.
+    slots: tuple[int, ...]
+    #: Status for each slot of the member.
+    log: tuple[str | None, ...]
+    #: `publish_at` is set. When its time comes is left open: any time.
+    due: bool = True
+    offset: int = PASSED
+    settled: bool = False
+    #: The offset of a message that the broker has and the outbox does not know of; None when there is none.
+    unacknowledged: int | None = None
+    #: A cancel was decided, and its second transaction is to come.
+    ending: bool = False
+
+
+class Hand(NamedTuple):
+    """What a worker does about one delivery."""
+
+    phase: str = IDLE
+    #: The fence of its mark is still the newest.
+    newest: bool = False
+    #: No person has had it sent again since its mark.
+    counts: bool = False
+
+
+class Worker(NamedTuple):
+    """A worker with at most one message at a time."""
+
+    hands: tuple[Hand, ...]
+    batch: int = NONE
+    #: It may commit the message's offset: there was no rebalance since.
+    assigned: bool = False
+
+
+class State(NamedTuple):
+    """Everything. The partition belongs to the first of the workers."""
+
+    batches: tuple[Batch, ...]
+    deliveries: tuple[Delivery, ...]
+    workers: tuple[Worker, ...]
+    #: The batches of the messages that the group has not committed past.
+    topic: tuple[int, ...] = ()
+    #: The member may not be mailed.
+    barred: bool = False
+    #: How many faults, and how many decisions of people, may still come.
+    faults: int = 0
+    decisions: int = 0
+
+
+class Move(NamedTuple):
+    """A step that can be taken. `helps`: it needs no fault and no person to decide anything."""
+
+    name: str
+    state: State
+    helps: bool = True
+
+
+def put(items: tuple[T, ...], index: int, value: T) -> tuple[T, ...]:
+    """The tuple with one of its items replaced."""
+    return (*items[:index], value, *items[index + 1 :])
+
+
+def with_batch(state: State, index: int, batch: Batch) -> State:
+    """The state with another batch in that place."""
+    return state._replace(batches=put(state.batches, index, batch))
+
+
+def with_delivery(state: State, slot: int, delivery: Delivery) -> State:
+    """The state with another delivery in that slot."""
+    return state._replace(deliveries=put(state.deliveries, slot, delivery))
+
+
+def with_worker(state: State, index: int, worker: Worker) -> State:
+    """The state with another worker in that place."""
+    return state._replace(workers=put(state.workers, index, worker))
+
+
+def with_hand(state: State, index: int, slot: int, hand: Hand) -> State:
+    """The state with that worker doing something else about that slot."""
+    worker = state.workers[index]
+    return with_worker(state, index, worker._replace(hands=put(worker.hands, slot, hand)))
+
+
+def older_marks(state: State, slot: int, *, fence: bool, era: bool) -> State:
+    """No mark on the slot is the newest any more (`fence`), or counts with what is sent from now on (`era`)."""
+    for index, worker in enumerate(state.workers):
+        hand = worker.hands[slot]
+        if hand.newest or hand.counts:
+            older = hand._replace(newest=hand.newest and not fence, counts=hand.counts and not era)
+            state = with_hand(state, index, slot, older)
+    return state

@@ -1,0 +1,211 @@
+"""What a worker's statements do (db/sql/ledger.sql), each as a function from state to state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tests.protocol import rules
+from tests.protocol.rule import Rule
+from tests.protocol.scopes import Scope
+from tests.protocol.state import (
+    ACCEPTED,
+    CANCELLED,
+    DONE,
+    FAILED,
+    HANDING_OFF,
+    IN_DOUBT,
+    NONE,
+    PLANNED,
+    REFUSED,
+    REFUSED_ONCE,
+    RETRY,
+    RUNNING,
+    SENT,
+    SKIPPED,
+    UNHEARD,
+    UNKNOWN,
+    Batch,
+    Delivery,
+    Hand,
+    State,
+    older_marks,
+    put,
+    with_batch,
+    with_delivery,
+    with_hand,
+)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The statements, under a scope's policy, and with one rule off."""
+
+    scope: Scope
+    off: Rule | None = None
+
+    def judgement(self, state: State, index: int, slot: int, resend_below: int | None = None) -> str | None:
+        """What the delivery means for the batch; None while it is pending."""
+        delivery, batch = state.deliveries[slot], state.batches[index]
+        own = delivery.batch == index
+        if delivery.state == SENT:
+            return SENT if own or self.off is rules.ONE_SENDER else SKIPPED
+        if delivery.state == FAILED:
+            return FAILED
+        if delivery.state == SKIPPED and (own or self.off is rules.ITS_OWN_SKIP):
+            return SKIPPED
+        if delivery.state == UNKNOWN:
+            below = self.scope.resend_below if resend_below is None else resend_below
+            if delivery.attempts >= below or state.barred or batch.state == CANCELLED:
+                return UNKNOWN
+        elif batch.state == CANCELLED:
+            in_flight = delivery.state == HANDING_OFF and own and self.off is not rules.IN_FLIGHT_IS_OPEN
+            return None if in_flight else SKIPPED
+        return None
+
+    def may_mark(self, state: State, worker: int, slot: int) -> bool:
+        """Whether `mark` finds the delivery takeable for that worker's message."""
+        index = state.workers[worker].batch
+        batch, delivery = state.batches[index], state.deliveries[slot]
+        if state.barred and self.off is not rules.ELIGIBLE:
+            return False
+        if batch.state != RUNNING and self.off is not rules.RUNS:
+            return False
+        if batch.settled and self.off is not rules.UNSETTLED:
+            return False
+        return self._takeable(delivery, index, state.workers[worker].hands[slot])
+
+    def _takeable(self, delivery: Delivery, index: int, hand: Hand) -> bool:
+        below = self.scope.resend_below
+        match delivery.state:
+            case "planned":
+                return True
+            case "retry":
+                return not delivery.waits or self.off is rules.BACK_OFF
+            case "skipped":
+                return delivery.batch != index
+            case "handing_off":
+                if hand.phase == UNHEARD and hand.newest and self.off is not rules.UNHEARD:
+                    return True
+                if delivery.live:
+                    return self.off is rules.BUSY
+                return delivery.attempts + 1 < below or self.off is rules.HOLD_EXPIRED
+            case "unknown":
+                return delivery.attempts < below or self.off is rules.HOLD
+            case "sent":
+                return self.off is rules.SENT_IS_CLOSED
+        return False
+
+    def mark(self, state: State, worker: int, slot: int, phase: str) -> State:
+        """Give the worker a mark with a new fence; `phase` says whether it hears of it."""
+        delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
+        own = hand.phase == UNHEARD and hand.newest
+        expired = delivery.state == HANDING_OFF and not own
+        if self.off is not rules.NEW_FENCE:
+            state = older_marks(state, slot, fence=True, era=False)
+        marked = delivery._replace(
+            state=HANDING_OFF,
+            live=True,
+            batch=state.workers[worker].batch,
+            attempts=delivery.attempts + expired,
+            waits=False,
+        )
+        return with_hand(with_delivery(state, slot, marked), worker, slot, Hand(phase, newest=True, counts=True))
+
+    def refuse(self, state: State, worker: int, slot: int) -> State:
+        """What becomes of a delivery that was wanted and not marked."""
+        index = state.workers[worker].batch
+        delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
+        skips = state.batches[index].state == RUNNING and state.barred and self.off is not rules.SKIPS
+        free = delivery._replace(live=False, waits=False)
+        if delivery.state == HANDING_OFF:
+            if hand.phase == UNHEARD and hand.newest and self.off not in (rules.GIVEN_BACK, rules.UNHEARD):
+                doubtful = delivery.attempts > 0 and self.scope.resend_below > 0
+                given_back = UNKNOWN if doubtful else SKIPPED if skips else PLANNED
+                return with_delivery(state, slot, free._replace(state=given_back, batch=index))
+            if not delivery.live and self.off is not rules.EXPIRES:
+                return with_delivery(state, slot, free._replace(state=UNKNOWN, attempts=delivery.attempts + 1))
+        elif delivery.state in (PLANNED, RETRY, SKIPPED) and skips:
+            return with_delivery(state, slot, free._replace(state=SKIPPED, batch=index))
+        return state
+
+    def record(self, state: State, worker: int, slot: int) -> State:
+        """What the worker knows of its mail, if its mark is still the newest and nothing else is written."""
+        index = state.workers[worker].batch
+        delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
+        if not hand.newest and self.off is not rules.FENCE:
+            return state
+        if delivery.state not in (HANDING_OFF, UNKNOWN) and self.off is not rules.OPEN_OUTCOME:
+            return state
+        before = max(delivery.attempts - 1, 0) if delivery.state == UNKNOWN else delivery.attempts
+        told = delivery._replace(live=False, waits=False, attempts=before + 1)
+        if hand.phase == ACCEPTED:
+            told = told._replace(state=SENT)
+        elif hand.phase == IN_DOUBT:
+            told = told._replace(state=UNKNOWN)
+        elif hand.phase == REFUSED or (hand.phase == REFUSED_ONCE and before + 1 >= self.scope.max_attempts):
+            told = told._replace(state=FAILED)
+        elif state.batches[index].state == CANCELLED:
+            told = told._replace(state=SKIPPED, attempts=before + (hand.phase == REFUSED_ONCE))
+        else:
+            told = told._replace(state=RETRY, waits=True, attempts=before + (hand.phase == REFUSED_ONCE))
+        return with_delivery(state, slot, told)
+
+    def conclude(self, state: State, index: int, slots: Iterable[int], believed: str | None = None) -> State:
+        """The batch's log and item, as the ledger says; and every log that a late truth corrects.
+
+        `believed` is what was read of the deliveries, and others may have changed by now, unseen.
+        """
+        batch = state.batches[index]
+        log, finals, due = batch.log, 0, False
+        for slot in batch.slots:
+            final = self.judgement(state, index, slot)
+            if slot in slots:
+                final = believed or final
+                now = believed or state.deliveries[slot].state
+                if final is not None or now in (RETRY, UNKNOWN):
+                    log = put(log, slot, final or now)
+                due = due or final is None
+                finals += final is not None
+            elif log[slot] is not None:
+                finals += final is not None and log[slot] != RETRY
+                due = due or state.deliveries[slot].state == RETRY
+        state = self._item(state, index, batch._replace(log=log), finals, due=due)
+        if believed is None:
+            for slot in slots:
+                state = self.correct_logs(state, slot)
+        return state
+
+    def _item(self, state: State, index: int, batch: Batch, finals: int, *, due: bool) -> State:
+        needed = 1 if self.off is rules.EVERY_SLOT else len(batch.slots)
+        settled = finals >= needed
+        if self.off is rules.OPENS_AGAIN:
+            settled = settled or batch.settled
+        return with_batch(state, index, batch._replace(settled=settled, due=due and not settled))
+
+    def correct_logs(self, state: State, slot: int) -> State:
+        """Every log that calls unknown what the ledger knows by now."""
+        delivery = state.deliveries[slot]
+        if delivery.state not in (SENT, FAILED, SKIPPED) or self.off is rules.CORRECTED:
+            return state
+        for index, batch in enumerate(state.batches):
+            if batch.log[slot] == UNKNOWN:
+                status = self.judgement(state, index, slot) or delivery.state
+                state = with_batch(state, index, batch._replace(log=put(batch.log, slot, status)))
+        return state
+
+    def finish(self, state: State, worker: int, slots: Iterable[int]) -> State:
+        """The worker has nothing more to do about these slots."""
+        for slot in slots:
+            state = with_hand(state, worker, slot, Hand(DONE))
+        return state
+
+
+def reopened(state: State, slot: int) -> State:
+    """What failed or was skipped is planned again. By a person's word it had not been sent: that counts from now on."""
+    delivery = state.deliveries[slot]
+    if delivery.word:
+        state = older_marks(state, slot, fence=False, era=True)
+        delivery = delivery._replace(accepted=0, word=False)
+    fresh = delivery._replace(state=PLANNED, live=False, batch=NONE, attempts=0, waits=False)
+    return with_delivery(state, slot, fresh)
