@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.protocol.invariants import broken, broken_step, is_over
 from tests.protocol.model import Model
-from tests.protocol.state import Move, State
+from tests.protocol.state import Move
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class _Search:
         self._numbers = {start: 0}
         self._states = [start]
         #: How each state was reached first.
-        self._reached: list[tuple[int, str]] = [(0, "")]
+        self._reached: list[tuple[int, Move | None]] = [(0, None)]
         #: From where each state can be reached without a fault or a decision.
         self._sources: list[list[int]] = [[]]
         self._steps = 0
@@ -52,7 +52,7 @@ class _Search:
             number = self._numbers.get(move.state)
             is_new = number is None
             if number is None:
-                number = self._add(move.state, at, move.name)
+                number = self._add(move, at)
             wrong = broken_step(state, move)
             if wrong:
                 return self._result(at, wrong, move)
@@ -62,11 +62,11 @@ class _Search:
                 self._sources[number].append(at)
         return None
 
-    def _add(self, state: State, source: int, name: str) -> int:
+    def _add(self, move: Move, source: int) -> int:
         number = len(self._states)
-        self._numbers[state] = number
-        self._states.append(state)
-        self._reached.append((source, name))
+        self._numbers[move.state] = number
+        self._states.append(move.state)
+        self._reached.append((source, move))
         self._sources.append([])
         return number
 
@@ -85,8 +85,9 @@ class _Search:
         names = [step.name] if step else []
         state = step.state if step else self._states[number]
         while number:
-            number, name = self._reached[number]
-            names.append(name)
+            number, move = self._reached[number]
+            assert move is not None
+            names.append(move.name)
         steps = "\n".join(f"  {n}. {name}" for n, name in enumerate(reversed(names), 1))
         text = f"{what}\nin the scope '{self._model.scope.name}', after\n{steps}\nin the state\n  {state}"
         return Result(len(self._states), self._steps, text)

@@ -53,10 +53,10 @@ _ANSWERS = (
 
 @dataclass(frozen=True)
 class Model:
-    """The protocol in one scope, with all rules on or one of them off."""
+    """The protocol in one scope, with all rules on or some of them off."""
 
     scope: Scope
-    off: Rule | None = None
+    off: frozenset[Rule] = frozenset()
 
     def moves(self, state: State) -> Iterator[Move]:
         """Every next step."""
@@ -74,24 +74,24 @@ class Model:
         events, room = self.scope.events, len(state.topic) < self.scope.messages
         spent = state._replace(faults=state.faults - 1)
         for index, batch in enumerate(state.batches):
-            rests = batch.state == PAUSED and self.off is not rules.NO_PAUSED
+            rests = batch.state == PAUSED and rules.NO_PAUSED not in self.off
             if batch.due and room and not rests and batch.unacknowledged is None:
                 offset = len(state.topic)
                 if "late acknowledgement" in events:
                     unheard = _appended(with_batch(state, index, batch._replace(unacknowledged=offset)), index)
-                    yield Move(f"publish batch {index}, unheard", unheard)
+                    yield Move("publish batch {}, unheard", (index,), unheard)
                 published = with_batch(state, index, batch._replace(due=False, offset=offset))
-                yield Move(f"publish batch {index}", _appended(published, index))
+                yield Move("publish batch {}", (index,), _appended(published, index))
                 if "lose acknowledgement" in events and state.faults:
-                    yield Move(f"a publisher of batch {index} dies", _appended(spent, index), helps=False)
+                    yield Move("a publisher of batch {} dies", (index,), _appended(spent, index), helps=False)
             if batch.unacknowledged is not None:
                 yield from self._acknowledging(state, index)
             if self._is_lost(state, index):
-                yield Move(f"batch {index} is found lost", with_batch(state, index, batch._replace(due=True)))
+                yield Move("batch {} is found lost", (index,), with_batch(state, index, batch._replace(due=True)))
             if "replay" in events and state.faults and room and batch.slots and batch.state != ABSENT:
                 offset = batch.offset if batch.settled else len(state.topic)
                 again = _appended(with_batch(spent, index, batch._replace(offset=offset)), index)
-                yield Move(f"replay batch {index}", again, helps=False)
+                yield Move("replay batch {}", (index,), again, helps=False)
 
     @staticmethod
     def _acknowledging(state: State, index: int) -> Iterator[Move]:
@@ -101,27 +101,27 @@ class Model:
         if not batch.settled:
             heard = heard._replace(offset=batch.unacknowledged)
             # Is it due under this claim, or has a worker found it a later time?
-            yield Move(f"acknowledge batch {index}", with_batch(state, index, heard._replace(due=False)))
-        yield Move(f"acknowledge batch {index} late", with_batch(state, index, heard))
+            yield Move("acknowledge batch {}", (index,), with_batch(state, index, heard._replace(due=False)))
+        yield Move("acknowledge batch {} late", (index,), with_batch(state, index, heard))
 
     def _is_lost(self, state: State, index: int) -> bool:
         batch = state.batches[index]
-        if self.off is rules.LOST or batch.due or batch.offset != PASSED or batch.state in (PAUSED, ABSENT):
+        if rules.LOST in self.off or batch.due or batch.offset != PASSED or batch.state in (PAUSED, ABSENT):
             return False
-        if batch.settled and self.off is not rules.SETTLED_IS_NOT_LOST:
+        if batch.settled and rules.SETTLED_IS_NOT_LOST not in self.off:
             return False
         return not any(delivery.state == HANDING_OFF and delivery.live for delivery in state.deliveries)
 
     def _time(self, state: State) -> Iterator[Move]:
         for slot, delivery in enumerate(state.deliveries):
             if delivery.state == RETRY and delivery.waits:
-                yield Move(f"back-off {slot} ends", with_delivery(state, slot, delivery._replace(waits=False)))
+                yield Move("back-off {} ends", (slot,), with_delivery(state, slot, delivery._replace(waits=False)))
             if delivery.state == HANDING_OFF:
                 held = any(worker.hands[slot].newest for worker in state.workers)
                 if delivery.live and not (held and "steady" in self.scope.events):
-                    yield Move(f"lease {slot} ends", with_delivery(state, slot, delivery._replace(live=False)))
+                    yield Move("lease {} ends", (slot,), with_delivery(state, slot, delivery._replace(live=False)))
                 if not delivery.live and held:
-                    yield Move(f"lease {slot} is renewed", with_delivery(state, slot, delivery._replace(live=True)))
+                    yield Move("lease {} is renewed", (slot,), with_delivery(state, slot, delivery._replace(live=True)))
 
     @staticmethod
     def _taking(state: State) -> Iterator[Move]:
@@ -130,10 +130,10 @@ class Model:
             index = state.topic[0]
             batch = state.batches[index]
             if batch.settled or batch.state == PAUSED:
-                yield Move(f"pass over batch {index}", _committed(state))
+                yield Move("pass over batch {}", (index,), _committed(state))
             else:
                 hands = tuple(Hand(WANTS if s in batch.slots else IDLE) for s in range(len(state.deliveries)))
-                yield Move(f"take batch {index}", with_worker(state, 0, Worker(hands, index, assigned=True)))
+                yield Move("take batch {}", (index,), with_worker(state, 0, Worker(hands, index, assigned=True)))
 
     def _working(self, ledger: Ledger, state: State, worker: int) -> Iterator[Move]:
         at_work = state.workers[worker]
@@ -151,10 +151,10 @@ class Model:
                 yield from self._recording(ledger, state, worker, slot)
             elif hand.phase == CONCLUDING:
                 after = ledger.conclude(state, at_work.batch, [slot], believed=UNKNOWN)
-                yield Move(f"{_who(worker)} commits its conclusion", ledger.finish(after, worker, [slot]))
+                yield Move("{} commits its conclusion", (_who(worker),), ledger.finish(after, worker, [slot]))
         if all(hand.phase in (IDLE, DONE) for hand in at_work.hands):
             after = _committed(state) if at_work.assigned else state
-            yield Move(f"{_who(worker)} is done", with_worker(after, worker, _resting(at_work)))
+            yield Move("{} is done", (_who(worker),), with_worker(after, worker, _resting(at_work)))
 
     def _asking(self, ledger: Ledger, state: State, worker: int, slots: Sequence[int]) -> Iterator[Move]:
         """The transaction of `mark`, and for the rest of `refuse`, `conclude` and `correct_logs`."""
@@ -163,15 +163,15 @@ class Model:
         rest = [slot for slot in slots if slot not in marks]
         if "slow conclusion" in events and rest and state.deliveries[rest[0]].state == UNKNOWN:
             slot = rest[0]
-            yield Move(f"{who} concludes {slot}", with_hand(state, worker, slot, Hand(CONCLUDING)))
+            yield Move("{} concludes {}", (who, slot), with_hand(state, worker, slot, Hand(CONCLUDING)))
             return
-        yield Move(f"{who} asks {slots}", self._advance(ledger, state, worker, marks, rest))
+        yield Move("{} asks {}", (who, slots), self._advance(ledger, state, worker, marks, rest))
         if marks and "locked" in events:
-            yield Move(f"{who} finds {slots} locked", self._advance(ledger, state, worker, [], slots))
+            yield Move("{} finds {} locked", (who, slots), self._advance(ledger, state, worker, [], slots))
         if marks and "unheard mark" in events and state.faults:
             spent = state._replace(faults=state.faults - 1)
             unheard = self._advance(ledger, spent, worker, marks, rest, UNHEARD)
-            yield Move(f"{who} asks {slots} and is not answered", unheard, helps=False)
+            yield Move("{} asks {} and is not answered", (who, slots), unheard, helps=False)
 
     @staticmethod
     def _advance(
@@ -192,19 +192,23 @@ class Model:
                 after = with_hand(state, worker, slot, hand._replace(phase=phase))
                 if accepted and hand.counts:
                     after = with_delivery(after, slot, delivery._replace(accepted=delivery.accepted + 1))
-                yield Move(f"{_who(worker)} sends {slot}: {answer}", after)
+                yield Move("{} sends {}: {}", (_who(worker), slot, answer), after)
 
     def _recording(self, ledger: Ledger, state: State, worker: int, slot: int) -> Iterator[Move]:
         """The transaction of `record`, `conclude` and `correct_logs`."""
         held = any(other.hands[slot].phase == CONCLUDING for other in state.workers)
-        if held and self.off is not rules.HELD_STILL:
+        if held and rules.HELD_STILL not in self.off:
             return
         index, who = state.workers[worker].batch, _who(worker)
-        after = ledger.conclude(ledger.record(state, worker, slot), index, [slot])
-        yield Move(f"{who} records {slot}", ledger.finish(after, worker, [slot]))
+        recorded = ledger.record(state, worker, slot)
+        if "slow conclusion" in self.scope.events and recorded is state and state.deliveries[slot].state == UNKNOWN:
+            yield Move("{} concludes {}", (who, slot), with_hand(state, worker, slot, Hand(CONCLUDING)))
+            return
+        after = ledger.conclude(recorded, index, [slot])
+        yield Move("{} records {}", (who, slot), ledger.finish(after, worker, [slot]))
         if "unheard record" in self.scope.events and state.faults:
             unheard = after._replace(faults=state.faults - 1)
-            yield Move(f"{who} records {slot} and is not answered", unheard, helps=False)
+            yield Move("{} records {} and is not answered", (who, slot), unheard, helps=False)
 
     def _faults(self, state: State) -> Iterator[Move]:
         events, spent = self.scope.events, state._replace(faults=state.faults - 1)
@@ -212,12 +216,12 @@ class Model:
         if "crash" in events:
             for index, worker in enumerate(state.workers):
                 if worker.batch != NONE:
-                    yield Move(f"{_who(index)} dies", with_worker(spent, index, _resting(worker)), helps=False)
+                    yield Move("{} dies", (_who(index),), with_worker(spent, index, _resting(worker)), helps=False)
         if "rebalance" in events:
             swapped = (second._replace(assigned=False), first._replace(assigned=False))
-            yield Move("rebalance", spent._replace(workers=swapped), helps=False)
+            yield Move("rebalance", (), spent._replace(workers=swapped), helps=False)
         if "lose message" in events and state.topic and not (first.batch != NONE and first.assigned):
-            yield Move("a message is lost", _committed(spent), helps=False)
+            yield Move("a message is lost", (), _committed(spent), helps=False)
 
 
 def _who(worker: int) -> str:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """One guard. `missed_in` names a scope that does not hold without it, and `without` what goes wrong there."""
+    """One guard. `missed_in` names a scope that does not hold without it, and `without` what goes wrong there.
+
+    `by` is a statement of db/sql, or the dotted name of a function; `phrases` stand in its text and are the guard.
+    """
 
     name: str
     says: str

@@ -1,7 +1,6 @@
 """The rules of the protocol: what each says, the statement that keeps it, and where it is missed.
 
-A rule is named where the model keeps it (`off is not FENCE`), so that it can be switched off. `by` is a statement of
-db/sql, or the dotted name of a function; `phrases` stand in its text and are the guard.
+A rule is named where the model keeps it (`FENCE in off`), so that it can be switched off.
 """
 
 from __future__ import annotations

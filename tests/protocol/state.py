@@ -118,11 +118,17 @@ class State(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A step that can be taken. `helps`: it needs no fault and no person to decide anything."""
+    """A step that can be taken: what is done, with what. `helps`: it needs no fault and no person to decide."""
 
-    name: str
+    verb: str
+    about: tuple[object, ...]
     state: State
     helps: bool = True
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return self.verb.format(*self.about)
 
 
 def put(items: tuple[T, ...], index: int, value: T) -> tuple[T, ...]:

@@ -28,7 +28,7 @@ def test_every_scope_holds(scope: Scope) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_no_rule_can_be_spared(rule: Rule) -> None:
     """The model finds what each rule is for, in the scope that the rule names."""
-    result = explore(Model(BY_NAME[rule.missed_in], off=rule))
+    result = explore(Model(BY_NAME[rule.missed_in], off=frozenset({rule})))
     assert rule.without in result.violation
     assert result.violation, f"{rule.missed_in} holds without it, in all of its {result.states} states"
 
@@ -66,7 +66,7 @@ def test_names_are_unique() -> None:
 def test_a_violation_comes_with_its_shortest_trace() -> None:
     """What is printed is a story that can be followed."""
     (busy,) = (rule for rule in RULES if rule.name == "busy")
-    violation = explore(Model(BY_NAME["crashes"], off=busy)).violation
+    violation = explore(Model(BY_NAME["crashes"], off=frozenset({busy}))).violation
     assert violation.startswith("delivery 0: two mails were accepted\nin the scope 'crashes', after\n  1. publish")
     steps = violation.partition("after\n")[2].partition("\nin the state")[0].splitlines()
     assert len(steps) == 8

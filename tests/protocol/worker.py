@@ -39,27 +39,27 @@ from tests.protocol.state import (
 
 @dataclass(frozen=True)
 class Ledger:
-    """The statements, under a scope's policy, and with one rule off."""
+    """The statements, under a scope's policy, and with some rules off."""
 
     scope: Scope
-    off: Rule | None = None
+    off: frozenset[Rule] = frozenset()
 
     def judgement(self, state: State, index: int, slot: int, resend_below: int | None = None) -> str | None:
         """What the delivery means for the batch; None while it is pending."""
         delivery, batch = state.deliveries[slot], state.batches[index]
         own = delivery.batch == index
         if delivery.state == SENT:
-            return SENT if own or self.off is rules.ONE_SENDER else SKIPPED
+            return SENT if own or rules.ONE_SENDER in self.off else SKIPPED
         if delivery.state == FAILED:
             return FAILED
-        if delivery.state == SKIPPED and (own or self.off is rules.ITS_OWN_SKIP):
+        if delivery.state == SKIPPED and (own or rules.ITS_OWN_SKIP in self.off):
             return SKIPPED
         if delivery.state == UNKNOWN:
             below = self.scope.resend_below if resend_below is None else resend_below
             if delivery.attempts >= below or state.barred or batch.state == CANCELLED:
                 return UNKNOWN
         elif batch.state == CANCELLED:
-            in_flight = delivery.state == HANDING_OFF and own and self.off is not rules.IN_FLIGHT_IS_OPEN
+            in_flight = delivery.state == HANDING_OFF and own and rules.IN_FLIGHT_IS_OPEN not in self.off
             return None if in_flight else SKIPPED
         return None
 
@@ -67,11 +67,11 @@ class Ledger:
         """Whether `mark` finds the delivery takeable for that worker's message."""
         index = state.workers[worker].batch
         batch, delivery = state.batches[index], state.deliveries[slot]
-        if state.barred and self.off is not rules.ELIGIBLE:
+        if state.barred and rules.ELIGIBLE not in self.off:
             return False
-        if batch.state != RUNNING and self.off is not rules.RUNS:
+        if batch.state != RUNNING and rules.RUNS not in self.off:
             return False
-        if batch.settled and self.off is not rules.UNSETTLED:
+        if batch.settled and rules.UNSETTLED not in self.off:
             return False
         return self._takeable(delivery, index, state.workers[worker].hands[slot])
 
@@ -81,19 +81,19 @@ class Ledger:
             case "planned":
                 return True
             case "retry":
-                return not delivery.waits or self.off is rules.BACK_OFF
+                return not delivery.waits or rules.BACK_OFF in self.off
             case "skipped":
                 return delivery.batch != index
             case "handing_off":
-                if hand.phase == UNHEARD and hand.newest and self.off is not rules.UNHEARD:
+                if hand.phase == UNHEARD and hand.newest and rules.UNHEARD not in self.off:
                     return True
                 if delivery.live:
-                    return self.off is rules.BUSY
-                return delivery.attempts + 1 < below or self.off is rules.HOLD_EXPIRED
+                    return rules.BUSY in self.off
+                return delivery.attempts + 1 < below or rules.HOLD_EXPIRED in self.off
             case "unknown":
-                return delivery.attempts < below or self.off is rules.HOLD
+                return delivery.attempts < below or rules.HOLD in self.off
             case "sent":
-                return self.off is rules.SENT_IS_CLOSED
+                return rules.SENT_IS_CLOSED in self.off
         return False
 
     def mark(self, state: State, worker: int, slot: int, phase: str) -> State:
@@ -101,7 +101,7 @@ class Ledger:
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
         own = hand.phase == UNHEARD and hand.newest
         expired = delivery.state == HANDING_OFF and not own
-        if self.off is not rules.NEW_FENCE:
+        if rules.NEW_FENCE not in self.off:
             state = older_marks(state, slot, fence=True, era=False)
         marked = delivery._replace(
             state=HANDING_OFF,
@@ -116,14 +116,14 @@ class Ledger:
         """What becomes of a delivery that was wanted and not marked."""
         index = state.workers[worker].batch
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
-        skips = state.batches[index].state == RUNNING and state.barred and self.off is not rules.SKIPS
+        skips = state.batches[index].state == RUNNING and state.barred and rules.SKIPS not in self.off
         free = delivery._replace(live=False, waits=False)
         if delivery.state == HANDING_OFF:
-            if hand.phase == UNHEARD and hand.newest and self.off not in (rules.GIVEN_BACK, rules.UNHEARD):
+            if hand.phase == UNHEARD and hand.newest and not self.off & {rules.GIVEN_BACK, rules.UNHEARD}:
                 doubtful = delivery.attempts > 0 and self.scope.resend_below > 0
                 given_back = UNKNOWN if doubtful else SKIPPED if skips else PLANNED
                 return with_delivery(state, slot, free._replace(state=given_back, batch=index))
-            if not delivery.live and self.off is not rules.EXPIRES:
+            if not delivery.live and rules.EXPIRES not in self.off:
                 return with_delivery(state, slot, free._replace(state=UNKNOWN, attempts=delivery.attempts + 1))
         elif delivery.state in (PLANNED, RETRY, SKIPPED) and skips:
             return with_delivery(state, slot, free._replace(state=SKIPPED, batch=index))
@@ -133,9 +133,9 @@ class Ledger:
         """What the worker knows of its mail, if its mark is still the newest and nothing else is written."""
         index = state.workers[worker].batch
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
-        if not hand.newest and self.off is not rules.FENCE:
+        if not hand.newest and rules.FENCE not in self.off:
             return state
-        if delivery.state not in (HANDING_OFF, UNKNOWN) and self.off is not rules.OPEN_OUTCOME:
+        if delivery.state not in (HANDING_OFF, UNKNOWN) and rules.OPEN_OUTCOME not in self.off:
             return state
         before = max(delivery.attempts - 1, 0) if delivery.state == UNKNOWN else delivery.attempts
         told = delivery._replace(live=False, waits=False, attempts=before + 1)
@@ -177,16 +177,16 @@ class Ledger:
         return state
 
     def _item(self, state: State, index: int, batch: Batch, finals: int, *, due: bool) -> State:
-        needed = 1 if self.off is rules.EVERY_SLOT else len(batch.slots)
+        needed = 1 if rules.EVERY_SLOT in self.off else len(batch.slots)
         settled = finals >= needed
-        if self.off is rules.OPENS_AGAIN:
+        if rules.OPENS_AGAIN in self.off:
             settled = settled or batch.settled
-        return with_batch(state, index, batch._replace(settled=settled, due=due and not settled))
+        return with_batch(state, index, batch._replace(settled=settled, due=(due or batch.due) and not settled))
 
     def correct_logs(self, state: State, slot: int) -> State:
         """Every log that calls unknown what the ledger knows by now."""
         delivery = state.deliveries[slot]
-        if delivery.state not in (SENT, FAILED, SKIPPED) or self.off is rules.CORRECTED:
+        if delivery.state not in (SENT, FAILED, SKIPPED) or rules.CORRECTED in self.off:
             return state
         for index, batch in enumerate(state.batches):
             if batch.log[slot] == UNKNOWN:
