@@ -204,6 +204,11 @@ class Model:
         if "slow conclusion" in self.scope.events and recorded is state and state.deliveries[slot].state == UNKNOWN:
             yield Move("{} concludes {}", (who, slot), with_hand(state, worker, slot, Hand(CONCLUDING)))
             return
+        if "refused record" in self.scope.events and state.faults and recorded is not state:
+            salvaged = ledger.salvage(state._replace(faults=state.faults - 1), worker, slot)
+            yield Move(
+                "{} records {} and is refused", (who, slot), ledger.finish(salvaged, worker, [slot]), helps=False
+            )
         after = ledger.conclude(recorded, index, [slot])
         yield Move("{} records {}", (who, slot), ledger.finish(after, worker, [slot]))
         if "unheard record" in self.scope.events and state.faults:

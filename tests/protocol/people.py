@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.protocol import rules
+from tests.protocol import people_rules
 from tests.protocol.state import (
     ABSENT,
     CANCELLED,
@@ -92,7 +92,7 @@ def plan(ledger: Ledger, state: State, index: int) -> State:
     if state.barred or not slots:
         return with_batch(state, index, batch._replace(state=RUNNING, slots=()))
     for slot in slots:
-        if state.deliveries[slot].state in (FAILED, SKIPPED) or rules.ONLY_CLOSED in ledger.off:
+        if state.deliveries[slot].state in (FAILED, SKIPPED) or people_rules.ONLY_CLOSED in ledger.off:
             state = reopened(state, slot)
     return with_batch(state, index, batch._replace(state=RUNNING, slots=slots, due=True, settled=False))
 
@@ -103,12 +103,12 @@ def end_items(ledger: Ledger, state: State, index: int) -> State:
     for slot in batch.slots:
         delivery = state.deliveries[slot]
         takes = delivery.state in (PLANNED, RETRY) or (
-            rules.IN_FLIGHT_STAYS in ledger.off and delivery.state == HANDING_OFF
+            people_rules.IN_FLIGHT_STAYS in ledger.off and delivery.state == HANDING_OFF
         )
         if takes and not _another_has_it(state, index, slot):
             skipped = delivery._replace(state=SKIPPED, batch=index, waits=False, live=False)
             state = with_delivery(state, slot, skipped)
-            if rules.CANCEL_CORRECTS not in ledger.off:
+            if people_rules.CANCEL_CORRECTS not in ledger.off:
                 state = ledger.correct_logs(state, slot)
     batch = state.batches[index]._replace(ending=False)
     if batch.settled:
@@ -117,7 +117,11 @@ def end_items(ledger: Ledger, state: State, index: int) -> State:
     for slot in batch.slots:
         delivery = state.deliveries[slot]
         in_flight = delivery.state == HANDING_OFF and delivery.batch == index
-        if (in_flight and rules.LOGGED_IS_NOT_OVER not in ledger.off) or log[slot] not in (SENT, FAILED, SKIPPED):
+        if (in_flight and people_rules.LOGGED_IS_NOT_OVER not in ledger.off) or log[slot] not in (
+            SENT,
+            FAILED,
+            SKIPPED,
+        ):
             final = ledger.judgement(state, index, slot, _RESEND_NEVER)
             ends = ends and final is not None
             log = log if final is None else put(log, slot, final)
@@ -135,14 +139,14 @@ def retry(ledger: Ledger, state: State, index: int) -> State:
     """What failed in the batch is planned again. The same state, if nothing did."""
     before = state
     for slot in state.batches[index].slots:
-        still = state.deliveries[slot].state == FAILED or rules.ONLY_FAILED in ledger.off
+        still = state.deliveries[slot].state == FAILED or people_rules.ONLY_FAILED in ledger.off
         if state.batches[index].log[slot] == FAILED and still:
             state = reopened(state, slot)
             batch = state.batches[index]
             if batch.state == PAUSED and batch.settled:
                 batch = batch._replace(state=RUNNING)
             batch = batch._replace(log=put(batch.log, slot, RETRY))
-            if rules.RETRY_IS_DUE not in ledger.off:
+            if people_rules.RETRY_IS_DUE not in ledger.off:
                 batch = batch._replace(settled=False, due=batch.state == RUNNING)
             state = with_batch(state, index, batch)
     return state if state is not before else before
@@ -150,7 +154,7 @@ def retry(ledger: Ledger, state: State, index: int) -> State:
 
 def resolve(ledger: Ledger, state: State, verdict: str) -> State:
     """A person's word about what is unknown of the member. The same state, if nothing is."""
-    resolvable = (UNKNOWN, SENT) if rules.ONLY_DOUBT in ledger.off else (UNKNOWN,)
+    resolvable = (UNKNOWN, SENT) if people_rules.ONLY_DOUBT in ledger.off else (UNKNOWN,)
     slots = [slot for slot, delivery in enumerate(state.deliveries) if delivery.state in resolvable]
     for slot in slots:
         state = _resolve_delivery(state, slot, verdict)
@@ -159,7 +163,7 @@ def resolve(ledger: Ledger, state: State, verdict: str) -> State:
         batch = state.batches[index]
         if verdict == "resend" and batch.state == PAUSED and batch.settled:
             state = with_batch(state, index, batch._replace(state=RUNNING))
-        if rules.WORD_IN_LOGS not in ledger.off:
+        if people_rules.WORD_IN_LOGS not in ledger.off:
             status = ledger.judgement(state, index, slot) or RETRY
             batch = state.batches[index]
             state = with_batch(state, index, batch._replace(log=put(batch.log, slot, status)))
@@ -184,7 +188,7 @@ def _resolve_delivery(state: State, slot: int, verdict: str) -> State:
 
 
 def _settle_resolved(ledger: Ledger, state: State, index: int) -> State:
-    if rules.RESEND_IS_DUE in ledger.off:
+    if people_rules.RESEND_IS_DUE in ledger.off:
         return state
     batch = state.batches[index]
     finals = sum(

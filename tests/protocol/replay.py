@@ -215,6 +215,10 @@ class Replay:
                 mark = message.marks[slot]
                 outcome = decide(message.answers[slot], mark.attempts, self._policy, 0.5)
                 agent.record(message.wanted[slot], mark, outcome)
+            case "{} records {} and is refused":
+                self._refuse_records()
+                self._work(before, worker, "{} records {}", about)
+                self._conn.execute("DROP FUNCTION refuse CASCADE")
             case "{} is done" | "{} dies":
                 if verb == "{} is done" and before.workers[worker].assigned:
                     self._committed += 1
@@ -232,6 +236,15 @@ class Replay:
                 message.marks[slot] = mark
             elif mark:
                 message.owners[slot] = owner
+
+    def _refuse_records(self) -> None:
+        self._conn.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no room'; END $$"
+        )
+        self._conn.execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON deliveries FOR EACH ROW WHEN (NEW.state <> 'handing_off'"
+            " AND coalesce(NEW.reason, '') NOT LIKE 'its outcome%') EXECUTE FUNCTION refuse()"
+        )
 
     # People.
 

@@ -1,4 +1,4 @@
-"""The rules of the protocol: what each says, the statement that keeps it, and where it is missed.
+"""The rules of publishers and workers: what each says, the statement that keeps it, and where it is missed.
 
 A rule is named where the model keeps it (`FENCE in off`), so that it can be switched off.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.protocol import people_rules
 from tests.protocol.rule import Rule
 
 FENCE: Final = Rule(
@@ -213,14 +214,6 @@ NO_PAUSED: Final = Rule(
     "a paused batch was published",
     ("b.state <> 'paused'",),
 )
-IN_FLIGHT_STAYS: Final = Rule(
-    "in flight stays",
-    "A cancel leaves alone what is being handed over.",
-    "cancel_deliveries",
-    "decisions",
-    "a mail was accepted, and the ledger says skipped",
-    ("d.state IN ('planned', 'retry')",),
-)
 IN_FLIGHT_IS_OPEN: Final = Rule(
     "in flight is open",
     "The item of what is in flight when its batch is cancelled stays open until that is recorded.",
@@ -229,71 +222,24 @@ IN_FLIGHT_IS_OPEN: Final = Rule(
     "settled, and 0 is being handed over for it",
     ("b.state = 'cancelled' AND NOT (d.state = 'handing_off' AND d.batch_id = b.id)",),
 )
-CANCEL_CORRECTS: Final = Rule(
-    "cancel corrects",
-    "A cancel that skips a delivery corrects every log that calls it unknown.",
-    "db.operator.end_items",
-    "late truth",
-    "logs 0 as unknown, and the ledger knows: skipped",
-    ('sql("correct_logs")',),
-    pending="a retry told late, then cancelled, leaves another batch's log at unknown for ever",
+
+SALVAGE_CORRECTS: Final = Rule(
+    "salvage corrects",
+    "A late truth that is salvaged corrects every log that calls the delivery unknown.",
+    "db.salvage._write_bare",
+    "refusals",
+    "logs 0 as unknown, and the ledger knows: sent",
+    ('"correct_logs"',),
+    pending="what was salvaged as sent stays unknown in another batch's log for ever",
 )
-LOGGED_IS_NOT_OVER: Final = Rule(
-    "logged is not over",
-    "A cancel leaves an item open whose delivery is in flight for it again, whatever its log said before.",
-    "conclude_cancelled",
-    "later",
-    "settled, and 0 is being handed over for it",
-    ("(d.state, d.batch_id) IS DISTINCT FROM ('handing_off', b.id)",),
-    pending="a cancelled batch shows nothing pending while a mail of it is in flight",
-)
-ONLY_FAILED: Final = Rule(
-    "only failed",
-    "A retry by hand opens only what has still failed in the ledger.",
-    "retry_deliveries",
-    "later",
-    "what was sent has changed",
-    ("AND d.state = 'failed'",),
-)
-RETRY_IS_DUE: Final = Rule(
-    "retry is due",
-    "What a retry by hand opens has an item to do.",
-    "retry_deliveries",
-    "by hand",
-    "settled, and its log says of 0: retry",
-    ("SET settled_at = NULL, publish_at = CASE b.state WHEN 'running' THEN now() END",),
-)
-ONLY_DOUBT: Final = Rule(
-    "only doubt",
-    "A person resolves only what is unknown.",
-    "resolve_deliveries",
-    "by hand",
-    "what was sent has changed",
-    ("d.state = 'unknown'",),
-)
-WORD_IN_LOGS: Final = Rule(
-    "word in logs",
-    "A person's word stands in every log that called the delivery unknown.",
-    "correct_resolved",
-    "by hand",
-    "logs what it sent as unknown",
-    ("UPDATE log_entries l SET status = coalesce(",),
-)
-RESEND_IS_DUE: Final = Rule(
-    "resend is due",
-    "What a person has sent again has an item to do.",
-    "settle_resolved",
-    "by hand",
-    "settled, and its log says of 0: retry",
-    ("AND NOT s.paused THEN now() END",),
-)
-ONLY_CLOSED: Final = Rule(
-    "only closed",
-    "A new batch opens only what failed or was skipped.",
-    "reopen_deliveries",
-    "later",
-    "a mail was accepted, and the ledger says planned",
-    ("d.state IN ('failed', 'skipped')",),
+SALVAGE_EVERY_SLOT: Final = Rule(
+    "salvage every slot",
+    "A salvaged item is settled when each of its slots has an outcome in its own log.",
+    "salvage_item",
+    "two refused",
+    "settled, and its log says of 1: None",
+    ("cardinality(",),
+    pending="an item is settled without an entry for a slot that another batch has sent",
 )
 
-RULES: Final = tuple(value for value in list(vars().values()) if isinstance(value, Rule))
+RULES: Final = (*(value for value in list(vars().values()) if isinstance(value, Rule)), *people_rules.RULES)

@@ -147,5 +147,24 @@ SCOPES: Final = (
         decisions=1,
         resend_below=2,
     ),
+    Scope(
+        "refusals",
+        "the database refuses an outcome, and what is written instead meets the rest",
+        _set(TAKEN, LOST, TEMPORARY),
+        _set("rebalance", "refused record"),
+        states=6925,
+        faults=2,
+        messages=1,
+    ),
+    Scope(
+        "two refused",
+        "the same for a member with two deliveries",
+        _set(TAKEN, TEMPORARY),
+        _set("refused record"),
+        states=2762,
+        faults=1,
+        slots=((0, 1), (1,)),
+        messages=1,
+    ),
 )
 BY_NAME: Final = {scope.name: scope for scope in SCOPES}

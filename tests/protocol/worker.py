@@ -13,6 +13,7 @@ from tests.protocol.state import (
     CANCELLED,
     DONE,
     FAILED,
+    FINAL,
     HANDING_OFF,
     IN_DOUBT,
     NONE,
@@ -150,6 +151,23 @@ class Ledger:
         else:
             told = told._replace(state=RETRY, waits=True, attempts=before + (hand.phase == REFUSED_ONCE))
         return with_delivery(state, slot, told)
+
+    def salvage(self, state: State, worker: int, slot: int) -> State:
+        """What is written instead of an outcome that the database refuses: the bare state, and its own item."""
+        index = state.workers[worker].batch
+        delivery, batch = state.deliveries[slot], state.batches[index]
+        bare = {ACCEPTED: SENT, IN_DOUBT: UNKNOWN}.get(state.workers[worker].hands[slot].phase, FAILED)
+        used = delivery.attempts + (delivery.state == HANDING_OFF)
+        told = delivery._replace(state=bare, live=False, waits=False, attempts=used, batch=index)
+        state = with_delivery(state, slot, told)
+        log = put(batch.log, slot, bare)
+        if rules.SALVAGE_EVERY_SLOT in self.off:
+            is_open = any(d.state not in FINAL for d in state.deliveries)
+        else:
+            is_open = any(log[s] in (None, RETRY) for s in batch.slots)
+        settled = batch.settled or not is_open
+        state = with_batch(state, index, batch._replace(log=log, settled=settled, due=batch.due and is_open))
+        return state if rules.SALVAGE_CORRECTS in self.off else self.correct_logs(state, slot)
 
     def conclude(self, state: State, index: int, slots: Iterable[int], believed: str | None = None) -> State:
         """The batch's log and item, as the ledger says; and every log that a late truth corrects.
