@@ -86,7 +86,9 @@ def make_items_due(conn: Connection, batch_id: int) -> None:
 def end_items(conn: Connection, batch_id: int) -> None:
     """Skip and settle everything of a cancelled batch that is not in flight."""
     parameters = {"batch_id": batch_id, "resend_below": _RESEND_NEVER}
-    conn.execute(sql("cancel_deliveries"), parameters)
+    skipped = conn.execute(sql("cancel_deliveries"), parameters).fetchall()
+    # A log of another batch may call unknown what a late truth had opened again.
+    conn.execute(sql("correct_logs"), {**parameters, "touched": Jsonb(skipped)})
     conn.execute(sql("conclude_cancelled"), parameters)
 
 

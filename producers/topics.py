@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,8 @@ from schemas.kafka import client_config, observer_config
 from schemas.settings import Settings
 
 _TIMEOUT: Final = 10.0
+_LEADER_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
+_NO_LEADER_YET: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 #: A letter is the original message and some headers: whatever the invitations' topic admits must fit.
 _DEAD_LETTER_BYTES: Final = 8 * 1024 * 1024
 #: What brokers answer to who moves the offsets of a group that has members.
@@ -135,8 +138,17 @@ class Topics:
         return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
     def _offsets(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
-        futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_TIMEOUT)
-        return {tp.partition: future.result(timeout=2 * _TIMEOUT).offset for tp, future in futures.items()}
+        pauses = iter(_LEADER_PAUSES)
+        while True:
+            futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_TIMEOUT)
+            try:
+                return {tp.partition: future.result(timeout=2 * _TIMEOUT).offset for tp, future in futures.items()}
+            except KafkaException as error:
+                # A topic that was made this moment, or a leader that moves: brokers agree on it within seconds.
+                pause = next(pauses, None)
+                if pause is None or error.args[0].code() not in _NO_LEADER_YET:
+                    raise
+            time.sleep(pause)
 
     def first_kept(self) -> Mapping[int, int]:
         """Per partition, the lowest offset that the group will still come to."""

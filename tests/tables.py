@@ -82,15 +82,9 @@ def rules() -> str:
     return "\n".join(["| rule | what it says | kept by | without it, in the scope |", "|---|---|---|---|", *rows])
 
 
-def pending() -> str:
-    """The rules that are not kept yet."""
-    rows = [f"- **{rule.name}** (`{rule.by}`): {rule.pending}." for rule in RULES if rule.pending]
-    return "\n".join(rows or ["None."])
-
-
 def with_protocol(text: str) -> str:
     """protocol.md with its tables as `tests.protocol` says."""
-    return _filled(text, {"scopes": scopes(), "rules": rules(), "pending": pending()})
+    return _filled(text, {"scopes": scopes(), "rules": rules()})
 
 
 def _filled(text: str, parts: dict[str, str]) -> str:

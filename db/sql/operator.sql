@@ -66,13 +66,15 @@ UPDATE deliveries d SET state = 'skipped', reason = 'batch_cancelled', batch_id 
     updated_at = now()
 FROM open o
 WHERE d.event_id = o.event_id AND d.action = o.action AND d.member_id = o.member_id AND d.slot = o.slot
+RETURNING d.event_id, d.action, d.member_id, d.slot
 
 -- name: conclude_cancelled
 -- As `conclude`, from the batch's items instead of messages. What this batch has in flight stays open, and is logged
 -- as what becomes of it. A key without a row in the ledger can only be a leftover: it ends here, too.
 WITH judged AS MATERIALIZED (
     SELECT i.batch_id, i.member_id, {{slot_of_role}} AS slot, coalesce(d.role, r.role) AS role,
-        i.partition, i.kafka_offset, l.status IN ('sent', 'failed', 'skipped') AS is_logged,
+        i.partition, i.kafka_offset, l.status IN ('sent', 'failed', 'skipped')
+            AND (d.state, d.batch_id) IS DISTINCT FROM ('handing_off', b.id) AS is_logged,
         CASE WHEN d.state IS NULL THEN 'skipped' ELSE {{judgement}} END AS final,
         CASE WHEN d.state IS NULL THEN 'batch_cancelled' ELSE {{reason_of_judgement}} END AS reason,
         CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM b.id THEN 0 ELSE coalesce(d.attempts, 0) END

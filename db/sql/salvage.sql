@@ -14,7 +14,7 @@ WHERE event_id = %(event_id)s AND action = %(action)s AND member_id = %(member_i
     END
 
 -- name: salvage_item
--- The log as the ledger has it, and the item settled unless another slot of it is open.
+-- The log as the ledger has it, and the item settled unless its other slot has yet to be.
 WITH told AS MATERIALIZED (
     SELECT d.role, d.attempts,
         CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM %(batch_id)s THEN 'skipped' ELSE d.state END AS status,
@@ -37,10 +37,9 @@ WITH told AS MATERIALIZED (
 )
 UPDATE batch_items SET settled_at = coalesce(settled_at, now()), publish_at = NULL
 WHERE batch_id = %(batch_id)s AND member_id = %(member_id)s AND excluded IS NULL AND EXISTS (SELECT FROM told)
-    AND NOT EXISTS (
-        SELECT FROM deliveries
-        WHERE event_id = %(event_id)s AND action = %(action)s AND member_id = %(member_id)s AND slot <> %(slot)s
-            AND state IN ('planned', 'retry', 'handing_off')
+    AND cardinality(roles) <= 1 + (
+        SELECT count(*) FROM log_entries
+        WHERE batch_id = %(batch_id)s AND member_id = %(member_id)s AND slot <> %(slot)s AND status <> 'retry'
     )
 
 -- name: salvage_first_error

@@ -21,7 +21,6 @@ CANCEL_CORRECTS: Final = Rule(
     "late truth",
     "logs 0 as unknown, and the ledger knows: skipped",
     ('sql("correct_logs")',),
-    pending="a retry told late, then cancelled, leaves another batch's log at unknown for ever",
 )
 LOGGED_IS_NOT_OVER: Final = Rule(
     "logged is not over",
@@ -30,7 +29,6 @@ LOGGED_IS_NOT_OVER: Final = Rule(
     "later",
     "settled, and 0 is being handed over for it",
     ("(d.state, d.batch_id) IS DISTINCT FROM ('handing_off', b.id)",),
-    pending="a cancelled batch shows nothing pending while a mail of it is in flight",
 )
 ONLY_FAILED: Final = Rule(
     "only failed",

@@ -18,5 +18,3 @@ class Rule:
     missed_in: str
     without: str
     phrases: tuple[str, ...] = ()
-    #: Why the statement does not keep it yet: found by this model, and to be mended.
-    pending: str = ""
