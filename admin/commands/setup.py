@@ -35,7 +35,7 @@ def migrate(as_json: bool) -> None:
 
 
 @click.command("import", epilog=environment(DATABASE))
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb", lazy=True))
 @json_option
 def import_directory(file: BinaryIO, as_json: bool) -> None:
     """Read chapters, members, lists, bans, events and invitations from FILE (JSON Lines; `-` for stdin).

@@ -36,7 +36,7 @@ CASES: list[tuple[Sequence[bytes], Mapping[bytes, bytes], str | None]] = [
     ((b"doctor",), {b"BIDDEN_KAFKA_SASL_PASSWORD": b"hunter2\xff"}, "BIDDEN_KAFKA_SASL_PASSWORD"),
 ]
 #: Some of them without `--json`.
-PEOPLE = CASES[:2] + CASES[4:7]
+PEOPLE = CASES[1:2] + CASES[6:7]
 
 
 def start(

@@ -55,9 +55,13 @@ def files(draw: st.DrawFn) -> bytes:
     lines = copy.deepcopy(FILE)
     for _ in range(draw(st.integers(0, 3))):
         line = draw(st.sampled_from(lines))
-        match draw(st.sampled_from(["set", "set", "set", "host", "remove", "lose", "repeat", "swap"])):
+        match draw(st.sampled_from(["set", "set", "set", "refer", "host", "remove", "lose", "repeat", "swap"])):
             case "set":
                 line[draw(st.sampled_from([*line, draw(st.sampled_from(FIELDS))]))] = draw(VALUES)
+            case "refer":
+                line = draw(st.sampled_from(lines[6:] or lines))
+                name = draw(st.sampled_from([name for name in line if name.endswith(("_id", "_ids"))] or ["id"]))
+                line[name] = [77] if name.endswith("s") else 77
             case "host":
                 line["host"] = {"name": "x", "address": "y"} | {draw(st.sampled_from(FIELDS)): draw(VALUES)}
             case "remove":
@@ -108,7 +112,7 @@ def test_any_file(bidden: Connection) -> None:
     at_first = fingerprint(bidden)
     outcomes = set()
 
-    @fuzz(200)
+    @fuzz(150)
     @given(content=files())
     @example(content=b"")
     @example(content=b"\n \r\n\xef\xbb\xbf")
