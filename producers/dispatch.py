@@ -79,6 +79,8 @@ class Dispatcher:
                 failures += 1
                 log.warning("waiting for a server", seconds=delay, cause=str(error).splitlines()[0])
                 self._stop.wait(delay)
+                # A client whose request met an outage may never get an answer again (librdkafka's issue 4605).
+                self._topics = Topics(self._settings)
 
     def _rounds(self, conn: Connection) -> Iterator[int]:
         while not self._stop.is_set():

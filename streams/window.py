@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 #: How long finished mails may wait for others to share their commit, in seconds.
 _GATHER_SECONDS: Final = 0.004
+#: How often at most the log says that the mail server takes no mails, in seconds.
+_SAY_AGAIN_SECONDS: Final = 30.0
 
 
 class Ticket:
@@ -103,6 +105,7 @@ class Window:
         self._stopping = False
         self._gate: asyncio.Task[None] | None = None
         self._cycle = 0
+        self._say_after = 0.0
 
     async def hand_over(self, mails: Sequence[Mail]) -> None:
         """Returns when each mail is settled or due again. StoppingError when the worker stops before."""
@@ -234,7 +237,11 @@ class Window:
 
     async def _wait_for_sender(self, reason: str) -> None:
         """While the mail server is away nothing is marked: an outage sets aside a window, not a batch."""
-        log.warning("the mail server did not take a mail; nothing is handed over until it answers", cause=reason)
+        now = asyncio.get_running_loop().time()
+        if now >= self._say_after:
+            # A server that is busy says so on each connection.
+            self._say_after = now + _SAY_AGAIN_SECONDS
+            log.warning("the mail server did not take a mail; nothing is handed over until it answers", cause=reason)
         waiting = asyncio.ensure_future(self._sender.ready())
         try:
             while not waiting.done():
