@@ -93,22 +93,20 @@ def mail_sink(tmp_path: Path) -> Iterator[MailServer]:
 @pytest.fixture
 def settings_for(real_servers: Servers, database_url: str, mail_sink: MailServer) -> Callable[..., Settings]:
     """Makes settings for the test's own database, topics, group and mail sink; keywords override."""
-    return partial(quick_settings, uuid.uuid4().hex[:8], database_url, real_servers.kafka, mail_sink.url)
+    own = {"database_url": database_url, "kafka_bootstrap": real_servers.kafka, "smtp_url": mail_sink.url}
+    return partial(quick_settings, uuid.uuid4().hex[:8], **own)
 
 
-def quick_settings(unique: str, database_url: str, kafka: str, smtp_url: str, **overrides: Any) -> Settings:
-    """Settings with topics and a group of their own, which need little patience."""
+def quick_settings(unique: str, **settings: Any) -> Settings:
+    """These settings, with topics and a group of their own, and with little patience unless they say otherwise."""
     values: dict[str, Any] = {
-        "database_url": database_url,
-        "kafka_bootstrap": kafka,
-        "smtp_url": smtp_url,
         "topic_prefix": f"test-{unique}",
         "group": f"workers-{unique}",
         "partitions": 4,
         "lease_seconds": 5,
         "retry_base_seconds": 0.2,
     }
-    return Settings(**{**values, **overrides})
+    return Settings(**{**values, **settings})
 
 
 @pytest.fixture

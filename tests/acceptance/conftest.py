@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,25 @@ from schemas.settings import Settings
 from tests.acceptance.books import Books
 from tests.acceptance.processes import Bidden
 
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers for the fixtures whether the test has failed."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
 
 @pytest.fixture
-def bidden(settings: Settings, tmp_path: Path) -> Iterator[Bidden]:
+def bidden(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Iterator[Bidden]:
     """The command line on a migrated, empty database. At the end, no password in anything it said."""
     with Bidden(settings, tmp_path) as command_line:
         yield command_line
+        if request.node.stash.get(_FAILED, False):
+            for process in command_line.processes:
+                print(process.story())
 
 
 @pytest.fixture

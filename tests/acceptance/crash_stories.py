@@ -111,7 +111,7 @@ def ground(servers: Servers, databases: Databases, folder: Path) -> Iterator[Gro
         url = stack.enter_context(databases.fresh())
         sink = stack.enter_context(fresh_sink(folder / "mail-home"))
         settings = quick_settings(
-            uuid.uuid4().hex[:8], url, servers.kafka, sink.url,
+            uuid.uuid4().hex[:8], database_url=url, kafka_bootstrap=servers.kafka, smtp_url=sink.url,
             partitions=1, lease_seconds=3, handover_window=WINDOW, smtp_connections=WINDOW,
         )  # fmt: skip
         Topics(settings).create()
