@@ -82,7 +82,7 @@ class Books:
         """Returns when at least so many mails were accepted."""
         eventually(lambda: self.sink.count() >= count, f"{count} mails at the sink")
 
-    def slow(self, seconds: float = 0.05) -> None:
+    def slow(self, seconds: float = 0.1) -> None:
         """From now on each mail takes this long, on each of a worker's ten connections."""
         self.sink.set_rules([{"do": "delay", "seconds": seconds}])
 

@@ -15,9 +15,9 @@ MEMBERS = 400
 def test_pause_and_resume(bidden: Bidden, books: Books) -> None:
     """FM-28: paused in mid-batch, nothing more goes out and nothing is lost; resumed, each gets the one mail."""
     bidden.import_lines(*directory(range(1, MEMBERS + 1)))
-    books.slow()
+    books.slow(0.4)
     bidden.dispatcher()
-    worker = bidden.worker()
+    worker = bidden.worker(BIDDEN_HANDOVER_WINDOW="20")
     batch = str(bidden.invite()["batch_id"])
     books.wait_mails(50)
     paused = bidden.run("pause", batch, "--json").json
@@ -41,7 +41,7 @@ def test_pause_and_resume(bidden: Bidden, books: Books) -> None:
 def test_cancel_in_mid_batch(bidden: Bidden, books: Books) -> None:
     """FM-24: cancelled at once: what flies is logged as what becomes of it, all else skipped, and invited anew."""
     bidden.import_lines(*directory(range(1, MEMBERS + 1)))
-    books.slow()
+    books.slow(0.4)
     bidden.dispatcher()
     bidden.worker(BIDDEN_HANDOVER_WINDOW="20")
     batch = str(bidden.invite()["batch_id"])
