@@ -75,7 +75,8 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         await super().on_stop()
         if self._worker is not None:
             await self._worker.stop()
-        self._watchdog.close()
+        # The watchdog goes on to the process's end: what is left is Faust's, whose own thread may break in an outage of
+        # Kafka and then is waited for without end.
         log.info("worker stopped")
 
     async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
