@@ -1,0 +1,254 @@
+"""Our own processes in a run: kept going as `bidden up` does, and errands (commands) repeated until they are done.
+
+Ends are counted by who and with which code. What nobody provoked (another code, a traceback in a log) is a finding.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from schemas.errors import EXIT_NO_PROGRESS, EXIT_REFUSED, EXIT_SHUTDOWN_TOO_LONG, EXIT_UNREACHABLE
+from tests.acceptance.processes import Bidden, Process
+
+_BACK_OFF_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
+#: What a process may take to see that a server is away when it starts.
+_START_SECONDS: Final = 30.0
+#: A worker bounds its own shutdown at 20 s.
+_LEAVE_SECONDS: Final = 40.0
+_ERRANDS_AT_ONCE: Final = 3
+#: What shows in a log that the start is over.
+_STARTED: Final = ("worker started", "published", "waiting for a server")
+#: What a process writes that was ended by its own mistake, or by that of a library in C.
+_BROKEN: Final = ("Traceback (most recent call last)", "Fatal Python error", "Assertion `")
+#: Clients of Kafka can lose their way when their topic is made again or their broker restarts; the watchdog sees to it
+#: after 30 s, once it looks.
+_KAFKA_SECONDS: Final = 90.0
+
+
+class Ends:
+    """How processes ended, and what is wrong with that."""
+
+    def __init__(self) -> None:
+        self.codes: Counter[str] = Counter()
+        self.findings: list[str] = []
+        self._asked: dict[int, signal.Signals] = {}
+        self._kafka_at = -_KAFKA_SECONDS
+
+    def kafka_was_hit(self) -> None:
+        """For a while a worker may end itself because nothing comes."""
+        self._kafka_at = time.monotonic()
+
+    def ask(self, process: Process, number: signal.Signals) -> None:
+        """Sends a signal on purpose."""
+        self._asked[process.popen.pid] = number
+        process.signal(number)
+
+    def asked(self, process: Process) -> signal.Signals | None:
+        """The signal that it was ended with on purpose."""
+        return self._asked.get(process.popen.pid)
+
+    def note(self, process: Process, fine: frozenset[int]) -> int:
+        """A process has ended: its code, counted and judged. `fine` are codes that it may end with by itself."""
+        code = process.popen.returncode
+        assert code is not None
+        asked = self._asked.pop(process.popen.pid, None)
+        self.codes[f"{process.words[0]} {code}"] += 1
+        provoked = code in fine or (asked is not None and code == -asked)
+        # Asked to end while a server was away, a worker may have to give up.
+        provoked = provoked or (asked is signal.SIGTERM and code in {0, EXIT_SHUTDOWN_TOO_LONG, EXIT_UNREACHABLE})
+        provoked = provoked or (code == EXIT_NO_PROGRESS and time.monotonic() - self._kafka_at < _KAFKA_SECONDS)
+        if not provoked:
+            self.findings.append(f"ended by itself: {process.story()}")
+        self.read_log(process)
+        return code
+
+    def read_log(self, process: Process) -> None:
+        """A traceback is a finding, whoever ended the process."""
+        text = process.err.read_text(errors="replace")
+        at = min((text.index(sign) for sign in _BROKEN if sign in text), default=None)
+        if at is not None:
+            self.findings.append(f"broken: {process.err.name}: …{text[max(0, at - 500) : at + 2500]}")
+
+
+@dataclass
+class Slot:
+    """A place for a process that is always to be there."""
+
+    words: tuple[str, ...]
+    process: Process | None = None
+    started: float = 0.0
+    not_before: float = 0.0
+    failures: int = 0
+    frozen: bool = False
+
+
+class Crew:
+    """Workers and dispatchers, started again when they end."""
+
+    def __init__(self, bidden: Bidden, ends: Ends, on_loss: Callable[[Process], None]) -> None:
+        self._bidden = bidden
+        self._ends = ends
+        self._on_loss = on_loss  # told of each worker that has ended without recording what it had in hand
+        self.slots: list[Slot] = []
+        self._leaving: dict[int, tuple[Process, float]] = {}
+
+    def add(self, *words: str) -> Slot:
+        """Start `bidden WORDS` and keep it started."""
+        slot = Slot(words)
+        self.slots.append(slot)
+        self._start(slot)
+        return slot
+
+    def living(self, name: str) -> list[Slot]:
+        """Those that run and are not stopped."""
+        return [s for s in self.slots if s.words[0] == name and s.process and s.process.running and not s.frozen]
+
+    def all_assigned(self) -> bool:
+        """Whether each worker has been given partitions."""
+        workers = [slot.process for slot in self.living("worker") if slot.process]
+        return all(any(entry["partitions"] for entry in w.said("partitions assigned")) for w in workers)
+
+    def count(self, name: str) -> int:
+        """How many processes there are, stopped or leaving ones too."""
+        leaving = [process for process, _ in self._leaving.values() if process.words[0] == name and process.running]
+        return sum(1 for s in self.slots if s.words[0] == name and s.process and s.process.running) + len(leaving)
+
+    def kill(self, slot: Slot) -> Process:
+        """SIGKILL; the next look starts another."""
+        assert slot.process is not None
+        self._ends.ask(slot.process, signal.SIGKILL)
+        slot.process.popen.wait(10)
+        slot.frozen = False
+        return slot.process
+
+    def replace(self, slot: Slot) -> Process:
+        """SIGTERM, and another one at once, so that both are there for a while."""
+        assert slot.process is not None
+        leaving = slot.process
+        self._ends.ask(leaving, signal.SIGTERM)
+        self._leaving[leaving.popen.pid] = (leaving, time.monotonic())
+        self._start(slot)
+        return leaving
+
+    def look(self) -> None:
+        """Start again what has ended, unless its pause is not over."""
+        now = time.monotonic()
+        for slot in self.slots:
+            if slot.process is not None and not slot.process.running:
+                self._ended(slot, slot.process, now)
+            if slot.process is None and now >= slot.not_before:
+                self._start(slot)
+        for pid, (process, since) in list(self._leaving.items()):
+            if not process.running:
+                del self._leaving[pid]
+                self._settle(process, frozenset({0}))
+            elif now - since > _LEAVE_SECONDS:
+                self._ends.findings.append(f"does not end: {process.story()}")
+                self._ends.ask(process, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM to all, and wait for them."""
+        for slot in self.slots:
+            if slot.process is not None and slot.process.running:
+                self._ends.ask(slot.process, signal.SIGTERM)
+                self._leaving[slot.process.popen.pid] = (slot.process, time.monotonic())
+                slot.process = None
+        self.slots.clear()
+        while self._leaving:
+            self.look()
+            time.sleep(0.05)
+
+    def _ended(self, slot: Slot, process: Process, now: float) -> None:
+        slot.process, slot.frozen = None, False
+        young = now - slot.started < _START_SECONDS and not any(process.said(event) for event in _STARTED)
+        slot.failures = slot.failures + 1 if young and self._ends.asked(process) is None else 0
+        # A server away is a reason to end at the start alone; later a process waits.
+        self._settle(process, frozenset({EXIT_UNREACHABLE}) if young else frozenset())
+        slot.not_before = now + _BACK_OFF_SECONDS[min(slot.failures, len(_BACK_OFF_SECONDS) - 1)]
+
+    def _settle(self, process: Process, fine: frozenset[int]) -> None:
+        if self._ends.note(process, fine) != 0 and process.words[0] == "worker":
+            self._on_loss(process)
+
+    def _start(self, slot: Slot) -> None:
+        slot.process, slot.frozen = self._bidden.start(*slot.words, PYTHONFAULTHANDLER="1"), False
+        slot.started = time.monotonic()
+
+
+@dataclass
+class Errand:
+    """A command to run until it is done: again, after a pause, when a server was away or it was killed."""
+
+    words: tuple[str, ...]
+    #: Refused is done, too: the batch has ended meanwhile.
+    may_be_refused: bool = False
+    kill_after: float | None = None
+    process: Process | None = None
+    started: float = 0.0
+    not_before: float = 0.0
+    tries: int = field(default=0)
+
+
+class Errands:
+    """Commands, a few at a time."""
+
+    def __init__(self, bidden: Bidden, ends: Ends) -> None:
+        self._bidden = bidden
+        self._ends = ends
+        self._waiting: deque[Errand] = deque()
+        self.running: list[Errand] = []
+        self.killed = 0
+        self.done: Counter[str] = Counter()
+
+    def add(self, *words: str, may_be_refused: bool = False) -> Errand:
+        """Run it soon."""
+        errand = Errand(words, may_be_refused)
+        self._waiting.append(errand)
+        return errand
+
+    @property
+    def all_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._waiting and not self.running
+
+    def waiting_for(self, *names: str) -> bool:
+        """Whether one of these commands is not done."""
+        return any(errand.words[0] in names for errand in (*self._waiting, *self.running))
+
+    def look(self) -> None:
+        """Begin what there is room for, end what is to be killed, and see what has ended."""
+        now = time.monotonic()
+        for errand in list(self.running):
+            process = errand.process
+            assert process is not None
+            if errand.kill_after is not None and now - errand.started >= errand.kill_after and process.running:
+                self._ends.ask(process, signal.SIGKILL)
+                process.popen.wait(10)
+                self.killed += 1
+            if not process.running:
+                self.running.remove(errand)
+                self._ended(errand, process, now)
+        for _ in range(len(self._waiting)):
+            if len(self.running) >= _ERRANDS_AT_ONCE:
+                return
+            errand = self._waiting.popleft()
+            if now < errand.not_before:
+                self._waiting.append(errand)
+                continue
+            errand.process, errand.started, errand.tries = self._bidden.start(*errand.words), now, errand.tries + 1
+            self.running.append(errand)
+
+    def _ended(self, errand: Errand, process: Process, now: float) -> None:
+        fine = {0, EXIT_UNREACHABLE} | ({EXIT_REFUSED} if errand.may_be_refused else set())
+        code = self._ends.note(process, frozenset(fine))
+        if code in {0, EXIT_REFUSED}:
+            self.done[errand.words[0]] += 1
+            return
+        errand.process, errand.kill_after = None, None
+        errand.not_before = now + 0.5
+        self._waiting.append(errand)
