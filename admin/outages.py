@@ -31,6 +31,8 @@ def worded(error: Exception) -> BiddenError | None:
         return UnreachableError(f"PostgreSQL takes no changes now: {_first_line(error)}")
     if isinstance(error, psycopg.OperationalError) and error.sqlstate and not error.sqlstate.startswith(_LOST):
         return UnreachableError(f"PostgreSQL could not do it now: {_first_line(error)}; try again")
+    if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
+        return UnreachableError("PostgreSQL ended the transaction: this process had been stopped for a minute")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return UnreachableError(f"PostgreSQL was lost: {_first_line(error)}")
     if isinstance(error, KafkaException):

@@ -27,18 +27,29 @@ AsyncConnection = psycopg.AsyncConnection[Any]
 
 #: A connection that broke, a server that starts or stops or has no room, a lock that was lost, a standby that took
 #: over and takes no changes yet: waiting cures them.
-OUTAGES: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction, OSError)
+OUTAGES: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    OSError,
+)
 _KEEPALIVE: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-_SESSION: Final = "-c timezone=UTC -c jit=off"
+# Who is stopped in mid-transaction (SIGSTOP, a frozen machine) does not keep its locks from the others for ever.
+_SESSION: Final = "-c timezone=UTC -c jit=off -c idle_in_transaction_session_timeout=60s"
 _HOT: Final = (
-    f"{_SESSION} -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    f"{_SESSION} -c idle_in_transaction_session_timeout=5s"
+    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1"
 )
+#: Also ends one that waits for the rest of a pipeline, which does not count as idle; and any that stands still.
+_HOT_TRANSACTION_ENDS: Final = "SET transaction_timeout = '20s'"
+_KNOWS_THAT: Final = 170_000
 
 
 def connect(url: str, *, application: str = "bidden", autocommit: bool = False) -> Connection:
@@ -61,6 +72,8 @@ async def connect_hot(url: str, *, application: str) -> AsyncConnection:
     connection: AsyncConnection = await psycopg.AsyncConnection.connect(
         url, autocommit=True, application_name=application, options=_HOT, prepare_threshold=0, **_KEEPALIVE
     )
+    if connection.info.server_version >= _KNOWS_THAT:
+        await connection.execute(_HOT_TRANSACTION_ENDS)
     return connection
 
 

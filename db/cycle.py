@@ -109,7 +109,7 @@ async def advance(
     }
     marks: dict[DeliveryKey, Mark] = {}
     # One commit and two round trips for all of it: marks are waited for, the rest goes with the commit.
-    async with conn.pipeline(), conn.transaction():
+    async with conn.pipeline() as pipeline, conn.transaction():
         batches = sorted({row["batch_id"] for row in (*done, *asked)})
         if batches:
             await conn.execute(sql("lock_batches"), {"batches": batches})
@@ -124,6 +124,8 @@ async def advance(
         touched = [key_row(f.wanted) for f in finished]
         if asked:
             marked = await conn.execute(sql("mark"), {**parameters, "wanted": Jsonb(asked)})
+            # Not only flushed: the server must know that it waits for us, or it would wait in mid-transaction for ever.
+            await pipeline.sync()
             for event_id, action, member_id, slot, _, fence, attempts in await marked.fetchall():
                 marks[DeliveryKey(event_id, action, member_id, slot)] = Mark(fence, attempts)
             crash.reach(CrashPoint.MARK_READY)

@@ -1,8 +1,8 @@
 """Named places at which a process can be made to die, to prove that nothing is lost there.
 
 `BIDDEN_CRASH_AT=record.ready` in the environment arms one: the process ends with SIGKILL when it first comes there;
-`smtp.data:5` lets it pass four times. For the tests behind docs/crash-matrix.md. Where the variable is not set,
-`reach` does nothing.
+`smtp.data:5` lets it pass four times, and `smtp.data:5:stop` stops it with SIGSTOP instead, as a frozen machine would.
+For the tests behind docs/crash-matrix.md. Where the variable is not set, `reach` does nothing.
 """
 
 from __future__ import annotations
@@ -64,14 +64,15 @@ def arm(environment: Mapping[str, str]) -> None:
 
 
 def _armed(wish: str) -> Callable[[CrashPoint], None]:
-    name, _, times = wish.partition(":")
-    if name not in set(CrashPoint) or not (times or "1").isdecimal():
+    name, times, how = (*wish.split(":"), "", "")[:3]
+    if name not in set(CrashPoint) or not (times or "1").isdecimal() or how not in ("", "stop"):
         known = ", ".join(CrashPoint)
         raise SettingsError(f"{VARIABLE}: not a crash point: {wish!r}; there are {known}", field=VARIABLE)
-    armed, passes, visits = CrashPoint(name), int(times or 1), count(1)
+    armed, visit, visits = CrashPoint(name), int(times or 1), count(1)
+    number = signal.SIGSTOP if how else signal.SIGKILL
 
     def die(point: CrashPoint) -> None:
-        if point is armed and next(visits) >= passes:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if point is armed and next(visits) == visit:
+            os.kill(os.getpid(), number)
 
     return die

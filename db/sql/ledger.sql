@@ -220,7 +220,8 @@ WITH judged AS MATERIALIZED (
         {{judgement}} AS final, {{reason_of_judgement}} AS reason,
         CASE WHEN d.state = 'sent' AND d.batch_id = b.id THEN d.updated_at ELSE now() END AS at,
         CASE d.state
-            WHEN 'handing_off' THEN d.lease_until
+            -- An ended lease whose row is locked: its worker stopped in mid-transaction, and the lock ends, too.
+            WHEN 'handing_off' THEN greatest(d.lease_until, now() + interval '1 second')
             WHEN 'retry' THEN d.not_before
             WHEN 'unknown' THEN now() + %(retry_base)s * interval '1 second'
             ELSE now() + interval '1 second'

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 
+import psutil
 import pytest
 
 from db.connect import Connection
 from producers.plan import plan
+from schemas.crash import CrashPoint
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, Process, eventually
@@ -64,6 +66,24 @@ def test_a_worker_that_was_believed_dead(bidden: Bidden, books: Books) -> None:
     assert set(books.attempts().values()) <= {1, 2}
     bidden.run("audit", "1", "--json")
     paused.stop()
+
+
+@pytest.mark.parametrize("point", [CrashPoint.MARK_READY, CrashPoint.RECORD_READY])
+def test_a_worker_frozen_in_mid_transaction(bidden: Bidden, books: Books, point: CrashPoint) -> None:
+    """FM-19, FM-29: frozen with rows locked, it keeps nobody from going on; awake again it begins that commit anew."""
+    bidden.import_lines(*directory(range(1, 101)))
+    terms = {"BIDDEN_LEASE_SECONDS": "2", "BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
+    bidden.dispatcher()
+    frozen = bidden.worker(**terms, BIDDEN_CRASH_AT=f"{point}:2:stop")
+    batch = bidden.invite()["batch_id"]
+    eventually(lambda: psutil.Process(frozen.popen.pid).status() == psutil.STATUS_STOPPED, "it is frozen")
+    bidden.worker(**terms)
+    books.wait_completed(batch)
+    books.check(unknown=WINDOW)
+    frozen.signal(signal.SIGCONT)
+    eventually(lambda: books.states() == {"sent": 100}, "the truth arrived")
+    books.check()
+    frozen.stop()
 
 
 class SlowDatabase:

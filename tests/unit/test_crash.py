@@ -32,7 +32,7 @@ def test_off_by_default() -> None:
         crash.reach(point)
 
 
-@pytest.mark.parametrize("wish", ["nowhere", "take.done:x", "TAKE_DONE", ":2", "take.done:-1"])
+@pytest.mark.parametrize("wish", ["nowhere", "take.done:x", "TAKE_DONE", ":2", "take.done:-1", "take.done:1:pause"])
 def test_unknown_points_are_refused(wish: str) -> None:
     """By name, with those that there are."""
     with pytest.raises(SettingsError, match=r"not a crash point.*take\.done") as caught:
