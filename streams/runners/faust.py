@@ -22,10 +22,12 @@ import structlog
 mode.loop.use("uvloop")
 
 import faust  # noqa: E402
+from aiokafka.errors import KafkaConnectionError  # noqa: E402
 from mode.supervisors import CrashingSupervisor  # noqa: E402
 
 from schemas import crash  # noqa: E402
 from schemas.crash import CrashPoint  # noqa: E402
+from schemas.errors import UnreachableError  # noqa: E402
 from schemas.settings import Settings  # noqa: E402
 from streams.lag import GroupLag  # noqa: E402
 from streams.records import Pulse, Record, StoppingError  # noqa: E402
@@ -180,7 +182,7 @@ def _record(message: Any) -> Record:
 
 
 def run(settings: Settings, factory: WorkerFactory) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit code."""
+    """Run until SIGTERM or SIGINT; returns the exit code. UnreachableError when Kafka goes away during the start."""
     # Our logs are set up, and are not Faust's to set up anew.
     worker = faust.Worker(build(settings, factory), quiet=True, redirect_stdouts=False, override_logging=False)
     # Its cursor codes would stand in every log.
@@ -189,5 +191,7 @@ def run(settings: Settings, factory: WorkerFactory) -> int:
     try:
         execute()
     except SystemExit as end:
+        if isinstance(end.__context__, KafkaConnectionError):
+            raise UnreachableError(f"Kafka cannot be reached at {settings.require_kafka()}") from end
         return end.code if isinstance(end.code, int) else 1
     return 0
