@@ -53,7 +53,7 @@ class _Thought:
 
 
 class Campaigning:
-    """Call `look` often. `quiet` begins nothing new, and takes back what must not stay: pauses."""
+    """Call `look` often. `quiet`: nothing new is begun, and no batch stays paused."""
 
     def __init__(self, seed: int, events: int, errands: Errands, low_water: int) -> None:
         self.triggered = 0
@@ -71,13 +71,20 @@ class Campaigning:
 
     def look(self, pending: int, conn: Connection | None) -> None:
         """Trigger what is next when little is pending; act on second thoughts. `conn`: None while it is away."""
-        if not self.quiet and pending < self._low_water and not self._errands.waiting_for("invite"):
+        idle = pending < self._low_water and not self._errands.waiting_for("invite")
+        # An event that was begun is brought to its end, so that an audit of everyone can be asked for.
+        if self._steps if self.quiet else idle:
             self.trigger()
         if conn is not None:
             self._think_again(conn)
             if not self.quiet and time.monotonic() > self._retry_at:
                 self._retry_at = time.monotonic() + _RETRY_SECONDS
                 self._retry_failed(conn)
+
+    @property
+    def all_triggered(self) -> bool:
+        """Whether no event is half-way through its audiences."""
+        return not self._steps
 
     def trigger(self) -> Errand | None:
         """The next batch, or the next two at once; None when there are no more events."""

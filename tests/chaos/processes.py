@@ -5,6 +5,7 @@ Ends are counted by who and with which code. What nobody provoked (another code,
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections import Counter, deque
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from schemas.errors import EXIT_NO_PROGRESS, EXIT_REFUSED, EXIT_SHUTDOWN_TOO_LONG, EXIT_UNREACHABLE
-from tests.acceptance.processes import Bidden, Process
+from tests.acceptance.processes import ROOT, Bidden, Process
 
 _BACK_OFF_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
 #: What a process may take to see that a server is away when it starts.
@@ -22,9 +23,10 @@ _START_SECONDS: Final = 30.0
 _LEAVE_SECONDS: Final = 40.0
 _ERRANDS_AT_ONCE: Final = 3
 #: What shows in a log that the start is over.
-_STARTED: Final = ("worker started", "published", "waiting for a server")
+_STARTED: Final = ("partitions assigned", "published", "waiting for a server")
 #: What a process writes that was ended by its own mistake, or by that of a library in C.
-_BROKEN: Final = ("Traceback (most recent call last)", "Fatal Python error", "Assertion `")
+_TRACEBACK: Final = "Traceback (most recent call last):\n"
+_BROKEN: Final = ("Fatal Python error", "Assertion `")
 #: Clients of Kafka can lose their way when their topic is made again or their broker restarts; the watchdog sees to it
 #: after 30 s, once it looks.
 _KAFKA_SECONDS: Final = 90.0
@@ -68,11 +70,32 @@ class Ends:
         return code
 
     def read_log(self, process: Process) -> None:
-        """A traceback is a finding, whoever ended the process."""
+        """What is broken is a finding, whoever ended the process. What a library alone complains about is counted."""
         text = process.err.read_text(errors="replace")
-        at = min((text.index(sign) for sign in _BROKEN if sign in text), default=None)
-        if at is not None:
-            self.findings.append(f"broken: {process.err.name}: …{text[max(0, at - 500) : at + 2500]}")
+        if any(sign in text for sign in _BROKEN):
+            self.findings.append(f"broken: {process.story()}")
+        self.findings += [f"in {process.err.name}: {entry}" for entry in process.log if "exception" in entry]
+        for traceback in tracebacks(text):
+            if is_ours(traceback):
+                self.findings.append(f"in {process.err.name}: {traceback[:2500]}")
+            else:
+                self.codes[f"{process.words[0]} complaint of a library"] += 1
+
+
+def tracebacks(text: str) -> list[str]:
+    """Each traceback of a log, from its first line to its exception's; those it was raised from are its own."""
+    found: list[str] = []
+    for part in text.split(_TRACEBACK)[1:]:
+        lines = part.splitlines()
+        end = next((n for n, line in enumerate(lines) if not line.startswith((" ", "\t"))), len(lines) - 1)
+        found.append("\n".join(lines[: end + 1]))
+    return found
+
+
+def is_ours(traceback: str) -> bool:
+    """Whether it was raised in a line of this repository; what a library raised through us shows in the exit code."""
+    files = re.findall(r'File "([^"]+)"', traceback)
+    return not files or (files[-1].startswith(f"{ROOT}/") and "site-packages" not in files[-1])
 
 
 @dataclass

@@ -122,7 +122,7 @@ def _settle(made: World, say: Say) -> None:
     say(f"the blows are over; {made.census.latest.pending} pending")
     while time.monotonic() - began < _SETTLE_SECONDS:
         made.look()
-        if made.nothing_put_off and made.errands.all_done and _tidy(made):
+        if made.nothing_put_off and made.organisers.all_triggered and made.errands.all_done and _tidy(made):
             break
         time.sleep(_TICK_SECONDS)
     else:

@@ -11,7 +11,7 @@ from tests.chaos.world import Options
 
 pytestmark = pytest.mark.slow
 
-BLOWS = 26
+BLOWS = 25
 
 
 @pytest.mark.parametrize("runner", ["confluent", "faust"])

@@ -140,11 +140,17 @@ class World:
     def connection(self) -> Connection | None:
         """The ledger; None while PostgreSQL is away or stopped."""
         if not self.servers.is_up(self.stack.postgres):
-            self._connection = None
+            self.disconnect()
         elif self._connection is None or self._connection.closed:
             with suppress(UnreachableError):
                 self._connection = connect(self.settings.require_database(), application="chaos", autocommit=True)
         return self._connection
+
+    def disconnect(self) -> None:
+        """Forget the ledger until it is asked again."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
     def set_mood(self, mood: Mood) -> None:
         """From now on the mail server behaves like this."""
@@ -190,6 +196,7 @@ class World:
     def stop(self) -> None:
         """Everybody ends in good order."""
         self.census.stop()
+        self.disconnect()
         self.crew.stop()
 
 
@@ -226,3 +233,4 @@ def world(options: Options, home: Path, report: Report) -> Iterator[World]:
                 made.do_now()
                 made.servers.close()
                 made.census.stop()
+                made.disconnect()

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedded.mailrules import parse_rules
+from tests.acceptance.processes import ROOT
 from tests.chaos.campaigning import directory
 from tests.chaos.plan import LEASE_SECONDS, SMTP_TIMEOUT_SECONDS, WEIGHTS, Kind, campaigns, first_mood, schedule
+from tests.chaos.processes import is_ours, tracebacks
 
 seeds = st.integers(0, 2**32)
 
@@ -75,3 +77,17 @@ def test_the_directory_overlaps(members: int) -> None:
     assert set(lists) == {1, 2, 3, 4, 5, 6}
     assert all(lists[n] & lists[n + 1] for n in (1, 3, 5))
     assert {line["role_policy"] for line in lines if line["type"] == "event"} == {"one", "each"}
+
+
+def test_tracebacks_of_ours_are_told_from_a_librarys() -> None:
+    """A log is read for what is broken; what a library alone complains about in an outage is not."""
+    ours = (
+        f'Traceback (most recent call last):\n  File "{ROOT}/streams/take.py", line 1, in x\n    y\nKeyError: 1\nmore'
+    )
+    library = (
+        f'Traceback (most recent call last):\n  File "{ROOT}/.venv/lib/python3/site-packages/x.py", line 1, in x\n'
+        "    y\nNodeNotReadyError: 1\n\nDuring handling of …\n\n"
+    )
+    assert [is_ours(found) for found in tracebacks(library + ours + "\n" + library)] == [False, True, False]
+    assert tracebacks(ours)[0].endswith("KeyError: 1")
+    assert tracebacks("{}\n") == []
