@@ -1,6 +1,8 @@
 # `make` or `make help` explains itself. Needs Python 3.11 or newer and nothing else.
 
 PYTHON ?= python3
+# How many tests at once; each of these starts servers of its own.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cksum < requirements.lock | cut -d' ' -f1)
@@ -31,10 +33,10 @@ up: $(READY) ## Kafka, PostgreSQL, a mail sink, a dispatcher and a worker, in th
 	@$(BIN)/bidden up --workers 1
 
 test: $(READY) ## All tests, on real servers that it starts itself
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(READY) ## The fast half of the tests
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 check: $(READY) ## Lint, types, layers, generated files
 	@$(BIN)/ruff check .
