@@ -32,6 +32,7 @@ OUTAGES: Final = (
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
     OSError,
 )
 _KEEPALIVE: Final[dict[str, Any]] = {
@@ -47,8 +48,9 @@ _HOT: Final = (
     " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1"
 )
-#: Also ends one that waits for the rest of a pipeline, which does not count as idle; and any that stands still.
-_HOT_TRANSACTION_ENDS: Final = "SET transaction_timeout = '20s'"
+#: Also ends one that waits for the rest of a pipeline, which does not count as idle. Longer than a worker may be
+#: without progress: one that a lock holds up is ended by its watchdog and does not take it for an outage.
+_HOT_TRANSACTION_ENDS: Final = "SET transaction_timeout = '60s'"
 _KNOWS_THAT: Final = 170_000
 
 

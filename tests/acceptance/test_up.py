@@ -118,6 +118,7 @@ def test_a_stuck_worker_is_started_again(alone: Bidden) -> None:
     with connect(json.loads(up.out.read_text())["database_url"], autocommit=True) as conn:
         books = Books(conn, sink)
         books.wait_mails(10)
+        conn.execute("SET idle_in_transaction_session_timeout = 0")
         with conn.transaction():
             conn.execute("LOCK TABLE batches IN ACCESS EXCLUSIVE MODE")
             ended = f"worker-1 ended (exit code {EXIT_NO_PROGRESS}); starting it again"
