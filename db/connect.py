@@ -35,16 +35,16 @@ OUTAGES: Final = (
     psycopg.errors.TransactionTimeout,
     OSError,
 )
-_KEEPALIVE: Final[dict[str, Any]] = {
+KEEPALIVE: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
 # Who is stopped in mid-transaction (SIGSTOP, a frozen machine) does not keep its locks from the others for ever.
-_SESSION: Final = "-c timezone=UTC -c jit=off -c idle_in_transaction_session_timeout=60s"
+SESSION: Final = "-c timezone=UTC -c jit=off -c idle_in_transaction_session_timeout=60s"
 _HOT: Final = (
-    f"{_SESSION} -c idle_in_transaction_session_timeout=5s"
+    f"{SESSION} -c idle_in_transaction_session_timeout=5s"
     " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1"
 )
@@ -62,8 +62,8 @@ def connect(url: str, *, application: str = "bidden", autocommit: bool = False) 
             row_factory=dict_row,
             autocommit=autocommit,
             application_name=application,
-            options=_SESSION,
-            **_KEEPALIVE,
+            options=SESSION,
+            **KEEPALIVE,
         )
     except psycopg.OperationalError as error:
         raise unreachable(url, error) from error
@@ -72,7 +72,7 @@ def connect(url: str, *, application: str = "bidden", autocommit: bool = False) 
 async def connect_hot(url: str, *, application: str) -> AsyncConnection:
     """A worker's connection. Raises psycopg.OperationalError: whether to wait is the caller's to decide."""
     connection: AsyncConnection = await psycopg.AsyncConnection.connect(
-        url, autocommit=True, application_name=application, options=_HOT, prepare_threshold=0, **_KEEPALIVE
+        url, autocommit=True, application_name=application, options=_HOT, prepare_threshold=0, **KEEPALIVE
     )
     if connection.info.server_version >= _KNOWS_THAT:
         await connection.execute(_HOT_TRANSACTION_ENDS)

@@ -18,12 +18,13 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from db import cycle, salvage
+from db import events as events_table
 from db.connect import OUTAGES, AsyncConnection, connect_hot
 from db.cycle import Finished, Mark, Terms, Wanted
 from db.statements import sql
 from schemas.invitation import EventDetails
 from schemas.keys import DeliveryKey
-from schemas.vocabulary import EventKind, RolePolicy
+from schemas.vocabulary import RolePolicy
 
 __all__ = ["Finished", "Found", "Ledger", "Mark", "Named", "Terms", "Wanted"]
 
@@ -102,14 +103,8 @@ class Ledger:
             cursor = await conn.execute(sql("event_details"), {"events": list(events)})
             assert cursor.description is not None
             names = [column.name for column in cursor.description]
-            found = {}
-            for values in await cursor.fetchall():
-                row = dict(zip(names, values, strict=True))
-                policy = RolePolicy(row.pop("role_policy"))
-                row["kind"] = EventKind(row["kind"])
-                row["chapter_names"] = tuple(row["chapter_names"] or ())
-                found[row["event_id"]] = (EventDetails(**row), policy)
-            return found
+            rows = [events_table.from_row(dict(zip(names, values, strict=True))) for values in await cursor.fetchall()]
+            return {details.event_id: (details, policy) for details, policy in rows}
 
         return await self._patiently(run)
 

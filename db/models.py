@@ -90,13 +90,17 @@ class Member(Base):
 
 
 class Subscription(Base):
-    """A member on a list. Leaving the list deletes the row."""
+    """A member on a list. Taken off by the directory the row goes; who leaves by the link in a mail keeps it.
+
+    So the directory, which still names her at its next import, does not put her on the list again.
+    """
 
     __tablename__ = "subscriptions"
     member_id: Mapped[Id] = mapped_column(ForeignKey("members.id"), primary_key=True, autoincrement=False)
     group_id: Mapped[Id] = mapped_column(
         ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
     )
+    left_at: Mapped[Moment | None]
 
 
 class Ban(Base):

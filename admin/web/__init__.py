@@ -1,0 +1,1 @@
+"""The web application: pages over the same functions as the command line."""

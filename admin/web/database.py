@@ -1,0 +1,42 @@
+"""Connections for requests: a pool that finds the database again after an outage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool
+from starlette.requests import Request
+
+from db.connect import KEEPALIVE, SESSION, Connection
+
+Pool = ConnectionPool[Connection]
+
+
+def make_pool(url: str, size: int = 10) -> Pool:
+    """A closed pool: the application opens it when it starts. A request waits for 5 s at most for a connection."""
+    arguments: dict[str, Any] = {
+        "row_factory": dict_row,
+        "autocommit": True,
+        "application_name": "bidden-admin",
+        "options": SESSION,
+        **KEEPALIVE,
+    }
+    return ConnectionPool(
+        url,
+        kwargs=arguments,
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=5.0,
+        check=ConnectionPool.check_connection,
+        name="admin",
+    )
+
+
+def connection(request: Request) -> Iterator[Connection]:
+    """For a route: a connection in autocommit mode, for as long as the request lasts."""
+    pool: Pool = request.app.state.pool
+    with pool.connection() as conn:
+        yield conn

@@ -1,0 +1,56 @@
+"""What the links in mails do: an invitation answered, a list left or joined again. One statement each.
+
+For the web application. A token is the right to do it; who has it need not log in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from db import events
+from db.connect import Connection
+from db.statements import sql
+from schemas.invitation import EventDetails
+from schemas.vocabulary import Role
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedInvitation:
+    """The invitation that a token stands for. `attending` is None until it is answered."""
+
+    event: EventDetails
+    member_id: int
+    member_name: str
+    role: Role
+    attending: bool | None
+    is_cancelled: bool
+    has_begun: bool
+    on_list: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be answered now."""
+        return not (self.is_cancelled or self.has_begun)
+
+
+def find(conn: Connection, token: str) -> LinkedInvitation | None:
+    """The invitation; None for a token that stands for none, or for a member who was deleted."""
+    row = conn.execute(sql("invitation_of_token"), {"token": token}).fetchone()
+    if row is None:
+        return None
+    return LinkedInvitation(event=events.details(conn, row.pop("event_id")), role=Role(row.pop("role")), **row)
+
+
+def answer(conn: Connection, token: str, *, attending: bool) -> bool:
+    """Store the member's answer; False when it is too late for one, or there is no such invitation."""
+    return conn.execute(sql("answer_invitation"), {"token": token, "attending": attending}).rowcount > 0
+
+
+def leave_lists(conn: Connection, token: str) -> None:
+    """Take the member off the lists that brought the invitation: mails already planned are not sent any more."""
+    conn.execute(sql("leave_lists"), {"token": token})
+
+
+def join_lists_again(conn: Connection, token: str) -> None:
+    """The opposite of `leave_lists`: on the lists that she left by a link, not on those she never was on."""
+    conn.execute(sql("join_lists_again"), {"token": token})
