@@ -26,7 +26,7 @@ from tests.integration.importing import EVENT, subscription
 from tests.integration.world import World
 
 #: These run until they are stopped, or start servers: they are given only what must be refused.
-ENDLESS: Final = {"up", "demo", "worker", "dispatch"}
+ENDLESS: Final = {"up", "demo", "worker", "dispatch", "admin"}
 #: Examples of each command, fewer of those that speak to Kafka: a client takes its time.
 EXAMPLES: Final = {
     "import": 40,
@@ -89,6 +89,8 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "file": (["-"], ["nowhere.jsonl", "", ".", "/proc/self/mem", "x" * 300]),
     "members": ([], ["14", "0", "-1", "1000001", "4300.0", "all"]),
     "workers": ([], ["-1", "65", "1.0", "two"]),
+    "host": ([], ["", "no host", "256.0.0.1", "\0"]),
+    "port": ([], ["-1", "65536", "http", "80.0"]),
     "runner": ([], ["Confluent", "kafka", "faust,confluent"]),
 }
 EXTRA: Final = ["--nonsense", "--json=1", "-x", "--\udcff", "-\x1b", "--", "one-too-many", "\udcff"]
@@ -136,7 +138,7 @@ def test_no_command_is_left_out() -> None:
     """FM-32: a command that is new is fuzzed, too: it says here how often, or that it runs until it is stopped."""
     assert set(COMMANDS) == ENDLESS | EXAMPLES.keys()
     names = {parameter.name for command in COMMANDS.values() for parameter in command.params}
-    flags = {"as_json", "dry_run", "wait", "watch", "excluded", "from_beginning", "everything", "again"}
+    flags = {"as_json", "dry_run", "wait", "watch", "excluded", "from_beginning", "everything", "again", "links"}
     assert {name for name in names if name and name not in VALUES} == flags
 
 
