@@ -44,13 +44,13 @@ KEEPALIVE: Final[dict[str, Any]] = {
 # Who is stopped in mid-transaction (SIGSTOP, a frozen machine) does not keep its locks from the others for ever.
 SESSION: Final = "-c timezone=UTC -c jit=off -c idle_in_transaction_session_timeout=60s"
 _HOT: Final = (
-    f"{SESSION} -c idle_in_transaction_session_timeout=5s"
+    f"{SESSION} -c idle_in_transaction_session_timeout=5s -c lock_timeout=8s"
     " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1"
 )
-#: Also ends one that waits for the rest of a pipeline, which does not count as idle. Longer than a worker may be
-#: without progress: one that a lock holds up is ended by its watchdog and does not take it for an outage.
-_HOT_TRANSACTION_ENDS: Final = "SET transaction_timeout = '60s'"
+#: Also ends one that waits for the rest of a pipeline, which does not count as idle. Longer than `lock_timeout`, so
+#: that who waits for a lock learns that it was one, and does not take it for an outage.
+_HOT_TRANSACTION_ENDS: Final = "SET transaction_timeout = '20s'"
 _KNOWS_THAT: Final = 170_000
 
 

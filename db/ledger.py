@@ -163,5 +163,7 @@ class Ledger:
         lines = str(error).strip().splitlines()
         log.warning("waiting for PostgreSQL", seconds=delay, cause=lines[0] if lines else type(error).__name__)
         await self.close()
-        self._on_wait()
+        if not isinstance(error, psycopg.errors.LockNotAvailable):
+            # The server is there, and somebody's lock is in the way: for how long is the watchdog's to judge.
+            self._on_wait()
         await asyncio.sleep(delay)
