@@ -80,6 +80,9 @@ class Campaigning:
             if not self.quiet and time.monotonic() > self._retry_at:
                 self._retry_at = time.monotonic() + _RETRY_SECONDS
                 self._retry_failed(conn)
+                if not any(thought.what == "resume" for thought in self._thoughts):
+                    # A server was away when somebody would have resumed it.
+                    self.resume_all(conn)
 
     @property
     def all_triggered(self) -> bool:
