@@ -38,6 +38,8 @@ class Ends:
     def __init__(self) -> None:
         self.codes: Counter[str] = Counter()
         self.findings: list[str] = []
+        #: Of workers that gave up though it was provoked: their stories, for who wants to know why.
+        self.notes: list[str] = []
         self._asked: dict[int, signal.Signals] = {}
         self._kafka_at = -_KAFKA_SECONDS
 
@@ -66,6 +68,8 @@ class Ends:
         provoked = provoked or (code == EXIT_NO_PROGRESS and time.monotonic() - self._kafka_at < _KAFKA_SECONDS)
         if not provoked:
             self.findings.append(f"ended by itself: {process.story()}")
+        elif code in {EXIT_NO_PROGRESS, EXIT_SHUTDOWN_TOO_LONG}:
+            self.notes.append(f"gave up: {process.story()}")
         self.read_log(process)
         return code
 

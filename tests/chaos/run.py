@@ -20,7 +20,7 @@ from tests.chaos.world import Options, World, world
 
 _TICK_SECONDS: Final = 0.03
 #: How long a blow waits for mails to flow again after the one before: long enough for a group to find together.
-_PATIENCE_SECONDS: Final = 8.0
+_PATIENCE_SECONDS: Final = 5.0
 #: Mails that are accepted from one blow to the next before it falls, unless patience ends.
 _FLOW: Final = 15
 #: So many of the blows waits for nothing: it falls into the recovery from the one before.
@@ -45,6 +45,8 @@ def run(options: Options, home: Path, say: Say = lambda _: None) -> Report:
         for process in made.bidden.processes:
             if process.running:
                 report.findings.append(f"still runs: {process}")
+        for note in made.ends.notes:
+            say(note)
         report.findings += made.ends.findings + made.servers.findings
     report.seconds = time.monotonic() - began
     return report
