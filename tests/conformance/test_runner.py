@@ -31,7 +31,7 @@ def test_takes_are_acknowledged_in_order(make_runner: Callable[..., Runner]) -> 
     runner = make_runner(partitions=1)
     batch = runner.campaign(700)
     first = next(iter(runner.books.log(batch)))[0]
-    runner.books.sink.set_rules([{"do": "delay", "seconds": 4, "recipient": f"m{first}@*"}])
+    runner.books.sink.set_rules([{"do": "delay", "seconds": 8, "recipient": f"m{first}@*"}])
     runner.worker()
     overtaken = 0
     while not runner.books.completed(batch):
