@@ -85,8 +85,9 @@ class Dispatcher:
     def _rounds(self, conn: Connection) -> Iterator[int]:
         while not self._stop.is_set():
             if self._monotonic() >= self._lost.next_at:
-                self.check_lost(conn)
+                # Before the question, which may fail: what is due is published in between all the same.
                 self._lost.next_at = self._monotonic() + _LOST_CHECK_SECONDS
+                self.check_lost(conn)
             yield self.dispatch_once(conn)
 
     def dispatch_once(self, conn: Connection) -> int:
