@@ -19,6 +19,7 @@ import faust
 import structlog
 import uvloop
 from aiokafka.errors import KafkaConnectionError
+from faust.transport.drivers.aiokafka import Consumer as AiokafkaConsumer
 from mode.supervisors import CrashingSupervisor
 
 from schemas import crash
@@ -39,11 +40,20 @@ _WITHIN: Final = 0.02
 _DRAIN_SECONDS: Final = 5.0
 
 
+class _Consumer(AiokafkaConsumer):  # type: ignore[misc] # faust has no types
+    async def verify_all_partitions_active(self) -> None:
+        """Faust looks for partitions without progress, and only logs them. The watchdog does that for us.
+
+        Faust's look ends the worker, by an assertion, when it falls between an assignment and its first position.
+        """
+
+
 class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
     """Faust's application with a worker of ours inside, started with it and stopped with it."""
 
     def __init__(self, settings: Settings, factory: WorkerFactory) -> None:
         super().__init__(settings.group, **faust_settings(settings))
+        self.transport.Consumer = _Consumer
         self._factory = factory
         self._pulse = Pulse()
         self._lag = GroupLag(settings)

@@ -78,8 +78,9 @@ class Ends:
         text = process.err.read_text(errors="replace")
         if any(sign in text for sign in _BROKEN):
             self.findings.append(f"broken: {process.story()}")
-        self.findings += [f"in {process.err.name}: {entry}" for entry in process.log if "exception" in entry]
-        for traceback in tracebacks(text):
+        logged = [str(entry["exception"]) for entry in process.log if "exception" in entry]
+        printed = "\n".join(line for line in text.splitlines() if not line.startswith("{"))
+        for traceback in (*tracebacks(printed), *logged):
             if is_ours(traceback):
                 self.findings.append(f"in {process.err.name}: {traceback[:2500]}")
             else:
