@@ -18,7 +18,7 @@ from admin.wiring import check_mail_server
 from db import checks
 from db.connect import Connection, connect
 from db.migrate import current, drift, head
-from schemas.errors import BiddenError
+from schemas.errors import BiddenError, first_line
 from schemas.settings import HOME_SETTINGS_FILE, Settings, without_secrets
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     except BiddenError as error:
         yield Finding("database", ok=False, detail=error.detail)
     except psycopg.Error as error:
-        yield Finding("database", ok=False, detail=str(error).splitlines()[0])
+        yield Finding("database", ok=False, detail=first_line(error))
 
 
 def _clock(conn: Connection) -> Finding:

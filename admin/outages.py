@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from schemas.errors import BiddenError, MachineError, UnreachableError
+from schemas.errors import BiddenError, MachineError, UnreachableError, first_line
 
 #: How the SQLSTATE of a connection that is gone begins; without one nothing was heard from the server at all.
 _LOST: Final = ("08", "57P")
@@ -26,20 +26,15 @@ def worded(error: Exception) -> BiddenError | None:
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return UnreachableError("the database has not the schema that this version needs: run `bidden migrate`")
     if isinstance(error, psycopg.errors.DiskFull):
-        return UnreachableError(f"PostgreSQL has no disk space left: {_first_line(error)}; make room, then try again")
+        return UnreachableError(f"PostgreSQL has no disk space left: {first_line(error)}; make room, then try again")
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-        return UnreachableError(f"PostgreSQL takes no changes now: {_first_line(error)}")
+        return UnreachableError(f"PostgreSQL takes no changes now: {first_line(error)}")
     if isinstance(error, psycopg.OperationalError) and error.sqlstate and not error.sqlstate.startswith(_LOST):
-        return UnreachableError(f"PostgreSQL could not do it now: {_first_line(error)}; try again")
+        return UnreachableError(f"PostgreSQL could not do it now: {first_line(error)}; try again")
     if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
         return UnreachableError("PostgreSQL ended the transaction: this process had been stopped for a minute")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return UnreachableError(f"PostgreSQL was lost: {_first_line(error)}")
+        return UnreachableError(f"PostgreSQL was lost: {first_line(error)}")
     if isinstance(error, KafkaException):
         return UnreachableError(f"Kafka was lost: {error.args[0].str()}")
     return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

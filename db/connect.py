@@ -7,21 +7,22 @@ planning a batch or on a table never analysed, takes a sequential scan for it an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_dumps, set_json_loads
 
-from schemas.errors import UnreachableError
+from schemas.errors import UnreachableError, first_line
 from schemas.settings import without_secrets
 
 set_json_dumps(orjson.dumps)
 set_json_loads(orjson.loads)
 
+T = TypeVar("T")
 Connection = psycopg.Connection[dict[str, Any]]
 AsyncConnection = psycopg.AsyncConnection[Any]
 
@@ -35,16 +36,16 @@ OUTAGES: Final = (
     psycopg.errors.TransactionTimeout,
     OSError,
 )
-KEEPALIVE: Final[dict[str, Any]] = {
+_KEEPALIVE: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
 # Who is stopped in mid-transaction (SIGSTOP, a frozen machine) does not keep its locks from the others for ever.
-SESSION: Final = "-c timezone=UTC -c jit=off -c idle_in_transaction_session_timeout=60s"
+_SESSION: Final = "-c timezone=UTC -c jit=off -c idle_in_transaction_session_timeout=60s"
 _HOT: Final = (
-    f"{SESSION} -c idle_in_transaction_session_timeout=5s -c lock_timeout=8s"
+    f"{_SESSION} -c idle_in_transaction_session_timeout=5s -c lock_timeout=8s"
     " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1"
 )
@@ -54,17 +55,21 @@ _HOT_TRANSACTION_ENDS: Final = "SET transaction_timeout = '20s'"
 _KNOWS_THAT: Final = 170_000
 
 
+def session(application: str, *, autocommit: bool) -> dict[str, Any]:
+    """How every plain connection is opened, alone or from a pool; beside the address."""
+    return {
+        "row_factory": dict_row,
+        "autocommit": autocommit,
+        "application_name": application,
+        "options": _SESSION,
+        **_KEEPALIVE,
+    }
+
+
 def connect(url: str, *, application: str = "bidden", autocommit: bool = False) -> Connection:
     """A connection for a command. UnreachableError names the address without secrets."""
     try:
-        return psycopg.connect(
-            url,
-            row_factory=dict_row,
-            autocommit=autocommit,
-            application_name=application,
-            options=SESSION,
-            **KEEPALIVE,
-        )
+        return psycopg.connect(url, **session(application, autocommit=autocommit))
     except psycopg.OperationalError as error:
         raise unreachable(url, error) from error
 
@@ -72,7 +77,7 @@ def connect(url: str, *, application: str = "bidden", autocommit: bool = False) 
 async def connect_hot(url: str, *, application: str) -> AsyncConnection:
     """A worker's connection. Raises psycopg.OperationalError: whether to wait is the caller's to decide."""
     connection: AsyncConnection = await psycopg.AsyncConnection.connect(
-        url, autocommit=True, application_name=application, options=_HOT, prepare_threshold=0, **KEEPALIVE
+        url, autocommit=True, application_name=application, options=_HOT, prepare_threshold=0, **_KEEPALIVE
     )
     if connection.info.server_version >= _KNOWS_THAT:
         await connection.execute(_HOT_TRANSACTION_ENDS)
@@ -86,8 +91,16 @@ def connection(url: str, *, application: str = "bidden") -> Iterator[Connection]
         yield conn
 
 
+def in_transaction(conn: Connection, work: Callable[[], T]) -> T:
+    """In one transaction; again, if it was the one that PostgreSQL chose to end a deadlock."""
+    while True:
+        try:
+            with conn.transaction():
+                return work()
+        except psycopg.errors.DeadlockDetected:
+            continue
+
+
 def unreachable(url: str, error: Exception) -> UnreachableError:
     """The error for a database that does not answer, with the driver's own first line, minus any secret."""
-    lines = str(error).strip().splitlines()
-    cause = lines[0] if lines else type(error).__name__
-    return UnreachableError(f"PostgreSQL cannot be reached at {without_secrets(url)}: {cause}")
+    return UnreachableError(f"PostgreSQL cannot be reached at {without_secrets(url)}: {first_line(error)}")

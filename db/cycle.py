@@ -99,7 +99,8 @@ async def advance(
     held: Sequence[tuple[Wanted, int]],
 ) -> dict[DeliveryKey, Mark]:
     """See `db.ledger.Ledger.advance`. Raises whatever the database says."""
-    done = [key_row(f.wanted) | {"fence": f.fence, **_outcome_row(f.outcome)} for f in finished]
+    told = [key_row(f.wanted) for f in finished]
+    done = [row | {"fence": f.fence, **_outcome_row(f.outcome)} for row, f in zip(told, finished, strict=True)]
     asked = [key_row(w) for w in wanted]
     parameters: dict[str, Any] = {
         "owner": owner,
@@ -121,7 +122,7 @@ async def advance(
         if held:
             rows = [key_row(w) | {"fence": fence} for w, fence in held]
             await conn.execute(sql("renew"), {**parameters, "held": Jsonb(rows)})
-        touched = [key_row(f.wanted) for f in finished]
+        rest: list[dict[str, Any]] = []
         if asked:
             marked = await conn.execute(sql("mark"), {**parameters, "wanted": Jsonb(asked)})
             # Not only flushed: the server must know that it waits for us, or it would wait in mid-transaction for ever.
@@ -132,9 +133,8 @@ async def advance(
             rest = [row for row, w in zip(asked, wanted, strict=True) if w.key not in marks]
             if rest:
                 await conn.execute(sql("refuse"), {**parameters, "wanted": Jsonb(rest)})
-                touched += rest
-        if touched:
-            concluding = {**parameters, "touched": Jsonb(touched)}
+        if told or rest:
+            concluding = {**parameters, "touched": Jsonb([*told, *rest])}
             await conn.execute(sql("hold_unknown"), concluding)
             await conn.execute(sql("conclude"), concluding)
             await conn.execute(sql("correct_logs"), concluding)

@@ -22,6 +22,7 @@ from db import events as events_table
 from db.connect import OUTAGES, AsyncConnection, connect_hot
 from db.cycle import Finished, Mark, Terms, Wanted
 from db.statements import sql
+from schemas.errors import first_line
 from schemas.invitation import EventDetails
 from schemas.keys import DeliveryKey
 from schemas.vocabulary import RolePolicy
@@ -129,7 +130,7 @@ class Ledger:
         except psycopg.Error as error:
             if not salvage.is_of_a_row(error):
                 raise
-            log.warning("the database refuses a commit: row by row", cause=salvage.first_line(error))
+            log.warning("the database refuses a commit: row by row", cause=first_line(error))
             return await self._patiently(run_one_by_one)
 
     async def close(self) -> None:
@@ -160,8 +161,7 @@ class Ledger:
 
     async def _lost(self, error: Exception, failures: int) -> None:
         delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
-        lines = str(error).strip().splitlines()
-        log.warning("waiting for PostgreSQL", seconds=delay, cause=lines[0] if lines else type(error).__name__)
+        log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
         await self.close()
         if not isinstance(error, psycopg.errors.LockNotAvailable):
             # The server is there, and somebody's lock is in the way: for how long is the watchdog's to judge.

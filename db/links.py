@@ -11,6 +11,7 @@ from db import events
 from db.connect import Connection
 from db.statements import sql
 from schemas.invitation import EventDetails
+from schemas.text import is_storable
 from schemas.vocabulary import Role
 
 
@@ -35,7 +36,7 @@ class LinkedInvitation:
 
 def find(conn: Connection, token: str) -> LinkedInvitation | None:
     """The invitation; None for a token that stands for none, or for a member who was deleted."""
-    row = conn.execute(sql("invitation_of_token"), {"token": token}).fetchone()
+    row = conn.execute(sql("invitation_of_token"), {"token": token}).fetchone() if is_storable(token) else None
     if row is None:
         return None
     return LinkedInvitation(event=events.details(conn, row.pop("event_id")), role=Role(row.pop("role")), **row)

@@ -7,8 +7,8 @@ first cause becomes its reason and its batch's first error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, TypeVar
 
 import psycopg
 import structlog
@@ -18,10 +18,13 @@ from db import cycle
 from db.connect import OUTAGES, AsyncConnection
 from db.cycle import Finished, Mark, Terms, Wanted
 from db.statements import sql
+from schemas.errors import first_line
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Outcome, Sent, Unknown
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 #: Classes of SQLSTATE that a single row can be the cause of: data, constraints, triggers, limits, internal errors.
 #: Others (a missing column, a missing right) are about the statement: no row of it should pay for them.
@@ -45,27 +48,20 @@ async def advance_one_by_one(
     """`cycle.advance`, a commit for each delivery. After an outage all of it may be done again."""
     marks: dict[DeliveryKey, Mark] = {}
     for done in finished:
-        try:
-            await cycle.advance(conn, terms, owner, [done], [], [])
-        except psycopg.Error as error:
-            if not is_of_a_row(error):
-                raise
-            await _write_bare(conn, done.wanted, done.fence, done.outcome, error)
+        result = await _or_refusal(cycle.advance(conn, terms, owner, [done], [], []))
+        if isinstance(result, psycopg.Error):
+            await _write_bare(conn, done.wanted, done.fence, done.outcome, result)
     for want in wanted:
-        try:
-            marks |= await cycle.advance(conn, terms, owner, [], [want], [])
-        except psycopg.Error as error:
-            if not is_of_a_row(error):
-                raise
-            await _write_bare(conn, want, None, None, error)
+        result = await _or_refusal(cycle.advance(conn, terms, owner, [], [want], []))
+        if isinstance(result, psycopg.Error):
+            await _write_bare(conn, want, None, None, result)
+        else:
+            marks |= result
     for mail, fence in held:
-        try:
-            await cycle.advance(conn, terms, owner, [], [], [(mail, fence)])
-        except psycopg.Error as error:
-            if not is_of_a_row(error):
-                raise
+        result = await _or_refusal(cycle.advance(conn, terms, owner, [], [], [(mail, fence)]))
+        if isinstance(result, psycopg.Error):
             # Its lease ends, and it is called unknown, unless its outcome comes first.
-            log.error("a lease could not be renewed", delivery=str(mail.key), cause=first_line(error))  # noqa: TRY400
+            log.error("a lease could not be renewed", delivery=str(mail.key), cause=first_line(result))
     return marks
 
 
@@ -96,18 +92,19 @@ def _bare_state(outcome: Outcome | None) -> str:
 
 
 async def _done(conn: AsyncConnection, statement: str, parameters: dict[str, Any]) -> bool:
-    try:
-        await conn.execute(sql(statement), parameters)
-    except psycopg.Error as error:
-        if not is_of_a_row(error):
-            raise
+    result = await _or_refusal(conn.execute(sql(statement), parameters))
+    if isinstance(result, psycopg.Error):
         # The second error is told and goes no further: the first is the one that counts.
-        log.error("and this could not be written either", statement=statement, cause=first_line(error))  # noqa: TRY400
+        log.error("and this could not be written either", statement=statement, cause=first_line(result))
         return False
     return True
 
 
-def first_line(error: psycopg.Error) -> str:
-    """What the database says, without its details."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+async def _or_refusal(work: Awaitable[T]) -> T | psycopg.Error:
+    """What came of the work, or how the database refused a row of it. What is about more than a row is raised."""
+    try:
+        return await work
+    except psycopg.Error as error:
+        if not is_of_a_row(error):
+            raise
+        return error

@@ -6,25 +6,19 @@ needs a connection in autocommit mode. What becomes due is published by whicheve
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
-from typing import TypeVar
-
-import psycopg
 
 from db import operator, planning
-from db.connect import Connection
+from db.connect import Connection, in_transaction
 from db.operator import KnownBatch, Resolution, Resolved
 from db.planning import EventFacts
 from producers.plan import refusal
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import require_words
 from schemas.vocabulary import BatchState
-
-T = TypeVar("T")
 
 
 class Verdict(StrEnum):
@@ -52,8 +46,8 @@ def pause(conn: Connection, batch_id: int) -> None:
             operator.rest_items(conn, batch_id)
 
     # Two transactions: the first is seen by every worker at once, the second waits for those that are committing.
-    _transaction(conn, decide)
-    _transaction(conn, tidy)
+    in_transaction(conn, decide)
+    in_transaction(conn, tidy)
 
 
 def resume(conn: Connection, batch_id: int) -> None:
@@ -68,7 +62,7 @@ def resume(conn: Connection, batch_id: int) -> None:
             operator.decide_state(conn, batch_id, BatchState.RUNNING)
             operator.make_items_due(conn, batch_id)
 
-    _transaction(conn, decide)
+    in_transaction(conn, decide)
 
 
 def cancel(conn: Connection, batch_id: int) -> None:
@@ -87,8 +81,8 @@ def cancel(conn: Connection, batch_id: int) -> None:
         operator.lock_batch(conn, batch_id)
         operator.end_items(conn, batch_id)
 
-    _transaction(conn, decide)
-    _transaction(conn, settle)
+    in_transaction(conn, decide)
+    in_transaction(conn, settle)
 
 
 def retry(conn: Connection, batch_id: int) -> int:
@@ -101,7 +95,7 @@ def retry(conn: Connection, batch_id: int) -> int:
             raise RefusedError(f"batch {batch_id} is cancelled, for good: invite again instead", field="batch")
         return operator.retry_failed(conn, batch_id)
 
-    return _transaction(conn, decide)
+    return in_transaction(conn, decide)
 
 
 def resolve(
@@ -121,7 +115,7 @@ def resolve(
             raise NotFoundError(f"there is no event {event_id}", field="event")
         return operator.resolve(conn, resolution, resend_below=resend_below)
 
-    return _transaction(conn, decide)
+    return in_transaction(conn, decide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +130,7 @@ def clean_up(conn: Connection, older_than: timedelta) -> Cleaned:
     """Remove logs and items of batches that ended longer ago, one transaction each; never the ledger (FM-26)."""
     seconds = older_than.total_seconds()
     removed = [
-        _transaction(conn, partial(operator.clean_batch, conn, batch_id, seconds))
+        in_transaction(conn, partial(operator.clean_batch, conn, batch_id, seconds))
         for batch_id in operator.batches_to_clean(conn, seconds)
     ]
     return Cleaned(sum(removed), sum(rows > 0 for rows in removed))
@@ -158,13 +152,3 @@ def _require_open_event(conn: Connection, event_id: int) -> EventFacts:
     if why_not:
         raise RefusedError(f"event {event_id} ({event.name}) {why_not}: nobody is mailed about it", field="event")
     return event
-
-
-def _transaction(conn: Connection, work: Callable[[], T]) -> T:
-    """In one transaction; again, if it was the one that PostgreSQL chose to end a deadlock."""
-    while True:
-        try:
-            with conn.transaction():
-                return work()
-        except psycopg.errors.DeadlockDetected:
-            continue

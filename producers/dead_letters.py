@@ -76,10 +76,7 @@ class LetterBox:
         self._topic = settings.dead_letter_topic
         topics = Topics(settings)
         topics.check_reachable()
-        topic_id = topics.topic_id(self._topic)
-        if topic_id is None:
-            raise UnreachableError(f"the topic {self._topic} does not exist: run `bidden migrate`")
-        self.topic_id: UUID = topic_id
+        self.topic_id: UUID = topics.require_id(self._topic)
         self._config = {
             **client_config(settings, "bidden-dlq"),
             # The client asks for a name; with assigned partitions and no commits no such group comes to be.

@@ -24,7 +24,7 @@ from producers.publisher import Publisher
 from producers.topics import Topics
 from schemas import crash
 from schemas.crash import CrashPoint
-from schemas.errors import UnreachableError
+from schemas.errors import UnreachableError, first_line
 from schemas.settings import Settings
 
 log = structlog.get_logger()
@@ -57,7 +57,6 @@ class Dispatcher:
         self._settings = settings
         self._monotonic = monotonic
         self._stop = stop
-        self._topics = Topics(settings)
         self._publisher = Publisher(settings, clock, "bidden-dispatcher")
         self._lost = _Schedule()
         self._topic_id: UUID | None = None
@@ -70,30 +69,30 @@ class Dispatcher:
                 with connect(
                     self._settings.require_database(), application="bidden-dispatcher", autocommit=True
                 ) as conn:
-                    for published in self._rounds(conn):
+                    # A client whose request met an outage may never get an answer again (librdkafka's issue 4605).
+                    topics = Topics(self._settings)
+                    for published in self._rounds(conn, topics):
                         failures = 0
                         if published < CHUNK:
                             self._stop.wait(_IDLE_SECONDS)
             except _OUTAGES as error:
                 delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
                 failures += 1
-                log.warning("waiting for a server", seconds=delay, cause=str(error).splitlines()[0])
+                log.warning("waiting for a server", seconds=delay, cause=first_line(error))
                 self._stop.wait(delay)
-                # A client whose request met an outage may never get an answer again (librdkafka's issue 4605).
-                self._topics = Topics(self._settings)
 
-    def _rounds(self, conn: Connection) -> Iterator[int]:
+    def _rounds(self, conn: Connection, topics: Topics) -> Iterator[int]:
         while not self._stop.is_set():
             if self._monotonic() >= self._lost.next_at:
                 # Before the question, which may fail: what is due is published in between all the same.
                 self._lost.next_at = self._monotonic() + _LOST_CHECK_SECONDS
-                self.check_lost(conn)
-            yield self.dispatch_once(conn)
+                self.check_lost(conn, topics)
+            yield self.dispatch_once(conn, topics)
 
-    def dispatch_once(self, conn: Connection) -> int:
+    def dispatch_once(self, conn: Connection, topics: Topics) -> int:
         """Claim and publish one chunk; returns how many items were due."""
         if self._topic_id is None:
-            self._topic_id = require_topic(self._topics, self._settings)
+            self._topic_id = topics.require_id()
         items: list[DueItem] = outbox.claim_due(conn, CHUNK)
         if items:
             crash.reach(CrashPoint.PUBLISH_CLAIMED)
@@ -101,11 +100,11 @@ class Dispatcher:
             log.info("published", items=published, due=len(items))
         return len(items)
 
-    def check_lost(self, conn: Connection) -> int:
+    def check_lost(self, conn: Connection, topics: Topics) -> int:
         """Make items due again whose message nobody will come for any more; returns how many."""
         # Kafka is asked first: what was settled since then can only make fewer items look lost.
-        self._topic_id = require_topic(self._topics, self._settings)
-        count = outbox.make_lost_due(conn, self._topic_id, self._topics.first_kept())
+        self._topic_id = topics.require_id()
+        count = outbox.make_lost_due(conn, self._topic_id, topics.first_kept())
         if count:
             crash.reach(CrashPoint.LOST_FOUND)
             log.warning("published but never settled; due again", items=count)
@@ -116,7 +115,7 @@ class BatchPublisher:
     """Publishes what a trigger has just planned. Keep one where triggers come often: it holds its connections."""
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
-        self._topic_id = require_topic(Topics(settings), settings)
+        self._topic_id = Topics(settings).require_id()
         self._publisher = Publisher(settings, clock, "bidden-trigger")
 
     def publish(self, conn: Connection, batch_id: int) -> int:
@@ -130,11 +129,3 @@ class BatchPublisher:
             for start in range(0, len(items), CHUNK):
                 published += self._publisher.publish(conn, self._topic_id, items[start : start + CHUNK])
         return published
-
-
-def require_topic(topics: Topics, settings: Settings) -> UUID:
-    """The topic's id; UnreachableError when it has not been made yet."""
-    topic_id = topics.topic_id()
-    if topic_id is None:
-        raise UnreachableError(f"the topic {settings.invitations_topic} does not exist: run `bidden migrate`")
-    return topic_id

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import psycopg
-
 from db import planning
-from db.connect import Connection
+from db.connect import Connection, in_transaction
 from db.planning import EventFacts, Trigger
 from schemas import crash
 from schemas.crash import CrashPoint
@@ -79,15 +77,15 @@ def plan(
     require_words(initiator, "by")
     if key is not None:
         require_words(key, "key", least=1)
-    while True:
-        try:
-            with conn.transaction():
-                planned = _plan_once(conn, event_id, audience, initiator, key, policy, dry_run)
-                crash.reach(CrashPoint.PLAN_READY)
-        except psycopg.errors.DeadlockDetected:
-            continue
-        crash.reach(CrashPoint.PLAN_COMMITTED)
+
+    def decide() -> Planned:
+        planned = _plan_once(conn, event_id, audience, initiator, key, policy, dry_run)
+        crash.reach(CrashPoint.PLAN_READY)
         return planned
+
+    planned = in_transaction(conn, decide)
+    crash.reach(CrashPoint.PLAN_COMMITTED)
+    return planned
 
 
 def _plan_once(

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from db import operator
 from db.connect import Connection
-from producers.dispatch import require_topic
+from producers.dispatch import CHUNK
 from producers.publisher import Publisher
 from producers.topics import Topics
 from schemas.errors import NotFoundError, RefusedError
 from schemas.settings import Settings
-
-_CHUNK: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +36,12 @@ def replay_batch(conn: Connection, settings: Settings, clock: Callable[[], datet
         raise NotFoundError(f"there is no batch {batch_id}", field="batch")
     topics = Topics(settings)
     topics.check_reachable()
-    topic_id = require_topic(topics, settings)
+    topic_id = topics.require_id()
     publisher = Publisher(settings, clock, "bidden-replay")
     items = operator.items_to_replay(conn, batch_id)
     published = 0
-    for start in range(0, len(items), _CHUNK):
-        chunk = items[start : start + _CHUNK]
+    for start in range(0, len(items), CHUNK):
+        chunk = items[start : start + CHUNK]
         acknowledged = publisher.publish(conn, topic_id, chunk)
         published += acknowledged
         if acknowledged < len(chunk):
@@ -67,7 +64,7 @@ class GroupOffsets:
         self._settings = settings
         self._topics = Topics(settings)
         self._topics.check_reachable()
-        require_topic(self._topics, settings)
+        self._topics.require_id()
         self._partitions = self._topics.partitions()
 
     def from_beginning(self) -> dict[int, Moved]:

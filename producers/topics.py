@@ -118,6 +118,14 @@ class Topics:
         high, low = identity.get_most_significant_bits(), identity.get_least_significant_bits()
         return UUID(int=((high % 2**64) << 64) | (low % 2**64))
 
+    def require_id(self, name: str | None = None) -> UUID:
+        """The same; UnreachableError when the topic has not been made yet."""
+        topic_id = self.topic_id(name)
+        if topic_id is None:
+            missing = name or self._settings.invitations_topic
+            raise UnreachableError(f"the topic {missing} does not exist: run `bidden migrate`")
+        return topic_id
+
     def partitions(self) -> list[TopicPartition]:
         """The partitions of the invitations' topic."""
         name = self._settings.invitations_topic

@@ -25,6 +25,12 @@ def printable(text: str) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """What a library says, without the details that follow; its kind, where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class BiddenError(Exception):
     """Base of all errors worded for a person.
 

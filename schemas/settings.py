@@ -183,6 +183,11 @@ class Settings(BaseSettings):
             name = ".env" if str(error.filename) == str(base / ".env") else f"{PREFIX}HOME"
             raise SettingsError(f"{name}: cannot be read: {error.strerror}", field=name) from error
 
+    @property
+    def resend_below(self) -> int:
+        """Below how many attempts what is unknown is handed over again; 0 under the policy `hold`: never."""
+        return self.max_attempts if self.unknown_policy is UnknownPolicy.RESEND else 0
+
     def require_database(self) -> str:
         """The database's address with its secrets."""
         if self.database_url is None:

@@ -14,7 +14,6 @@ from datetime import datetime
 from db.ledger import Ledger, Terms
 from mail.sender import Sender
 from schemas.settings import Settings
-from schemas.vocabulary import UnknownPolicy
 from streams.policy import RetryPolicy
 from streams.records import DeadLetters, Pulse, Record
 from streams.take import Composer, TakeProcessor
@@ -37,7 +36,7 @@ class Worker:
         self.pulse = pulse
         terms = Terms(
             lease_seconds=settings.lease_seconds,
-            resend_below=settings.max_attempts if settings.unknown_policy is UnknownPolicy.RESEND else 0,
+            resend_below=settings.resend_below,
             retry_base_seconds=settings.retry_base_seconds,
         )
         url = settings.require_database()

@@ -145,7 +145,6 @@ def worker(runner: str, as_json: bool) -> int:
     Example: bidden worker
     """
     from db.connect import connect
-    from producers.dispatch import require_topic
     from producers.topics import Topics
 
     settings = load(logs_as_json=as_json)
@@ -153,7 +152,7 @@ def worker(runner: str, as_json: bool) -> int:
     connect(settings.require_database()).close()
     topics = Topics(settings)
     topics.check_reachable()
-    require_topic(topics, settings)
+    topics.require_id()
     asyncio.run(check_mail_server(settings))
     if runner == "confluent":
         from streams.runners.confluent import ConfluentRunner

@@ -16,7 +16,6 @@ from admin.wiring import DATABASE, Id, environment, identity, json_option, load
 from db.connect import Connection, connect
 from schemas.errors import UsageError
 from schemas.settings import Settings
-from schemas.vocabulary import UnknownPolicy
 
 _AGE: Final = re.compile(r"([0-9]{1,6})([dhm])")
 _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
@@ -113,10 +112,9 @@ def resolve(event: int, verdict: str, member: int | None, by: str, as_json: bool
     from producers import control
 
     settings = load()
-    resend_below = settings.max_attempts if settings.unknown_policy is UnknownPolicy.RESEND else 0
     with _database(settings) as conn:
         done = control.resolve(
-            conn, event, control.Verdict(verdict), member_id=member, by=by, resend_below=resend_below
+            conn, event, control.Verdict(verdict), member_id=member, by=by, resend_below=settings.resend_below
         )
     if as_json:
         write_json({"resolved": done.resolved, "without_batch": done.without_batch})

@@ -11,7 +11,6 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
-from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
 from admin.web import links
@@ -50,9 +49,8 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
         return PlainTextResponse("ok\n")
 
     app.add_exception_handler(HTTPException, _refused)
-    for away in (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError):
+    for away in (psycopg.OperationalError, psycopg.InterfaceError):
         app.add_exception_handler(away, _away)
-    app.add_exception_handler(psycopg.DataError, _not_found)
     return app
 
 
@@ -60,12 +58,6 @@ def _refused(_: Request, error: Exception) -> HTMLResponse:
     assert isinstance(error, HTTPException)
     title = "Not here" if error.status_code == 404 else "That did not work"
     return message(title, f"{error.detail}.", status=error.status_code)
-
-
-def _not_found(_: Request, error: Exception) -> HTMLResponse:
-    """An address with what no text of the database can hold."""
-    del error
-    return message("Unknown link", "This link is not known here.", status=404)
 
 
 def _away(request: Request, error: Exception) -> HTMLResponse:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 from starlette.requests import Request
 
-from db.connect import KEEPALIVE, SESSION, Connection
+from db.connect import Connection, session
 
 Pool = ConnectionPool[Connection]
 
 
 def make_pool(url: str, size: int = 10) -> Pool:
     """A closed pool: the application opens it when it starts. A request waits for 5 s at most for a connection."""
-    arguments: dict[str, Any] = {
-        "row_factory": dict_row,
-        "autocommit": True,
-        "application_name": "bidden-admin",
-        "options": SESSION,
-        **KEEPALIVE,
-    }
     return ConnectionPool(
         url,
-        kwargs=arguments,
+        kwargs=session("bidden-admin", autocommit=True),
         min_size=1,
         max_size=size,
         open=False,

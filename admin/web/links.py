@@ -25,10 +25,7 @@ Database = Annotated[Connection, Depends(connection)]
 @router.get("/invitation/{token}", name="invitation")
 def show_invitation(token: str, conn: Database) -> HTMLResponse:
     """What one is invited to, and the question."""
-    invitation = links.find(conn, token)
-    if invitation is None:
-        return _unknown()
-    return page("invitation", **_about(invitation, token))
+    return _show("invitation", conn, token)
 
 
 @router.post("/invitation/{token}")
@@ -47,10 +44,7 @@ def answer_invitation(request: Request, token: str, conn: Database, answer: Anno
 @router.get("/unsubscribe/{token}", name="unsubscribe")
 def show_lists(token: str, conn: Database) -> HTMLResponse:
     """Which list it is, and the question."""
-    invitation = links.find(conn, token)
-    if invitation is None:
-        return _unknown()
-    return page("unsubscribe", **_about(invitation, token))
+    return _show("unsubscribe", conn, token)
 
 
 @router.post("/unsubscribe/{token}")
@@ -71,6 +65,11 @@ def leave_lists(
     if one_click:
         return PlainTextResponse("unsubscribed\n")
     return RedirectResponse(request.url_for("unsubscribe", token=token).path, status_code=303)
+
+
+def _show(template: str, conn: Connection, token: str) -> HTMLResponse:
+    invitation = links.find(conn, token)
+    return _unknown() if invitation is None else page(template, **_about(invitation, token))
 
 
 def _about(invitation: LinkedInvitation, token: str) -> dict[str, Any]:
