@@ -42,6 +42,8 @@ class Trigger:
     key: str | None
     #: Whether deliveries in doubt stay closed (the policy `hold`).
     held: bool
+    #: How long the items are the trigger's own to publish, before any dispatcher may.
+    claim_seconds: float = CLAIM_SECONDS
 
     def parameters(self) -> dict[str, Any]:
         """What the statements call these."""
@@ -112,7 +114,7 @@ def counts(conn: Connection, batch_id: int) -> PlanCounts:
 
 def plan(conn: Connection, trigger: Trigger, batch_id: int, seed: int) -> None:
     """Write every candidate's item, and ledger row and invitation of those planned. One transaction, the caller's."""
-    parameters = {**trigger.parameters(), "batch_id": batch_id, "seed": seed, "claim": CLAIM_SECONDS}
+    parameters = {**trigger.parameters(), "batch_id": batch_id, "seed": seed, "claim": trigger.claim_seconds}
     for name in ("plan_items", "reopen_deliveries", "plan_deliveries", "plan_invitations"):
         conn.execute(sql(name), parameters)
 

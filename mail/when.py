@@ -47,6 +47,12 @@ def describe(starts_at: datetime, ends_at: datetime, time_zone: str) -> When:
     )
 
 
+def moment(at: datetime, time_zone: str) -> str:
+    """A moment in the zone named: `22 November 2026, 14:05 CET`. In UTC where the zone is not known."""
+    local = at.astimezone(_zone(time_zone)[0])
+    return f"{local.day} {_MONTHS[local.month - 1]} {local.year}, {local:%H:%M} {_abbreviation(local)}"
+
+
 def _zone(name: str) -> tuple[tzinfo, str]:
     try:
         return ZoneInfo(name), name

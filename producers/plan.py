@@ -6,6 +6,7 @@ it, and the publishing that follows can be done by anybody.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -68,18 +69,23 @@ def plan(
     key: str | None = None,
     policy: UnknownPolicy = UnknownPolicy.HOLD,
     dry_run: bool = False,
+    claim_seconds: float = planning.CLAIM_SECONDS,
 ) -> Planned:
     """Plan a batch, or with `dry_run` say what would be planned, from the same query and writing nothing.
 
     NotFoundError for an unknown event, RefusedError for one nobody may be invited to or a key that was used for
-    something else. A key used before for the same event and audience gives that batch again.
+    something else. A key used before for the same event and audience gives that batch again. `claim_seconds` is how
+    long the items are the caller's to publish; 0 leaves them to the dispatchers at once.
     """
     require_words(initiator, "by")
     if key is not None:
         require_words(key, "key", least=1)
 
+    def trigger_for(event: EventFacts) -> Trigger:
+        return trigger_of(event, audience, initiator=initiator, key=key, policy=policy, claim_seconds=claim_seconds)
+
     def decide() -> Planned:
-        planned = _plan_once(conn, event_id, audience, initiator, key, policy, dry_run)
+        planned = _plan_once(conn, event_id, trigger_for, dry_run=dry_run)
         crash.reach(CrashPoint.PLAN_READY)
         return planned
 
@@ -88,27 +94,36 @@ def plan(
     return planned
 
 
-def _plan_once(
-    conn: Connection,
-    event_id: int,
+def trigger_of(
+    event: EventFacts,
     audience: Audience,
-    initiator: str,
-    key: str | None,
-    policy: UnknownPolicy,
-    dry_run: bool,
-) -> Planned:
-    event = planning.lock_event(conn, event_id)
-    if event is None:
-        raise NotFoundError(f"there is no event {event_id}", field="event")
-    trigger = Trigger(
-        event_id=event_id,
+    *,
+    initiator: str = "System",
+    key: str | None = None,
+    policy: UnknownPolicy = UnknownPolicy.HOLD,
+    claim_seconds: float = planning.CLAIM_SECONDS,
+) -> Trigger:
+    """The trigger that invites this audience to this event. Pure."""
+    return Trigger(
+        event_id=event.event_id,
         audience=audience,
         action=Action.INVITE,
         roles=[role for role in EventKind(event.kind).precedence if role in audience.roles],
         initiator=initiator,
         key=key,
         held=policy is UnknownPolicy.HOLD,
+        claim_seconds=claim_seconds,
     )
+
+
+def _plan_once(
+    conn: Connection, event_id: int, trigger_for: Callable[[EventFacts], Trigger], *, dry_run: bool
+) -> Planned:
+    event = planning.lock_event(conn, event_id)
+    if event is None:
+        raise NotFoundError(f"there is no event {event_id}", field="event")
+    trigger = trigger_for(event)
+    audience, key = trigger.audience, trigger.key
     why_not = refusal(event)
     if dry_run:
         if why_not:

@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     smtp_timeout_seconds: float = Field(30, gt=0, le=600)
     handover_window: int = Field(100, ge=1, le=10_000)
     log_retention_days: int = Field(180, ge=1, le=36_500)
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_name: str = Field("your organisation", min_length=1, max_length=60)
     home: Path = Path(".bidden")
     log_format: Literal["console", "json"] = "console"
 
@@ -145,9 +149,11 @@ class Settings(BaseSettings):
             raise ValueError("must be an e-mail address, or Name <address>")
         return value
 
-    @field_validator("base_url")
+    @field_validator("base_url", "oidc_issuer")
     @classmethod
-    def _base_url(cls, value: str) -> str:
+    def _base_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         parts = _split(value)
         if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
             raise ValueError("must look like https://host or https://host/path")
@@ -161,6 +167,10 @@ class Settings(BaseSettings):
             for name in ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password"):
                 if getattr(self, name) is None:
                     raise ValueError(f"{PREFIX}{name.upper()} is needed with SASL")
+        if self.oidc_issuer is not None:
+            for name in ("oidc_client_id", "oidc_client_secret"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{PREFIX}{name.upper()} is needed with {PREFIX}OIDC_ISSUER")
         return self
 
     @classmethod

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from admin.web.database import connection
 from admin.web.pages import message, page
+from admin.web.viewer import Database
 from db import links
 from db.connect import Connection
 from db.links import LinkedInvitation
 from mail.when import describe
 
 router = APIRouter(include_in_schema=False)
-Database = Annotated[Connection, Depends(connection)]
 
 
 @router.get("/invitation/{token}", name="invitation")

@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from mail.when import moment
+from schemas.vocabulary import Reason
+
 FOLDER: Final = Path(__file__).parent
+
+#: Why somebody was left out or skipped, as an organiser says it.
+REASONS: Final[Mapping[str, str]] = {
+    Reason.SIGNED_UP: "is coming already",
+    Reason.DECLINED: "has said no to this event",
+    Reason.ALREADY_SENT: "has been mailed already",
+    Reason.TERMS_NOT_ACCEPTED: "has not accepted the terms",
+    Reason.BANNED: "is banned",
+    Reason.UNKNOWN: "may have been mailed: unknown, and not resolved yet",
+    Reason.LEFT_LIST: "left the list before the mail went out",
+    Reason.EVENT_CANCELLED: "the event was cancelled before the mail went out",
+    Reason.BATCH_CANCELLED: "the batch was cancelled before the mail went out",
+    Reason.MEMBER_DELETED: "was deleted",
+    Reason.NOT_SUBSCRIBED: "is on no list of this event",
+}
+
+
+def number(value: float) -> str:
+    """`12,345`."""
+    return f"{value:,}"
+
+
+def reason(word: str | None) -> str:
+    """In words; what a mail server said is its own words."""
+    return "" if word is None else REASONS.get(word, word)
+
+
+def at(value: datetime | None, time_zone: str = "UTC") -> str:
+    """A moment in the zone of whom it concerns."""
+    return "" if value is None else moment(value, time_zone)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 mail`, `2,000 mails`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def query(**values: Any) -> str:
+    """The query of an address, without what is empty."""
+    given = {name: value for name, value in values.items() if value not in (None, "", 0)}
+    return f"?{urlencode(given)}" if given else ""
+
+
 _TEMPLATES: Final = Environment(
     loader=FileSystemLoader(FOLDER / "templates"),
     autoescape=True,
@@ -16,11 +65,18 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_TEMPLATES.filters.update(number=number, reason=reason, at=at, plural=plural)
+_TEMPLATES.globals.update(query=query)
 
 
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page. Whatever stands in `values` is escaped."""
-    return HTMLResponse(_TEMPLATES.get_template(f"{template}.html.j2").render(values), status_code=status)
+    """A page, or part of one. Whatever stands in `values` is escaped."""
+    return HTMLResponse(text(template, **values), status_code=status)
+
+
+def text(template: str, **values: Any) -> str:
+    """The same without a response around it."""
+    return _TEMPLATES.get_template(f"{template}.html.j2").render(values)
 
 
 def message(title: str, text: str, *, status: int) -> HTMLResponse:

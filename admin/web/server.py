@@ -33,8 +33,9 @@ def serve(settings: Settings, host: str, port: int, *, with_links: bool) -> int:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", field="port") from error
+    app = build(settings, with_links=with_links)
     config = uvicorn.Config(
-        build(settings, with_links=with_links),
+        app,
         # Ours are set up. No access log: addresses hold tokens.
         log_config=None,
         access_log=False,
@@ -44,5 +45,7 @@ def serve(settings: Settings, host: str, port: int, *, with_links: bool) -> int:
     )
     name = f"[{host}]" if ":" in host else host
     log.info("the web application is up", address=f"http://{name}:{listener.getsockname()[1]}")
-    _Server(config).run(sockets=[listener])
+    server = _Server(config)
+    app.state.should_stop = lambda: server.should_exit
+    server.run(sockets=[listener])
     return EXIT_DONE

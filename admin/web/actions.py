@@ -1,0 +1,90 @@
+"""What organisers and admins do, from a page or by the API: done by the same functions as the commands, and recorded.
+
+Every deed is in the trail before it begins, with who does it. Whether they may is asked before, by `viewer`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from admin.web.viewer import OwnedBatch
+from db import planning
+from db.browse import KnownEvent
+from db.connect import Connection
+from db.operator import Resolved
+from db.trail import Deed, recorded
+from producers import control
+from producers.control import Verdict
+from producers.plan import Planned, plan
+from schemas.settings import Settings
+from schemas.vocabulary import Audience
+
+
+class Decision(StrEnum):
+    """About a batch under way."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+
+
+_DECISIONS: Final = {
+    Decision.PAUSE: control.pause,
+    Decision.RESUME: control.resume,
+    Decision.CANCEL: control.cancel,
+}
+
+
+def invite(
+    conn: Connection, settings: Settings, actor: str, event: KnownEvent, audience: Audience, *, key: str
+) -> Planned:
+    """Plan a batch and leave it to the dispatchers. The same key again returns the first batch (FM-31)."""
+    with recorded(conn, Deed(actor, "invite", event_id=event.id, detail=audience.value)) as deed:
+        planned = plan(
+            conn,
+            event_id=event.id,
+            audience=audience,
+            initiator=actor[:200],
+            key=key,
+            policy=settings.unknown_policy,
+            claim_seconds=0,
+        )
+        deed.batch_id = planned.batch_id
+        deed.note("triggered before" if planned.already_triggered else f"{planned.planned} members")
+    if not planned.already_triggered:
+        planning.analyse(conn)
+    return planned
+
+
+def decide(conn: Connection, actor: str, batch: OwnedBatch, decision: Decision) -> None:
+    """Pause, resume or cancel. RefusedError as the commands of these names."""
+    with recorded(conn, Deed(actor, decision, event_id=batch.event.id, batch_id=batch.id)):
+        _DECISIONS[decision](conn, batch.id)
+
+
+def retry(conn: Connection, actor: str, batch: OwnedBatch) -> int:
+    """The batch's failed deliveries are due again; returns how many."""
+    with recorded(conn, Deed(actor, "retry", event_id=batch.event.id, batch_id=batch.id)) as deed:
+        count = control.retry(conn, batch.id)
+        deed.note(f"{count} deliveries")
+    return count
+
+
+def resolve(
+    conn: Connection,
+    settings: Settings,
+    actor: str,
+    event: KnownEvent,
+    verdict: Verdict,
+    *,
+    member_id: int | None = None,
+) -> Resolved:
+    """Say what became of deliveries that are unknown, of the event or of one member."""
+    deed = Deed(actor, f"resolve as {verdict}", event_id=event.id, member_id=member_id)
+    with recorded(conn, deed):
+        done = control.resolve(
+            conn, event.id, verdict, member_id=member_id, by=actor[:200], resend_below=settings.resend_below
+        )
+        deed.note(f"{done.resolved} deliveries")
+    return done

@@ -1,0 +1,134 @@
+"""Who asks, and whether they may: the dependencies that every page but the sign-in and the mails' links stands on.
+
+What a viewer may not see is answered as if it were not there (404): its existence is not given away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+from urllib.parse import quote, urlsplit
+
+from fastapi import Depends, HTTPException, Path, Request
+
+from admin.web import tokens
+from admin.web.database import connection
+from db import accounts, browse
+from db.accounts import Account
+from db.browse import KnownEvent
+from db.connect import Connection
+
+#: Given back before the answer goes out: who watches a stream keeps no connection.
+Database = Annotated[Connection, Depends(connection, scope="function")]
+#: As the database holds it.
+Id = Annotated[int, Path(ge=1, lt=2**63)]
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class SignInNeededError(Exception):
+    """Nobody is signed in. `next_path` is where they wanted to go."""
+
+    def __init__(self, next_path: str) -> None:
+        super().__init__()
+        self.next_path = next_path
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Somebody signed in at a browser."""
+
+    account: Account
+    csrf: str
+
+    @property
+    def actor(self) -> str:
+        """As the initiator of a batch, and in the trail."""
+        return str(self.account)
+
+
+def cookie_name(request: Request) -> str:
+    """With HTTPS the name by which browsers hold the cookie to this host and to HTTPS."""
+    return "__Host-bidden" if request.app.state.https else "bidden"
+
+
+def require_same_site(request: Request) -> None:
+    """Refuses what another site had a browser send. Browsers say where a request comes from; programs do not."""
+    if request.method in _SAFE_METHODS:
+        return
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    foreign = site not in (None, "same-origin", "none")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        foreign = True
+    if foreign:
+        raise HTTPException(403, "This was sent from another site. Open the page here and try again")
+
+
+async def signed_in(request: Request, conn: Database) -> Viewer:
+    """The viewer. SignInNeededError without a session; what changes something needs the page's token (CSRF)."""
+    token = request.cookies.get(cookie_name(request), "")
+    account = accounts.of_session(conn, tokens.digest(token)) if token else None
+    if account is None:
+        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        raise SignInNeededError(here if request.method == "GET" else "/")
+    if request.method not in _SAFE_METHODS:
+        require_same_site(request)
+        given = request.headers.get("x-csrf-token") or (await request.form()).get("csrf")
+        if not isinstance(given, str) or not tokens.is_csrf_token(token, given):
+            raise HTTPException(403, "This page is out of date. Reload it and try again")
+    request.state.viewer = Viewer(account, tokens.csrf_token(token))
+    viewer: Viewer = request.state.viewer
+    return viewer
+
+
+Signed = Annotated[Viewer, Depends(signed_in)]
+
+
+def admin_only(viewer: Signed) -> Viewer:
+    """An admin."""
+    if not viewer.account.is_admin:
+        raise HTTPException(403, "Only admins may see this")
+    return viewer
+
+
+Admin = Annotated[Viewer, Depends(admin_only)]
+
+
+def own_event(
+    event_id: Annotated[int, Path(alias="event", ge=1, lt=2**63)], viewer: Signed, conn: Database
+) -> KnownEvent:
+    """The event of the address, if it is the viewer's."""
+    event = browse.event(conn, event_id, viewer.account.scope)
+    if event is None:
+        raise HTTPException(404, "There is no such event, or it is not one of your chapters")
+    return event
+
+
+OwnEvent = Annotated[KnownEvent, Depends(own_event)]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedBatch:
+    """A batch, and the event that it is of."""
+
+    id: int
+    event: KnownEvent
+
+
+def own_batch(
+    batch_id: Annotated[int, Path(alias="batch", ge=1, lt=2**63)], viewer: Signed, conn: Database
+) -> OwnedBatch:
+    """The batch of the address, if its event is the viewer's."""
+    event_id = browse.event_of_batch(conn, batch_id)
+    event = None if event_id is None else browse.event(conn, event_id, viewer.account.scope)
+    if event is None:
+        raise HTTPException(404, "There is no such batch, or it is not of your chapters")
+    return OwnedBatch(batch_id, event)
+
+
+OwnBatch = Annotated[OwnedBatch, Depends(own_batch)]
+
+
+def sign_in_address(next_path: str) -> str:
+    """Where to sign in, and go on from there."""
+    return "/sign-in" + (f"?next={quote(next_path, safe='')}" if next_path != "/" else "")

@@ -1,0 +1,203 @@
+"""What the site and its API show: events, batches, members, found, filtered and paged. Reads only.
+
+`scope` is the list of chapters whose events and members may be seen, or None for all. Where an event is held together
+with chapters beyond the scope, its numbers are shown whole and its members only as far as they are of the scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg.types.json import Jsonb
+
+from db.connect import Connection
+from db.planning import EventFacts, Trigger
+from db.statements import sql
+from schemas.vocabulary import EventKind
+
+Scope = list[int] | None
+PAGE: Final = 50
+_PACE_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEvent:
+    """An event as pages need it. Times are aware and shown in `time_zone`."""
+
+    id: int
+    kind: EventKind
+    name: str
+    starts_at: datetime
+    ends_at: datetime
+    cancelled_at: datetime | None
+    invitable: bool
+    has_host: bool
+    role_policy: str
+    is_past: bool
+    time_zone: str
+    chapter_ids: tuple[int, ...]
+    chapter_names: tuple[str, ...]
+
+    @property
+    def facts(self) -> EventFacts:
+        """What a trigger's refusals are decided on."""
+        return EventFacts(
+            event_id=self.id,
+            kind=self.kind,
+            name=self.name,
+            is_past=self.is_past,
+            invitable=self.invitable,
+            is_cancelled=self.cancelled_at is not None,
+            has_host=self.has_host,
+            role_policy=self.role_policy,
+        )
+
+    def names_in(self, scope: Scope) -> Scope:
+        """The scope within which its members may be named: all of them, if no other chapter holds it, too."""
+        return None if scope is None or set(self.chapter_ids) <= set(scope) else scope
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEvent:
+    """An event with what became of it so far."""
+
+    event: KnownEvent
+    batches: int
+    last_started_at: datetime | None
+    is_running: bool
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows, and whether there are more after them."""
+
+    rows: list[dict[str, Any]]
+    has_more: bool
+
+
+_EVENT_FIELDS: Final = tuple(KnownEvent.__dataclass_fields__)
+
+
+def _event(row: dict[str, Any]) -> KnownEvent:
+    values = {name: row[name] for name in _EVENT_FIELDS}
+    values["kind"] = EventKind(values["kind"])
+    values["chapter_ids"] = tuple(values["chapter_ids"] or ())
+    values["chapter_names"] = tuple(values["chapter_names"] or ())
+    return KnownEvent(**values)
+
+
+def _page(rows: list[dict[str, Any]], limit: int) -> Page:
+    return Page(rows[:limit], len(rows) > limit)
+
+
+def event(conn: Connection, event_id: int, scope: Scope) -> KnownEvent | None:
+    """The event, if there is one in the scope."""
+    row = conn.execute(sql("browse_event"), {"event_id": event_id, "chapters": scope}).fetchone()
+    return None if row is None else _event(row)
+
+
+def events(
+    conn: Connection, scope: Scope, *, words: str = "", skip: int = 0, limit: int = PAGE
+) -> tuple[list[ListedEvent], bool]:
+    """Events whose name holds these words, those to come first; and whether there are more."""
+    values = {"chapters": scope, "words": words, "skip": skip, "limit": limit + 1}
+    rows = conn.execute(sql("browse_events"), values).fetchall()
+    listed = [
+        ListedEvent(_event(row), row["batches"], row["last_started_at"], row["is_running"], row["is_paused"])
+        for row in rows[:limit]
+    ]
+    return listed, len(rows) > limit
+
+
+def batches(conn: Connection, scope: Scope, *, event_id: int | None = None, skip: int = 0, limit: int = PAGE) -> Page:
+    """Batches in short, newest first."""
+    values = {"chapters": scope, "event_id": event_id, "skip": skip, "limit": limit + 1}
+    return _page(conn.execute(sql("browse_batches"), values).fetchall(), limit)
+
+
+def event_of_batch(conn: Connection, batch_id: int) -> int | None:
+    """Which event the batch is of; None when there is no such batch."""
+    row = conn.execute(sql("event_of_batch"), {"batch_id": batch_id}).fetchone()
+    return None if row is None else row["event_id"]
+
+
+def candidates(
+    conn: Connection, trigger: Trigger, reason: str | None, names: Scope, *, after: int = 0, limit: int = PAGE
+) -> Page:
+    """Who is behind a number of a dry run, by member id: left out for the reason, or with None to be invited."""
+    values = {**trigger.parameters(), "reason": reason, "chapters": names, "after": after, "limit": limit + 1}
+    return _page(conn.execute(sql("browse_candidates"), values).fetchall(), limit)
+
+
+def entries(
+    conn: Connection,
+    batch_id: int,
+    names: Scope,
+    *,
+    status: str | None = None,
+    words: str = "",
+    after: tuple[int, str] = (0, ""),
+    limit: int = PAGE,
+) -> Page:
+    """A page of a batch's log, by member and role; with the status `left_out`, those left out at planning.
+
+    `after` is the last row of the page before. `words` are looked for in names and addresses; a number is an id.
+    """
+    values = {
+        "batch_id": batch_id,
+        "chapters": names,
+        "status": status,
+        "words": words,
+        "after_member": after[0],
+        "after_role": after[1],
+        "limit": limit + 1,
+    }
+    statement = "browse_left_out" if status == "left_out" else "browse_entries"
+    return _page(conn.execute(sql(statement), values).fetchall(), limit)
+
+
+def pace(conn: Connection, batch_id: int) -> float:
+    """Mails a second that the batch sent in the last ten seconds."""
+    row = conn.execute(sql("batch_pace"), {"batch_id": batch_id, "seconds": _PACE_SECONDS}).fetchone()
+    assert row is not None
+    per_second: float = row["per_second"]
+    return per_second
+
+
+def missing(conn: Connection, rows: Sequence[dict[str, Any]], names: Scope, *, limit: int = 500) -> Page:
+    """Names for those whom an audit misses."""
+    values = {"missing": Jsonb(list(rows)), "chapters": names, "limit": limit + 1}
+    return _page(conn.execute(sql("browse_missing"), values).fetchall(), limit)
+
+
+def members(conn: Connection, scope: Scope, words: str, *, limit: int = PAGE) -> Page:
+    """Members whose name or address holds these words, or whose id it is."""
+    return _page(
+        conn.execute(sql("browse_members"), {"chapters": scope, "words": words, "limit": limit + 1}).fetchall(), limit
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMember:
+    """A member's record, her lists, and what every batch that met her came to for her."""
+
+    record: dict[str, Any]
+    lists: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+
+
+def member(conn: Connection, member_id: int, scope: Scope, *, limit: int = 500) -> KnownMember | None:
+    """The member as far as the scope may know of her; None when it may not, or there is none."""
+    values = {"member_id": member_id, "chapters": scope, "limit": limit}
+    record = conn.execute(sql("browse_member"), values).fetchone()
+    if record is None:
+        return None
+    return KnownMember(
+        record,
+        conn.execute(sql("browse_lists_of_member"), values).fetchall(),
+        conn.execute(sql("browse_member_events"), values).fetchall(),
+    )

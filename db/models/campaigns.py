@@ -1,0 +1,157 @@
+"""Batches, and what became of every member in them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.base import Base, Id, Moment, Words, is_one_of
+
+
+class Batch(Base):
+    """One trigger. `completed` is not stored: a batch is complete when none of its items is unsettled."""
+
+    __tablename__ = "batches"
+    id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
+    trigger_key: Mapped[Words | None] = mapped_column(unique=True)
+    event_id: Mapped[Id] = mapped_column(ForeignKey("events.id"), index=True)
+    audience: Mapped[Words]
+    action: Mapped[Words]
+    initiator: Mapped[Words]
+    shuffle_seed: Mapped[Id]
+    state: Mapped[Words] = mapped_column(server_default=text("'running'"))
+    started_at: Mapped[Moment]
+    cancelled_at: Mapped[Moment | None]
+    first_error: Mapped[Words | None]
+    #: The batch's numbers, kept by the transaction that removed its items and its log; null while they are there.
+    archived: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    __table_args__ = (
+        CheckConstraint(is_one_of("audience", "students", "coaches", "everyone"), name="audience"),
+        CheckConstraint(is_one_of("action", "invite"), name="action"),
+        CheckConstraint(is_one_of("state", "running", "paused", "cancelled"), name="state"),
+    )
+
+
+class BatchItem(Base):
+    """Every candidate of a batch: planned with the roles then open, or excluded with the reason.
+
+    `publish_at` is when the item is due for the topic (again) and drives all publishing. `settled_at` says that
+    nothing more is to be done for this member in this batch.
+    """
+
+    __tablename__ = "batch_items"
+    batch_id: Mapped[Id] = mapped_column(
+        ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    member_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    roles: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    excluded: Mapped[Words | None]
+    #: Place in the shuffled order of sending; null for the excluded.
+    position: Mapped[int | None] = mapped_column(Integer)
+    publish_at: Mapped[Moment | None]
+    topic_id: Mapped[UUID | None]
+    partition: Mapped[int | None] = mapped_column(Integer)
+    offset: Mapped[int | None] = mapped_column("kafka_offset", BigInteger)
+    settled_at: Mapped[Moment | None]
+    __table_args__ = (
+        CheckConstraint("(excluded IS NULL) = (cardinality(roles) > 0)", name="planned_or_excluded"),
+        CheckConstraint("excluded IS NULL OR settled_at IS NOT NULL", name="excluded_is_settled"),
+        CheckConstraint("settled_at IS NULL OR publish_at IS NULL", name="settled_is_not_due"),
+        Index("ix_batch_items_due", "publish_at", postgresql_where=text("publish_at IS NOT NULL")),
+        Index("ix_batch_items_unsettled", "batch_id", "member_id", postgresql_where=text("settled_at IS NULL")),
+        # Every item is updated about twice; room on the page keeps those updates cheap.
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+
+class Delivery(Base):
+    """The ledger: one row per mail that may be sent at most once. It outlives batches and logs.
+
+    `fence` grows with every mark; an outcome is written only under the fence of its own mark. `batch_id` is the
+    batch that marked it last, and so, once sent, the one that sent it. It is no foreign key on purpose.
+    """
+
+    __tablename__ = "deliveries"
+    event_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    action: Mapped[Words] = mapped_column(primary_key=True)
+    member_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    slot: Mapped[Words] = mapped_column(primary_key=True)
+    role: Mapped[Words]
+    state: Mapped[Words] = mapped_column(server_default=text("'planned'"))
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    fence: Mapped[Id] = mapped_column(server_default=text("0"))
+    owner: Mapped[Words | None]
+    lease_until: Mapped[Moment | None]
+    not_before: Mapped[Moment | None]
+    reason: Mapped[Words | None]
+    reply: Mapped[Words | None]
+    batch_id: Mapped[Id | None]
+    updated_at: Mapped[Moment]
+    __table_args__ = (
+        ForeignKeyConstraint(["event_id"], ["events.id"]),
+        ForeignKeyConstraint(["member_id"], ["members.id"]),
+        CheckConstraint(is_one_of("slot", "Student", "Coach", "member"), name="slot"),
+        CheckConstraint(is_one_of("role", "Student", "Coach"), name="role"),
+        CheckConstraint("slot = 'member' OR slot = role", name="slot_of_role"),
+        CheckConstraint(
+            is_one_of("state", "planned", "handing_off", "sent", "failed", "unknown", "retry", "skipped"),
+            name="state",
+        ),
+        CheckConstraint(
+            "state <> 'handing_off' OR (lease_until IS NOT NULL AND owner IS NOT NULL)",
+            name="marked_has_lease",
+        ),
+        CheckConstraint("state <> 'retry' OR not_before IS NOT NULL", name="retry_has_time"),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+
+class LogEntry(Base):
+    """What a batch did for one member and slot. The latest outcome wins; status is in no key.
+
+    `role` is the role used; under the role policy `each` it is the slot.
+    """
+
+    __tablename__ = "log_entries"
+    # No foreign key: `conclude` writes an entry from the very batch that its transaction has locked, and a check
+    # for every mail would be paid on the hottest path.
+    batch_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    member_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    slot: Mapped[Words] = mapped_column(primary_key=True)
+    role: Mapped[Words]
+    status: Mapped[Words]
+    reason: Mapped[Words | None]
+    attempts: Mapped[int] = mapped_column(Integer)
+    at: Mapped[Moment]
+    partition: Mapped[int | None] = mapped_column(Integer)
+    offset: Mapped[int | None] = mapped_column("kafka_offset", BigInteger)
+    __table_args__ = (
+        CheckConstraint(is_one_of("status", "sent", "failed", "unknown", "skipped", "retry"), name="status"),
+        # Few rows: lets a truth that arrives late find every log that calls the delivery unknown.
+        Index("ix_log_entries_unknown", "member_id", postgresql_where=text("status = 'unknown'")),
+    )
+
+
+class RedrivenLetter(Base):
+    """A dead letter that was put on its source topic again. The topic's id, because offsets begin anew with a topic."""
+
+    __tablename__ = "redriven_letters"
+    topic_id: Mapped[UUID] = mapped_column(primary_key=True)
+    partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    offset: Mapped[int] = mapped_column("kafka_offset", BigInteger, primary_key=True, autoincrement=False)
+    redriven_at: Mapped[Moment]

@@ -1,0 +1,111 @@
+-- Who may sign in, who is signed in, and which programs act for whom. Nothing here is on a worker's path.
+
+-- fragment: account_columns
+a.id, a.email, a.name, a.role, a.disabled_at,
+ARRAY(SELECT c.chapter_id FROM account_chapters c WHERE c.account_id = a.id ORDER BY c.chapter_id) AS chapters
+
+-- name: account_to_sign_in
+SELECT {{account_columns}}, a.password_hash FROM accounts a WHERE a.email = lower(%(email)s) AND a.disabled_at IS NULL
+
+-- name: accounts
+SELECT {{account_columns}}, a.created_at, a.password_hash IS NOT NULL AS has_password,
+    (SELECT max(s.seen_at) FROM sessions s WHERE s.account_id = a.id) AS seen_at
+FROM accounts a ORDER BY a.email
+
+-- name: account
+SELECT {{account_columns}} FROM accounts a WHERE a.id = %(id)s
+
+-- name: insert_account
+INSERT INTO accounts (email, name, role, password_hash, created_at)
+VALUES (lower(%(email)s), %(name)s, %(role)s, %(password_hash)s, now())
+ON CONFLICT (email) DO NOTHING RETURNING id
+
+-- name: update_account
+UPDATE accounts SET name = %(name)s, role = %(role)s WHERE id = %(id)s
+
+-- name: hold_admins
+-- Two changes at once could each leave the other's admin as the last one.
+SELECT FROM accounts WHERE role = 'admin' ORDER BY id FOR UPDATE
+
+-- name: admins_left
+SELECT count(*) AS n FROM accounts WHERE role = 'admin' AND disabled_at IS NULL
+
+-- name: set_password
+UPDATE accounts SET password_hash = %(password_hash)s WHERE id = %(id)s
+
+-- name: disable_account
+UPDATE accounts SET disabled_at = coalesce(disabled_at, now()) WHERE id = %(id)s
+
+-- name: enable_account
+UPDATE accounts SET disabled_at = NULL WHERE id = %(id)s
+
+-- name: clear_chapters
+DELETE FROM account_chapters WHERE account_id = %(id)s AND chapter_id <> ALL(%(chapters)s)
+
+-- name: set_chapters
+INSERT INTO account_chapters (account_id, chapter_id)
+SELECT %(id)s, c.id FROM chapters c WHERE c.id = ANY(%(chapters)s)
+ON CONFLICT DO NOTHING
+
+-- name: chapters_named
+SELECT id, name FROM chapters WHERE %(chapters)s::bigint[] IS NULL OR id = ANY(%(chapters)s) ORDER BY name, id
+
+-- name: insert_session
+INSERT INTO sessions (token_hash, account_id, created_at, seen_at, expires_at)
+VALUES (%(token_hash)s, %(account_id)s, now(), now(), now() + %(seconds)s * interval '1 second')
+
+-- name: account_of_session
+SELECT {{account_columns}}, s.seen_at < now() - interval '1 minute' AS is_stale
+FROM sessions s JOIN accounts a ON a.id = s.account_id
+WHERE s.token_hash = %(token_hash)s AND a.disabled_at IS NULL AND s.expires_at > now()
+    AND s.seen_at > now() - %(idle_seconds)s * interval '1 second'
+
+-- name: touch_session
+UPDATE sessions SET seen_at = now() WHERE token_hash = %(token_hash)s
+
+-- name: end_session
+DELETE FROM sessions WHERE token_hash = %(token_hash)s
+
+-- name: end_sessions_of
+DELETE FROM sessions WHERE account_id = %(id)s
+
+-- name: end_old_sessions
+DELETE FROM sessions WHERE expires_at < now() OR seen_at < now() - %(idle_seconds)s * interval '1 second'
+
+-- name: count_attempt
+-- Counted before the password is looked at: guesses made at once are all counted. In key order: no deadlock.
+INSERT INTO sign_in_attempts (key, attempts, since)
+SELECT k, 1, now() FROM unnest(%(keys)s::text[]) AS k ORDER BY k
+ON CONFLICT (key) DO UPDATE SET
+    attempts = CASE WHEN sign_in_attempts.since < now() - %(seconds)s * interval '1 second'
+        THEN 1 ELSE sign_in_attempts.attempts + 1 END,
+    since = CASE WHEN sign_in_attempts.since < now() - %(seconds)s * interval '1 second'
+        THEN now() ELSE sign_in_attempts.since END
+RETURNING key, attempts, extract(epoch FROM since - now())::float8 + %(seconds)s AS seconds_left
+
+-- name: forget_attempts
+DELETE FROM sign_in_attempts WHERE key = ANY(%(keys)s)
+
+-- name: forget_old_attempts
+DELETE FROM sign_in_attempts WHERE since < now() - %(seconds)s * interval '1 second'
+
+-- name: insert_client
+INSERT INTO api_clients (name, account_id, token_hash, scopes, webhook_url, webhook_secret, created_at)
+VALUES (%(name)s, %(account_id)s, %(token_hash)s, %(scopes)s, %(webhook_url)s, %(webhook_secret)s, now())
+RETURNING id
+
+-- name: client_of_token
+SELECT {{account_columns}}, k.id AS client_id, k.name AS client_name, k.scopes, k.webhook_url IS NOT NULL AS has_webhook,
+    k.used_at IS NULL OR k.used_at < now() - interval '1 minute' AS is_stale
+FROM api_clients k JOIN accounts a ON a.id = k.account_id
+WHERE k.token_hash = %(token_hash)s AND k.revoked_at IS NULL AND a.disabled_at IS NULL
+
+-- name: touch_client
+UPDATE api_clients SET used_at = now() WHERE id = %(id)s
+
+-- name: clients
+SELECT k.id, k.name, k.scopes, k.webhook_url, k.created_at, k.used_at, k.revoked_at, a.email
+FROM api_clients k JOIN accounts a ON a.id = k.account_id ORDER BY k.id
+
+-- name: revoke_client
+UPDATE api_clients SET revoked_at = coalesce(revoked_at, now()) WHERE id = %(id)s

@@ -1,0 +1,161 @@
+-- What the site shows. `chapters` are those whose events and members may be seen; null: all of them.
+
+-- fragment: event_in_scope
+(%(chapters)s::bigint[] IS NULL OR EXISTS (
+    SELECT FROM event_chapters x WHERE x.event_id = e.id AND x.chapter_id = ANY(%(chapters)s)
+))
+
+-- fragment: member_in_scope
+-- Who is, or was by a link in a mail, on a list of these chapters.
+(%(chapters)s::bigint[] IS NULL OR EXISTS (
+    SELECT FROM subscriptions x JOIN groups y ON y.id = x.group_id
+    WHERE x.member_id = m.id AND y.chapter_id = ANY(%(chapters)s)
+))
+
+-- fragment: full_name
+CASE WHEN m.deleted_at IS NULL THEN concat_ws(' ', m.name, m.surname) END
+
+-- fragment: known_event
+e.id, e.kind, e.name, e.starts_at, e.ends_at, e.cancelled_at, e.invitable, e.host_name IS NOT NULL AS has_host,
+e.role_policy, e.starts_at <= now() AS is_past,
+coalesce(e.time_zone, c.zones[1]) AS time_zone, c.ids AS chapter_ids, c.names AS chapter_names
+
+-- fragment: with_chapters
+CROSS JOIN LATERAL (
+    SELECT array_agg(chapters.id ORDER BY position) AS ids, array_agg(chapters.name ORDER BY position) AS names,
+        array_agg(chapters.time_zone ORDER BY position) AS zones
+    FROM event_chapters JOIN chapters ON chapters.id = chapter_id WHERE event_id = e.id
+) c
+
+-- name: browse_event
+SELECT {{known_event}} FROM events e {{with_chapters}} WHERE e.id = %(event_id)s AND {{event_in_scope}}
+
+-- name: browse_events
+-- What is to come first, the next one at the top; then what is over, the last one first.
+SELECT {{known_event}}, b.batches, b.last_started_at,
+    EXISTS (
+        SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
+        WHERE r.event_id = e.id AND r.state = 'running'
+    ) AS is_running,
+    EXISTS (
+        SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
+        WHERE r.event_id = e.id AND r.state = 'paused'
+    ) AS is_paused
+FROM events e {{with_chapters}}
+CROSS JOIN LATERAL (
+    SELECT count(*) AS batches, max(started_at) AS last_started_at FROM batches WHERE event_id = e.id
+) b
+WHERE {{event_in_scope}} AND (%(words)s = '' OR strpos(lower(e.name), lower(%(words)s)) > 0)
+ORDER BY e.starts_at <= now(), CASE WHEN e.starts_at > now() THEN e.starts_at END, e.starts_at DESC, e.id
+LIMIT %(limit)s OFFSET %(skip)s
+
+-- name: browse_batches
+-- In short, newest first: numbers are for a batch's own page.
+SELECT b.id AS batch_id, b.event_id, e.name AS event_name, b.audience, {{state_of_batch}} AS state, b.initiator,
+    b.started_at, b.first_error AS error, coalesce(e.time_zone, c.zones[1]) AS time_zone
+FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
+WHERE {{event_in_scope}} AND (%(event_id)s::bigint IS NULL OR b.event_id = %(event_id)s)
+ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
+
+-- name: event_of_batch
+SELECT event_id FROM batches WHERE id = %(batch_id)s
+
+-- name: browse_candidates
+-- The people behind one number of a dry run: those left out for that reason, or with null those who would be invited.
+WITH {{candidates}}
+SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.open_roles AS roles
+FROM candidates x JOIN members m ON m.id = x.member_id
+WHERE x.excluded IS NOT DISTINCT FROM %(reason)s AND {{member_in_scope}} AND m.id > %(after)s
+ORDER BY m.id LIMIT %(limit)s
+
+-- fragment: shown_status
+CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END
+
+-- name: browse_entries
+-- A page of a batch's log, by member. One more than fits tells whether there is another page.
+SELECT i.member_id, {{full_name}} AS name, m.email, coalesce(l.role, r.role) AS role, {{shown_status}} AS status,
+    l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
+    CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
+    CASE WHEN l.status = 'sent' THEN d.reply END AS reply
+FROM batch_items i
+JOIN batches b ON b.id = i.batch_id
+JOIN events e ON e.id = b.event_id
+JOIN members m ON m.id = i.member_id
+CROSS JOIN LATERAL unnest(i.roles) AS r(role)
+LEFT JOIN log_entries l ON l.batch_id = i.batch_id AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
+LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
+    AND d.slot = {{slot_of_role}}
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND {{member_in_scope}}
+    AND (%(status)s::text IS NULL OR %(status)s = {{shown_status}})
+    AND (%(words)s = '' OR strpos(m.search, lower(%(words)s)) > 0 OR m.id::text = %(words)s)
+    AND (i.member_id, r.role) > (%(after_member)s, %(after_role)s)
+ORDER BY i.member_id, r.role LIMIT %(limit)s
+
+-- name: browse_left_out
+-- The same for those left out at planning.
+SELECT i.member_id, {{full_name}} AS name, m.email, NULL AS role, 'left out' AS status, i.excluded AS reason,
+    0 AS attempts, i.settled_at AS at, NULL AS sent_by_batch, NULL AS reply
+FROM batch_items i JOIN members m ON m.id = i.member_id
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{member_in_scope}}
+    AND (%(words)s = '' OR strpos(m.search, lower(%(words)s)) > 0 OR m.id::text = %(words)s)
+    AND i.member_id > %(after_member)s
+ORDER BY i.member_id LIMIT %(limit)s
+
+-- name: batch_pace
+-- How many mails went out in the last seconds, for the time left.
+SELECT count(*)::float8 / %(seconds)s AS per_second FROM log_entries
+WHERE batch_id = %(batch_id)s AND status IN ('sent', 'failed') AND at > now() - %(seconds)s * interval '1 second'
+
+-- name: browse_missing
+-- Names for those whom an audit misses.
+SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.role
+FROM jsonb_to_recordset(%(missing)s) AS x(member_id bigint, role text)
+JOIN members m ON m.id = x.member_id
+WHERE {{member_in_scope}}
+ORDER BY m.id, x.role LIMIT %(limit)s
+
+-- name: browse_members
+SELECT m.id AS member_id, {{full_name}} AS name, m.email
+FROM members m
+WHERE m.deleted_at IS NULL AND {{member_in_scope}}
+    AND (strpos(m.search, lower(%(words)s)) > 0 OR m.id::text = %(words)s)
+ORDER BY m.id LIMIT %(limit)s
+
+-- name: browse_member
+-- Who is of these chapters, or was mailed about an event that is only theirs.
+SELECT m.id AS member_id, {{full_name}} AS name, m.email, m.accepted_toc_at, m.deleted_at,
+    {{is_banned}} AS is_banned,
+    (SELECT max(coalesce(expires_at, 'infinity')) FROM {{bans_that_hold}}) AS banned_until
+FROM members m
+WHERE m.id = %(member_id)s AND ({{member_in_scope}} OR EXISTS (
+    SELECT FROM events e
+    JOIN deliveries d ON d.event_id = e.id AND d.action = 'invite' AND d.member_id = m.id
+    WHERE NOT EXISTS (
+        SELECT FROM event_chapters x WHERE x.event_id = e.id AND x.chapter_id <> ALL(%(chapters)s)
+    )
+))
+
+-- name: browse_lists_of_member
+SELECT h.name AS chapter_name, g.name AS group_name, s.left_at
+FROM subscriptions s JOIN groups g ON g.id = s.group_id JOIN chapters h ON h.id = g.chapter_id
+WHERE s.member_id = %(member_id)s AND (%(chapters)s::bigint[] IS NULL OR h.id = ANY(%(chapters)s))
+ORDER BY h.name, g.name
+
+-- name: browse_member_events
+-- What she was invited to, or would have been: every batch that met her, and what the ledger says now.
+SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone, c.zones[1]) AS time_zone,
+    b.id AS batch_id, i.excluded, coalesce(l.role, r.role) AS role,
+    CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{shown_status}} END AS status,
+    coalesce(i.excluded, l.reason) AS reason, coalesce(l.at, i.settled_at) AS at, l.attempts,
+    CASE WHEN l.status = 'sent' THEN d.reply END AS reply, v.attending
+FROM batches b
+JOIN batch_items i ON i.batch_id = b.id AND i.member_id = %(member_id)s
+JOIN events e ON e.id = b.event_id
+{{with_chapters}}
+LEFT JOIN LATERAL unnest(i.roles) AS r(role) ON true
+LEFT JOIN log_entries l ON l.batch_id = b.id AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
+LEFT JOIN deliveries d ON d.event_id = e.id AND d.action = b.action AND d.member_id = i.member_id
+    AND d.slot = {{slot_of_role}}
+LEFT JOIN invitations v ON v.event_id = e.id AND v.member_id = i.member_id AND v.role = r.role
+WHERE {{event_in_scope}}
+ORDER BY b.id DESC, role LIMIT %(limit)s

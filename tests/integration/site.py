@@ -1,0 +1,93 @@
+"""A site for tests: the application on a test's database, and browsers that are signed in to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from admin.web import tokens
+from admin.web.app import build
+from db import accounts
+from db.accounts import AccountRole
+from db.connect import Connection
+from schemas.settings import Settings
+
+PASSWORD = "correct horse battery"
+
+
+class Browser:
+    """Somebody at a browser, signed in unless `account` is None. Follows no redirect by itself."""
+
+    def __init__(self, client: TestClient, token: str | None) -> None:
+        self.client = client
+        self.token = token
+
+    def get(self, path: str, **options: Any) -> Response:
+        """Ask for a page."""
+        return self.client.get(path, **options)
+
+    def post(self, path: str, data: dict[str, Any] | None = None, **options: Any) -> Response:
+        """Send a form as a page of the site has it: with the session's token."""
+        csrf = {"csrf": tokens.csrf_token(self.token)} if self.token else {}
+        return self.client.post(path, data={**csrf, **(data or {})}, **options)
+
+
+class Site:
+    """Makes accounts and browsers."""
+
+    def __init__(self, app: FastAPI, conn: Connection, stack: ExitStack) -> None:
+        self.app = app
+        self.conn = conn
+        self._stack = stack
+
+    def account(
+        self, email: str, role: str = "organiser", chapters: Sequence[int] = (), password: str | None = None
+    ) -> int:
+        """An account's id. Hashing takes long: most tests need no password."""
+        return accounts.add(
+            self.conn,
+            email=email,
+            name=email.partition("@")[0].capitalize(),
+            role=AccountRole(role),
+            chapters=chapters,
+            password_hash=None if password is None else tokens.hash_password(password),
+        )
+
+    def browser(self, account_id: int | None = None) -> Browser:
+        """A browser of its own; signed in with an account's id."""
+        client = self._stack.enter_context(TestClient(self.app, follow_redirects=False))
+        token = None
+        if account_id is not None:
+            token = tokens.new_token()
+            accounts.begin_session(self.conn, account_id, tokens.digest(token))
+            client.cookies.set("bidden", token)
+        return Browser(client, token)
+
+    def admin(self) -> Browser:
+        """A browser with an admin at it."""
+        return self.browser(self.account("ada@bidden.example", "admin"))
+
+    def organiser(self, *chapters: int) -> Browser:
+        """A browser with an organiser of these chapters at it."""
+        return self.browser(self.account("olga@bidden.example", chapters=chapters))
+
+
+@contextmanager
+def open_site(database_url: str, conn: Connection, **settings: Any) -> Iterator[Site]:
+    """A site on this database, while it lasts."""
+    app = build(Settings(**{"database_url": database_url, "base_url": "http://testserver", **settings}))
+    with ExitStack() as stack:
+        # Its lifespan, and so the pool of connections, is that of the first client.
+        stack.enter_context(TestClient(app))
+        yield Site(app, conn, stack)
+
+
+def words(response: Response) -> str:
+    """What a page says, without its tags, on one line."""
+    return " ".join(re.sub(r"<[^>]*>", " ", response.text).split())

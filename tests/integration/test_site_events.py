@@ -1,0 +1,41 @@
+"""Events and batches on the site: looked at, invited to, decided about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.site import Site, open_site, words
+from tests.integration.world import World
+
+
+@pytest.fixture
+def site(world: World, database_url: str) -> Iterator[Site]:
+    """Three students, two coaches, one member of both lists, in chapter 1; event 1."""
+    world.build(students=[1, 2, 3], coaches=[4, 5], both=[6])
+    with open_site(database_url, world.conn) as site:
+        yield site
+
+
+def test_from_events_to_a_batch(site: Site, world: World) -> None:
+    """An organiser finds her event, sees the numbers and the names behind them, and invites."""
+    browser = site.organiser(1)
+    assert "Workshop" in words(browser.get("/events"))
+    assert "Who would be invited now" in words(browser.get("/events/1"))
+    numbers = words(browser.get("/events/1/numbers"))
+    assert "Students 4 members" in numbers
+    assert "Everyone 6 members 7 mails" in numbers
+    question = browser.get("/events/1/invite?audience=everyone")
+    assert "Invite 6 members?" in words(question)
+    key = re.findall(r'name="key" value="([^"]+)"', question.text)[0]
+    first, second = (browser.post("/events/1/invite", {"audience": "everyone", "key": key}) for _ in range(2))
+    assert (first.status_code, first.headers["location"]) == (303, "/batches/1")
+    assert second.headers["location"] == "/batches/1"
+    assert world.execute("SELECT initiator FROM batches") == [{"initiator": "Olga <olga@bidden.example>"}]
+    page = words(browser.get("/batches/1"))
+    assert "0 of 7 mails" in page
+    assert "Everybody in it" in page
+    trail = world.execute("SELECT actor, action, batch_id, outcome FROM trail ORDER BY id")
+    assert [(row["action"], row["batch_id"], row["outcome"]) for row in trail] == [("invite", 1, "done")] * 2
