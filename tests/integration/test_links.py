@@ -176,12 +176,12 @@ def test_it_counts_for_mails_already_planned(invited: World, site: TestClient) -
 
 
 def test_headers(invited: World, site: TestClient) -> None:
-    """Every response, errors and files too: no foreign content, no frame, no referrer, no cache of what has a token."""
+    """Every response, errors and files too: no foreign content, no frame, no referrer elsewhere, no cache of what has a token."""
     for path in (f"/invitation/{TOKEN}", "/unsubscribe/unknown", "/nowhere", "/static/site.css", "/healthz"):
         headers = site.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'; ")
         assert "unsafe" not in headers["content-security-policy"]
-        assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+        assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "same-origin")
         assert headers["cache-control"] == "no-store"
         assert headers["strict-transport-security"].startswith("max-age=31536000")
     assert "set-cookie" not in headers
