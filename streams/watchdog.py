@@ -6,10 +6,15 @@ away touches the pulse and is no stall.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable
-from typing import Final
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
 
 import structlog
 
@@ -45,9 +50,12 @@ class Watchdog:
         self._closed = threading.Event()
         self._shutdown_by: float | None = None
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch. Called in the worker's event loop, if it has one."""
+        with suppress(RuntimeError):
+            self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def shutting_down(self) -> None:
@@ -65,11 +73,38 @@ class Watchdog:
             now = self._monotonic()
             if self._shutdown_by is not None:
                 if now > self._shutdown_by:
-                    log.error("the shutdown takes too long; ending", seconds=SHUTDOWN_SECONDS)
+                    log.error("the shutdown takes too long; ending", seconds=SHUTDOWN_SECONDS, at=self._standing())
                     self._end(EXIT_SHUTDOWN_TOO_LONG)
                 continue
             if self._pulse.beats != beats or not self._has_work():
                 beats, since = self._pulse.beats, now
             elif now - since > self._limit:
-                log.error("no progress although there is work; ending", seconds=round(now - since))
+                log.error("no progress although there is work; ending", seconds=round(now - since), at=self._standing())
                 self._end(EXIT_NO_PROGRESS)
+
+    def _standing(self) -> list[str]:
+        """Where each thread and each task stands: what it waits for is the first question of who reads the log."""
+        frames = sys._current_frames()  # noqa: SLF001 - the documented way to see other threads
+        found = [f"thread {t.name}: {_place(frames.get(t.ident or 0))}" for t in threading.enumerate()]
+        if self._loop is not None:
+            # Called from another thread the set may change under it: then there is nothing to tell.
+            with suppress(RuntimeError):
+                found += [f"task {t.get_name()}: {_place(_last(t))}" for t in asyncio.all_tasks(self._loop)]
+        return found
+
+
+def _last(task: asyncio.Task[object]) -> FrameType | None:
+    """The innermost coroutine's frame that a task waits in."""
+    waits: Any = task.get_coro()
+    frame = None
+    while waits is not None:
+        frame = getattr(waits, "cr_frame", None) or frame
+        waits = getattr(waits, "cr_await", None)
+    return frame
+
+
+def _place(frame: FrameType | None) -> str:
+    """`file:line function`, from the innermost of our or a library's frames."""
+    if frame is None:
+        return "?"
+    return f"{'/'.join(Path(frame.f_code.co_filename).parts[-2:])}:{frame.f_lineno} {frame.f_code.co_name}"

@@ -16,19 +16,19 @@ from schemas.vocabulary import Reason
 
 FOLDER: Final = Path(__file__).parent
 
-#: Why somebody was left out or skipped, as an organiser says it.
+#: Why somebody was left out or skipped, as an organiser says it: of one member or of many.
 REASONS: Final[Mapping[str, str]] = {
-    Reason.SIGNED_UP: "is coming already",
-    Reason.DECLINED: "has said no to this event",
-    Reason.ALREADY_SENT: "has been mailed already",
-    Reason.TERMS_NOT_ACCEPTED: "has not accepted the terms",
-    Reason.BANNED: "is banned",
+    Reason.SIGNED_UP: "coming already",
+    Reason.DECLINED: "said no to this event",
+    Reason.ALREADY_SENT: "mailed already",
+    Reason.TERMS_NOT_ACCEPTED: "terms not accepted",
+    Reason.BANNED: "banned",
     Reason.UNKNOWN: "may have been mailed: unknown, and not resolved yet",
     Reason.LEFT_LIST: "left the list before the mail went out",
-    Reason.EVENT_CANCELLED: "the event was cancelled before the mail went out",
-    Reason.BATCH_CANCELLED: "the batch was cancelled before the mail went out",
-    Reason.MEMBER_DELETED: "was deleted",
-    Reason.NOT_SUBSCRIBED: "is on no list of this event",
+    Reason.EVENT_CANCELLED: "event cancelled before the mail went out",
+    Reason.BATCH_CANCELLED: "batch cancelled before the mail went out",
+    Reason.MEMBER_DELETED: "deleted",
+    Reason.NOT_SUBSCRIBED: "on no list of this event",
 }
 
 

@@ -176,7 +176,7 @@ def test_it_counts_for_mails_already_planned(invited: World, site: TestClient) -
 
 
 def test_headers(invited: World, site: TestClient) -> None:
-    """Every response, errors and files too: no foreign content, no frame, no referrer elsewhere, no cache of what has a token."""
+    """Every response, errors and files too: nothing foreign, no frame, no referrer elsewhere, no cache."""
     for path in (f"/invitation/{TOKEN}", "/unsubscribe/unknown", "/nowhere", "/static/site.css", "/healthz"):
         headers = site.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'; ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterator
 
@@ -107,3 +109,25 @@ def test_a_shutdown_is_no_stall() -> None:
     scene.dog.shutting_down()
     assert scene.play() == [EXIT_SHUTDOWN_TOO_LONG]
     assert asked == []
+
+
+def test_it_says_where_everything_stands() -> None:
+    """Whoever reads the log of an ended worker sees what each thread and task was waiting for."""
+    dog = Watchdog(Pulse(), lambda: False, lambda: 0.0, look_seconds=0.001)
+
+    async def waits_for_ever() -> None:
+        await asyncio.Event().wait()
+
+    async def look() -> list[str]:
+        task = asyncio.create_task(waits_for_ever(), name="stuck")
+        await asyncio.sleep(0)
+        dog.start()
+        found = await asyncio.to_thread(dog._standing)
+        task.cancel()
+        return found
+
+    found = asyncio.run(look())
+    dog.close()
+    dog._thread.join(10)
+    assert any(re.fullmatch(r"task stuck: asyncio/locks.py:\d+ wait", line) for line in found), found
+    assert any(line.startswith("thread MainThread: ") for line in found)

@@ -1,0 +1,80 @@
+"""Fixtures: a site with its dispatcher and worker, and people at browsers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from admin.web import tokens
+from db import accounts
+from db.accounts import AccountRole
+from db.connect import Connection
+from embedded import ports
+from embedded.mailserver import MailServer
+from schemas.settings import Settings
+from tests.acceptance.books import Books
+from tests.acceptance.processes import Bidden, eventually
+from tests.e2e.people import PASSWORD, Person, Stage
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def find_chromium() -> str | None:
+    """Where a Chromium is: what BIDDEN_TEST_CHROMIUM says, else one on the path."""
+    named = os.environ.get("BIDDEN_TEST_CHROMIUM")
+    return named or next((found for found in map(shutil.which, _NAMES) if found), None)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser. For a module and not a session: while it runs, its thread can run no other event loop."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium here: install one, or name it in BIDDEN_TEST_CHROMIUM")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def stage(
+    chromium: Browser, settings: Settings, conn: Connection, mail_sink: MailServer, tmp_path: Path
+) -> Iterator[Stage]:
+    """The site, its dispatcher and one worker with few connections, so that mails take as long as the sink says."""
+    port = ports.choose({"web": None}, {})["web"]
+    address = f"http://127.0.0.1:{port}"
+    env = {"BIDDEN_BASE_URL": address, "BIDDEN_SMTP_CONNECTIONS": "4"}
+    with ExitStack() as stack:
+        bidden = stack.enter_context(Bidden(settings, tmp_path))
+        site = bidden.start("admin", "--port", str(port), "--json", **env)
+        bidden.dispatcher()
+        bidden.worker(**env).ready()
+        eventually(lambda: bool(site.said("the web application is up")), "the site is up")
+        yield Stage(address, chromium, bidden, Books(conn, mail_sink), stack)
+        assert not [line for line in site.log if line.get("level") in ("error", "critical")], site.story()
+
+
+def account(conn: Connection, email: str, role: str, *chapters: int) -> None:
+    """Somebody who can sign in with the usual password."""
+    accounts.add(
+        conn,
+        email=email,
+        name=email.partition("@")[0].capitalize(),
+        role=AccountRole(role),
+        chapters=chapters,
+        password_hash=tokens.hash_password(PASSWORD),
+    )
+
+
+@pytest.fixture
+def ada(stage: Stage) -> Person:
+    """An admin, signed in."""
+    account(stage.books.conn, "ada@bidden.example", "admin")
+    return stage.person("ada@bidden.example")

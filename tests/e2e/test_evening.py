@@ -1,0 +1,116 @@
+"""An organiser's evening, from the directory to the answer that everyone was invited."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.acceptance.books import directory
+from tests.acceptance.processes import eventually
+from tests.e2e.conftest import account
+from tests.e2e.people import Person, Stage
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_evening(stage: Stage, ada: Person) -> None:
+    """She looks, invites, watches it live to its end, opens the failed, retries, resolves, and is told: yes."""
+    stage.bidden.import_lines(*directory(range(1, 41), range(38, 51)))
+    account(stage.books.conn, "olga@bidden.example", "organiser", 1)
+    stage.books.sink.set_rules(
+        [
+            {"do": "refuse_recipient", "recipient": "m3@*"},
+            {"do": "drop_after_store", "recipient": "m5@*", "times": 1},
+            {"do": "delay", "seconds": 0.4},
+        ]
+    )
+    olga = stage.person("olga@bidden.example")
+    olga.press("Workshop")
+    olga.sees("Who would be invited now", "40 members", "53 mails")
+    olga.page.get_by_role("link", name="Invite students…").click()
+    olga.sees("Invite 40 members?")
+    # A double click starts one batch (FM-31).
+    olga.page.get_by_role("button", name="Invite 40 members").dblclick()
+    olga.page.wait_for_url("**/batches/1")
+    expect(olga.page.locator("main .state .chip")).to_have_text("running")
+    olga.sees("a second")
+    expect(olga.page.locator("main .state .chip")).to_have_text("completed")
+    assert [olga.count(name) for name in ("sent", "pending", "failed", "unknown", "sum")] == ["38", "0", "1", "1", "40"]
+    assert [row["id"] for row in stage.books.conn.execute("SELECT id FROM batches")] == [1]
+    # Whatever was pending in the list when the page came is shown as what became of it.
+    expect(olga.page.locator("#entries .chip.pending")).to_have_count(0)
+
+    olga.page.get_by_label("What became of it").select_option("failed")
+    expect(olga.page.locator("#entries tbody tr")).to_have_count(1)
+    olga.sees("M3", "No such user")
+    stage.books.sink.clear_rules()
+    olga.press("Retry the failed ones")
+    olga.sees("Done: due again: 1.")
+    olga.has_count("sent", "39")
+    expect(olga.page.locator("main .state .chip")).to_have_text("completed")
+
+    olga.page.get_by_label("Name, address or id").fill("m5@")
+    expect(olga.page.locator("#entries tbody tr")).to_have_count(1)
+    olga.page.locator("#entries summary").click()
+    olga.page.locator("#entries").get_by_role("button", name="It arrived").click()
+    olga.sees("Done: resolved as sent: 1.")
+    olga.has_count("sent", "40")
+
+    olga.go("/events/1/audit?audience=students")
+    olga.sees("Yes. Everyone who should have been invited was.")
+    olga.press("Everyone")
+    olga.sees("No: 13 mails are missing.")
+    olga.press("Invite those missing…")
+    olga.press("Invite 13 members")
+    olga.has_count("sent", "13")
+    olga.go("/events/1/audit")
+    olga.sees("Yes. Everyone who should have been invited was.")
+    assert set(stage.books.mails().values()) == {1}
+    assert len(stage.books.mails()) == 53
+
+
+def test_stopped_in_the_middle(stage: Stage, ada: Person) -> None:
+    """A batch is paused and goes on, and is cancelled for good; who was not mailed is missing, named, and invited."""
+    stage.bidden.import_lines(*directory(range(1, 61)))
+    stage.books.slow(0.3)
+    ada.go("/events/1/invite?audience=students")
+    ada.press("Invite 60 members")
+    ada.page.wait_for_url("**/batches/1")
+    ada.press("Pause")
+    expect(ada.page.locator("main .state .chip")).to_have_text("paused")
+    ada.press("Resume")
+    expect(ada.page.locator("main .state .chip")).to_have_text("running")
+    ada.press("Cancel for good")
+    expect(ada.page.locator("main .state .chip")).to_have_text("cancelled")
+    ada.has_count("pending", "0")
+    sent = int(ada.count("sent"))
+    assert 0 < sent < 60
+    ada.go("/events/1/audit?audience=students")
+    ada.sees(f"No: {60 - sent} mails are missing.")
+    assert ada.page.locator("table tbody tr").count() == 60 - sent
+    stage.books.sink.clear_rules()
+    ada.press("Invite those missing…")
+    ada.press(f"Invite {60 - sent} members")
+    ada.has_count("sent", str(60 - sent))
+    eventually(lambda: stage.books.sink.count() == 60, "each has one mail")
+    stage.books.check()
+
+
+def test_an_organiser_elsewhere(stage: Stage, ada: Person) -> None:
+    """FM rule 6: another chapter's event, batch and members are not there for her, by any address."""
+    stage.bidden.import_lines(
+        *directory(range(1, 4)),
+        {"type": "chapter", "id": 9, "name": "Elsewhere", "email": "e@example.org", "time_zone": "UTC"},
+    )
+    ada.go("/events/1/invite?audience=students")
+    ada.press("Invite 3 members")
+    ada.has_count("sent", "3")
+    account(stage.books.conn, "eve@bidden.example", "organiser", 9)
+    eve = stage.person("eve@bidden.example")
+    eve.sees("There are no events of your chapters yet")
+    for path in ("/events/1", "/events/1/audit", "/batches/1", "/batches/1/log.csv"):
+        eve.go(path)
+        eve.sees("Not here")
+        assert "m1@example.org" not in eve.page.content()
+    eve.go("/accounts")
+    assert "Accounts" not in eve.page.inner_text("h1")
