@@ -26,11 +26,11 @@ $(READY): requirements.lock pyproject.toml
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
-demo: $(READY) ## Invite a London-size chapter on real servers, and audit it
+demo: $(READY) ## Invite a London-size chapter on real servers, audit it, and show it in a browser
 	@$(BIN)/bidden demo
 
-up: $(READY) ## Kafka, PostgreSQL, a mail sink, a dispatcher and a worker, in the foreground
-	@$(BIN)/bidden up --workers 1
+up: $(READY) ## Kafka, PostgreSQL, a mail sink, a dispatcher, a worker and the site, in the foreground
+	@$(BIN)/bidden up --workers 1 --site
 
 test: $(READY) ## All tests, on real servers that it starts itself
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile

@@ -1,20 +1,24 @@
-"""The demonstration: a chapter of London's size with every awkward case, one campaign, the audit."""
+"""The demonstration: a chapter of London's size with every awkward case, one campaign, the audit; then a site."""
 
 from __future__ import annotations
 
 import io
 import shutil
 import sys
+import threading
 from pathlib import Path
+from typing import Final
 
 import orjson
 
+from admin import site
 from admin.commands.reports import audit_exit_code, show_audit
 from admin.generator import DEMO_EVENT_ID, generate
 from admin.output import err, out, table, write_json
 from admin.processes import Processes, prepare
 from admin.progress import watch
-from admin.wiring import now
+from admin.site import SignIn
+from admin.wiring import now, stop_on_signals
 from db import planning, reports
 from db.connect import connect
 from db.directory import import_lines
@@ -25,9 +29,15 @@ from schemas.directory_file import parse_lines
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, RefusedError
 from schemas.vocabulary import Audience
 
+#: The chapter of the campaign's event, whose organiser can sign in.
+_CHAPTER: Final = 1
 
-def run(home: Path, members: int, *, as_json: bool) -> int:
-    """One campaign from nothing to its audit, in a folder of its own; returns the exit code."""
+
+def run(home: Path, members: int, *, as_json: bool, stay: bool) -> int:
+    """One campaign from nothing to its audit, in a folder of its own; returns the exit code.
+
+    With `stay` the servers and the site go on until SIGTERM or Ctrl-C.
+    """
     stack = Stack(home)
     if stack.running_instance() is not None:
         raise RefusedError(f"a demonstration, or `bidden up`, is running in {home}: stop it first")
@@ -36,15 +46,31 @@ def run(home: Path, members: int, *, as_json: bool) -> int:
         shutil.rmtree(home / name, ignore_errors=True)
     err.print("[bold]1. real servers[/]")
     stack.start(lambda line: err.print(f"   {line}", markup=False))
-    processes = Processes(stack.addresses)
+    address = site.choose_address(home) if stay else None
+    processes = Processes(stack.addresses, {"BIDDEN_BASE_URL": address} if address else None)
     try:
-        return _campaign(stack, processes, members, as_json=as_json)
+        code, people = _campaign(stack, processes, members, as_json=as_json)
+        if address is not None:
+            site.start(processes, address)
+            _stay(processes, address, people)
+        return code
     finally:
         processes.stop()
         stack.stop()
 
 
-def _campaign(stack: Stack, processes: Processes, members: int, *, as_json: bool) -> int:
+def _stay(processes: Processes, address: str, people: list[SignIn]) -> None:
+    out.print()
+    out.print(f"[bold]Open {address}[/]", highlight=False)
+    for person, who in zip(people, ("an admin", "an organiser of London"), strict=True):
+        out.print(f"   as {who}: {person.email} with the password {person.password}", highlight=False)
+    out.print("Ctrl-C ends it.")
+    stop = threading.Event()
+    stop_on_signals(stop)
+    processes.supervise(stop, lambda line: err.print(line, markup=False))
+
+
+def _campaign(stack: Stack, processes: Processes, members: int, *, as_json: bool) -> tuple[int, list[SignIn]]:
     settings = prepare(stack.addresses)
     processes.add("dispatcher", "dispatch")
     processes.add("worker-1", "worker")
@@ -63,6 +89,8 @@ def _campaign(stack: Stack, processes: Processes, members: int, *, as_json: bool
         excluded = reports.exclusions(conn, planned.batch_id)
     with connect(settings.require_database(), application="bidden-demo") as conn:
         audit = reports.audit(conn, DEMO_EVENT_ID, Audience.EVERYONE)
+    with connect(settings.require_database(), application="bidden-demo", autocommit=True) as conn:
+        people = site.people_of_a_demonstration(conn, [_CHAPTER])
     mails = stack.mail.count()
     keys = stack.mail.delivery_keys()
     seconds = (status["completed_at"] - status["started_at"]).total_seconds()
@@ -94,4 +122,4 @@ def _campaign(stack: Stack, processes: Processes, members: int, *, as_json: bool
             f"           BIDDEN_HOME={home} bidden log {planned.batch_id}   (or status, why, audit {DEMO_EVENT_ID})",
             markup=False,
         )
-    return EXIT_DONE if complete else EXIT_NEEDS_A_PERSON
+    return (EXIT_DONE if complete else EXIT_NEEDS_A_PERSON), people

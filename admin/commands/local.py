@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
 
 @click.command(epilog=environment())
 @click.option("--members", default=4300, show_default=True, type=click.IntRange(15, 1_000_000), help="About how many.")
+@click.option(
+    "--stay/--no-stay",
+    default=None,
+    help="Afterwards serve the site until Ctrl-C.  [default: at a terminal, without --json]",
+)
 @json_option
-def demo(members: int, as_json: bool) -> int:
-    """Invite a chapter with every awkward case on real servers, and audit it.
+def demo(members: int, stay: bool | None, as_json: bool) -> int:
+    """Invite a chapter with every awkward case on real servers, audit it, and show it in a browser.
 
     Starts from nothing each time, in BIDDEN_HOME/demo. Exit 0 only if everything was sent and the audit balances.
 
@@ -36,13 +42,16 @@ def demo(members: int, as_json: bool) -> int:
     _require_embedded()
     from admin.demo import run
 
-    return run(load().home / "demo", members, as_json=as_json)
+    if stay is None:
+        stay = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+    return run(load().home / "demo", members, as_json=as_json, stay=stay)
 
 
 @click.command(epilog=environment())
 @click.option("--workers", type=click.IntRange(0, 64), help="Also run a dispatcher and this many workers.")
+@click.option("--site", "with_site", is_flag=True, help="Also serve the web application; mails' links lead there.")
 @json_option
-def up(workers: int | None, as_json: bool) -> int:
+def up(workers: int | None, with_site: bool, as_json: bool) -> int:
     """Run Kafka, PostgreSQL and a mail sink here, in the foreground, until Ctrl-C or SIGTERM.
 
     Data stays in BIDDEN_HOME; a second start finds it again. Commands started in the same folder find the servers.
@@ -50,6 +59,7 @@ def up(workers: int | None, as_json: bool) -> int:
     Example: bidden up --workers 2
     """
     _require_embedded()
+    from admin import site
     from admin.processes import Processes, prepare
     from embedded.stack import Stack
 
@@ -63,14 +73,20 @@ def up(workers: int | None, as_json: bool) -> int:
     stop = threading.Event()
     with _interruptible(stop):
         stack.start(lambda line: err.print(line, markup=False))
-    processes = Processes(stack.addresses)
+    address = site.choose_address(settings.home) if with_site else None
+    processes = Processes(stack.addresses, {"BIDDEN_BASE_URL": address} if address else None)
     try:
-        if workers is not None:
+        if workers is not None or address is not None:
             prepare(stack.addresses)
+        if workers is not None:
             processes.add("dispatcher", "dispatch")
             for number in range(1, workers + 1):
                 processes.add(f"worker-{number}", "worker")
+        if address is not None:
+            site.start(processes, address)
         _announce(stack.addresses, as_json=as_json)
+        if address is not None and not as_json:
+            out.print(f"site        {address}; `bidden account add` makes the first admin", markup=False)
         watching = threading.Thread(target=stack.supervise, args=(stop, _say), daemon=True)
         watching.start()
         processes.supervise(stop, _say)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 import pytest
 
@@ -138,3 +140,28 @@ def test_demo(alone: Bidden) -> None:
     assert (audit["balanced"], audit["missing"], audit["failed"], audit["unknown"]) == (True, [], 0, 0)
     assert audit["sent"] > 200
     assert at_home(alone.folder) == []
+
+
+def test_demo_to_look_at(alone: Bidden) -> None:
+    """With `--stay` it prints an address and passwords that work, and what the campaign came to can be seen there."""
+    demo = alone.start("demo", "--members", "200", "--stay", BIDDEN_HOME=str(alone.folder / "home"))
+    eventually(lambda: "Ctrl-C ends it" in demo.out.read_text(), "the demonstration is over", 120)
+    text = demo.out.read_text()
+    (address,) = re.findall(r"Open (http://127\.0\.0\.1:\d+)", text)
+    people = re.findall(r"(\S+@bidden\.example) with the password (\S+)", text)
+    eventually(lambda: _answers(address), "the site is up")
+    for email, password in people:
+        with httpx.Client(base_url=address, follow_redirects=True) as browser:
+            page = browser.post("/sign-in", data={"email": email, "password": password, "next": "/batches/1"})
+            assert "completed" in page.text, page.text
+    assert len(people) == 2
+    demo.signal(signal.SIGTERM)
+    assert demo.end(60) == 0, demo.story()
+    assert at_home(alone.folder) == []
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False

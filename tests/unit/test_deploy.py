@@ -68,6 +68,6 @@ def test_compose_starts_again_what_ends() -> None:
     }
     assert {name for name, restart in found.items() if restart == ["unless-stopped"]} == {
         *("kafka", "postgres", "mail"),
-        *("dispatcher", "worker"),
+        *("dispatcher", "worker", "site"),
     }
     assert found["migrate"] == ['"no"']

@@ -1,0 +1,97 @@
+"""Every page for everybody: by keyboard, by a screen reader, on a phone, in light and dark (WCAG 2.2 AA by axe)."""
+
+from __future__ import annotations
+
+import os
+from itertools import product
+from typing import Final
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.acceptance.books import directory
+from tests.e2e.people import Person, Stage
+from tests.tables import ROOT
+
+pytestmark = pytest.mark.slow
+
+#: Where one is, and what must have come before it is looked at.
+PAGES: Final = {
+    "events": ("/events", "table"),
+    "event": ("/events/1", ".cards"),
+    "people": ("/events/1/people?audience=students&reason=banned", "h1"),
+    "question": ("/events/2/invite?audience=everyone", "form button"),
+    "batch": ("/batches/1", "#entries table"),
+    "batches": ("/batches", "table"),
+    "audit": ("/events/1/audit", ".counts"),
+}
+
+
+@pytest.fixture
+def lived_in(stage: Stage, ada: Person) -> Person:
+    """An admin on a site where things have happened: a batch with sent, failed and unknown mails."""
+    lines = [*directory(range(1, 60), range(55, 70), events=2)]
+    lines.append({"type": "ban", "id": 1, "member_id": 20, "permanent": True})
+    stage.bidden.import_lines(*lines)
+    stage.books.sink.set_rules(
+        [
+            {"do": "refuse_recipient", "recipient": "m3@*"},
+            {"do": "drop_after_store", "recipient": "m5@*", "times": 1},
+        ]
+    )
+    stage.bidden.invite("everyone", "--wait", code=1)
+    stage.books.sink.clear_rules()
+    return ada
+
+
+def test_every_page_is_for_everybody(stage: Stage, lived_in: Person) -> None:
+    """Axe finds nothing on any page, and a phone needs no scrolling to the side."""
+    found = {}
+    for phone, dark in product((False, True), (False, True)):
+        kind = f"{'phone' if phone else 'desktop'}-{'dark' if dark else 'light'}"
+        person = stage.person("ada@bidden.example", phone=phone, dark=dark)
+        for name, (path, sign) in PAGES.items():
+            person.go(path)
+            expect(person.page.locator(f"main {sign}").first).to_be_visible()
+            barriers = person.barriers()
+            width = person.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            if width > 0:
+                barriers.append(f"{width} pixels wider than the screen")
+            if barriers:
+                found[f"{name}-{kind}"] = barriers
+            if os.environ.get("BIDDEN_TEST_SCREENSHOTS"):
+                folder = ROOT / os.environ["BIDDEN_TEST_SCREENSHOTS"]
+                person.page.screenshot(path=folder / f"{name}-{kind}.png", full_page=True)
+    assert found == {}
+
+
+def test_signing_in_is_for_everybody(stage: Stage) -> None:
+    """The one page before an account, and what it says to a wrong password."""
+    person = stage.person()
+    person.sign_in("nobody@bidden.example")
+    expect(person.page.get_by_role("alert")).to_contain_text("do not go together")
+    assert person.barriers() == []
+    person.page.evaluate("document.querySelector('label').remove()")
+    assert person.barriers() != [], "axe finds nothing at all"
+
+
+def test_by_keyboard_alone(stage: Stage, lived_in: Person) -> None:
+    """From the sign-in to a batch that runs, with Tab and Enter."""
+    person = stage.person()
+    keys = person.page.keyboard
+    person.go("/sign-in")
+    for word in ("ada@bidden.example", "correct horse battery"):
+        keys.press("Tab")
+        keys.type(word)
+    keys.press("Enter")
+    person.sees("Events")
+    keys.press("Tab")
+    expect(person.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    person.go("/events/2/invite?audience=coaches")
+    for _ in range(40):
+        keys.press("Tab")
+        if person.page.evaluate("document.activeElement.innerText").startswith("Invite "):
+            break
+    keys.press("Enter")
+    person.page.wait_for_url("**/batches/2")
+    person.has_count("pending", "0")
