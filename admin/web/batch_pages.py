@@ -136,7 +136,7 @@ def _entries(
 
 @router.get("/batches/{batch}/live")
 def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
-    """Server-sent events: `progress` with the numbers whenever they change, `ended` when nothing is pending."""
+    """Server-sent events: `progress` and `actions` whenever these change, `ended` when nothing is pending."""
     pool: Pool = request.app.state.pool
 
     def look() -> Progress:
@@ -144,7 +144,7 @@ def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
             return progress(conn, batch.id)
 
     async def events() -> AsyncIterator[str]:
-        shown = None
+        shown: dict[str, str] = {}
         with anyio.move_on_after(_STREAM_SECONDS):
             while not request.app.state.should_stop():
                 try:
@@ -152,9 +152,11 @@ def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
                 except DatabaseError:
                     # The browser asks again, and finds the database back or a page that says so.
                     return
-                html = text("_progress", viewer=viewer, batch=batch, event=batch.event, progress=now)
-                yield _event("progress", html) if html != shown else ": still there\n\n"
-                shown = html
+                values = {"viewer": viewer, "batch": batch, "event": batch.event, "progress": now}
+                parts = {part: text(f"_{part}", **values) for part in ("progress", "actions")}
+                changed = [_event(part, html) for part, html in parts.items() if shown.get(part) != html]
+                yield "".join(changed) or ": still there\n\n"
+                shown = parts
                 if now.has_ended:
                     yield _event("ended", "")
                     return
@@ -206,6 +208,12 @@ def retry(viewer: Signed, batch: OwnBatch, conn: Database) -> Response:
     """Its failed ones are due again."""
     count = actions.retry(conn, viewer.actor, batch)
     return RedirectResponse(f"/batches/{batch.id}" + query(said=f"due again: {count}"), status_code=303)
+
+
+@router.get("/batches/{batch}/cancel")
+def ask_to_cancel(viewer: Signed, batch: OwnBatch, conn: Database) -> HTMLResponse:
+    """The question before what cannot be taken back."""
+    return page("cancel", viewer=viewer, batch=batch, event=batch.event, progress=progress(conn, batch.id))
 
 
 @router.post("/batches/{batch}/{decision}")

@@ -47,10 +47,10 @@ def chromium() -> Iterator[Browser]:
 def stage(
     chromium: Browser, settings: Settings, conn: Connection, mail_sink: MailServer, tmp_path: Path
 ) -> Iterator[Stage]:
-    """The site, its dispatcher and one worker with few connections, so that mails take as long as the sink says."""
+    """The site, its dispatcher and one worker with few mails in flight, so that one can be in time."""
     port = ports.choose({"web": None}, {})["web"]
     address = f"http://127.0.0.1:{port}"
-    env = {"BIDDEN_BASE_URL": address, "BIDDEN_SMTP_CONNECTIONS": "4"}
+    env = {"BIDDEN_BASE_URL": address, "BIDDEN_SMTP_CONNECTIONS": "4", "BIDDEN_HANDOVER_WINDOW": "4"}
     with ExitStack() as stack:
         bidden = stack.enter_context(Bidden(settings, tmp_path))
         site = bidden.start("admin", "--port", str(port), "--json", **env)

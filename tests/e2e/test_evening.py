@@ -72,7 +72,7 @@ def test_an_evening(stage: Stage, ada: Person) -> None:
 def test_stopped_in_the_middle(stage: Stage, ada: Person) -> None:
     """A batch is paused and goes on, and is cancelled for good; who was not mailed is missing, named, and invited."""
     stage.bidden.import_lines(*directory(range(1, 61)))
-    stage.books.slow(0.3)
+    stage.books.slow(0.8)
     ada.go("/events/1/invite?audience=students")
     ada.press("Invite 60 members")
     ada.page.wait_for_url("**/batches/1")
@@ -80,6 +80,8 @@ def test_stopped_in_the_middle(stage: Stage, ada: Person) -> None:
     expect(ada.page.locator("main .state .chip")).to_have_text("paused")
     ada.press("Resume")
     expect(ada.page.locator("main .state .chip")).to_have_text("running")
+    ada.press("Cancel…")
+    ada.sees("Cancel for good?")
     ada.press("Cancel for good")
     expect(ada.page.locator("main .state .chip")).to_have_text("cancelled")
     ada.has_count("pending", "0")

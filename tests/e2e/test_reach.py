@@ -23,6 +23,7 @@ PAGES: Final = {
     "question": ("/events/2/invite?audience=everyone", "form button"),
     "batch": ("/batches/1", "#entries table"),
     "batches": ("/batches", "table"),
+    "cancel": ("/batches/1/cancel", "form button"),
     "audit": ("/events/1/audit", ".counts"),
 }
 
