@@ -201,3 +201,9 @@ def member(conn: Connection, member_id: int, scope: Scope, *, limit: int = 500) 
         conn.execute(sql("browse_lists_of_member"), values).fetchall(),
         conn.execute(sql("browse_member_events"), values).fetchall(),
     )
+
+
+def upcoming(conn: Connection, member_id: int, scope: Scope, *, limit: int) -> list[KnownEvent]:
+    """What is to come in the chapters whose lists she is or was on, and has no mail for her yet; the next one first."""
+    values = {"member_id": member_id, "chapters": scope, "limit": limit}
+    return [_event(row) for row in conn.execute(sql("browse_upcoming"), values)]

@@ -7,9 +7,9 @@ remembered in the database, so that doing it twice needs to be asked for. A mess
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Generic, TypeVar, cast
 from uuid import UUID
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -22,6 +22,8 @@ from schemas.crash import CrashPoint
 from schemas.errors import NotFoundError, RefusedError, UnreachableError
 from schemas.kafka import ANY_SIZE, client_config, producer_config
 from schemas.settings import Settings
+
+T = TypeVar("T")
 
 _SECONDS: Final = 10.0
 _FLUSH_SECONDS: Final = 25.0
@@ -69,12 +71,32 @@ class Redriven:
     failed: tuple[str, ...] = ()
 
 
-class LetterBox:
-    """Reads the dead-letter topic, up to what was in it when asked."""
+@dataclass(frozen=True, slots=True)
+class Shelf(Generic[T]):
+    """A page of the dead-letter topic. `ranges`: for each partition the first offset kept, and the next one to be."""
 
-    def __init__(self, settings: Settings) -> None:
+    letters: list[T]
+    has_more: bool
+    ranges: Mapping[int, tuple[int, int]]
+
+    def holds(self, place: tuple[int, int]) -> bool:
+        """Whether the topic still has that place."""
+        low, high = self.ranges.get(place[0], (0, 0))
+        return low <= place[1] < high
+
+    @property
+    def size(self) -> int:
+        """How many letters the topic has, on this page and elsewhere."""
+        return sum(high - low for low, high in self.ranges.values())
+
+
+class LetterBox:
+    """Reads the dead-letter topic, up to what was in it when asked. `patience`: seconds for each answer of Kafka."""
+
+    def __init__(self, settings: Settings, patience: float = _SECONDS) -> None:
         self._topic = settings.dead_letter_topic
-        topics = Topics(settings)
+        self._patience = patience
+        topics = Topics(settings, patience)
         topics.check_reachable()
         self.topic_id: UUID = topics.require_id(self._topic)
         self._config = {
@@ -92,30 +114,60 @@ class LetterBox:
         """Every letter, by partition and offset."""
         consumer = Consumer(self._config, logger=None)
         try:
-            metadata = consumer.list_topics(self._topic, timeout=_SECONDS).topics[self._topic]
-            for partition in sorted(metadata.partitions):
-                low, high = self._range(consumer, partition)
+            for partition, (low, high) in self._ranges(consumer).items():
                 yield from self._read(consumer, partition, low, high)
         finally:
             consumer.close()
 
-    def letter(self, partition: int, offset: int) -> Letter:
-        """The letter at that place; NotFoundError when there is none."""
+    def newest(self, limit: int, before: tuple[int, int] | None, keep: Callable[[Letter], T]) -> Shelf[T]:
+        """The last letters, or the last ones before that place, newest first within their partition.
+
+        Letters may be large: of each only what `keep` makes of it is kept.
+        """
         consumer = Consumer(self._config, logger=None)
+        found: list[T] = []
+        has_more = False
         try:
-            known = consumer.list_topics(self._topic, timeout=_SECONDS).topics[self._topic].partitions
-            low, high = self._range(consumer, partition) if partition in known else (0, 0)
-            if low <= offset < high:
-                for letter in self._read(consumer, partition, offset, high):
-                    if letter.offset == offset:
-                        return letter
-                    break
+            ranges = self._ranges(consumer)
+            for partition, (low, high) in sorted(ranges.items(), reverse=True):
+                end = high
+                if before is not None:
+                    end = min(high, before[1]) if partition == before[0] else high if partition < before[0] else low
+                start = max(low, end - (limit - len(found)))
+                has_more = has_more or start > low
+                found += reversed([keep(letter) for letter in self._read(consumer, partition, start, end)])
         finally:
             consumer.close()
-        raise NotFoundError(f"there is no letter {partition}:{offset} in {self._topic}", field="letter")
+        return Shelf(found, has_more, ranges)
+
+    def letter(self, partition: int, offset: int) -> Letter:
+        """The letter at that place; NotFoundError when there is none."""
+        return self.at([(partition, offset)])[0]
+
+    def at(self, places: Sequence[tuple[int, int]]) -> list[Letter]:
+        """The letters at these places; NotFoundError when one of them is not there."""
+        consumer = Consumer(self._config, logger=None)
+        found = []
+        try:
+            ranges = self._ranges(consumer)
+            for partition, offset in places:
+                low, high = ranges.get(partition, (0, 0))
+                letters = self._read(consumer, partition, offset, high) if low <= offset < high else iter(())
+                letter = next(letters, None)
+                if letter is None or letter.offset != offset:
+                    raise NotFoundError(f"there is no letter {partition}:{offset} in {self._topic}", field="letter")
+                found.append(letter)
+        finally:
+            consumer.close()
+        return found
+
+    def _ranges(self, consumer: Consumer) -> dict[int, tuple[int, int]]:
+        """Of each partition the first offset that is kept, and that of the next letter."""
+        metadata = consumer.list_topics(self._topic, timeout=self._patience).topics[self._topic]
+        return {partition: self._range(consumer, partition) for partition in sorted(metadata.partitions)}
 
     def _range(self, consumer: Consumer, partition: int) -> tuple[int, int]:
-        marks = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=_SECONDS)
+        marks = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=self._patience)
         if marks is None:
             raise UnreachableError(f"Kafka did not say what {self._topic} holds")
         low, high = marks
@@ -126,7 +178,7 @@ class LetterBox:
             return
         consumer.assign([TopicPartition(self._topic, partition, start)])
         while True:
-            message = consumer.poll(_SECONDS)
+            message = consumer.poll(self._patience)
             if message is None:
                 raise UnreachableError(f"Kafka did not give what {self._topic} holds")
             error = message.error()
@@ -142,12 +194,19 @@ class LetterBox:
 
 
 class Redriver:
-    """Puts letters on the topic that they came from: the original key and the original bytes."""
+    """Puts letters on the topic that they came from: the original key and the original bytes.
 
-    def __init__(self, settings: Settings, box: LetterBox) -> None:
+    `patience` is how many seconds the brokers have for what is handed to them at a time.
+    """
+
+    def __init__(self, settings: Settings, box: LetterBox, patience: float = _FLUSH_SECONDS) -> None:
         self._source = settings.invitations_topic
         self._topic_id = box.topic_id
-        self._producer = Producer({**producer_config(settings, "bidden-redrive"), **ANY_SIZE}, logger=None)
+        self._patience = patience
+        config = {**producer_config(settings, "bidden-redrive"), **ANY_SIZE}
+        # What is given up is not to land after it was named as failed.
+        config["message.timeout.ms"] = int(min(config["message.timeout.ms"], patience * 800))
+        self._producer = Producer(config, logger=None)
 
     def is_ours(self, letter: Letter) -> bool:
         """Whether the letter says that it came from the topic of these settings. Its headers are anybody's words."""
@@ -208,7 +267,7 @@ class Redriver:
             except KafkaException as error:
                 open_places[letter.place] = error.args[0].str()
             self._producer.poll(0)
-        self._producer.flush(_FLUSH_SECONDS)
+        self._producer.flush(self._patience)
         failed += [f"{partition}:{offset}: {cause}" for (partition, offset), cause in open_places.items()]
         return [letter.place for letter in letters if letter.place not in open_places]
 

@@ -52,10 +52,11 @@ class GroupMember:
 
 
 class Topics:
-    """The admin's view of our topics and of the workers' consumer group."""
+    """The admin's view of our topics and of the workers' consumer group. `patience`: seconds for each answer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: float = _TIMEOUT) -> None:
         self._settings = settings
+        self._patience = patience
         try:
             self._admin = AdminClient({**client_config(settings, "bidden-admin"), "socket.timeout.ms": 10_000})
         except KafkaException as error:
@@ -71,7 +72,7 @@ class Topics:
     def check_reachable(self) -> int:
         """Number of brokers; UnreachableError when none answers."""
         try:
-            return len(self._admin.list_topics(timeout=_TIMEOUT).brokers)
+            return len(self._admin.list_topics(timeout=self._patience).brokers)
         except KafkaException as error:
             raise UnreachableError(
                 f"Kafka cannot be reached at {self._settings.require_kafka()}: {error.args[0].str()}"
@@ -95,9 +96,9 @@ class Topics:
                 config={"max.message.bytes": str(_DEAD_LETTER_BYTES), "retention.ms": "-1"},
             ),
         ]
-        for future in self._admin.create_topics(wanted, operation_timeout=_TIMEOUT).values():
+        for future in self._admin.create_topics(wanted, operation_timeout=self._patience).values():
             try:
-                future.result(timeout=2 * _TIMEOUT)
+                future.result(timeout=2 * self._patience)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
@@ -106,9 +107,9 @@ class Topics:
     def topic_id(self, name: str | None = None) -> UUID | None:
         """The id of a topic, or of the invitations', which changes when it is made again; None: no topic."""
         name = name or self._settings.invitations_topic
-        future = self._admin.describe_topics(TopicCollection([name]), request_timeout=_TIMEOUT)[name]
+        future = self._admin.describe_topics(TopicCollection([name]), request_timeout=self._patience)[name]
         try:
-            description = future.result(timeout=2 * _TIMEOUT)
+            description = future.result(timeout=2 * self._patience)
         except KafkaException as error:
             if error.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
                 return None
@@ -129,12 +130,12 @@ class Topics:
     def partitions(self) -> list[TopicPartition]:
         """The partitions of the invitations' topic."""
         name = self._settings.invitations_topic
-        metadata = self._admin.list_topics(name, timeout=_TIMEOUT).topics[name]
+        metadata = self._admin.list_topics(name, timeout=self._patience).topics[name]
         return [TopicPartition(name, partition) for partition in sorted(metadata.partitions)]
 
     def committed(self, partitions: list[TopicPartition]) -> dict[int, int]:
         """The group's committed offsets; partitions without one are left out."""
-        answer = self._observer.committed(partitions, timeout=_TIMEOUT)
+        answer = self._observer.committed(partitions, timeout=self._patience)
         return {tp.partition: tp.offset for tp in answer if tp.offset >= 0}
 
     def earliest(self, partitions: list[TopicPartition]) -> dict[int, int]:
@@ -148,9 +149,11 @@ class Topics:
     def _offsets(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
         pauses = iter(_LEADER_PAUSES)
         while True:
-            futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_TIMEOUT)
+            futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=self._patience)
             try:
-                return {tp.partition: future.result(timeout=2 * _TIMEOUT).offset for tp, future in futures.items()}
+                return {
+                    tp.partition: future.result(timeout=2 * self._patience).offset for tp, future in futures.items()
+                }
             except KafkaException as error:
                 # A topic that was made this moment, or a leader that moves: brokers agree on it within seconds.
                 pause = next(pauses, None)
@@ -172,9 +175,9 @@ class Topics:
 
     def members(self) -> list[GroupMember]:
         """The workers that are in the group now."""
-        future = self._admin.describe_consumer_groups([self._settings.group], request_timeout=_TIMEOUT)
+        future = self._admin.describe_consumer_groups([self._settings.group], request_timeout=self._patience)
         try:
-            members = future[self._settings.group].result(timeout=2 * _TIMEOUT).members
+            members = future[self._settings.group].result(timeout=2 * self._patience).members
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return []
@@ -199,9 +202,9 @@ class Topics:
         topic = self._settings.invitations_topic
         positions = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
         request = [ConsumerGroupTopicPartitions(self._settings.group, positions)]
-        future = self._admin.alter_consumer_group_offsets(request, request_timeout=_TIMEOUT)[self._settings.group]
+        future = self._admin.alter_consumer_group_offsets(request, request_timeout=self._patience)[self._settings.group]
         try:
-            answer = future.result(timeout=2 * _TIMEOUT)
+            answer = future.result(timeout=2 * self._patience)
         except KafkaException as error:
             if error.args[0].code() in _GROUP_IS_ACTIVE:
                 return False

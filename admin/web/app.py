@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from admin.web import batch_pages, event_pages, links, signing_in
+from admin.web import batch_pages, event_pages, letter_pages, links, mail_pages, member_pages, signing_in
 from admin.web.database import make_pool
 from admin.web.pages import FOLDER, message
 from admin.web.security import SecurityHeaders
@@ -26,7 +26,14 @@ from schemas.settings import Settings
 log = structlog.get_logger()
 
 #: What the site consists of, for those who sign in; each route says who may use it.
-ROUTERS: Final = (signing_in.router, event_pages.router, batch_pages.router)
+ROUTERS: Final = (
+    signing_in.router,
+    event_pages.router,
+    batch_pages.router,
+    mail_pages.router,
+    member_pages.router,
+    letter_pages.router,
+)
 
 
 def build(settings: Settings, *, with_links: bool = True) -> FastAPI:

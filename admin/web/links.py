@@ -16,6 +16,7 @@ from admin.web.viewer import Database
 from db import links
 from db.connect import Connection
 from db.links import LinkedInvitation
+from mail.sample import TOKEN as EXAMPLE
 from mail.when import describe
 
 router = APIRouter(include_in_schema=False)
@@ -32,7 +33,7 @@ def answer_invitation(request: Request, token: str, conn: Database, answer: Anno
     """Yes or no. After it the page is shown anew, so that a reload asks for nothing."""
     invitation = links.find(conn, token)
     if invitation is None:
-        return _unknown()
+        return _unknown(token)
     if answer not in ("yes", "no"):
         return message("Not understood", "The answer is yes or no. Go back and try again.", status=422)
     if not links.answer(conn, token, attending=answer == "yes"):
@@ -56,7 +57,7 @@ def leave_lists(
 ) -> Response:
     """Leaves the list, or joins it `again`. A mail program's one click is answered in words, not by a page."""
     if links.find(conn, token) is None:
-        return PlainTextResponse("unknown link\n", status_code=404) if one_click else _unknown()
+        return PlainTextResponse("unknown link\n", status_code=404) if one_click else _unknown(token)
     if again and not one_click:
         links.join_lists_again(conn, token)
     else:
@@ -68,7 +69,7 @@ def leave_lists(
 
 def _show(template: str, conn: Connection, token: str) -> HTMLResponse:
     invitation = links.find(conn, token)
-    return _unknown() if invitation is None else page(template, **_about(invitation, token))
+    return _unknown(token) if invitation is None else page(template, **_about(invitation, token))
 
 
 def _about(invitation: LinkedInvitation, token: str) -> dict[str, Any]:
@@ -82,6 +83,10 @@ def _about(invitation: LinkedInvitation, token: str) -> dict[str, Any]:
     }
 
 
-def _unknown() -> HTMLResponse:
+def _unknown(token: str) -> HTMLResponse:
+    if token == EXAMPLE:
+        return message(
+            "Only an example", "In a member's mail this link leads to her invitation, or off the list.", status=404
+        )
     text = "This link is not known here. It may have been cut off in the mail: copy all of it into the address bar."
     return message("Unknown link", text, status=404)

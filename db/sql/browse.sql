@@ -125,7 +125,8 @@ ORDER BY m.id LIMIT %(limit)s
 -- Who is of these chapters, or was mailed about an event that is only theirs.
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, m.accepted_toc_at, m.deleted_at,
     {{is_banned}} AS is_banned,
-    (SELECT max(coalesce(expires_at, 'infinity')) FROM {{bans_that_hold}}) AS banned_until
+    -- Null for a ban without an end: no program can read an infinite time.
+    (SELECT nullif(max(coalesce(expires_at, 'infinity')), 'infinity') FROM {{bans_that_hold}}) AS banned_until
 FROM members m
 WHERE m.id = %(member_id)s AND ({{member_in_scope}} OR EXISTS (
     SELECT FROM events e
@@ -159,3 +160,16 @@ LEFT JOIN deliveries d ON d.event_id = e.id AND d.action = b.action AND d.member
 LEFT JOIN invitations v ON v.event_id = e.id AND v.member_id = i.member_id AND v.role = r.role
 WHERE {{event_in_scope}}
 ORDER BY b.id DESC, role LIMIT %(limit)s
+
+-- name: browse_upcoming
+-- What is to come in the chapters whose lists she is or was on, and for which the ledger has nothing of her yet.
+SELECT {{known_event}} FROM events e {{with_chapters}}
+WHERE e.starts_at > now() AND {{event_in_scope}}
+    AND EXISTS (
+        SELECT FROM event_chapters y
+        JOIN groups g ON g.chapter_id = y.chapter_id
+        JOIN subscriptions s ON s.group_id = g.id AND s.member_id = %(member_id)s
+        WHERE y.event_id = e.id
+    )
+    AND NOT EXISTS (SELECT FROM deliveries d WHERE d.event_id = e.id AND d.member_id = %(member_id)s)
+ORDER BY e.starts_at, e.id LIMIT %(limit)s

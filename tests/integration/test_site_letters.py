@@ -1,0 +1,191 @@
+"""Dead letters on the site, on a real Kafka: listed, shown to the byte, put back."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from embedded import ports
+from schemas.kafka import client_config
+from schemas.settings import Settings
+from tests.acceptance.processes import eventually
+from tests.integration.site import Browser, Site, open_site, words
+from tests.integration.world import World
+
+POISON = b"\xff\x00\xfe no JSON <script>\r\n\xe2\x82\xac"
+
+
+@pytest.fixture
+def site(world: World, settings: Settings, database_url: str) -> Iterator[Site]:
+    """A site with Kafka, without a directory."""
+    kafka = {name: getattr(settings, name) for name in ("kafka_bootstrap", "topic_prefix", "group")}
+    with open_site(database_url, world.conn, **kafka) as site:
+        yield site
+
+
+def bury(settings: Settings, *letters: tuple[bytes | None, bytes | None], topic: str | None = None) -> None:
+    """Letters as a worker writes them."""
+    producer = Producer({**client_config(settings, "test"), "message.max.bytes": 2_000_000}, logger=None)
+    for number, (key, value) in enumerate(letters):
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("bidden-reason", b"not JSON: <b>unexpected</b> byte"),
+            ("bidden-topic", (topic or settings.invitations_topic).encode()),
+            ("bidden-partition", b"3"),
+            ("bidden-offset", str(100 + number).encode()),
+            ("bidden-time", b"2026-04-09T18:30:00+00:00"),
+        ]
+        producer.produce(settings.dead_letter_topic, value, key, headers=headers)
+    assert producer.flush(30) == 0
+
+
+def source(settings: Settings, count: int) -> list[Message]:
+    """What is on the invitations' topic, once it is so many."""
+    consumer = Consumer(client_config(settings, "test") | {"group.id": "test-source"}, logger=None)
+    found: list[Message] = []
+    try:
+        consumer.assign([TopicPartition(settings.invitations_topic, p, 0) for p in range(settings.partitions)])
+
+        def complete() -> bool:
+            found.extend(message for message in consumer.consume(count, 0.2) if message.error() is None)
+            return len(found) >= count
+
+        eventually(complete, f"{count} messages")
+    finally:
+        consumer.close()
+    return found
+
+
+def redrive(browser: Browser, letters: Sequence[str] = (), **fields: str) -> str:
+    """Put back; what the page after it says."""
+    answer = browser.post("/letters/redrive", {"letter": list(letters), **fields})
+    assert answer.status_code == 303, words(answer)
+    return words(browser.get(answer.headers["location"]))
+
+
+def test_shown_to_the_byte(site: Site, settings: Settings) -> None:
+    """The list gives reason, origin and key; the letter its headers and its bytes, as text and in digits."""
+    browser = site.admin()
+    assert "There are no dead letters." in words(browser.get("/letters"))
+    bury(settings, (b"\x01\xff", POISON), (None, None))
+    page = browser.get("/letters")
+    text = words(page)
+    assert "2 wait" in text
+    assert "not JSON: &lt;b&gt;unexpected&lt;/b&gt; byte" in text
+    assert f"{settings.invitations_topic} 3:100" in text
+    assert "9 April 2026, 18:30 UTC" in text
+    assert text.index("0:1 ") < text.index("0:0 ")
+    assert not re.search(r"<[^>]*\s(style|on\w+)=", page.text)
+    letter = browser.get("/letters/0/0")
+    assert r"\xff\x00\xfe no JSON &lt;script&gt;\r" in letter.text
+    assert "€" in letter.text
+    assert "00000000  ff 00 fe 20 6e 6f 20 4a 53 4f 4e 20 3c 73 63 72  ... no JSON &lt;scr" in letter.text
+    assert r"<code>\x01\xff</code>" in letter.text
+    assert "bidden-offset 100" in words(letter)
+    raw = browser.get("/letters/0/0/value")
+    assert raw.content == POISON
+    assert raw.headers["content-type"] == "application/octet-stream"
+    assert raw.headers["content-disposition"].startswith("attachment")
+    assert "no value" in words(browser.get("/letters/0/1"))
+    for path in ("/letters/0/1/value", "/letters/0/2", "/letters/7/0", "/letters/x/0", f"/letters/0/{2**63}"):
+        assert browser.get(path).status_code == 404
+
+
+def test_put_back(site: Site, settings: Settings, world: World) -> None:
+    """The original key and bytes are on the source topic; twice only when it is asked for; the trail says who."""
+    browser = site.admin()
+    bury(settings, (b"7", POISON), (b"8", b"second"), (None, b"third"))
+    assert "put back 1 letter" in redrive(browser, ["0:0"])
+    (message,) = source(settings, 1)
+    assert (message.key(), message.value()) == (b"7", POISON)
+    assert "2 wait" in words(browser.get("/letters"))
+    assert "put back 0 letters; 1 had been put back before" in redrive(browser, ["0:0"])
+    assert "put back 1 letter" in redrive(browser, ["0:0"], again="true")
+    assert "put back 2 letters; 1 had been put back before" in redrive(browser, all="true")
+    found = source(settings, 4)
+    assert sorted((m.key() or b"", m.value() or b"") for m in found) == [
+        (b"", b"third"), (b"7", POISON), (b"7", POISON), (b"8", b"second")
+    ]  # fmt: skip
+    assert "None waits." in words(browser.get("/letters"))
+    assert "put back 2 letters" in redrive(browser, ["0:1", "0:2"], again="true")
+    trail = world.execute("SELECT action, detail, outcome FROM trail ORDER BY id")
+    assert [(row["action"], row["outcome"]) for row in trail] == [("redrive", "done")] * 5
+    assert [row["detail"] for row in trail][2:4] == [
+        "0:0, again; put back 1 letter",
+        "all; put back 2 letters; 1 had been put back before",
+    ]
+
+
+def test_from_elsewhere(site: Site, settings: Settings) -> None:
+    """Who may write to the dead-letter topic cannot make an admin write to another."""
+    browser = site.admin()
+    bury(settings, (b"7", b"x"), topic="elsewhere")
+    assert "cannot be put back from here" in words(browser.get("/letters/0/0"))
+    answer = browser.post("/letters/redrive", {"letter": "0:0"})
+    assert answer.status_code == 409
+    assert "came from &#39;elsewhere&#39;" in words(answer)
+    assert "put back 0 letters; 1 came from another topic and stay here" in redrive(browser, all="true")
+
+
+def test_what_makes_no_sense(site: Site, settings: Settings) -> None:
+    """Nothing chosen, a place that is none, a letter that is not there."""
+    browser = site.admin()
+    assert "Choose letters first" in words(browser.post("/letters/redrive"))
+    assert browser.post("/letters/redrive", {"letter": "0"}).status_code == 422
+    assert browser.post("/letters/redrive", {"letter": "0:9"}).status_code == 404
+    assert browser.get("/letters?before=x").status_code == 422
+
+
+def test_pages(site: Site, settings: Settings) -> None:
+    """Fifty to a page, the newest first, each letter once."""
+    browser = site.admin()
+    bury(settings, *((b"1", b"x") for _ in range(120)))
+    seen: list[int] = []
+    path = "/letters"
+    while path:
+        page = browser.get(path)
+        seen += [int(offset) for offset in re.findall(r'name="letter" value="0:(\d+)"', page.text)]
+        found = re.findall(r'href="(/letters\?before=[^"]+)"', page.text)
+        path = found[0] if found else ""
+    assert seen == list(range(119, -1, -1))
+
+
+def test_a_long_letter(site: Site, settings: Settings) -> None:
+    """Its beginning is shown, and says so; the whole can be had."""
+    browser = site.admin()
+    bury(settings, (b"1", b"y" * 700_000))
+    page = browser.get("/letters/0/0")
+    assert "700,000 bytes, of which the first 65,536 are shown" in words(page)
+    assert len(page.text) < 500_000
+    assert browser.get("/letters/0/0/value").content == b"y" * 700_000
+
+
+def test_kafka_away(world: World, database_url: str) -> None:
+    """The pages say so, and soon; none set: which setting is missing."""
+    port = ports.choose({"kafka": None}, {})["kafka"]
+    with open_site(database_url, world.conn, kafka_bootstrap=f"127.0.0.1:{port}") as site:
+        browser = site.admin()
+        began = time.monotonic()
+        for answer in (
+            browser.get("/letters"),
+            browser.get("/letters/0/0"),
+            browser.post("/letters/redrive", {"all": "true"}),
+        ):
+            assert answer.status_code == 503
+            assert f"Kafka cannot be reached at 127.0.0.1:{port}" in words(answer)
+        assert time.monotonic() - began < 30
+    with open_site(database_url, world.conn) as site:
+        answer = site.browser(1).get("/letters")
+        assert answer.status_code == 422
+        assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in words(answer)
+
+
+def test_for_admins_only(site: Site) -> None:
+    """Messages may hold anything: organisers are not shown them."""
+    organiser = site.organiser()
+    for path in ("/letters", "/letters/0/0", "/letters/0/0/value"):
+        assert organiser.get(path).status_code == 403
+    assert organiser.post("/letters/redrive", {"all": "true"}).status_code == 403

@@ -1,0 +1,138 @@
+"""Members on the site: found, and what was sent to one of them, when, and why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from schemas.outcomes import Failed, Sent, Unknown
+from tests.integration.importing import CHAPTER, EVENT, STUDENTS, invitation, member, subscription
+from tests.integration.site import Site, open_site, words
+from tests.integration.world import TERMS_ACCEPTED, World
+
+
+@pytest.fixture
+def site(world: World, database_url: str) -> Iterator[Site]:
+    """Students 1 to 3 of chapter 1; Berlin, chapter 2, with student 4; member 5 is on no list."""
+    world.build(students=[1, 2, 3])
+    world.load(
+        CHAPTER | {"id": 2, "name": "Berlin", "time_zone": "Europe/Berlin"},
+        STUDENTS | {"id": 3, "chapter_id": 2},
+        member(4, name="Grace", surname="Hopper", accepted_toc_at=TERMS_ACCEPTED),
+        member(5, name="<b>Bold</b>"),
+        subscription(4, 3),
+    )
+    with open_site(database_url, world.conn) as site:
+        yield site
+
+
+def test_search(site: Site) -> None:
+    """By name, address or id, from two characters on, and within one's chapters."""
+    admin, organiser = site.admin(), site.organiser(1)
+    assert "Find a member" in words(admin.get("/members"))
+    assert "at least two characters" in words(admin.get("/members?q=m"))
+    assert "Grace Hopper" in words(admin.get("/members?q=HOPP"))
+    assert "Grace Hopper" in words(admin.get("/members?q=m4@exa"))
+    assert "Grace Hopper" in words(admin.get("/members?q=4"))
+    found = admin.get("/members?q=bold")
+    assert "&lt;b&gt;Bold&lt;/b&gt;" in found.text
+    assert "<b>" not in found.text
+    assert "M1" in words(organiser.get("/members?q=example"))
+    hidden = words(organiser.get("/members?q=hopper"))
+    assert "Nobody in your chapters" in hidden
+    assert "Grace" not in hidden
+
+
+def test_of_other_chapters(site: Site, world: World) -> None:
+    """Who is of none of the viewer's chapters is not there, until her chapter's event has mailed her."""
+    organiser = site.organiser(1)
+    for path in ("/members/4", "/members/5", "/members/99", "/members/0", "/members/x"):
+        assert organiser.get(path).status_code == 404
+    assert site.admin().get("/members/5").status_code == 200
+    assert site.browser().get("/members/1").status_code == 303
+
+
+def test_what_was_sent(site: Site, world: World) -> None:
+    """Every batch that met her, with status, reason, reply and answer, in the event's time zone."""
+    agent = world.agent()
+    first = world.plan()
+    agent.deliver(world.wanted(first, 1), Sent("250 queued as 17"))
+    agent.deliver(world.wanted(first, 2), Failed("550 no such user"))
+    world.load(invitation(1, attending=False))
+    world.plan()
+    browser = site.organiser(1)
+    page = browser.get("/members/1")
+    text = words(page)
+    assert "M1 " in text
+    assert "London, Students" in text
+    assert "accepted 1 January 2020, 00:00 UTC" in text
+    assert re.search(
+        r"Batch 1 student sent The mail server said: 250 queued as 17 \d+ \w+ \d+, \d\d:\d\d (GMT|BST) no", text
+    )
+    assert "Batch 2 left out has said no to this event" in text
+    assert 'href="/batches/1"' in page.text
+    assert not re.search(r"<[^>]*\s(style|on\w+)=", page.text)
+    assert "failed 550 no such user" in words(browser.get("/members/2"))
+    assert "no batch has met her" in words(site.admin().get("/members/5"))
+
+
+def test_unknown_is_resolved_here(site: Site, world: World) -> None:
+    """A mail in doubt is resolved from her page, for her alone, and leads back to it."""
+    agent = world.agent()
+    batch = world.plan()
+    for number in (1, 2):
+        agent.deliver(world.wanted(batch, number), Unknown("the connection was lost"))
+    browser = site.organiser(1)
+    assert "It arrived" in words(browser.get("/members/1"))
+    form = {"verdict": "sent", "member": 1, "back": "/members/1"}
+    answer = browser.post("/events/1/resolve", form)
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/members/1?said=")
+    assert "Done: resolved as sent: 1." in words(browser.get(answer.headers["location"]))
+    assert (world.delivery(1)["state"], world.delivery(2)["state"]) == ("sent", "unknown")
+
+
+def test_why_she_would_not_be_invited(site: Site, world: World) -> None:
+    """For events to come that have no mail for her: whether she would be invited now, and what stands against it."""
+    world.load(
+        EVENT | {"id": 2, "name": "Second", "invitable": False},
+        EVENT | {"id": 3, "name": "Elsewhere", "chapter_ids": [2]},
+        EVENT | {"id": 4, "name": "Past", "starts_at": "2016-04-09T18:30:00Z", "ends_at": "2016-04-09T19:30:00Z"},
+        member(2),
+        {"type": "ban", "id": 1, "member_id": 2, "permanent": True},
+    )
+    world.execute("UPDATE subscriptions SET left_at = '2024-01-01T00:00:00Z' WHERE member_id = 3")
+    browser = site.organiser(1)
+    first = words(browser.get("/members/1"))
+    assert re.search(r"Workshop \d+ April 2096, 18:30 BST Yes\.", first)
+    assert re.search(r"Second [^.]* No: the event ", first)
+    assert "Elsewhere" not in first
+    assert "Past" not in first
+    second = words(browser.get("/members/2"))
+    assert "No: she has not accepted the terms, and is banned." in second
+    assert "Banned for good" in second
+    third = words(browser.get("/members/3"))
+    assert "(left 1 January 2024, 00:00 UTC)" in third
+    assert "No: she is on no list of this event." in third
+    world.plan("students")
+    assert "Workshop" not in words(browser.get("/members/1")).partition("What she could be invited to")[2]
+
+
+def test_a_ban_for_a_time(site: Site, world: World) -> None:
+    """The page says until when."""
+    world.load({"type": "ban", "id": 1, "member_id": 1, "expires_at": "2090-01-01T00:00:00Z"})
+    assert "Banned until 1 January 2090" in words(site.admin().get("/members/1"))
+
+
+def test_deleted(site: Site, world: World) -> None:
+    """Nothing of her is shown but what was sent."""
+    batch = world.plan()
+    world.agent().deliver(world.wanted(batch, 1))
+    world.load({"type": "member", "id": 1, "deleted": True})
+    page = words(site.admin().get("/members/1"))
+    assert "Member 1" in page
+    assert "Deleted " in page
+    assert "m1@example.org" not in page
+    assert "Batch 1 student sent" in page
