@@ -15,7 +15,17 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from admin.web import batch_pages, event_pages, letter_pages, links, mail_pages, member_pages, signing_in
+from admin.web import (
+    batch_pages,
+    directory_pages,
+    event_pages,
+    letter_pages,
+    links,
+    mail_pages,
+    member_pages,
+    signing_in,
+    system_pages,
+)
 from admin.web.database import make_pool
 from admin.web.pages import FOLDER, message
 from admin.web.security import SecurityHeaders
@@ -33,6 +43,8 @@ ROUTERS: Final = (
     mail_pages.router,
     member_pages.router,
     letter_pages.router,
+    system_pages.router,
+    directory_pages.router,
 )
 
 

@@ -1,0 +1,136 @@
+"""The machinery: how far the workers are, which servers answer, and what the doctor finds. For admins."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import confluent_kafka
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from admin.web import probe
+from admin.web.kafka import PATIENCE, worded
+from admin.web.lately import Lately
+from admin.web.pages import page
+from admin.web.viewer import Admin, Database
+from admin.wiring import check_mail_server
+from db import checks
+from producers.topics import Topics
+from schemas.errors import BiddenError
+from schemas.settings import Settings, without_secrets
+
+router = APIRouter(include_in_schema=False)
+
+#: How long an answer is good enough. The page asks every 5 s.
+_FRESH_SECONDS: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was heard, or in words why nothing was."""
+
+    found: Any = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One of those that we need: does it answer, and what there is to say about it."""
+
+    name: str
+    ok: bool
+    details: tuple[str, ...]
+
+
+class System:
+    """What was heard lately, for all who look at the pages of one application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.lag = _lately(lambda: probe.lag(settings) if settings.require_kafka() else None)
+        self.servers = _lately(lambda: (_kafka(settings), _mail(settings)))
+        self.doctor = _lately(lambda: probe.doctor(settings))
+
+
+_making: Final = threading.Lock()
+
+
+def _system(request: Request) -> System:
+    state = request.app.state
+    with _making:
+        if not hasattr(state, "system"):
+            state.system = System(state.settings)
+    return cast("System", state.system)
+
+
+@router.get("/system")
+def show_system(viewer: Admin) -> HTMLResponse:
+    """The frame; its parts come by themselves."""
+    return page("system", viewer=viewer)
+
+
+@router.get("/system/lag")
+def show_lag(viewer: Admin, request: Request) -> HTMLResponse:
+    """Per partition what waits and who has it; the workers alive."""
+    return _part(request, viewer, "lag", "How far the workers are", answer=_system(request).lag.answer())
+
+
+@router.get("/system/servers")
+def show_servers(viewer: Admin, request: Request, conn: Database) -> HTMLResponse:
+    """PostgreSQL, Kafka, the mail server and the dispatchers."""
+    answer = _system(request).servers.answer()
+    settings: Settings = request.app.state.settings
+    address = without_secrets(settings.require_database())
+    database = Server("PostgreSQL", True, (f"version {checks.version(conn)}", f"at {address}"))
+    found = None if answer is None else Answer([database, *answer.found])
+    return _part(request, viewer, "servers", "Servers", answer=found, dispatchers=checks.dispatchers(conn))
+
+
+@router.get("/system/doctor")
+def show_findings(viewer: Admin, request: Request) -> HTMLResponse:
+    """All checks. Takes some seconds; changes nothing."""
+    return _part(request, viewer, "doctor", "The doctor's findings", answer=_system(request).doctor.answer())
+
+
+def _part(request: Request, viewer: Admin, part: str, title: str, **values: Any) -> HTMLResponse:
+    """A part of the page, or for a browser without JavaScript a page of its own."""
+    template = f"_{part}" if "hx-request" in request.headers else "system_part"
+    return page(template, viewer=viewer, part=part, title=title, **values)
+
+
+def _lately(ask: Callable[[], Any]) -> Lately[Answer]:
+    def worded_answer() -> Answer:
+        try:
+            return Answer(ask())
+        except BiddenError as error:
+            return Answer(problem=error.detail)
+
+    return Lately(worded_answer, _FRESH_SECONDS)
+
+
+def _kafka(settings: Settings) -> Server:
+    client = f"client librdkafka {confluent_kafka.libversion()[0]}"
+    try:
+        with worded():
+            topics = Topics(settings, PATIENCE)
+            brokers = topics.check_reachable()
+            names = (settings.invitations_topic, settings.dead_letter_topic)
+            ids = {name: topics.topic_id(name) for name in names}
+    except BiddenError as error:
+        return Server("Kafka", False, (error.detail, client))
+    told = [f"topic {name}, id {ids[name]}" if ids[name] else f"no topic {name}: run `bidden migrate`" for name in ids]
+    brokers_told = f"{brokers} {'broker' if brokers == 1 else 'brokers'} at {settings.require_kafka()}"
+    return Server("Kafka", None not in ids.values(), (brokers_told, *told, client))
+
+
+def _mail(settings: Settings) -> Server:
+    try:
+        url = settings.require_smtp()
+        hasty = settings.model_copy(update={"smtp_timeout_seconds": min(PATIENCE, settings.smtp_timeout_seconds)})
+        asyncio.run(check_mail_server(hasty))
+    except BiddenError as error:
+        return Server("Mail server", False, (error.detail,))
+    return Server("Mail server", True, (f"at {without_secrets(url)}", f"mails come from {settings.mail_from}"))

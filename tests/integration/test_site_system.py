@@ -1,0 +1,169 @@
+"""The machinery on the site: lag, servers and the doctor, on real servers and without them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from admin.web import probe
+from admin.web.lately import Lately
+from embedded import ports
+from producers.topics import Topics
+from schemas.errors import UnreachableError
+from schemas.kafka import client_config
+from schemas.settings import Settings
+from tests.acceptance.processes import eventually
+from tests.integration.site import Site, open_site, words
+from tests.integration.world import World
+
+PARTS = ("/system/lag", "/system/servers", "/system/doctor")
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture
+def site(world: World, settings: Settings, database_url: str) -> Iterator[Site]:
+    """A site with all its servers."""
+    assert settings.smtp_url is not None
+    names = ("kafka_bootstrap", "topic_prefix", "group", "smtp_url")
+    with open_site(database_url, world.conn, **{name: getattr(settings, name) for name in names}) as site:
+        yield site
+
+
+def test_lag(site: Site, settings: Settings) -> None:
+    """Per partition what is kept, committed and waiting, and which worker has it."""
+    producer = Producer(client_config(settings, "test"), logger=None)
+    for _ in range(5):
+        producer.produce(settings.invitations_topic, b"x", partition=1)
+    assert producer.flush(30) == 0
+    worker = Consumer({**client_config(settings, "a-worker"), "group.id": settings.group}, logger=None)
+    try:
+        worker.subscribe([settings.invitations_topic])
+
+        def has_joined() -> bool:
+            worker.poll(0.1)
+            return len(worker.assignment()) == settings.partitions
+
+        eventually(has_joined, "the worker has its partitions")
+        worker.commit(offsets=[TopicPartition(settings.invitations_topic, 1, 2)], asynchronous=False)
+        browser = site.admin()
+        part = browser.get("/system/lag", headers=HTMX)
+        text = words(part)
+        assert part.status_code == 200
+        assert "3 messages wait , 1 worker is alive" in text
+        assert re.search(r"a-worker at \S+: partitions 0, 1, 2, 3", text)
+        assert re.search(r"1 0 2 5 3 a-worker at", text)
+        assert re.search(r"0 0 none yet 0 0 a-worker at", text)
+        assert "<html" not in part.text
+    finally:
+        worker.close()
+    assert Topics(settings).group_members() == 0
+
+
+def test_servers(site: Site, settings: Settings) -> None:
+    """All answer; their versions, the topics' ids, and that no dispatcher is there."""
+    browser = site.admin()
+    text = words(browser.get("/system/servers"))
+    assert re.search(r"PostgreSQL ok version \d+", text)
+    assert "1 broker at" in text
+    assert f"topic {settings.invitations_topic}, id {Topics(settings).topic_id()}" in text
+    assert "Mail server ok" in text
+    assert "0 dispatchers are alive: nothing is published until one is started" in text
+    page = browser.get("/system")
+    assert 'hx-get="/system/lag"' in page.text
+    for path in ("/system", *PARTS[:2]):
+        assert not re.search(r"<[^>]*\s(style|on\w+)=", browser.get(path).text)
+
+
+def test_doctor(site: Site) -> None:
+    """What `bidden doctor` finds, in words."""
+    text = words(site.admin().get("/system/doctor"))
+    assert "All is well." in text
+    assert "schema ok revision" in text
+    assert "mail server ok smtp://127.0.0.1" in text
+
+
+def test_servers_away(world: World, database_url: str) -> None:
+    """Each outage stands on the page in words, with what the other servers say."""
+    port = ports.choose({"kafka": None}, {})["kafka"]
+    away = {"kafka_bootstrap": f"127.0.0.1:{port}", "smtp_url": f"smtp://127.0.0.1:{port}"}
+    with open_site(database_url, world.conn, **away) as site:
+        browser = site.admin()
+        lag, servers = browser.get("/system/lag"), browser.get("/system/servers")
+        assert (lag.status_code, servers.status_code) == (200, 200)
+        assert f"Kafka cannot be reached at 127.0.0.1:{port}" in words(lag)
+        text = words(servers)
+        assert "PostgreSQL ok" in text
+        assert f"Kafka not ok Kafka cannot be reached at 127.0.0.1:{port}" in text
+        assert f"Mail server not ok cannot reach mail server 127.0.0.1:{port}" in text
+
+
+def test_settings_missing(world: World, database_url: str) -> None:
+    """The page says which."""
+    with open_site(database_url, world.conn) as site:
+        browser = site.admin()
+        assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in words(browser.get("/system/lag"))
+        servers = words(browser.get("/system/servers"))
+        assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in servers
+        assert "BIDDEN_SMTP_URL is not set" in servers
+        findings = words(browser.get("/system/doctor"))
+        assert "2 findings need a look." in findings
+        assert "kafka not ok BIDDEN_KAFKA_BOOTSTRAP is not set" in findings
+        assert "database ok" in findings
+
+
+def test_for_admins_only(world: World, database_url: str) -> None:
+    """Organisers have no business with it."""
+    with open_site(database_url, world.conn) as site:
+        organiser = site.organiser()
+        for path in ("/system", *PARTS):
+            assert organiser.get(path).status_code == 403
+
+
+def test_a_question_that_ends_its_process(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An assertion of the client library costs an answer, and not the site; a silence ends after a time."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UnreachableError, match="Kafka was lost"):
+        probe.lag(settings)
+    monkeypatch.undo()
+    monkeypatch.setattr(probe, "_LAG_SECONDS", 0.001)
+    with pytest.raises(UnreachableError, match="no answer within"):
+        probe.lag(settings)
+
+
+def test_nobody_waits_for_who_asks() -> None:
+    """While one asks, others get what was heard last, or nothing yet; nothing is asked twice at the same time."""
+    entered, go_on = threading.Event(), threading.Event()
+    asked: list[int] = []
+    now = [0.0]
+
+    def ask() -> int:
+        asked.append(len(asked))
+        entered.set()
+        assert go_on.wait(30)
+        return asked[-1]
+
+    lately = Lately(ask, 4, lambda: now[0])
+    for before in (None, 0):
+        entered.clear()
+        go_on.clear()
+        now[0] += 5
+        answers: list[Any] = []
+        thread = threading.Thread(target=lambda heard: heard.append(lately.answer()), args=(answers,))
+        thread.start()
+        assert entered.wait(30)
+        assert lately.answer() == before
+        go_on.set()
+        thread.join()
+        assert answers == [asked[-1]]
+        assert lately.answer() == asked[-1]
+    assert asked == [0, 1]
+    began = time.monotonic()
+    assert lately.answer() == 1
+    assert time.monotonic() - began < 1
