@@ -1,0 +1,86 @@
+"""What organisers and admins look at besides events: the mail, a member, dead letters, the system, the directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from playwright.sync_api import expect
+
+from schemas.kafka import client_config
+from schemas.settings import Settings
+from tests.acceptance.books import directory
+from tests.acceptance.processes import eventually
+from tests.e2e.people import Person, Stage
+
+pytestmark = pytest.mark.slow
+
+
+def import_by_page(person: Person, file: Path) -> None:
+    """Uploads the file."""
+    person.go("/directory")
+    person.page.get_by_label("Directory file").set_input_files(file)
+    person.press("Import")
+
+
+def test_a_day_of_an_admin(stage: Stage, ada: Person, settings: Settings, tmp_path: Path) -> None:
+    """She imports a directory, reads the mail, has one sent to herself, looks a member up, and puts a letter back."""
+    file = tmp_path / "directory.jsonl"
+    lines = [json.dumps(line) for line in directory(range(1, 11))]
+    file.write_text("\n".join([*lines, "no JSON"]))
+    import_by_page(ada, file)
+    ada.sees("Nothing was written.", f"line {len(lines) + 1}")
+    assert ada.barriers() == []
+    file.write_text("\n".join(lines))
+    import_by_page(ada, file)
+    ada.sees("directory.jsonl is imported.")
+    assert ada.barriers() == []
+
+    ada.go("/events/1")
+    ada.press("As a student gets it")
+    expect(ada.page.frame_locator("iframe.mail").locator("body")).to_contain_text("Hello Ada,")
+    button = ada.page.frame_locator("iframe.mail").get_by_role("link", name="Answer this invitation")
+    expect(button).to_have_css("background-color", "rgb(31, 95, 191)")
+    ada.press("Send a test to me")
+    ada.sees("Done: sent to ada@bidden.example")
+    assert [mail.recipients for mail in stage.books.sink.mails()] == [("ada@bidden.example",)]
+
+    producer = Producer(client_config(settings, "test"), logger=None)
+    producer.produce(settings.invitations_topic, b"\xff poison", b"1")
+    assert producer.flush(30) == 0
+    ada.go("/letters")
+
+    def is_buried() -> bool:
+        ada.page.reload()
+        return ada.page.locator("tbody tr").count() == 1
+
+    eventually(is_buried, "the letter is there")
+    assert ada.barriers() == []
+    ada.page.get_by_role("link", name="0:0", exact=True).click()
+    ada.sees(r"\xff poison", "ff 20 70 6f")
+    assert ada.barriers() == []
+    ada.press("Put it back on its topic")
+    ada.sees("Done: put back 1 letter.", "put back")
+
+    ada.go("/members")
+    ada.page.get_by_label("Name, address or id").fill("m3@")
+    ada.press("Search")
+    assert ada.barriers() == []
+    ada.page.get_by_role("cell", name="m3@").locator("xpath=..").get_by_role("link").click()
+    ada.sees("What she could be invited to", "Yes.")
+    assert ada.barriers() == []
+
+
+@pytest.mark.parametrize(("phone", "dark"), [(False, False), (True, True)])
+def test_the_system(stage: Stage, ada: Person, phone: bool, dark: bool) -> None:
+    """Servers, lag and the doctor come by themselves, on a phone and in the dark, too."""
+    person = stage.person("ada@bidden.example", phone=phone, dark=dark)
+    person.go("/system")
+    person.sees("PostgreSQL", "1 dispatcher is alive", "0 messages wait, 1 worker is alive")
+    person.press("Examine")
+    person.sees("All is well.")
+    assert person.barriers() == []
+    width = person.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert width <= 0
