@@ -28,6 +28,8 @@ _PAGE: Final = 50
 #: How much of a letter's bytes a page shows.
 _SHOWN: Final = 64 * 1024
 _ROW: Final = 16
+#: How much of a header, which anybody may have written, and of a reason.
+_LONGEST: Final = 2000
 #: Seconds for the brokers to take the letters that are handed to them at a time.
 _REDRIVE_SECONDS: Final = 8.0
 _NAMED: Final = 10
@@ -80,8 +82,10 @@ def show_letter(viewer: Admin, conn: Database, config: Config, partition: Partit
         viewer=viewer,
         line=summary(letter),
         redriven_at=redriven,
-        key=_text(letter.key),
-        headers=[(printable(name), _text(content)) for name, content in letter.headers],
+        key=_text(letter.key and letter.key[:_SHOWN]),
+        headers=[
+            (printable(name[:_LONGEST]), _text(content and content[:_LONGEST])) for name, content in letter.headers
+        ],
         size=None if value is None else len(value),
         text=None if value is None else _text(value[:_SHOWN]),
         dump=None if value is None else hex_dump(value[:_SHOWN]),
@@ -214,8 +218,8 @@ def summary(letter: Letter) -> Line:
     place = f" {partition}:{offset}" if partition is not None and offset is not None else ""
     return Line(
         place=letter.place,
-        reason=printable(letter.header("bidden-reason") or "no reason given"),
-        source=printable(letter.header("bidden-topic") or "unknown") + place,
+        reason=printable((letter.header("bidden-reason") or "no reason given")[:_LONGEST]),
+        source=printable((letter.header("bidden-topic") or "unknown")[:_LONGEST]) + place,
         at=_time(letter.header("bidden-time")),
         key=_text(letter.key) or "",
         size=None if letter.value is None else len(letter.value),

@@ -33,8 +33,9 @@ _MAIL_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: https:; base-uri 'none'; form-action 'none'; "
     "sandbox; frame-ancestors 'self'"
 )
-_MOST_TESTS: Final = 20
-_WINDOW_SECONDS: Final = 3600.0
+#: Within the window, which is that of all attempts: older ones are forgotten at any sign-in.
+_MOST_TESTS: Final = 10
+_WINDOW_SECONDS: Final = 15 * 60.0
 #: For each answer of the mail server, and for all of the test.
 _REPLY_SECONDS: Final = 5.0
 _TEST_SECONDS: Final = 15.0
@@ -68,7 +69,7 @@ def send_test(viewer: Signed, event: OwnEvent, role: Role, conn: Database, confi
     attempts, seconds_left = accounts.count_attempt(conn, [key], _WINDOW_SECONDS)[key]
     if attempts > _MOST_TESTS:
         minutes = int(seconds_left // 60) + 1
-        problem = f"These are {_MOST_TESTS} test mails within an hour. Wait for {minutes} min"
+        problem = f"There were {_MOST_TESTS} test mails within a quarter of an hour. Wait for {minutes} min"
         return _show(viewer, event, role, conn, config, problem=problem, status=429)
     deed = Deed(viewer.actor, "test mail", event_id=event.id, detail=f"as {role}")
     try:

@@ -43,6 +43,7 @@ def test_a_day_of_an_admin(stage: Stage, ada: Person, settings: Settings, tmp_pa
     expect(ada.page.frame_locator("iframe.mail").locator("body")).to_contain_text("Hello Ada,")
     button = ada.page.frame_locator("iframe.mail").get_by_role("link", name="Answer this invitation")
     expect(button).to_have_css("background-color", "rgb(31, 95, 191)")
+    assert ada.barriers() == []
     ada.press("Send a test to me")
     ada.sees("Done: sent to ada@bidden.example")
     assert [mail.recipients for mail in stage.books.sink.mails()] == [("ada@bidden.example",)]
