@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import end_to_end, peers, stages
+from bench import crowd, end_to_end, pages, peers, stages
 from bench.measure import calibrate
 from bench.world import world
 from embedded.stack import Stack
@@ -18,7 +18,10 @@ from embedded.stack import Stack
 def main() -> None:
     """Reads the words, runs the measurements on servers of its own, prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("part", nargs="?", default="pipeline", choices=["pipeline", "pages"], help="what is measured")
     parser.add_argument("--members", type=int, nargs="+", default=[5_000, 50_000], help="sizes of the campaigns")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each page is asked for")
+    parser.add_argument("--only", default="", help="pages whose name holds this")
     parser.add_argument("--runners", nargs="+", default=["confluent", "faust"], choices=["confluent", "faust"])
     parser.add_argument("--window", type=int, default=100, help="hand-over window")
     parser.add_argument("--latency-trials", type=int, default=50)
@@ -27,8 +30,33 @@ def main() -> None:
     console = Console(width=150)
     with tempfile.TemporaryDirectory(prefix="bidden-bench-") as folder:
         Path(folder).chmod(0o711)
+        if words.part == "pages":
+            with pages.database(Path(folder) / "home") as url:
+                crowd.fill(url, crowd.MEMBERS)
+                _pages(words, url, console)
+            return
         with Stack(Path(folder) / "home") as stack:
             _run(words, stack, console)
+
+
+def _pages(words: argparse.Namespace, url: str, console: Console) -> None:
+    with pages.served(url) as client:
+        table = Table(
+            title=f"Pages, {crowd.MEMBERS:,} members, {words.rounds} requests each (calibration {calibrate():.3f} s)"
+        )
+        for column in ("kind", "page", "median ms", "p95 ms", "x anchor", "bytes"):
+            table.add_column(column, justify="left" if column in ("kind", "page") else "right")
+        anchor = None
+        for row in pages.measure(url, client, words.rounds, words.only):
+            anchor = anchor or row.median
+            ratio = f"{row.median / anchor:.1f}"
+            table.add_row(row.kind, row.name, f"{row.median:.1f}", f"{row.p95:.1f}", ratio, f"{row.size:,}")
+        console.print(table)
+        seconds, rows, size, grown = pages.export(client)
+        console.print(
+            f"CSV of a whole batch: {rows:,} rows, {size:,} bytes in {seconds:.1f} s; {grown:.0f} MB more memory"
+        )
+        console.print(f"calibration afterwards {calibrate():.3f} s")
 
 
 def _run(words: argparse.Namespace, stack: Stack, console: Console) -> None:

@@ -16,11 +16,14 @@ from psycopg.types.json import Jsonb
 from db.connect import Connection
 from db.planning import EventFacts, Trigger
 from db.statements import sql
+from schemas.errors import NotFoundError
 from schemas.vocabulary import EventKind
 
 Scope = list[int] | None
 PAGE: Final = 50
 _PACE_SECONDS: Final = 10.0
+#: How many subscribers are judged before all of them are.
+_LOOKED_AT: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,18 @@ def _page(rows: list[dict[str, Any]], limit: int) -> Page:
     return Page(rows[:limit], len(rows) > limit)
 
 
+def _find(conn: Connection, statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Planned for these values each time: what is right for a rare word or status is wrong for a common one."""
+    return conn.execute(sql(statement), values, prepare=False).fetchall()
+
+
+def _as_id(words: str) -> int | None:
+    """The id that the words are, written as ids are."""
+    if not (words.isascii() and words.isdigit()) or (words[0] == "0" and words != "0"):
+        return None
+    return int(words) if len(words) < 20 and int(words) < 2**63 else None
+
+
 def event(conn: Connection, event_id: int, scope: Scope) -> KnownEvent | None:
     """The event, if there is one in the scope."""
     row = conn.execute(sql("browse_event"), {"event_id": event_id, "chapters": scope}).fetchone()
@@ -130,7 +145,11 @@ def candidates(
 ) -> Page:
     """Who is behind a number of a dry run, by member id: left out for the reason, or with None to be invited."""
     values = {**trigger.parameters(), "reason": reason, "chapters": names, "after": after, "limit": limit + 1}
-    return _page(conn.execute(sql("browse_candidates"), values).fetchall(), limit)
+    # Mostly the next few are enough. Where they are not, the number is small, or its people are far apart.
+    rows = _find(conn, "browse_candidates_near", {**values, "looked_at": _LOOKED_AT})
+    if len(rows) <= limit:
+        rows = _find(conn, "browse_candidates", values)
+    return _page(rows, limit)
 
 
 def entries(
@@ -152,12 +171,32 @@ def entries(
         "chapters": names,
         "status": status,
         "words": words,
+        "number": _as_id(words),
         "after_member": after[0],
         "after_role": after[1],
         "limit": limit + 1,
     }
-    statement = "browse_left_out" if status == "left_out" else "browse_entries"
-    return _page(conn.execute(sql(statement), values).fetchall(), limit)
+    statement = "browse_entries" if status in (None, "pending") else "browse_outcomes"
+    return _page(_find(conn, "browse_left_out" if status == "left_out" else statement, values), limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A batch in numbers as `reports.status` gives them, who was left out at planning, and mails sent per second."""
+
+    status: dict[str, Any]
+    left_out: dict[str, int]
+    per_second: float
+
+
+def standing(conn: Connection, batch_id: int) -> Standing:
+    """How a batch stands now, from one look at its items and its log."""
+    found = _find(conn, "browse_standing", {"batch_id": batch_id, "seconds": _PACE_SECONDS})
+    if not found:
+        raise NotFoundError(f"there is no batch {batch_id}", field="batch")
+    status = found[0]
+    left_out, per_second = status.pop("left_out"), status.pop("per_second")
+    return Standing(status, dict(sorted(left_out.items())), per_second if status["state"] == "running" else 0.0)
 
 
 def pace(conn: Connection, batch_id: int) -> float:
@@ -176,9 +215,8 @@ def missing(conn: Connection, rows: Sequence[dict[str, Any]], names: Scope, *, l
 
 def members(conn: Connection, scope: Scope, words: str, *, limit: int = PAGE) -> Page:
     """Members whose name or address holds these words, or whose id it is."""
-    return _page(
-        conn.execute(sql("browse_members"), {"chapters": scope, "words": words, "limit": limit + 1}).fetchall(), limit
-    )
+    values = {"chapters": scope, "words": words, "number": _as_id(words), "limit": limit + 1}
+    return _page(_find(conn, "browse_members", values), limit)
 
 
 @dataclass(frozen=True, slots=True)

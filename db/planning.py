@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from db.connect import Connection
 from db.statements import sql
 
@@ -66,10 +68,21 @@ def lock_event(conn: Connection, event_id: int) -> EventFacts | None:
 
 def preview(conn: Connection, trigger: Trigger) -> tuple[int, int, dict[str, int]]:
     """Members that would be planned, deliveries, and members excluded by reason. Writes nothing."""
-    rows = conn.execute(sql("preview"), trigger.parameters()).fetchall()
+    return _previewed(conn.execute(sql("preview"), trigger.parameters()).fetchall())
+
+
+def _previewed(rows: Sequence[dict[str, Any]]) -> tuple[int, int, dict[str, int]]:
     planned = sum(row["members"] for row in rows if row["excluded"] is None)
     deliveries = sum(row["deliveries"] for row in rows)
     return planned, deliveries, {r["excluded"]: r["members"] for r in rows if r["excluded"] is not None}
+
+
+def preview_audiences(conn: Connection, triggers: Sequence[Trigger]) -> list[tuple[int, int, dict[str, int]]]:
+    """What `preview` says of each of these triggers, differing only in their audience, from one look at all."""
+    audiences = [{"audience": trigger.audience, "roles": list(trigger.roles)} for trigger in triggers]
+    values = {**triggers[0].parameters(), "audiences": Jsonb(audiences)}
+    rows = conn.execute(sql("preview_audiences"), values, prepare=False).fetchall()
+    return [_previewed([row for row in rows if row["audience"] == trigger.audience]) for trigger in triggers]
 
 
 def insert_batch(conn: Connection, trigger: Trigger) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ it, and the publishing that follows can be done by anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -114,6 +114,15 @@ def trigger_of(
         held=policy is UnknownPolicy.HOLD,
         claim_seconds=claim_seconds,
     )
+
+
+def dry_runs(
+    conn: Connection, event: EventFacts, audiences: Sequence[Audience], *, policy: UnknownPolicy = UnknownPolicy.HOLD
+) -> list[Planned]:
+    """What `plan` with `dry_run` says for each audience, from one look at everybody. For an event without a refusal."""
+    triggers = [trigger_of(event, audience, policy=policy) for audience in audiences]
+    found = planning.preview_audiences(conn, triggers)
+    return [Planned(event.event_id, audience, *numbers) for audience, numbers in zip(audiences, found, strict=True)]
 
 
 def _plan_once(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 import anyio
@@ -17,9 +17,10 @@ from admin.web import actions
 from admin.web.actions import Decision
 from admin.web.database import Pool
 from admin.web.event_pages import Skip, Words, storable
+from admin.web.looks import SharedLooks
 from admin.web.pages import page, query, text
 from admin.web.viewer import Database, OwnBatch, OwnedBatch, Signed, Viewer
-from db import browse, reports
+from db import browse
 from db.connect import Connection
 
 router = APIRouter(include_in_schema=False)
@@ -37,6 +38,7 @@ class Progress:
 
     status: dict[str, Any]
     per_second: float
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -66,8 +68,18 @@ class Progress:
 
 def progress(conn: Connection, batch_id: int) -> Progress:
     """How it stands now."""
-    status = reports.status(conn, batch_id)
-    return Progress(status, browse.pace(conn, batch_id) if status["state"] == "running" else 0.0)
+    found = browse.standing(conn, batch_id)
+    return Progress(found.status, found.per_second, found.left_out)
+
+
+def looks(pool: Pool) -> SharedLooks[Progress]:
+    """What watchers of batches see: one look a second at each batch, however many watch it."""
+
+    def look(batch_id: int) -> Progress:
+        with pool.connection() as conn:
+            return progress(conn, batch_id)
+
+    return SharedLooks(look, _LIVE_SECONDS)
 
 
 @router.get("/batches")
@@ -82,13 +94,14 @@ def show_batch(
     viewer: Signed, batch: OwnBatch, conn: Database, said: Annotated[str, Query(max_length=100)] = ""
 ) -> HTMLResponse:
     """How it stands, live; what became of everybody in it."""
+    now = progress(conn, batch.id)
     return page(
         "batch",
         viewer=viewer,
         batch=batch,
         event=batch.event,
-        progress=progress(conn, batch.id),
-        left_out=reports.exclusions(conn, batch.id),
+        progress=now,
+        left_out=now.left_out,
         said=said,
         **_entries(conn, viewer, batch, "", "", 0, ""),
     )
@@ -137,18 +150,14 @@ def _entries(
 @router.get("/batches/{batch}/live")
 def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
     """Server-sent events: `progress` and `actions` whenever these change, `ended` when nothing is pending."""
-    pool: Pool = request.app.state.pool
-
-    def look() -> Progress:
-        with pool.connection() as conn:
-            return progress(conn, batch.id)
+    shared: SharedLooks[Progress] = request.app.state.looks
 
     async def events() -> AsyncIterator[str]:
         shown: dict[str, str] = {}
         with anyio.move_on_after(_STREAM_SECONDS):
             while not request.app.state.should_stop():
                 try:
-                    now = await anyio.to_thread.run_sync(look)
+                    now = await anyio.to_thread.run_sync(shared.at, batch.id)
                 except DatabaseError:
                     # The browser asks again, and finds the database back or a page that says so.
                     return

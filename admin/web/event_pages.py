@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -18,7 +19,7 @@ from db.browse import KnownEvent, ListedEvent
 from db.connect import Connection
 from mail.when import describe
 from producers.control import Verdict
-from producers.plan import Planned, plan, refusal, trigger_of
+from producers.plan import Planned, dry_runs, refusal, trigger_of
 from schemas.settings import Settings
 from schemas.vocabulary import Audience, Reason
 
@@ -67,9 +68,7 @@ def show_event(
 @router.get("/events/{event}/numbers")
 def show_numbers(viewer: Signed, event: OwnEvent, conn: Database, config: Config) -> HTMLResponse:
     """Part of the event's page: for each audience who would be invited now, and why others would not."""
-    return page(
-        "_numbers", viewer=viewer, event=event, plans=[_dry_run(conn, config, event, audience) for audience in Audience]
-    )
+    return page("_numbers", viewer=viewer, event=event, plans=_dry_runs(conn, config, event, list(Audience)))
 
 
 @router.get("/events/{event}/people")
@@ -102,7 +101,7 @@ def ask_to_invite(
     viewer: Signed, event: OwnEvent, conn: Database, config: Config, audience: Audience = Audience.EVERYONE
 ) -> HTMLResponse:
     """The question before the deed, with the numbers. The form carries a key: sent twice, it starts one batch."""
-    planned = _dry_run(conn, config, event, audience)
+    (planned,) = _dry_runs(conn, config, event, [audience])
     return page("invite", viewer=viewer, event=event, planned=planned, key=str(uuid.uuid4()))
 
 
@@ -199,12 +198,12 @@ class DryRun:
         return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _dry_run(conn: Connection, settings: Settings, event: KnownEvent, audience: Audience) -> DryRun:
+def _dry_runs(conn: Connection, settings: Settings, event: KnownEvent, audiences: Sequence[Audience]) -> list[DryRun]:
     why_not = refusal(event.facts)
     if why_not is not None:
-        return DryRun(audience, None, why_not)
-    planned = plan(conn, event_id=event.id, audience=audience, policy=settings.unknown_policy, dry_run=True)
-    return DryRun(audience, planned)
+        return [DryRun(audience, None, why_not) for audience in audiences]
+    found = dry_runs(conn, event.facts, audiences, policy=settings.unknown_policy)
+    return [DryRun(audience, planned) for audience, planned in zip(audiences, found, strict=True)]
 
 
 def storable(words: str) -> str:

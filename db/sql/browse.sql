@@ -60,46 +60,140 @@ ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
 -- name: event_of_batch
 SELECT event_id FROM batches WHERE id = %(batch_id)s
 
--- name: browse_candidates
--- The people behind one number of a dry run: those left out for that reason, or with null those who would be invited.
-WITH {{candidates}}
+-- fragment: people
+-- The people of the CTE `considered` who are behind one number of a dry run: those left out for that reason, or with
+-- null those who would be invited.
+subscribed AS MATERIALIZED (
+    SELECT s.member_id, array_agg(DISTINCT s.role) AS roles
+    FROM considered JOIN event_subscriptions s ON s.member_id = considered.member_id
+    WHERE s.event_id = %(event_id)s AND s.role = ANY(%(roles)s)
+    GROUP BY s.member_id
+), {{judged}}
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.open_roles AS roles
 FROM candidates x JOIN members m ON m.id = x.member_id
-WHERE x.excluded IS NOT DISTINCT FROM %(reason)s AND {{member_in_scope}} AND m.id > %(after)s
+WHERE x.excluded IS NOT DISTINCT FROM %(reason)s AND {{member_in_scope}}
 ORDER BY m.id LIMIT %(limit)s
+
+-- name: browse_candidates_near
+-- Among the next so many subscribers of the event's lists, in the order of the key.
+WITH lists AS MATERIALIZED (
+    SELECT array_agg(g.id) AS ids FROM event_chapters c JOIN groups g ON g.chapter_id = c.chapter_id
+    WHERE c.event_id = %(event_id)s
+), considered AS MATERIALIZED (
+    SELECT DISTINCT s.member_id FROM subscriptions s
+    WHERE s.group_id = ANY((SELECT ids FROM lists)::bigint[]) AND s.member_id > %(after)s
+    ORDER BY s.member_id LIMIT %(looked_at)s
+), {{people}}
+
+-- name: browse_candidates
+-- Among all of whom it can be true. Of this union only the part for the reason that is asked for is carried out.
+WITH possible AS (
+    SELECT x.id AS member_id FROM members x WHERE %(reason)s::text = 'terms_not_accepted' AND x.accepted_toc_at IS NULL
+    UNION ALL
+    SELECT x.member_id FROM bans x WHERE %(reason)s::text = 'banned' AND (x.permanent OR x.expires_at > now())
+    UNION ALL
+    SELECT x.member_id FROM invitations x WHERE %(reason)s::text IN ('signed_up', 'declined')
+        AND x.event_id = %(event_id)s AND x.attending = (%(reason)s::text = 'signed_up')
+    UNION ALL
+    SELECT x.member_id FROM deliveries x WHERE %(reason)s::text IN ('already_sent', 'unknown')
+        AND x.event_id = %(event_id)s AND x.action = %(action)s
+        AND x.state = CASE %(reason)s::text WHEN 'unknown' THEN 'unknown' ELSE 'sent' END
+    UNION ALL
+    -- Nobody is invited for a role that was mailed, nor without the terms.
+    SELECT x.member_id FROM (
+        SELECT s.member_id, s.role FROM event_subscriptions s WHERE %(reason)s::text IS NULL AND s.event_id = %(event_id)s
+        EXCEPT
+        SELECT d.member_id, d.slot FROM deliveries d WHERE %(reason)s::text IS NULL AND d.event_id = %(event_id)s
+            AND d.action = %(action)s AND d.state = 'sent'
+    ) x JOIN members m ON m.id = x.member_id AND m.accepted_toc_at IS NOT NULL
+), considered AS MATERIALIZED (
+    SELECT DISTINCT possible.member_id FROM possible WHERE possible.member_id > %(after)s
+), {{people}}
 
 -- fragment: shown_status
 CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END
 
+-- fragment: words_found
+-- LIKE and not strpos: of a pattern the planner can tell whether it is rare. `number` is the words as an id, if they
+-- can be one.
+(%(words)s::text = '' OR m.id = %(number)s::bigint OR m.search LIKE '%%' || replace(replace(replace(
+    lower(%(words)s::text), '\', '\\'), '%%', '\%%'), '_', '\_') || '%%')
+
+-- fragment: entry
+m.id AS member_id, {{full_name}} AS name, m.email, coalesce(l.role, r.role) AS role, {{shown_status}} AS status,
+l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
+CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
+CASE WHEN l.status = 'sent' THEN d.reply END AS reply
+
 -- name: browse_entries
--- A page of a batch's log, by member. One more than fits tells whether there is another page.
-SELECT i.member_id, {{full_name}} AS name, m.email, coalesce(l.role, r.role) AS role, {{shown_status}} AS status,
-    l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
-    CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
-    CASE WHEN l.status = 'sent' THEN d.reply END AS reply
+-- A page of a batch's log, by member: of all, or of those pending. One more than fits tells whether there is another
+-- page. Pending is only what belongs to an unsettled item, and those have an index. That `member_id` is not before
+-- the last row's is said twice: so the walk begins there.
+SELECT {{entry}}
 FROM batch_items i
-JOIN batches b ON b.id = i.batch_id
+JOIN batches b ON b.id = %(batch_id)s
 JOIN events e ON e.id = b.event_id
 JOIN members m ON m.id = i.member_id
 CROSS JOIN LATERAL unnest(i.roles) AS r(role)
-LEFT JOIN log_entries l ON l.batch_id = i.batch_id AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
+LEFT JOIN log_entries l ON l.batch_id = %(batch_id)s AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
     AND d.slot = {{slot_of_role}}
-WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND {{member_in_scope}}
-    AND (%(status)s::text IS NULL OR %(status)s = {{shown_status}})
-    AND (%(words)s = '' OR strpos(m.search, lower(%(words)s)) > 0 OR m.id::text = %(words)s)
-    AND (i.member_id, r.role) > (%(after_member)s, %(after_role)s)
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND {{member_in_scope}} AND {{words_found}}
+    AND (%(status)s::text IS NULL OR (i.settled_at IS NULL AND %(status)s::text = {{shown_status}}))
+    AND i.member_id >= %(after_member)s AND (i.member_id, r.role) > (%(after_member)s, %(after_role)s)
 ORDER BY i.member_id, r.role LIMIT %(limit)s
+
+-- name: browse_outcomes
+-- The same for one outcome, found by the log: a rare one is not looked for among all items.
+SELECT {{entry}}
+FROM log_entries l
+JOIN batches b ON b.id = %(batch_id)s
+JOIN events e ON e.id = b.event_id
+JOIN batch_items i ON i.batch_id = %(batch_id)s AND i.member_id = l.member_id AND i.excluded IS NULL
+JOIN members m ON m.id = l.member_id
+CROSS JOIN LATERAL (
+    SELECT x.role FROM unnest(i.roles) AS x(role) WHERE e.role_policy = 'one' OR x.role = l.slot LIMIT 1
+) r
+LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id AND d.slot = l.slot
+WHERE l.batch_id = %(batch_id)s AND l.status = %(status)s AND {{member_in_scope}} AND {{words_found}}
+    AND l.member_id >= %(after_member)s AND (l.member_id, l.role) > (%(after_member)s, %(after_role)s)
+ORDER BY l.member_id, l.role LIMIT %(limit)s
 
 -- name: browse_left_out
 -- The same for those left out at planning.
 SELECT i.member_id, {{full_name}} AS name, m.email, NULL AS role, 'left out' AS status, i.excluded AS reason,
     0 AS attempts, i.settled_at AS at, NULL AS sent_by_batch, NULL AS reply
 FROM batch_items i JOIN members m ON m.id = i.member_id
-WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{member_in_scope}}
-    AND (%(words)s = '' OR strpos(m.search, lower(%(words)s)) > 0 OR m.id::text = %(words)s)
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{member_in_scope}} AND {{words_found}}
     AND i.member_id > %(after_member)s
 ORDER BY i.member_id LIMIT %(limit)s
+
+-- name: browse_standing
+-- One batch in numbers, with those left out by reason and the pace: what `batch_status`, `batch_exclusions` and
+-- `batch_pace` say, from one look at each table. The batch is named to each look: so the planner knows its size.
+WITH items AS MATERIALIZED (
+    SELECT excluded, count(*) AS members, sum(cardinality(roles))::bigint AS deliveries, max(settled_at) AS last
+    FROM batch_items WHERE batch_id = %(batch_id)s GROUP BY excluded
+), i AS MATERIALIZED (
+    SELECT coalesce(sum(members) FILTER (WHERE excluded IS NULL), 0)::bigint AS planned,
+        coalesce(sum(deliveries), 0)::bigint AS deliveries, max(last) AS last_settled_at,
+        coalesce(jsonb_object_agg(excluded, members) FILTER (WHERE excluded IS NOT NULL), '{}') AS left_out
+    FROM items
+), outcomes AS MATERIALIZED (
+    SELECT status, count(*) AS n, count(*) FILTER (WHERE at > now() - %(seconds)s * interval '1 second') AS lately
+    FROM log_entries WHERE batch_id = %(batch_id)s GROUP BY status
+), l AS MATERIALIZED (
+    SELECT coalesce(sum(n) FILTER (WHERE status = 'sent'), 0)::bigint AS sent,
+        coalesce(sum(n) FILTER (WHERE status = 'failed'), 0)::bigint AS failed,
+        coalesce(sum(n) FILTER (WHERE status = 'unknown'), 0)::bigint AS unknown,
+        coalesce(sum(n) FILTER (WHERE status = 'skipped'), 0)::bigint AS skipped,
+        coalesce(sum(n) FILTER (WHERE status <> 'retry'), 0)::bigint AS settled,
+        coalesce(sum(lately) FILTER (WHERE status IN ('sent', 'failed')), 0)::float8 / %(seconds)s AS per_second
+    FROM outcomes
+)
+SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.left_out) AS left_out, l.per_second
+FROM batches b CROSS JOIN i CROSS JOIN l {{with_archived}}
+WHERE b.id = %(batch_id)s
 
 -- name: batch_pace
 -- How many mails went out in the last seconds, for the time left.
@@ -117,8 +211,7 @@ ORDER BY m.id, x.role LIMIT %(limit)s
 -- name: browse_members
 SELECT m.id AS member_id, {{full_name}} AS name, m.email
 FROM members m
-WHERE m.deleted_at IS NULL AND {{member_in_scope}}
-    AND (strpos(m.search, lower(%(words)s)) > 0 OR m.id::text = %(words)s)
+WHERE m.deleted_at IS NULL AND {{member_in_scope}} AND {{words_found}}
 ORDER BY m.id LIMIT %(limit)s
 
 -- name: browse_member

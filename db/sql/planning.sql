@@ -20,14 +20,18 @@ SELECT id, event_id, audience, action FROM batches WHERE trigger_key = %(trigger
 SELECT ('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 15))::bit(60)::bigint AS seed
 
 -- fragment: candidates
--- Every subscriber of the audience's lists, once (FM-01), with the roles still open and, if she is left out, the
--- first reason that applies. `held` is whether an unknown delivery stays closed.
+-- Every subscriber of the audience's lists, once (FM-01), judged.
 subscribed AS MATERIALIZED (
     SELECT s.member_id, array_agg(DISTINCT s.role) AS roles
     FROM event_subscriptions s
     WHERE s.event_id = %(event_id)s AND s.role = ANY(%(roles)s)
     GROUP BY s.member_id
-), slots AS MATERIALIZED (
+), {{judged}}
+
+-- fragment: judged
+-- Those of the CTE `subscribed` with the roles still open and, if she is left out, the first reason that applies.
+-- `held` is whether an unknown delivery stays closed.
+slots AS MATERIALIZED (
     SELECT s.member_id,
         array_agg(r.role ORDER BY r.rank)
             FILTER (WHERE d.state IS NULL OR d.state NOT IN ('sent', 'unknown')
@@ -62,6 +66,57 @@ WITH {{candidates}}
 SELECT excluded, count(*) AS members,
     coalesce(sum(cardinality(open_roles)) FILTER (WHERE excluded IS NULL), 0)::bigint AS deliveries
 FROM candidates GROUP BY excluded
+
+-- name: preview_audiences
+-- The same for several audiences at once, from one look at everybody. Who is alike in all that decides is counted
+-- together, and the decision is made about each kind of member, of which there are few.
+WITH lists AS (
+    SELECT s.member_id, bool_or(s.role = 'Student') AS is_student, bool_or(s.role = 'Coach') AS is_coach
+    FROM event_subscriptions s WHERE s.event_id = %(event_id)s GROUP BY s.member_id
+), ledger AS (
+    SELECT d.member_id, max(d.state) FILTER (WHERE d.slot = 'Student') AS of_student,
+        max(d.state) FILTER (WHERE d.slot = 'Coach') AS of_coach, max(d.state) FILTER (WHERE d.slot = 'member') AS of_member
+    FROM deliveries d WHERE d.event_id = %(event_id)s AND d.action = %(action)s GROUP BY d.member_id
+), answers AS (
+    SELECT v.member_id, CASE WHEN bool_or(v.attending) THEN 'signed_up' ELSE 'declined' END AS answer
+    FROM invitations v WHERE v.event_id = %(event_id)s AND v.attending IS NOT NULL GROUP BY v.member_id
+), barred AS (
+    SELECT DISTINCT x.member_id FROM bans x WHERE x.permanent OR x.expires_at > now()
+), alike AS MATERIALIZED (
+    SELECT is_student, is_coach, of_student, of_coach, of_member, answer, m.accepted_toc_at IS NULL AS has_no_terms,
+        barred.member_id IS NOT NULL AS is_barred, count(*) AS members
+    FROM lists JOIN members m ON m.id = lists.member_id AND m.deleted_at IS NULL
+    LEFT JOIN ledger ON ledger.member_id = m.id
+    LEFT JOIN answers ON answers.member_id = m.id
+    LEFT JOIN barred ON barred.member_id = m.id
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+), decided AS (
+    SELECT a.audience, k.members, x.open_roles, coalesce(k.answer, CASE
+        WHEN x.all_sent THEN 'already_sent'
+        WHEN k.has_no_terms THEN 'terms_not_accepted'
+        WHEN k.is_barred THEN 'banned'
+        WHEN x.open_roles = 0 THEN 'unknown'
+    END) AS excluded
+    FROM alike k
+    CROSS JOIN jsonb_to_recordset(%(audiences)s) AS a(audience text, roles text[])
+    JOIN events e ON e.id = %(event_id)s
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS roles, bool_and(state IS NOT DISTINCT FROM 'sent') AS all_sent,
+            count(*) FILTER (WHERE state IS NULL OR state NOT IN ('sent', 'unknown')
+                OR (state = 'unknown' AND NOT %(held)s)) AS open_roles
+        FROM (
+            SELECT CASE WHEN e.role_policy = 'one' THEN k.of_member WHEN u.role = 'Student' THEN k.of_student
+                ELSE k.of_coach END AS state
+            FROM unnest(a.roles) WITH ORDINALITY AS u(role, rank)
+            WHERE CASE u.role WHEN 'Student' THEN k.is_student ELSE k.is_coach END ORDER BY rank
+            LIMIT CASE e.role_policy WHEN 'one' THEN 1 ELSE 2 END
+        ) r
+    ) x
+    WHERE x.roles > 0
+)
+SELECT audience, excluded, sum(members)::bigint AS members,
+    coalesce(sum(members * open_roles) FILTER (WHERE excluded IS NULL), 0)::bigint AS deliveries
+FROM decided GROUP BY audience, excluded
 
 -- name: plan_items
 -- The order of sending is shuffled per batch, and the same for the same seed (FM-34). Items are claimed for the

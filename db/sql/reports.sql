@@ -8,20 +8,28 @@ CASE
     ELSE b.state
 END
 
+-- fragment: numbers_of_batch
+-- Of the aliases b (batches), i and l (counted from its items and its log) and a (what is kept of an old one).
+b.id AS batch_id, b.event_id, b.audience, {{state_of_batch}} AS state,
+coalesce(a.planned, i.planned) AS planned, coalesce(a.deliveries, i.deliveries) AS deliveries,
+coalesce(a.sent, l.sent) AS sent, coalesce(a.failed, l.failed) AS failed,
+coalesce(a.unknown, l.unknown) AS unknown, coalesce(a.skipped, l.skipped) AS skipped,
+CASE WHEN b.archived IS NULL THEN i.deliveries - l.settled ELSE 0 END AS pending,
+b.started_at,
+CASE {{state_of_batch}}
+    WHEN 'cancelled' THEN b.cancelled_at
+    WHEN 'completed' THEN coalesce(a.last_settled_at, i.last_settled_at, b.started_at)
+END AS completed_at,
+b.first_error AS error, b.initiator
+
+-- fragment: with_archived
+LEFT JOIN LATERAL jsonb_to_record(b.archived) AS a(planned bigint, deliveries bigint, sent bigint, failed bigint,
+    unknown bigint, skipped bigint, last_settled_at timestamptz) ON true
+
 -- name: batch_status
 -- `planned` counts members; the five statuses count deliveries and sum to `deliveries`. Of a batch whose rows were
 -- removed, they are what its rows had come to.
-SELECT b.id AS batch_id, b.event_id, b.audience, {{state_of_batch}} AS state,
-    coalesce(a.planned, i.planned) AS planned, coalesce(a.deliveries, i.deliveries) AS deliveries,
-    coalesce(a.sent, l.sent) AS sent, coalesce(a.failed, l.failed) AS failed,
-    coalesce(a.unknown, l.unknown) AS unknown, coalesce(a.skipped, l.skipped) AS skipped,
-    CASE WHEN b.archived IS NULL THEN i.deliveries - l.settled ELSE 0 END AS pending,
-    b.started_at,
-    CASE {{state_of_batch}}
-        WHEN 'cancelled' THEN b.cancelled_at
-        WHEN 'completed' THEN coalesce(a.last_settled_at, i.last_settled_at, b.started_at)
-    END AS completed_at,
-    b.first_error AS error, b.initiator
+SELECT {{numbers_of_batch}}
 FROM batches b
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE excluded IS NULL) AS planned,
@@ -36,8 +44,7 @@ CROSS JOIN LATERAL (
         count(*) FILTER (WHERE status <> 'retry') AS settled
     FROM log_entries WHERE batch_id = b.id
 ) l
-LEFT JOIN LATERAL jsonb_to_record(b.archived) AS a(planned bigint, deliveries bigint, sent bigint, failed bigint,
-    unknown bigint, skipped bigint, last_settled_at timestamptz) ON true
+{{with_archived}}
 WHERE %(batch_id)s::bigint IS NULL OR b.id = %(batch_id)s
 ORDER BY b.id
 
@@ -118,10 +125,11 @@ due AS MATERIALIZED (
         LIMIT CASE e.role_policy WHEN 'one' THEN 1 ELSE 2 END
     ) r
     WHERE m.deleted_at IS NULL AND m.accepted_toc_at IS NOT NULL
-        AND NOT {{is_banned}} AND {{answer}} IS NULL
+        AND NOT {{is_banned}} AND NOT {{has_answered}}
 ), known AS MATERIALIZED (
     SELECT d.member_id, d.slot, d.role, d.state,
-        EXISTS (
+        -- Asked only of those for whom it matters.
+        d.state IN ('planned', 'retry', 'skipped') AND EXISTS (
             SELECT FROM batches b JOIN batch_items i ON i.batch_id = b.id
             WHERE b.event_id = d.event_id AND b.action = d.action AND i.member_id = d.member_id
                 AND (d.slot = 'member' OR d.role = ANY(i.roles)) AND i.settled_at IS NULL
@@ -182,9 +190,11 @@ SELECT kind, count(*) AS deliveries FROM (
     UNION ALL
     SELECT 'settled without an entry for each delivery'
     FROM batches b JOIN batch_items i ON i.batch_id = b.id
+    LEFT JOIN (
+        SELECT l.batch_id, l.member_id, count(*) AS entries
+        FROM batches b JOIN log_entries l ON l.batch_id = b.id
+        WHERE b.event_id = %(event_id)s AND l.status <> 'retry' GROUP BY l.batch_id, l.member_id
+    ) n ON n.batch_id = i.batch_id AND n.member_id = i.member_id
     WHERE b.event_id = %(event_id)s AND i.settled_at IS NOT NULL AND i.excluded IS NULL
-        AND cardinality(i.roles) <> (
-            SELECT count(*) FROM log_entries l
-            WHERE l.batch_id = i.batch_id AND l.member_id = i.member_id AND l.status <> 'retry'
-        )
+        AND cardinality(i.roles) <> coalesce(n.entries, 0)
 ) found WHERE kind IS NOT NULL GROUP BY kind ORDER BY kind

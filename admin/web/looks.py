@@ -1,0 +1,53 @@
+"""One look for all who watch the same thing: a hundred watchers cost the database what one does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class SharedLooks(Generic[T]):
+    """What `look` finds at a key, at most so many seconds old. Who comes while another looks waits for that look.
+
+    For threads. `watched` things are few; one that nobody has watched for a while is forgotten.
+    """
+
+    def __init__(self, look: Callable[[int], T], seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._look = look
+        self._seconds = seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: dict[int, _Kept[T]] = {}
+
+    def at(self, key: int) -> T:
+        """What is there. An error of the look is the caller's, and nothing is kept of it."""
+        with self._lock:
+            self._forget()
+            kept = self._kept.setdefault(key, _Kept(self._clock()))
+            kept.asked_at = self._clock()
+        with kept.lock:
+            if kept.found is None or self._clock() - kept.looked_at >= self._seconds:
+                kept.found = None
+                began = self._clock()
+                kept.found = (self._look(key),)
+                kept.looked_at = began
+            return kept.found[0]
+
+    def _forget(self) -> None:
+        ends = self._clock() - 60 * self._seconds
+        for key in [key for key, kept in self._kept.items() if kept.asked_at < ends and not kept.lock.locked()]:
+            del self._kept[key]
+
+
+class _Kept(Generic[T]):
+    """The last look at one thing."""
+
+    def __init__(self, asked_at: float) -> None:
+        self.lock = threading.Lock()
+        self.asked_at = asked_at
+        self.looked_at = 0.0
+        self.found: tuple[T] | None = None
