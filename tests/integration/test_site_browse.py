@@ -1,0 +1,262 @@
+"""What the site finds, filters and pages: every statement that is quick by a detour says what the plain one says."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from admin.web.looks import SharedLooks
+from db import browse, operator, planning, reports
+from db.browse import Scope
+from producers.plan import dry_runs, plan, trigger_of
+from schemas.errors import NotFoundError
+from schemas.outcomes import Failed, Retry, Sent, Unknown
+from schemas.vocabulary import Audience, Reason, UnknownPolicy
+from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, invitation, member, subscription
+from tests.integration.test_planning import ban
+from tests.integration.world import TERMS_ACCEPTED, World
+
+STATUSES = (None, "sent", "failed", "unknown", "skipped", "pending")
+PARIS = (
+    CHAPTER | {"id": 2, "name": "Paris"},
+    STUDENTS | {"id": 3, "chapter_id": 2},
+    COACHES | {"id": 4, "chapter_id": 2},
+)
+NAMES = ("Ada", "ÖZLEM Öz", "o'Neil", 'Quo"te', "100%", "under_score", "back\\slash", "Ada_", "7")
+SEARCHED = (
+    "",
+    "ada",
+    "ADA",
+    "ö",
+    "ÖZ",
+    "%",
+    "_",
+    "\\",
+    "\\_",
+    "'",
+    '"',
+    "7",
+    "07",
+    "0",
+    "m1",
+    "example",
+    "@",
+    "nobody",
+)
+
+
+def populate(world: World, seed: int, policy: str) -> list[int]:
+    """A joint event of two chapters with batches in which everything has happened; gives their ids."""
+    chance = random.Random(seed)
+    people = range(1, 25)
+    world.load(CHAPTER, STUDENTS, COACHES, *PARIS, EVENT | {"chapter_ids": [1, 2], "role_policy": policy})
+    world._one = policy == "one"
+    world.load(
+        *(
+            member(n, name=chance.choice(NAMES), accepted_toc_at=TERMS_ACCEPTED if chance.random() < 0.9 else None)
+            for n in people
+        ),
+        *(subscription(n, group) for n in people for group in chance.sample((1, 2, 3, 4), chance.choice((1, 1, 2, 3)))),
+        *(ban(n, n, permanent=True) for n in people if chance.random() < 0.1),
+        *(
+            invitation(n, role=role, attending=chance.random() < 0.5)
+            for n in people
+            for role in ("Student", "Coach")
+            if chance.random() < 0.08
+        ),
+    )
+    agent, batches = world.agent(), []
+    for audience in ("students", "everyone"):
+        batch = world.plan(audience, resend=chance.random() < 0.5)
+        batches.append(batch)
+        for row in list(reports.log(world.conn, batch)):
+            outcome = chance.choice(
+                (None, Sent("250 ok"), Sent("250"), Failed("550"), Unknown("?"), Retry("451", delay=60, uses=1), "ban")
+            )
+            wanted = world.wanted(batch, row["member_id"], row["role"])
+            if outcome == "ban":
+                world.execute("UPDATE members SET accepted_toc_at = NULL WHERE id = %s", row["member_id"])
+            if outcome is not None and (mark := agent.meet(wanted)) is not None and not isinstance(outcome, str):
+                agent.record(wanted, mark, outcome)
+    if seed % 3 == 0:
+        world.set_state(batches[0], "paused")
+    if seed % 3 == 1:
+        world.set_state(batches[1], "cancelled")
+        operator.end_items(world.conn, batches[1])
+    world.execute("ANALYZE")
+    return batches
+
+
+@pytest.fixture(params=[(seed, policy) for seed in range(3) for policy in ("each", "one")], ids=str)
+def batches(request: pytest.FixtureRequest, world: World) -> list[int]:
+    """Some batches of event 1."""
+    return populate(world, *request.param)
+
+
+def walk(world: World, batch: int, names: Scope = None, *, size: int = 2, **wish: Any) -> list[dict[str, Any]]:
+    """All pages of so many rows, one after the other."""
+    found: list[dict[str, Any]] = []
+    after = (0, "")
+    while True:
+        page = browse.entries(world.conn, batch, names, after=after, limit=size, **wish)
+        assert len(page.rows) == size or not page.has_more
+        found += page.rows
+        if not page.has_more:
+            return found
+        after = (page.rows[-1]["member_id"], page.rows[-1]["role"] or "")
+
+
+def holds(world: World, member_id: int, words: str) -> bool:
+    """Whether a search for the words finds the member, said another way."""
+    (row,) = world.execute(
+        "SELECT strpos(search, lower(%s)) > 0 OR id::text = %s AS it_does FROM members WHERE id = %s",
+        words, words, member_id,
+    )  # fmt: skip
+    return words == "" or bool(row["it_does"])
+
+
+def test_pages_hold_every_entry_once(world: World, batches: list[int]) -> None:
+    """For every filter: all pages together are what the log says, in order of member and role, none of them twice."""
+    for batch in batches:
+        log = sorted(reports.log(world.conn, batch), key=lambda row: (row["member_id"], row["role"]))
+        left_out = [row["member_id"] for row in reports.excluded(world.conn, batch)]
+        for words in SEARCHED:
+            known = {n: holds(world, n, words) for n in {*left_out, *(row["member_id"] for row in log)}}
+            for status in STATUSES:
+                wanted = [row for row in log if status in (None, row["status"]) and known[row["member_id"]]]
+                found = walk(world, batch, status=status, words=words)
+                same = ("member_id", "role", "status", "reason", "attempts", "at", "sent_by_batch", "reply")
+                assert [{name: row[name] for name in same} for row in found] == [
+                    {name: row[name] for name in same} for row in wanted
+                ], (batch, status, words)
+            found = walk(world, batch, status="left_out", words=words)
+            assert [row["member_id"] for row in found] == [n for n in left_out if known[n]], (batch, words)
+
+
+def test_a_batch_stands_as_its_status_says(world: World, batches: list[int]) -> None:
+    """One look gives what the reports give by three; also of a batch whose rows were removed."""
+    for _ in range(2):
+        for batch in batches:
+            found = browse.standing(world.conn, batch)
+            assert found.status == reports.status(world.conn, batch)
+            assert list(found.status) == list(reports.status(world.conn, batch))
+            assert found.left_out == reports.exclusions(world.conn, batch)
+            running = found.status["state"] == "running"
+            assert found.per_second == (browse.pace(world.conn, batch) if running else 0.0)
+        world.execute("UPDATE batches SET started_at = now() - interval '9 days'")
+        world.execute("UPDATE batch_items SET settled_at = now() - interval '9 days' WHERE settled_at IS NOT NULL")
+        for batch in operator.batches_to_clean(world.conn, 60):
+            operator.clean_batch(world.conn, batch, 60)
+    with pytest.raises(NotFoundError, match="no batch 99"):
+        browse.standing(world.conn, 99)
+
+
+@pytest.mark.usefixtures("batches")
+def test_one_look_decides_for_every_audience(world: World) -> None:
+    """The numbers of three dry runs at once are those of each, under either policy for deliveries in doubt."""
+    event = browse.event(world.conn, 1, None)
+    assert event is not None
+    for policy in UnknownPolicy:
+        found = dry_runs(world.conn, event.facts, list(Audience), policy=policy)
+        for audience, planned in zip(Audience, found, strict=True):
+            assert planned == plan(world.conn, event_id=1, audience=audience, policy=policy, dry_run=True)
+
+
+@pytest.mark.usefixtures("batches")
+@pytest.mark.parametrize("looked_at", [1, 3, 500])
+def test_names_are_those_of_the_numbers(world: World, looked_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind each number of a dry run there are as many people, page by page, in order, none of them twice."""
+    monkeypatch.setattr(browse, "_LOOKED_AT", looked_at)
+    event = browse.event(world.conn, 1, None)
+    assert event is not None
+    for policy in UnknownPolicy:
+        for audience in Audience:
+            trigger = trigger_of(event.facts, audience, policy=policy)
+            planned, deliveries, excluded = planning.preview(world.conn, trigger)
+            for reason in (None, *Reason):
+                people = candidates(world, trigger, reason, None)
+                ids = [row["member_id"] for row in people]
+                assert ids == sorted(set(ids))
+                assert len(ids) == (planned if reason is None else excluded.get(reason, 0)), (audience, reason)
+                if reason is None:
+                    assert sum(len(row["roles"]) for row in people) == deliveries
+                paris = [row["member_id"] for row in candidates(world, trigger, reason, [2])]
+                assert paris == [n for n in ids if n in members_of(world, 2)]
+
+
+def candidates(world: World, trigger: planning.Trigger, reason: str | None, names: Scope) -> list[dict[str, Any]]:
+    """All pages of two."""
+    found: list[dict[str, Any]] = []
+    while True:
+        after = found[-1]["member_id"] if found else 0
+        page = browse.candidates(world.conn, trigger, reason, names, after=after, limit=2)
+        found += page.rows
+        if not page.has_more:
+            return found
+
+
+def members_of(world: World, chapter: int) -> set[int]:
+    """Who is on a list of the chapter."""
+    rows = world.execute(
+        "SELECT member_id FROM subscriptions JOIN groups ON id = group_id WHERE chapter_id = %s", chapter
+    )
+    return {row["member_id"] for row in rows}
+
+
+def test_an_organiser_is_shown_only_her_members(world: World, batches: list[int]) -> None:
+    """Of an event held together with another chapter, entries name the members of her own chapter and no others."""
+    event = browse.event(world.conn, 1, [2])
+    assert event is not None
+    assert event.names_in([2]) == [2]
+    assert event.names_in([1, 2]) is None
+    ours = members_of(world, 2)
+    for batch in batches:
+        for status in (*STATUSES, "left_out"):
+            everybody = [(row["member_id"], row["role"]) for row in walk(world, batch, status=status)]
+            shown = [(row["member_id"], row["role"]) for row in walk(world, batch, [2], status=status)]
+            assert shown == [key for key in everybody if key[0] in ours], (batch, status)
+
+
+@pytest.mark.usefixtures("batches")
+def test_a_search_is_taken_by_the_letter(world: World) -> None:
+    """Members are found by what stands in name or address, in whatever case, or by their id: no sign is a wildcard."""
+    everybody = [row["id"] for row in world.execute("SELECT id FROM members ORDER BY id")]
+    for words in (w for w in SEARCHED if w):
+        found = [row["member_id"] for row in browse.members(world.conn, None, words).rows]
+        assert found == [n for n in everybody if holds(world, n, words)], words
+    for words in ("9" * 19, "9" * 30, "²", "٣", "-1", "1 ", "\t"):
+        browse.members(world.conn, None, words)
+
+
+def test_watchers_share_a_look() -> None:
+    """However many ask within a second, there is one look; an error of it is told, and not kept."""
+    looked: list[int] = []
+    now = 0.0
+
+    def look(key: int) -> int:
+        looked.append(key)
+        if key == 2:
+            raise NotFoundError("gone", field="batch")
+        return len(looked)
+
+    looks = SharedLooks(look, 1.0, lambda: now)
+    threads = [threading.Thread(target=looks.at, args=(1,)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert looked == [1]
+    now = 0.99
+    assert looks.at(1) == 1
+    now = 1.0
+    assert looks.at(1) == 2
+    for _ in range(2):
+        with pytest.raises(NotFoundError):
+            looks.at(2)
+    assert looked == [1, 1, 2, 2]
+    now = 100.0
+    assert looks.at(3) == 5
+    assert list(looks._kept) == [3]
