@@ -40,8 +40,8 @@ SELECT n, coalesce(name[1 + n * 7919 %% 40], '?'), surname[1 + (n / 40) %% 40],
     CASE WHEN n %% 10 <> 3 THEN now() - interval '1 year' END
 FROM generate_series(1, %(members)s) n, (SELECT
     string_to_array('Ada Alan Amara Amélie Anita Barbara Björn Chidi Chloé Dana Edsger Fatima Frances Grace Hedy'
-        || ' Inés Jean Joan Katherine Ken Lin Margaret Mary Mika Niklaus Noor Olu Priya Radia Raúl Shafi Sophie Tim Tu Vint Wei'
-        || ' Yewande Yukihiro Zainab Żeljko', ' ') AS name,
+        || ' Inés Jean Joan Katherine Ken Lin Margaret Mary Mika Niklaus Noor Olu Priya Radia Raúl Shafi Sophie'
+        || ' Tim Tu Vint Wei Yewande Yukihiro Zainab Żeljko', ' ') AS name,
     string_to_array('Adeyemi Allen Bartik Bäckström Clarke Cohen Díaz Easley Fernández García Hamilton Holberton Hopper'
         || ' Ibrahim Johnson Kaur Khan Lamarr Li Liskov Lovelace Müller Nakamura Nguyễn Okafor Perlman Quinn Rossi'
         || ' Sørensen Shaw Singh Spence Tanaka Thompson Turing Vaughan Wing Woźniak Xu Zhang', ' ') AS surname) names;
@@ -92,7 +92,8 @@ INSERT INTO deliveries (event_id, action, member_id, slot, role, state, attempts
 SELECT %(event)s, 'invite', member_id, role, role, state, CASE WHEN state <> 'planned' THEN 1 ELSE 0 END, n,
     CASE WHEN state = 'retry' THEN now() + interval '1 minute' END,
     CASE state WHEN 'failed' THEN '550 5.1.1 no such user'
-        WHEN 'unknown' THEN 'the worker ended before it had an answer' WHEN 'skipped' THEN 'left_list' WHEN 'retry' THEN '451 4.7.1 try again later' END,
+        WHEN 'unknown' THEN 'the worker ended before it had an answer'
+        WHEN 'skipped' THEN 'left_list' WHEN 'retry' THEN '451 4.7.1 try again later' END,
     CASE WHEN state = 'sent' THEN '250 2.0.0 Ok: queued as ' || md5(n::text) END,
     CASE WHEN state <> 'planned' THEN %(batch)s END, now()
 FROM outcome ORDER BY member_id;

@@ -208,7 +208,9 @@ def pace(conn: Connection, batch_id: int) -> float:
 
 
 def missing(conn: Connection, rows: Sequence[dict[str, Any]], names: Scope, *, limit: int = 500) -> Page:
-    """Names for those whom an audit misses."""
+    """Names for those whom an audit misses, in its order."""
+    if names is None:
+        rows = rows[: limit + 1]
     values = {"missing": Jsonb(list(rows)), "chapters": names, "limit": limit + 1}
     return _page(conn.execute(sql("browse_missing"), values).fetchall(), limit)
 

@@ -66,13 +66,11 @@ def audit(conn: Connection, event_id: int, audience: Audience) -> dict[str, Any]
     kind = _require_event(conn, event_id)
     roles = [role for role in kind.precedence if role in audience.roles]
     parameters = {"event_id": event_id, "roles": roles}
-    counts = {row["standing"]: row["deliveries"] for row in conn.execute(sql("audit_counts"), parameters)}
-    eligible_row = conn.execute(sql("audit_eligible"), parameters).fetchone()
-    assert eligible_row is not None
-    missing = conn.execute(sql("audit_missing"), parameters).fetchall()
+    found = conn.execute(sql("audit_counts"), parameters).fetchone()
+    assert found is not None
+    counts, eligible, missing = found["counts"], found["eligible"], found["missing"]
     contradictions = {row["kind"]: row["deliveries"] for row in conn.execute(sql("audit_contradictions"), parameters)}
     five = {name: counts.get(name, 0) for name in ("sent", "failed", "unknown", "skipped", "pending")}
-    eligible: int = eligible_row["eligible"]
     return {
         "event_id": event_id,
         "audience": audience.value,

@@ -12,10 +12,6 @@ EXISTS (SELECT FROM {{bans_that_hold}})
 (SELECT CASE WHEN bool_or(v.attending) THEN 'signed_up' WHEN NOT bool_and(v.attending) THEN 'declined' END
  FROM invitations v WHERE v.event_id = e.id AND v.member_id = m.id)
 
--- fragment: has_answered
--- Whether there is an answer at all; for many members at once.
-EXISTS (SELECT FROM invitations v WHERE v.event_id = e.id AND v.member_id = m.id AND v.attending IS NOT NULL)
-
 -- fragment: bar_at_hand_over
 -- Why this member may not be mailed for w.role now; null when nothing stands against it. Asked in the statement
 -- that marks (FM-25), so nothing can change between the question and the mark.

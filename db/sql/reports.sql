@@ -111,7 +111,9 @@ SELECT FROM members WHERE id = %(member_id)s
 -- fragment: audited
 -- The deliveries an audit is about: those due to who is eligible now, and those the ledger has an outcome for.
 -- `due_role` is null for somebody who is not eligible any more.
-due AS MATERIALIZED (
+answered AS MATERIALIZED (
+    SELECT v.member_id FROM invitations v WHERE v.event_id = %(event_id)s AND v.attending IS NOT NULL
+), due AS MATERIALIZED (
     SELECT s.member_id, {{slot_of_role}} AS slot, r.role AS due_role
     FROM (
         SELECT member_id, array_agg(DISTINCT role) AS roles FROM event_subscriptions
@@ -125,7 +127,7 @@ due AS MATERIALIZED (
         LIMIT CASE e.role_policy WHEN 'one' THEN 1 ELSE 2 END
     ) r
     WHERE m.deleted_at IS NULL AND m.accepted_toc_at IS NOT NULL
-        AND NOT {{is_banned}} AND NOT {{has_answered}}
+        AND NOT {{is_banned}} AND NOT EXISTS (SELECT FROM answered WHERE answered.member_id = m.id)
 ), known AS MATERIALIZED (
     SELECT d.member_id, d.slot, d.role, d.state,
         -- Asked only of those for whom it matters.
@@ -151,25 +153,27 @@ due AS MATERIALIZED (
 )
 
 -- name: audit_counts
+-- From one look: deliveries by standing; how many are eligible, counted by another way, so that a mistake in the sum
+-- shows; and who is missing.
 WITH {{audited}}
-SELECT standing, count(*) AS deliveries FROM audited WHERE standing IS NOT NULL GROUP BY standing
-
--- name: audit_eligible
--- The same number by another way, so that a mistake in the sum shows.
-WITH {{audited}}
-SELECT (SELECT count(*) FROM due) + (
+SELECT (
+    SELECT coalesce(jsonb_object_agg(standing, deliveries), '{}')
+    FROM (SELECT standing, count(*) AS deliveries FROM audited WHERE standing IS NOT NULL GROUP BY standing) c
+) AS counts, (SELECT count(*) FROM due) + (
     SELECT count(*) FROM known
     WHERE role = ANY(%(roles)s)
         AND (state IN ('sent', 'failed', 'unknown', 'skipped', 'handing_off') OR (state = 'retry' AND has_work))
         AND NOT EXISTS (SELECT FROM due WHERE due.member_id = known.member_id AND due.slot = known.slot)
-) AS eligible
-
--- name: audit_missing
-WITH {{audited}}
-SELECT member_id, role FROM audited WHERE standing = 'missing' ORDER BY member_id, role
+) AS eligible, (
+    SELECT coalesce(jsonb_agg(jsonb_build_object('member_id', member_id, 'role', role) ORDER BY member_id, role), '[]')
+    FROM audited WHERE standing = 'missing'
+) AS missing
 
 -- name: audit_contradictions
 -- Where a log and the ledger say different things. None of these can be written by the statements here.
+WITH ledger AS MATERIALIZED (
+    SELECT action, member_id, slot, state, batch_id FROM deliveries WHERE event_id = %(event_id)s
+)
 SELECT kind, count(*) AS deliveries FROM (
     SELECT CASE
         WHEN l.status = 'sent' AND (d.state <> 'sent' OR d.batch_id <> l.batch_id) THEN 'logged as sent, not sent'
@@ -178,15 +182,14 @@ SELECT kind, count(*) AS deliveries FROM (
     END AS kind
     FROM batches b
     JOIN log_entries l ON l.batch_id = b.id
-    LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
-        AND d.slot = l.slot
+    LEFT JOIN ledger d ON d.action = b.action AND d.member_id = l.member_id AND d.slot = l.slot
     WHERE b.event_id = %(event_id)s
     UNION ALL
     SELECT 'sent by a batch whose log does not say so'
-    FROM deliveries d JOIN batches b ON b.id = d.batch_id
+    FROM ledger d JOIN batches b ON b.id = d.batch_id
     JOIN batch_items i ON i.batch_id = b.id AND i.member_id = d.member_id
     LEFT JOIN log_entries l ON l.batch_id = d.batch_id AND l.member_id = d.member_id AND l.slot = d.slot
-    WHERE d.event_id = %(event_id)s AND d.state = 'sent' AND l.status IS DISTINCT FROM 'sent'
+    WHERE d.state = 'sent' AND l.status IS DISTINCT FROM 'sent'
     UNION ALL
     SELECT 'settled without an entry for each delivery'
     FROM batches b JOIN batch_items i ON i.batch_id = b.id
