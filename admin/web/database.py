@@ -14,9 +14,11 @@ Pool = ConnectionPool[Connection]
 
 def make_pool(url: str, size: int = 10) -> Pool:
     """A closed pool: the application opens it when it starts. A request waits for 5 s at most for a connection."""
+    how = session("bidden-admin", autocommit=True)
     return ConnectionPool(
         url,
-        kwargs=session("bidden-admin", autocommit=True),
+        # An audit sorts and hashes everybody there is: with the usual 4 MB it does so on disk.
+        kwargs={**how, "options": f"{how['options']} -c work_mem=32MB"},
         min_size=1,
         max_size=size,
         open=False,
