@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
@@ -151,13 +152,14 @@ def _entries(
 def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
     """Server-sent events: `progress` and `actions` whenever these change, `ended` when nothing is pending."""
     shared: SharedLooks[Progress] = request.app.state.looks
+    since = time.monotonic()
 
     async def events() -> AsyncIterator[str]:
         shown: dict[str, str] = {}
         with anyio.move_on_after(_STREAM_SECONDS):
             while not request.app.state.should_stop():
                 try:
-                    now = await anyio.to_thread.run_sync(shared.at, batch.id)
+                    now = await anyio.to_thread.run_sync(shared.at, batch.id, since)
                 except DatabaseError:
                     # The browser asks again, and finds the database back or a page that says so.
                     return

@@ -13,7 +13,7 @@ T = TypeVar("T")
 class SharedLooks(Generic[T]):
     """What `look` finds at a key, at most so many seconds old. Who comes while another looks waits for that look.
 
-    For threads. `watched` things are few; one that nobody has watched for a while is forgotten.
+    For threads. What nobody has asked for in a while is forgotten. `clock` counts as `since` does.
     """
 
     def __init__(self, look: Callable[[int], T], seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -23,22 +23,28 @@ class SharedLooks(Generic[T]):
         self._lock = threading.Lock()
         self._kept: dict[int, _Kept[T]] = {}
 
-    def at(self, key: int) -> T:
-        """What is there. An error of the look is the caller's, and nothing is kept of it."""
+    def at(self, key: int, since: float = 0.0) -> T:
+        """What is there, and was not looked at before `since`: who has just changed it must not be shown what was.
+
+        An error of the look is the caller's, and nothing is kept of it.
+        """
         with self._lock:
-            self._forget()
-            kept = self._kept.setdefault(key, _Kept(self._clock()))
-            kept.asked_at = self._clock()
+            asked_at = self._clock()
+            self._forget(asked_at)
+            kept = self._kept.setdefault(key, _Kept())
+            kept.asked_at = asked_at
+        # Said before the wait: of those who wait for a slow look none needs another one after it.
+        oldest = max(since, asked_at - self._seconds)
         with kept.lock:
-            if kept.found is None or self._clock() - kept.looked_at >= self._seconds:
+            if kept.found is None or kept.looked_at <= oldest:
                 kept.found = None
                 began = self._clock()
                 kept.found = (self._look(key),)
                 kept.looked_at = began
             return kept.found[0]
 
-    def _forget(self) -> None:
-        ends = self._clock() - 60 * self._seconds
+    def _forget(self, now: float) -> None:
+        ends = now - 60 * self._seconds
         for key in [key for key, kept in self._kept.items() if kept.asked_at < ends and not kept.lock.locked()]:
             del self._kept[key]
 
@@ -46,8 +52,8 @@ class SharedLooks(Generic[T]):
 class _Kept(Generic[T]):
     """The last look at one thing."""
 
-    def __init__(self, asked_at: float) -> None:
+    def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.asked_at = asked_at
+        self.asked_at = 0.0
         self.looked_at = 0.0
         self.found: tuple[T] | None = None

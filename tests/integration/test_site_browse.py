@@ -87,6 +87,7 @@ def populate(world: World, seed: int, policy: str) -> list[int]:
         world.set_state(batches[1], "cancelled")
         operator.end_items(world.conn, batches[1])
     world.execute("ANALYZE")
+    assert len(world.execute("SELECT DISTINCT status FROM log_entries")) >= 4, "little has happened"
     return batches
 
 
@@ -234,7 +235,7 @@ def test_a_search_is_taken_by_the_letter(world: World) -> None:
 def test_watchers_share_a_look() -> None:
     """However many ask within a second, there is one look; an error of it is told, and not kept."""
     looked: list[int] = []
-    now = 0.0
+    now = 1.0
 
     def look(key: int) -> int:
         looked.append(key)
@@ -249,14 +250,16 @@ def test_watchers_share_a_look() -> None:
     for thread in threads:
         thread.join()
     assert looked == [1]
-    now = 0.99
+    now = 1.99
     assert looks.at(1) == 1
-    now = 1.0
-    assert looks.at(1) == 2
+    assert looks.at(1, since=1.5) == 2, "looked at before"
+    assert looks.at(1, since=1.5) == 2
+    now = 2.99
+    assert looks.at(1) == 3
     for _ in range(2):
         with pytest.raises(NotFoundError):
             looks.at(2)
-    assert looked == [1, 1, 2, 2]
+    assert looked == [1, 1, 1, 2, 2]
     now = 100.0
-    assert looks.at(3) == 5
+    assert looks.at(3) == 6
     assert list(looks._kept) == [3]
