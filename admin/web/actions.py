@@ -5,17 +5,21 @@ Every deed is in the trail before it begins, with who does it. Whether they may 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from enum import StrEnum
 from typing import Final
 
 from admin.web.viewer import OwnedBatch
-from db import planning
+from db import planning, webhooks
+from db.accounts import Client
 from db.browse import KnownEvent
 from db.connect import Connection
 from db.operator import Resolved
 from db.trail import Deed, recorded
 from producers import control
 from producers.control import Verdict
+from producers.dead_letters import LetterBox, Redriven, Redriver
 from producers.plan import Planned, plan
 from schemas.settings import Settings
 from schemas.vocabulary import Audience
@@ -36,20 +40,38 @@ _DECISIONS: Final = {
 }
 
 
+_SHOWN_PLACES: Final = 20
+
+
 def invite(
-    conn: Connection, settings: Settings, actor: str, event: KnownEvent, audience: Audience, *, key: str
+    conn: Connection,
+    settings: Settings,
+    actor: str,
+    event: KnownEvent,
+    audience: Audience,
+    *,
+    key: str,
+    client: Client | None = None,
 ) -> Planned:
-    """Plan a batch and leave it to the dispatchers. The same key again returns the first batch (FM-31)."""
+    """Plan a batch and leave it to the dispatchers. The same key again returns the first batch (FM-31).
+
+    A `client` with a webhook is to be told of the batch's end: that is written in the transaction that plans it.
+    """
+    tells = client is not None and client.has_webhook
     with recorded(conn, Deed(actor, "invite", event_id=event.id, detail=audience.value)) as deed:
-        planned = plan(
-            conn,
-            event_id=event.id,
-            audience=audience,
-            initiator=actor[:200],
-            key=key,
-            policy=settings.unknown_policy,
-            claim_seconds=0,
-        )
+        with conn.transaction() if tells else nullcontext():
+            planned = plan(
+                conn,
+                event_id=event.id,
+                audience=audience,
+                initiator=actor[:200],
+                key=key,
+                policy=settings.unknown_policy,
+                claim_seconds=0,
+            )
+            if client is not None and tells and not planned.already_triggered:
+                assert planned.batch_id is not None
+                webhooks.want(conn, planned.batch_id, client.id)
         deed.batch_id = planned.batch_id
         deed.note("triggered before" if planned.already_triggered else f"{planned.planned} members")
     if not planned.already_triggered:
@@ -87,4 +109,21 @@ def resolve(
             conn, event.id, verdict, member_id=member_id, by=actor[:200], resend_below=settings.resend_below
         )
         deed.note(f"{done.resolved} deliveries")
+    return done
+
+
+def redrive(
+    conn: Connection, settings: Settings, actor: str, places: Sequence[tuple[int, int]], *, again: bool
+) -> Redriven:
+    """Put dead letters on their source topic again. NotFoundError, RefusedError before any of them is."""
+    shown = ", ".join(f"{partition}:{offset}" for partition, offset in places[:_SHOWN_PLACES])
+    more = len(places) - _SHOWN_PLACES
+    with recorded(conn, Deed(actor, "redrive", detail=shown + (f" and {more} more" if more > 0 else ""))) as deed:
+        box = LetterBox(settings)
+        redriver = Redriver(settings, box)
+        letters = [box.letter(*place) for place in places]
+        for letter in letters:
+            redriver.require_ours(letter)
+        done = redriver.redrive(conn, letters, again=again)
+        deed.note(f"{done.redriven} letters" + (f", {len(done.failed)} failed" if done.failed else ""))
     return done

@@ -26,10 +26,12 @@ from admin.web import (
     signing_in,
     system_pages,
 )
+from admin.web.api import application
 from admin.web.database import make_pool
 from admin.web.pages import FOLDER, message
 from admin.web.security import SecurityHeaders
 from admin.web.viewer import SignInNeededError, sign_in_address
+from admin.web.webhooks import telling
 from schemas.errors import BiddenError, NotFoundError, RefusedError, UnreachableError
 from schemas.settings import Settings
 
@@ -56,7 +58,8 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         pool.open()
         try:
-            yield
+            async with telling(pool):
+                yield
         finally:
             pool.close()
 
@@ -69,6 +72,7 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     app.state.should_stop = lambda: False
     app.add_middleware(SecurityHeaders, https=app.state.https)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
+    app.mount(application.PATH, application.build(app.state), name="api")
     for router in (*ROUTERS, *([links.router] if with_links else [])):
         app.include_router(router)
 

@@ -1,0 +1,1 @@
+"""The HTTP API for programs: what the pages do, for clients with a token."""

@@ -1,0 +1,96 @@
+"""Dead letters: read, and put on their source topic again. For clients of admins."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Generator
+from contextlib import closing
+from itertools import islice
+from typing import Annotated, Any, Final, cast
+
+from fastapi import APIRouter, Path, Query, Request
+
+from admin.web import actions
+from admin.web.api import models
+from admin.web.api.caller import LARGEST, PLAIN, Calling, needs
+from admin.web.api.paging import next_page
+from admin.web.api.problems import documented
+from admin.web.clients import Scope
+from admin.web.viewer import Database
+from admin.web.wired import Config
+from db import operator
+from producers.dead_letters import Letter, LetterBox
+
+router = APIRouter(tags=["dead letters"], dependencies=[needs(Scope.DEAD_LETTERS)])
+
+_PAGE: Final = 50
+_PARTITIONS: Final = 2**31 - 1
+_Partition = Annotated[
+    int, Query(ge=0, le=_PARTITIONS, description="The partition that the page before ended with."), PLAIN
+]
+_Offset = Annotated[int, Query(ge=-1, le=LARGEST, description="And the last offset there."), PLAIN]
+
+
+@router.get("/dead-letters", responses=documented())
+def list_letters(
+    request: Request, conn: Database, config: Config, partition: _Partition = 0, after: _Offset = -1
+) -> models.Page[models.Letter]:
+    """Every letter: why, and where it came from."""
+    box = LetterBox(config)
+    redriven = operator.redriven_letters(conn, box.topic_id)
+    with closing(cast("Generator[Letter]", box.letters())) as letters:
+        later = (_fields(letter) for letter in letters if letter.place > (partition, after))
+        found = list(islice(later, _PAGE + 1))
+    items = [
+        models.Letter(**letter, redriven_at=redriven.get((letter["partition"], letter["offset"])))
+        for letter in found[:_PAGE]
+    ]
+    last = {"partition": items[-1].partition, "after": items[-1].offset} if items else {}
+    return models.Page(items=items, next=next_page(request, len(found) > _PAGE, **last))
+
+
+@router.get("/dead-letters/{partition}/{offset}", responses=documented(404))
+def show_letter(
+    conn: Database,
+    config: Config,
+    partition: Annotated[int, Path(ge=0, le=_PARTITIONS, description="The letter's partition."), PLAIN],
+    offset: Annotated[int, Path(ge=0, le=LARGEST, description="Its offset there."), PLAIN],
+) -> models.WholeLetter:
+    """One letter whole."""
+    box = LetterBox(config)
+    letter = box.letter(partition, offset)
+    return models.WholeLetter(
+        **_fields(letter),
+        redriven_at=operator.redriven_letters(conn, box.topic_id).get(letter.place),
+        value=None if letter.value is None else base64.b64encode(letter.value).decode(),
+        headers={name: _text(content) for name, content in letter.headers},
+    )
+
+
+@router.post("/dead-letters/redrive", responses=documented(400, 404, 409, 413, 415))
+def redrive(caller: Calling, conn: Database, config: Config, wanted: models.RedriveRequest) -> models.Redriven:
+    """Put letters on their source topic again, with the original key and bytes: after what ailed them was repaired.
+
+    Those that were redriven before are left out, unless `again` is set.
+    """
+    places = dict.fromkeys((place.partition, place.offset) for place in wanted.letters)
+    done = actions.redrive(conn, config, caller.actor, list(places), again=wanted.again)
+    return models.Redriven.model_validate(done)
+
+
+def _fields(letter: Letter) -> dict[str, Any]:
+    return {
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "reason": letter.header("bidden-reason"),
+        "source_topic": letter.header("bidden-topic"),
+        "source_partition": letter.number("bidden-partition"),
+        "source_offset": letter.number("bidden-offset"),
+        "at": letter.header("bidden-time"),
+        "key": _text(letter.key),
+    }
+
+
+def _text(content: bytes | None) -> str | None:
+    """Bytes that are text, mostly; the others are escaped."""
+    return None if content is None else content.decode("utf-8", "backslashreplace")

@@ -1,0 +1,36 @@
+-- Telling a client's webhook of the end of its batches.
+
+-- name: want_webhook
+INSERT INTO batch_webhooks (batch_id, client_id, due_at) VALUES (%(batch_id)s, %(client_id)s, now())
+
+-- name: claim_webhooks
+-- A batch has ended when none of its items is unsettled, cancelled or not: what was in flight has its outcome then.
+WITH due AS (
+    SELECT w.batch_id FROM batch_webhooks w
+    WHERE w.due_at <= now()
+        AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = w.batch_id AND u.settled_at IS NULL)
+    ORDER BY w.due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE batch_webhooks w SET due_at = now() + %(seconds)s * interval '1 second', attempts = w.attempts + 1
+FROM due, api_clients k, accounts a
+WHERE w.batch_id = due.batch_id AND k.id = w.client_id AND a.id = k.account_id
+RETURNING w.batch_id, w.client_id, w.attempts, k.webhook_url, k.webhook_secret,
+    k.revoked_at IS NULL AND a.disabled_at IS NULL AS is_active, {{account_columns}}
+
+-- name: webhook_delivered
+UPDATE batch_webhooks SET due_at = NULL, delivered_at = now(), last_error = NULL WHERE batch_id = %(batch_id)s
+
+-- name: webhook_failed
+-- Not what somebody else has delivered meanwhile: who was claimed after a long sleep is told twice, but once is enough.
+UPDATE batch_webhooks SET due_at = now() + %(seconds)s::float8 * interval '1 second', last_error = %(error)s
+WHERE batch_id = %(batch_id)s AND delivered_at IS NULL
+
+-- name: webhook_of_batch
+SELECT batch_id, attempts, due_at, delivered_at, last_error,
+    CASE
+        WHEN delivered_at IS NOT NULL THEN 'delivered'
+        WHEN due_at IS NULL THEN 'given up'
+        WHEN attempts > 0 THEN 'retrying'
+        ELSE 'waiting'
+    END AS state
+FROM batch_webhooks WHERE batch_id = %(batch_id)s AND client_id = %(client_id)s

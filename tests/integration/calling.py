@@ -1,0 +1,65 @@
+"""Programs for tests of the API: clients with a token, as `bidden client add` makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from admin.web.clients import Scope, make_client
+from tests.integration.site import Site
+
+PATH = "/api/v1"
+EVERYTHING: Sequence[str] = (Scope.READ, Scope.INVITE, Scope.OPERATE)
+
+
+class Program:
+    """A program with a token. It keeps no cookies and follows no redirects."""
+
+    def __init__(self, http: TestClient, client_id: int, token: str, webhook_secret: str | None) -> None:
+        self._http = http
+        self.id = client_id
+        self.token = token
+        self.webhook_secret = webhook_secret
+
+    def call(self, method: str, path: str, **options: Any) -> Response:
+        """Any request to the API."""
+        headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
+        path = path if path.startswith(PATH) else PATH + path
+        return self._http.request(method, path, headers=headers, **options)
+
+    def get(self, path: str, status: int = 200) -> Any:
+        """What is at an address."""
+        response = self.call("GET", path)
+        assert response.status_code == status, response.text
+        return response.json()
+
+    def post(self, path: str, json: Any = None, status: int = 200, **options: Any) -> Any:
+        """Have something done."""
+        response = self.call("POST", path, **({} if json is None else {"json": json}), **options)
+        assert response.status_code == status, response.text
+        return response.json()
+
+    def invite(self, event: int = 1, audience: str = "everyone", key: str = "k1", status: int = 201) -> Any:
+        """Start a batch."""
+        headers = {"Idempotency-Key": key}
+        return self.post(f"/events/{event}/batches", {"audience": audience}, status, headers=headers)
+
+
+def program(
+    site: Site,
+    account_id: int,
+    scopes: Sequence[str] = EVERYTHING,
+    webhook_url: str | None = None,
+    name: str = "planner",
+) -> Program:
+    """A client of the account."""
+    made = make_client(site.conn, name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
+    return Program(site.browser().client, made.id, made.token, made.webhook_secret)
+
+
+def organisers(site: Site, *chapters: int, **options: Any) -> Program:
+    """A client of an organiser of these chapters."""
+    return program(site, site.account("olga@bidden.example", chapters=chapters), **options)

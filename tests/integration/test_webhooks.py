@@ -1,0 +1,304 @@
+"""Webhooks: told of a batch's end to a real receiver, signed, again until it has arrived, and not more often."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from admin.web.database import Pool, make_pool
+from admin.web.webhooks import ATTEMPTS, Teller, pause_after, sign
+from db import accounts
+from embedded import ports
+from producers import control
+from schemas.outcomes import Failed
+from tests.acceptance.processes import eventually
+from tests.integration.calling import Program, organisers
+from tests.integration.site import Site, open_site
+from tests.integration.world import World
+
+
+class Receiver:
+    """A program's own web server: what came, and what it answers from now on."""
+
+    def __init__(self, port: int) -> None:
+        self.answer = 204
+        self.came: list[tuple[dict[str, str], bytes]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.came.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(receiver.answer)
+                self.send_header("Location", f"http://127.0.0.1:{port}/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Nobody reads it."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    @contextmanager
+    def running(self) -> Iterator[Receiver]:
+        """While it lasts."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+
+
+@pytest.fixture
+def port() -> int:
+    """Where the receiver is, or is not."""
+    return ports.choose({"receiver": None}, {})["receiver"]
+
+
+@pytest.fixture
+def receiver(port: int) -> Iterator[Receiver]:
+    """A receiver that is there."""
+    with Receiver(port).running() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def site(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Two students; nobody tells anything but the test."""
+    world.build(students=[1, 2])
+    monkeypatch.setattr(Teller, "run", lambda _, stop: stop.wait())
+    with open_site(database_url, world.conn) as site:
+        yield site
+
+
+@pytest.fixture
+def planner(site: Site, port: int) -> Program:
+    """A client with a webhook."""
+    return organisers(site, 1, webhook_url=f"http://127.0.0.1:{port}/hook")
+
+
+@pytest.fixture
+def pool(database_url: str) -> Iterator[Pool]:
+    """As the application's."""
+    with make_pool(database_url) as pool:
+        yield pool
+
+
+@pytest.fixture
+def teller(pool: Pool) -> Teller:
+    """One that tells when it is told to."""
+    return Teller(pool, now=lambda: 1_800_000_000.5, chance=lambda: 0.5)
+
+
+def end(world: World, batch: int) -> None:
+    """Every mail of the batch has its outcome."""
+    agent = world.agent()
+    agent.deliver(world.wanted(batch, 1))
+    agent.deliver(world.wanted(batch, 2), Failed("550 no"))
+
+
+def due_again(world: World) -> None:
+    """Time passes."""
+    world.execute("UPDATE batch_webhooks SET due_at = now() WHERE due_at IS NOT NULL RETURNING batch_id")
+
+
+def telling(planner: Program, batch: int = 1) -> dict[str, Any]:
+    """How far it has come, as the client can ask."""
+    found: dict[str, Any] = planner.get(f"/batches/{batch}/webhook")
+    return found
+
+
+def test_told_once(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+    """Not before the end; then once, with the numbers, signed so that the receiver can tell."""
+    planner.invite()
+    assert teller.tell() == 0
+    assert telling(planner)["state"] == "waiting"
+    end(world, 1)
+    assert [teller.tell(), teller.tell()] == [1, 0]
+    ((headers, body),) = receiver.came
+    told = json.loads(body)
+    assert (told["type"], told["data"]) == ("batch.ended", planner.get("/batches/1"))
+    assert (told["data"]["state"], told["data"]["sent"], told["data"]["failed"]) == ("completed", 1, 1)
+    assert (headers["webhook-id"], headers["webhook-timestamp"]) == ("batch-1", "1800000000")
+    assert planner.webhook_secret is not None
+    secret = base64.b64decode(planner.webhook_secret.removeprefix("whsec_"))
+    signature = hmac.new(secret, b"batch-1.1800000000." + body, hashlib.sha256).digest()
+    assert headers["webhook-signature"] == f"v1,{base64.b64encode(signature).decode()}"
+    assert headers["content-type"] == "application/json"
+    found = telling(planner)
+    assert (found["state"], found["attempts"], found["due_at"], found["last_error"]) == ("delivered", 1, None, None)
+
+
+def test_a_known_signature() -> None:
+    """The example of the specification."""
+    secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    signature = sign(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_a_cancelled_batch(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+    """Cancelled, it has ended once what was in flight has its outcome. A paused one has not."""
+    planner.invite()
+    agent = world.agent()
+    wanted = world.wanted(1, 1)
+    mark = agent.mark(wanted)
+    planner.post("/batches/1/pause")
+    assert teller.tell() == 0
+    planner.post("/batches/1/cancel")
+    assert teller.tell() == 0
+    agent.record(wanted, mark, Failed("550 no"))
+    assert teller.tell() == 1
+    told = json.loads(receiver.came[0][1])["data"]
+    assert (told["state"], told["failed"], told["skipped"], told["pending"]) == ("cancelled", 1, 1, 0)
+
+
+def test_a_receiver_that_fails(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+    """Told again after 500 and after a redirect, which is not followed; with the same id."""
+    planner.invite()
+    end(world, 1)
+    for attempt, answer in enumerate((500, 302, 410), start=1):
+        receiver.answer = answer
+        assert [teller.tell(), teller.tell()] == [1, 0]
+        found = telling(planner)
+        assert (found["state"], found["attempts"]) == ("retrying", attempt)
+        assert found["last_error"] == f"answered {answer}"
+        due_again(world)
+    receiver.answer = 200
+    assert teller.tell() == 1
+    assert telling(planner)["state"] == "delivered"
+    assert [headers["webhook-id"] for headers, _ in receiver.came] == ["batch-1"] * 4
+
+
+def test_a_receiver_that_is_away(planner: Program, world: World, teller: Teller, port: int) -> None:
+    """Told when it is there again."""
+    planner.invite()
+    end(world, 1)
+    assert teller.tell() == 1
+    assert telling(planner)["last_error"].startswith("not reached: ConnectError")
+    with Receiver(port).running() as receiver:
+        due_again(world)
+        assert teller.tell() == 1
+    assert len(receiver.came) == 1
+    assert telling(planner)["state"] == "delivered"
+
+
+def test_given_up(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+    """After the last attempt nothing is sent any more, and it can be seen why."""
+    receiver.answer = 503
+    planner.invite()
+    end(world, 1)
+    world.execute("UPDATE batch_webhooks SET attempts = %s RETURNING batch_id", ATTEMPTS - 1)
+    assert teller.tell() == 1
+    due_again(world)
+    assert teller.tell() == 0
+    found = telling(planner)
+    assert (found["state"], found["due_at"], found["last_error"]) == ("given up", None, "answered 503")
+    assert len(receiver.came) == 1
+
+
+def test_two_tellers(planner: Program, world: World, pool: Pool, receiver: Receiver) -> None:
+    """Whoever comes first tells; the other finds nothing to do."""
+    for number in range(6):
+        planner.invite(key=f"k{number}")
+        control.cancel(world.conn, number + 1)
+    start = threading.Barrier(3)
+
+    def tell() -> None:
+        start.wait()
+        Teller(pool).tell()
+
+    threads = [threading.Thread(target=tell) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = sorted(headers["webhook-id"] for headers, _ in receiver.came)
+    assert told == [f"batch-{number}" for number in range(1, 7)]
+
+
+def test_reopened(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+    """A batch that was told of and is retried is not told of a second time."""
+    planner.invite()
+    end(world, 1)
+    assert teller.tell() == 1
+    assert planner.post("/batches/1/retry") == {"deliveries": 1}
+    control.cancel(world.conn, 1)
+    due_again(world)
+    assert teller.tell() == 0
+    assert len(receiver.came) == 1
+
+
+def test_who_may_not_be_told_any_more(planner: Program, site: Site, world: World, teller: Teller) -> None:
+    """A client that was revoked, or whose account lost the chapter, is told nothing."""
+    for key, audience in (("a", "everyone"), ("b", "coaches")):
+        planner.invite(audience=audience, key=key)
+    end(world, 1)
+    world.execute("DELETE FROM account_chapters RETURNING account_id")
+    assert teller.tell() == 2
+    accounts.revoke_client(site.conn, planner.id)
+    world.execute("UPDATE batch_webhooks SET due_at = now() WHERE batch_id = 2 RETURNING batch_id")
+    assert teller.tell() == 1
+    rows = world.execute("SELECT due_at, last_error FROM batch_webhooks ORDER BY batch_id")
+    assert rows == [
+        {"due_at": None, "last_error": "the account may not see this event any more"},
+        {"due_at": None, "last_error": "the client was revoked"},
+    ]
+
+
+def test_without_a_webhook(site: Site, world: World) -> None:
+    """Nobody is told who did not ask for it."""
+    other = organisers(site, 1)
+    other.invite()
+    assert other.call("GET", "/batches/1/webhook").status_code == 404
+    assert world.execute("SELECT batch_id FROM batch_webhooks") == []
+
+
+def test_the_same_key_asks_once(planner: Program, world: World) -> None:
+    """FM-31: a repeat of the trigger adds nothing."""
+    planner.invite()
+    assert planner.invite(status=200)["already_triggered"]
+    assert len(world.execute("SELECT batch_id FROM batch_webhooks")) == 1
+
+
+def test_a_refused_plan_asks_for_nothing(planner: Program, world: World) -> None:
+    """The request to be told is in the transaction that plans the batch."""
+    world.execute("UPDATE events SET cancelled_at = now() RETURNING id")
+    planner.invite(status=409)
+    assert world.execute("SELECT batch_id FROM batch_webhooks") == []
+
+
+def test_the_application_tells(database_url: str, world: World, port: int, receiver: Receiver) -> None:
+    """A running application does it by itself, and ends when it is told to."""
+    world.build(students=[1, 2])
+    with open_site(database_url, world.conn) as site:
+        planner = organisers(site, 1, webhook_url=f"http://127.0.0.1:{port}/hook")
+        planner.invite()
+        end(world, 1)
+        eventually(lambda: telling(planner)["state"] == "delivered", "the receiver has it")
+    assert len(receiver.came) == 1
+
+
+def test_pauses() -> None:
+    """From ten seconds to six hours, about three days in all, spread, and then never."""
+    pauses = [pause_after(attempts, 0.5) for attempts in range(1, ATTEMPTS)]
+    assert pauses[:3] == [10.0, 30.0, 90.0]
+    assert pauses[-1] == 6 * 3600.0
+    total = sum(pause for pause in pauses if pause is not None)
+    assert 2.5 * 86_400 < total < 3.5 * 86_400
+    assert pause_after(ATTEMPTS, 0.5) is None
+    low, high = pause_after(1, 0.0), pause_after(1, 1.0)
+    assert low is not None
+    assert high is not None
+    assert low < 10.0 < high
