@@ -15,6 +15,9 @@ from hypothesis import example, given
 
 from admin import progress
 from admin.cli import cli
+from admin.web.clients import make_client
+from db import accounts
+from db.accounts import AccountRole
 from producers import control
 from producers.topics import Topics
 from schemas.kafka import client_config
@@ -48,6 +51,9 @@ EXAMPLES: Final = {
     "dlq list": 8,
     "dlq show": 30,
     "dlq redrive": 40,
+    "client add": 60,
+    "client list": 8,
+    "client revoke": 30,
 }
 KAFKA: Final = {"invite", "replay", "migrate", "doctor", "dlq list", "dlq show", "dlq redrive"}
 
@@ -91,6 +97,14 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "workers": ([], ["-1", "65", "1.0", "two"]),
     "host": ([], ["", "no host", "256.0.0.1", "\0"]),
     "port": ([], ["-1", "65536", "http", "80.0"]),
+    "name": (["planner", "Zoë [/red]", "x" * 60], ["x" * 61, " ", *NO_NAMES]),
+    "email": (["ada@bidden.example", " ADA@bidden.example"], ["nobody@bidden.example", *NO_NAMES]),
+    "scopes": (["read", "invite", "operate", "dead-letters"], ["", "READ", "read,invite", "write"]),
+    "webhook": (
+        ["https://example.org/hook", "http://127.0.0.1:1/"],
+        ["http://example.org", "https://a:b@c", *NO_NAMES[1:]],
+    ),
+    "client_id": (IDS, NO_IDS),
     "runner": ([], ["Confluent", "kafka", "faust,confluent"]),
 }
 EXTRA: Final = ["--nonsense", "--json=1", "-x", "--\udcff", "-\x1b", "--", "one-too-many", "\udcff"]
@@ -159,6 +173,8 @@ def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tm
         agent.deliver(world.wanted(first, member_id), outcome)
     world.plan("coaches")
     control.cancel(world.conn, world.plan("everyone"))
+    ada = accounts.add(world.conn, email="ada@bidden.example", name="Ada", role=AccountRole.ORGANISER)
+    make_client(world.conn, name="Zoë [/red]", account_id=ada, scopes=["read"])
 
     def somebody_cancels(_: float) -> None:
         for row in world.execute("SELECT id FROM batches WHERE state IN ('running', 'paused')"):

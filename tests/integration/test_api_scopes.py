@@ -1,0 +1,150 @@
+"""Who may call what: every route of the API, for every kind of client. A route that is not in the table fails here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from fastapi.routing import APIRoute
+
+from admin.web.api import application
+from admin.web.clients import Scope
+from db import accounts
+from db.accounts import AccountRole
+from schemas.errors import UnreachableError
+from tests.integration.calling import PATH, Program, program
+from tests.integration.importing import CHAPTER
+from tests.integration.site import Site, open_site
+from tests.integration.world import World
+
+KEY: Final = {"headers": {"Idempotency-Key": "k"}}
+LETTERS: Final = {"json": {"letters": [{"partition": 0, "offset": 0}]}}
+#: Each route: its scope, how it is called, and what its own organiser, another chapter's, and an admin are answered.
+ROUTES: Final[dict[tuple[str, str], tuple[Scope, dict[str, Any], int, int, int]]] = {
+    ("GET", "/events"): (Scope.READ, {}, 200, 200, 200),
+    ("GET", "/events/{event}"): (Scope.READ, {}, 200, 404, 200),
+    ("GET", "/events/{event}/dry-run"): (Scope.READ, {}, 200, 404, 200),
+    ("GET", "/events/{event}/people"): (Scope.READ, {}, 200, 404, 200),
+    ("GET", "/events/{event}/audit"): (Scope.READ, {}, 200, 404, 200),
+    ("GET", "/events/{event}/members/{member}/why"): (Scope.READ, {}, 200, 404, 200),
+    ("GET", "/batches"): (Scope.READ, {}, 200, 200, 200),
+    ("GET", "/batches/{batch}"): (Scope.READ, {}, 200, 404, 200),
+    ("GET", "/batches/{batch}/entries"): (Scope.READ, {}, 200, 404, 200),
+    # 404 for those, too, who may see the batch: they are not to be told of it.
+    ("GET", "/batches/{batch}/webhook"): (Scope.READ, {}, 404, 404, 404),
+    ("POST", "/events/{event}/batches"): (Scope.INVITE, {"json": {"audience": "students"}} | KEY, 201, 404, 201),
+    ("POST", "/events/{event}/resolve"): (Scope.OPERATE, {"json": {"verdict": "failed"}}, 200, 404, 200),
+    ("POST", "/batches/{batch}/pause"): (Scope.OPERATE, {}, 200, 404, 200),
+    ("POST", "/batches/{batch}/resume"): (Scope.OPERATE, {}, 200, 404, 200),
+    ("POST", "/batches/{batch}/retry"): (Scope.OPERATE, {}, 200, 404, 200),
+    ("POST", "/batches/{batch}/cancel"): (Scope.OPERATE, {}, 200, 404, 200),
+    # Kafka is away in these tests: whoever comes so far may read letters.
+    ("GET", "/dead-letters"): (Scope.DEAD_LETTERS, {}, 403, 403, 503),
+    ("GET", "/dead-letters/{partition}/{offset}"): (Scope.DEAD_LETTERS, {}, 403, 403, 503),
+    ("POST", "/dead-letters/redrive"): (Scope.DEAD_LETTERS, LETTERS, 403, 403, 503),
+}
+EVERY: Final = [scope.value for scope in Scope]
+
+
+@pytest.fixture
+def site(world: World, database_url: str) -> Iterator[Site]:
+    """Event 1 of chapter 1, with batch 1; chapter 2 has nothing."""
+    world.build(students=[1, 2]).load(CHAPTER | {"id": 2, "name": "Paris", "email": "paris@example.org"})
+    world.plan("students")
+    with open_site(database_url, world.conn) as site:
+        yield site
+
+
+def routes() -> set[tuple[str, str]]:
+    """All that the API has."""
+    return {
+        (method, route.path)
+        for router in application.ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+
+
+def call(client: Program, route: tuple[str, str]) -> int:
+    """The answer's status."""
+    method, path = route
+    address = path.format(event=1, batch=1, member=1, partition=0, offset=0)
+    return client.call(method, address, **ROUTES[route][1]).status_code
+
+
+def client_of(site: Site, role: str, scopes: list[str], chapter: int = 1) -> Program:
+    """A client that was given these scopes when its account was an admin's."""
+    account = site.account("x@bidden.example", "admin")
+    made = program(site, account, scopes)
+    if role == "organiser":
+        # Somebody else stays admin.
+        site.account("ada@bidden.example", "admin")
+        accounts.change(site.conn, account, name="X", role=AccountRole.ORGANISER, chapters=[chapter])
+    return made
+
+
+def test_every_route_is_in_the_table(site: Site) -> None:
+    """A new route says here who may call it; the document names the same ones, with their scopes."""
+    assert routes() == set(ROUTES)
+    document = site.browser().get(f"{PATH}/openapi.json").json()
+    described = {
+        (method.upper(), path): operation["security"]
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+    assert described == {route: [{"token": [row[0].value]}] for route, row in ROUTES.items()}
+
+
+@pytest.mark.parametrize(("role", "chapter"), [("organiser", 1), ("organiser", 2), ("admin", 0)])
+def test_with_every_scope(site: Site, world: World, role: str, chapter: int) -> None:
+    """What a client may do is what its account may."""
+    client = client_of(site, role, EVERY, chapter)
+    before = world.execute("SELECT id FROM trail")
+    for route, (_, _, own, other, admin) in ROUTES.items():
+        expected = {1: own, 2: other, 0: admin}[chapter]
+        assert call(client, route) == expected, route
+    if chapter == 2:
+        assert world.execute("SELECT id FROM trail") == before
+        assert world.execute("SELECT state FROM batches") == [{"state": "running"}]
+
+
+@pytest.mark.parametrize("role", ["organiser", "admin"])
+@pytest.mark.parametrize("scope", list(Scope))
+def test_with_one_scope(site: Site, role: str, scope: Scope) -> None:
+    """One scope opens its routes and no other."""
+    client = client_of(site, role, [scope.value])
+    for route, row in ROUTES.items():
+        expected = row[4 if role == "admin" else 2] if row[0] is scope else 403
+        assert call(client, route) == expected, route
+
+
+def test_without_a_token(site: Site, world: World) -> None:
+    """By default: nothing. A cookie of somebody who is signed in changes nothing."""
+    admin = site.admin()
+    nobody = Program(admin.client, 0, "wrong", None)
+    for route in ROUTES:
+        assert call(nobody, route) == 401, route
+        method, path = route
+        address = PATH + path.format(event=1, batch=1, member=1, partition=0, offset=0)
+        assert admin.client.request(method, address, **ROUTES[route][1]).status_code == 401, route
+    assert world.execute("SELECT id FROM trail") == []
+
+
+def test_what_is_redriven_is_recorded(site: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who redrove which letters stands in the trail, also if it came to nothing."""
+    client = client_of(site, "admin", EVERY)
+
+    def away(*_: object) -> None:
+        raise UnreachableError("Kafka cannot be reached")
+
+    monkeypatch.setattr("admin.web.actions.LetterBox", away)
+    assert call(client, ("POST", "/dead-letters/redrive")) == 503
+    (entry,) = world.execute("SELECT actor, action, detail, outcome FROM trail")
+    assert entry == {
+        "actor": "X <x@bidden.example> by planner",
+        "action": "redrive",
+        "detail": "0:0; Kafka cannot be reached",
+        "outcome": "refused",
+    }
