@@ -80,7 +80,7 @@ class Teller:
         self,
         pool: Pool,
         now: Callable[[], float] = time.time,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = random.SystemRandom().random,
     ) -> None:
         self._pool = pool
         self._now = now

@@ -222,6 +222,8 @@ def test_a_scope_is_named(site: Site) -> None:
         ("DELETE", "/events", {}, 405),
         ("GET", "/events?skip=-1", {}, 422),
         ("GET", "/events?skip=1_0", {}, 422),
+        ("GET", "/events?query=x", {}, 422),
+        ("GET", "/events?=", {}, 422),
         ("GET", f"/events?skip={10**30}", {}, 422),
         ("GET", f"/events?q={'x' * 201}", {}, 422),
         ("GET", "/events/1/dry-run?audience=%ED%A0%80", {}, 422),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from fastapi.routing import APIRoute
@@ -13,37 +13,12 @@ from admin.web.clients import Scope
 from db import accounts
 from db.accounts import AccountRole
 from schemas.errors import UnreachableError
+from tests.integration.api_routes import ROUTES
 from tests.integration.calling import PATH, Program, program
 from tests.integration.importing import CHAPTER
 from tests.integration.site import Site, open_site
 from tests.integration.world import World
 
-KEY: Final = {"headers": {"Idempotency-Key": "k"}}
-LETTERS: Final = {"json": {"letters": [{"partition": 0, "offset": 0}]}}
-#: Each route: its scope, how it is called, and what its own organiser, another chapter's, and an admin are answered.
-ROUTES: Final[dict[tuple[str, str], tuple[Scope, dict[str, Any], int, int, int]]] = {
-    ("GET", "/events"): (Scope.READ, {}, 200, 200, 200),
-    ("GET", "/events/{event}"): (Scope.READ, {}, 200, 404, 200),
-    ("GET", "/events/{event}/dry-run"): (Scope.READ, {}, 200, 404, 200),
-    ("GET", "/events/{event}/people"): (Scope.READ, {}, 200, 404, 200),
-    ("GET", "/events/{event}/audit"): (Scope.READ, {}, 200, 404, 200),
-    ("GET", "/events/{event}/members/{member}/why"): (Scope.READ, {}, 200, 404, 200),
-    ("GET", "/batches"): (Scope.READ, {}, 200, 200, 200),
-    ("GET", "/batches/{batch}"): (Scope.READ, {}, 200, 404, 200),
-    ("GET", "/batches/{batch}/entries"): (Scope.READ, {}, 200, 404, 200),
-    # 404 for those, too, who may see the batch: they are not to be told of it.
-    ("GET", "/batches/{batch}/webhook"): (Scope.READ, {}, 404, 404, 404),
-    ("POST", "/events/{event}/batches"): (Scope.INVITE, {"json": {"audience": "students"}} | KEY, 201, 404, 201),
-    ("POST", "/events/{event}/resolve"): (Scope.OPERATE, {"json": {"verdict": "failed"}}, 200, 404, 200),
-    ("POST", "/batches/{batch}/pause"): (Scope.OPERATE, {}, 200, 404, 200),
-    ("POST", "/batches/{batch}/resume"): (Scope.OPERATE, {}, 200, 404, 200),
-    ("POST", "/batches/{batch}/retry"): (Scope.OPERATE, {}, 200, 404, 200),
-    ("POST", "/batches/{batch}/cancel"): (Scope.OPERATE, {}, 200, 404, 200),
-    # Kafka is away in these tests: whoever comes so far may read letters.
-    ("GET", "/dead-letters"): (Scope.DEAD_LETTERS, {}, 403, 403, 503),
-    ("GET", "/dead-letters/{partition}/{offset}"): (Scope.DEAD_LETTERS, {}, 403, 403, 503),
-    ("POST", "/dead-letters/redrive"): (Scope.DEAD_LETTERS, LETTERS, 403, 403, 503),
-}
 EVERY: Final = [scope.value for scope in Scope]
 
 

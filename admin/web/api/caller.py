@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, HTTPException, Path, Security
+from fastapi import Depends, HTTPException, Path, Request, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BeforeValidator
 
@@ -76,16 +77,29 @@ def _unauthorized(detail: str, challenge: str) -> HTTPException:
 
 
 def needs(scope: Scope) -> Any:
-    """For a route: the client has this scope, and its account may still use it. 403 names what is missing."""
+    """For a route: the client has this scope, and its account may still use it. 403 names what is missing.
 
-    def check(caller: Calling) -> None:
+    422 for a parameter that the route does not know: a filter with a slip in it must not answer for everything.
+    """
+
+    def check(request: Request, caller: Calling) -> None:
         if scope not in caller.client.scopes:
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
             raise HTTPException(403, f"This client has not the scope {scope}", headers={"WWW-Authenticate": challenge})
         if scope is Scope.DEAD_LETTERS and not caller.account.is_admin:
             raise HTTPException(403, "Dead letters are for admins, and this client's account is no longer one")
+        _require_known(request)
 
     return Security(check, scopes=[scope.value])
+
+
+def _require_known(request: Request) -> None:
+    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = {parameter["name"] for parameter in operation["parameters"]} if "parameters" in operation else set()
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        mistakes = [{"loc": ("query", name), "msg": "there is no such parameter here"} for name in unknown]
+        raise RequestValidationError(mistakes)
 
 
 def own_event(event_id: EventId, caller: Calling, conn: Database) -> KnownEvent:

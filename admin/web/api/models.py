@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from producers.control import Verdict
 from schemas.vocabulary import Audience, BatchState, EventKind, Reason, Role, RolePolicy
@@ -14,6 +14,13 @@ T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
 Status = Literal["sent", "failed", "unknown", "skipped", "pending"]
 _LARGEST = 2**63 - 1
+
+
+def _whole(value: Any) -> Any:
+    """A number of JSON, where 1.0 is 1; neither a text nor a truth value, which pydantic would take."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic words ValueError
+    return value
 
 
 class _Answer(BaseModel):
@@ -188,7 +195,7 @@ class ResolveRequest(_Request):
     """A person's word about deliveries in doubt."""
 
     verdict: Verdict = Field(description="sent: they arrived; failed: they did not; resend: hand them over again.")
-    member_id: Annotated[int, Field(ge=1, le=_LARGEST, strict=True)] | None = Field(
+    member_id: Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(_whole)] | None = Field(
         default=None, description="Only what is unknown of this member; without it, all of the event."
     )
 
@@ -269,8 +276,8 @@ class WholeLetter(Letter):
 class Place(_Request):
     """Where a letter lies."""
 
-    partition: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
-    offset: Annotated[int, Field(ge=0, le=_LARGEST, strict=True)]
+    partition: Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)]
+    offset: Annotated[int, Field(ge=0, le=_LARGEST), BeforeValidator(_whole)]
 
 
 class RedriveRequest(_Request):

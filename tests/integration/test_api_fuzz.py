@@ -1,0 +1,114 @@
+"""The API and its OpenAPI document held against each other: what fits the document, and what does not."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any, Final
+
+import hypothesis.strategies as st
+import pytest
+import schemathesis
+from confluent_kafka import Producer
+from hypothesis import given
+from schemathesis import Case, GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from admin.web.clients import Scope as ClientScope
+from admin.web.clients import make_client
+from producers.topics import Topics
+from schemas.kafka import client_config
+from schemas.outcomes import Failed, Sent, Unknown
+from tests.conftest import quick_settings
+from tests.fuzzing import fuzz
+from tests.integration.api_routes import ROUTES
+from tests.integration.calling import PATH
+from tests.integration.site import open_site
+from tests.integration.world import World
+from tests.servers import Servers
+
+EXAMPLES: Final = 25
+#: A client of Kafka takes its time.
+KAFKA_EXAMPLES: Final = 5
+#: What is there, so that not all of the examples are about what is not.
+KNOWN: Final[dict[str, Any]] = {"event": 1, "batch": 1, "member": 3, "partition": 0, "offset": 0}
+
+
+class _Running:
+    """The application of a site that runs already: nobody else is to start or stop it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        for what in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{what}.complete"})
+
+
+@pytest.fixture
+def kafka(real_servers: Servers) -> dict[str, Any]:
+    """Topics with two dead letters."""
+    values = {"kafka_bootstrap": real_servers.kafka, "topic_prefix": f"api-{uuid.uuid4().hex[:8]}"}
+    settings = quick_settings("api", **values)
+    Topics(settings).create()
+    producer = Producer(client_config(settings, "test"), logger=None)
+    for value in (b"\xff\x00", None):
+        producer.produce(
+            settings.dead_letter_topic, value, b"\xff", headers=[("bidden-reason", b"\xff[/]"), ("x", None)]
+        )
+    assert producer.flush(30) == 0
+    return values
+
+
+@pytest.fixture
+def api(world: World, database_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
+    """The API as schemathesis sees it, with a batch that has every outcome; and an admin's token with every scope."""
+    kafka = request.getfixturevalue("kafka") if "dead-letters" in request.node.name else {}
+    world.build(students=[1, 2, 3], coaches=[4], both=[5])
+    agent = world.agent()
+    batch = world.plan("everyone")
+    for member_id, outcome in ((1, Sent("250 ok")), (2, Failed("550 no")), (3, Unknown("lost"))):
+        agent.deliver(world.wanted(batch, member_id), outcome)
+    with open_site(database_url, world.conn, **kafka) as site:
+        account = site.account("ada@bidden.example", "admin")
+        made = make_client(
+            world.conn,
+            name="fuzz",
+            account_id=account,
+            scopes=[scope.value for scope in ClientScope],
+            webhook_url="https://localhost:1/",
+        )
+        yield schemathesis.openapi.from_asgi(f"{PATH}/openapi.json", _Running(site.app)), made.token
+
+
+# The pool of connections draws from `random` in a thread of its own, and hypothesis takes that for the strategy's doing.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+@pytest.mark.parametrize(("method", "path"), sorted(ROUTES), ids=lambda word: word.strip("/"))
+def test_a_route(api: tuple[Any, str], method: str, path: str) -> None:
+    """FM-32: no failure of the server; answers and errors as described; no more and no less is taken."""
+    schema, token = api
+    operation = schema[path][method]
+    known = {name: value for name, value in KNOWN.items() if f"{{{name}}}" in path}
+    cases = [operation.as_strategy(generation_mode=GenerationMode.POSITIVE)]
+    if known:
+        cases.append(operation.as_strategy(generation_mode=GenerationMode.POSITIVE, path_parameters=known))
+    if known or method == "POST" or path in ("/events", "/batches"):
+        cases.append(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+
+    @fuzz(KAFKA_EXAMPLES if "dead-letters" in path else EXAMPLES)
+    @given(case=st.one_of(cases))
+    def check(case: Case[Any]) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        response = case.call(headers=headers)
+        # The document cannot say that a key was used before.
+        is_reused = response.status_code == 422 and "another event or audience" in response.text
+        case.validate_response(
+            response, excluded_checks=[positive_data_acceptance] if is_reused else [], headers=headers
+        )
+
+    check()
