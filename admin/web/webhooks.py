@@ -47,6 +47,7 @@ _LONGEST_PAUSE: Final = 6 * 3600.0
 #: 10 s, 30 s, 90 s … 6 h: three days in all, more or less.
 ATTEMPTS: Final = 20
 _LONGEST_ERROR: Final = 300
+_CHANCE: Final = random.SystemRandom()
 
 
 def pause_after(attempts: int, chance: float) -> float | None:
@@ -80,7 +81,7 @@ class Teller:
         self,
         pool: Pool,
         now: Callable[[], float] = time.time,
-        chance: Callable[[], float] = random.SystemRandom().random,
+        chance: Callable[[], float] = _CHANCE.random,
     ) -> None:
         self._pool = pool
         self._now = now
@@ -93,7 +94,7 @@ class Teller:
         while True:
             with self._pool.connection() as conn:
                 claimed = webhooks.claim(conn, seconds=_CLAIM_SECONDS, limit=_AT_ONCE)
-                letters = [letter for due in claimed if (letter := self._letter(conn, due)) is not None]
+                letters = [letter for due in claimed if (letter := self._try_letter(conn, due)) is not None]
             count += len(claimed)
             if letters:
                 outcomes = asyncio.run(self._send_all(letters))
@@ -115,6 +116,17 @@ class Teller:
             except Exception:
                 log.exception("a webhook could not be told; the others go on")
             stop.wait(_TICK_SECONDS)
+
+    def _try_letter(self, conn: Connection, due: DueTelling) -> _Letter | None:
+        try:
+            return self._letter(conn, due)
+        except psycopg.Error:
+            raise
+        except Exception as error:
+            # One that cannot be made must not keep back those that were claimed with it.
+            log.exception("what a webhook is to be told could not be made", batch_id=due.batch_id)
+            self._write_down(conn, due, f"not made: {type(error).__name__}")
+            return None
 
     def _letter(self, conn: Connection, due: DueTelling) -> _Letter | None:
         """What to send; None for a client that may not be told any more, which is written down."""
@@ -157,7 +169,8 @@ class Teller:
                     return None if response.is_success else f"answered {response.status_code}"
         except TimeoutError:
             return f"no answer within {_DEADLINE_SECONDS:.0f} s"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except Exception as error:
+            # Whatever a receiver, or its address, makes of the client: the others are told.
             return f"not reached: {type(error).__name__}: {first_line(error)}"
 
     def _write_down(self, conn: Connection, due: DueTelling, error: str | None) -> None:
@@ -179,7 +192,8 @@ class Teller:
 async def telling(pool: Pool) -> AsyncIterator[None]:
     """Tells, in a thread of its own, while the application runs. It ends when what is under way has its answer."""
     stop = threading.Event()
-    thread = threading.Thread(target=Teller(pool).run, args=(stop,), name="webhooks")
+    # A server that is ended by force does not come to the end of this; what was claimed is claimed again by others.
+    thread = threading.Thread(target=Teller(pool).run, args=(stop,), name="webhooks", daemon=True)
     thread.start()
     try:
         yield

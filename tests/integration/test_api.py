@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +107,23 @@ def test_the_same_key_again(planner: Program, site: Site, world: World) -> None:
     colleague = program(site, site.account("ada@bidden.example", "admin"), name="other")
     assert colleague.invite(audience="coaches", key="press-1")["batch_id"] == 2
     assert len(world.execute("SELECT id FROM batches")) == 2
+
+
+def test_the_same_key_at_once(site: Site, world: World, planner: Program) -> None:
+    """FM-31: of requests at the same moment one starts the batch, and all are answered with it."""
+    start = threading.Barrier(4)
+
+    def press(_: int) -> tuple[int, int]:
+        start.wait()
+        response = planner.call(
+            "POST", "/events/1/batches", json={"audience": "everyone"}, headers={"Idempotency-Key": "press-1"}
+        )
+        return response.status_code, response.json()["batch_id"]
+
+    with ThreadPoolExecutor(4) as threads:
+        answers = sorted(threads.map(press, range(4)))
+    (batch,) = world.execute("SELECT id FROM batches")
+    assert answers == [(200, batch["id"])] * 3 + [(201, batch["id"])]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": ""}, {"Idempotency-Key": "x" * 101}])

@@ -86,7 +86,7 @@ def api(world: World, database_url: str, request: pytest.FixtureRequest) -> Iter
         yield schemathesis.openapi.from_asgi(f"{PATH}/openapi.json", _Running(site.app)), made.token
 
 
-# The pool of connections draws from `random` in a thread of its own, and hypothesis takes that for the strategy's doing.
+# The pool of connections draws from `random` in a thread of its own: hypothesis takes that for a strategy's doing.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @pytest.mark.parametrize(("method", "path"), sorted(ROUTES), ids=lambda word: word.strip("/"))
 def test_a_route(api: tuple[Any, str], method: str, path: str) -> None:

@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from admin.web.api import batches, models
 from admin.web.database import Pool, make_pool
+from admin.web.viewer import OwnedBatch
 from admin.web.webhooks import ATTEMPTS, Teller, pause_after, sign
-from db import accounts
+from db import accounts, browse
+from db.connect import Connection
 from embedded import ports
 from producers import control
 from schemas.outcomes import Failed
@@ -255,6 +258,30 @@ def test_who_may_not_be_told_any_more(planner: Program, site: Site, world: World
         {"due_at": None, "last_error": "the account may not see this event any more"},
         {"due_at": None, "last_error": "the client was revoked"},
     ]
+
+
+def test_what_cannot_be_made(
+    planner: Program, world: World, teller: Teller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps nobody else back, and is tried again."""
+    for key in ("a", "b"):
+        planner.invite(key=key)
+    for batch in (1, 2):
+        control.cancel(world.conn, batch)
+
+    def as_seen(conn: Connection, batch: OwnedBatch, chapters: browse.Scope) -> models.Batch:
+        if batch.id == 1:
+            raise KeyError("what")
+        return batches.as_seen(conn, batch, chapters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("admin.web.webhooks.as_seen", as_seen)
+        assert teller.tell() == 2
+    assert [headers["webhook-id"] for headers, _ in receiver.came] == ["batch-2"]
+    assert telling(planner, 1)["last_error"] == "not made: KeyError"
+    due_again(world)
+    assert teller.tell() == 1
+    assert telling(planner, 1)["state"] == "delivered"
 
 
 def test_without_a_webhook(site: Site, world: World) -> None:

@@ -14,7 +14,7 @@ from admin.web.api.problems import Problem, add_handlers
 
 PATH: Final = "/api/v1"
 ROUTERS: Final = (events.router, batches.router, letters.router)
-#: Far more than any request needs: 500 places of letters are 20 kB.
+#: Far more than any request needs: a hundred places of letters are 4 kB.
 _LARGEST_BODY: Final = 65_536
 _ABOUT: Final = """
 Invite the members of a community to an event, and learn what became of it.

@@ -33,6 +33,7 @@ Key = Annotated[
     ),
 ]
 _EVENT: Final = documented(404)
+_LOCATION: Final = {"Location": {"description": "Where the batch is.", "schema": {"type": "string"}}}
 
 
 @router.get("/events", dependencies=[needs(Scope.READ)], responses=documented())
@@ -104,7 +105,12 @@ def list_people(
     status_code=201,
     dependencies=[needs(Scope.INVITE)],
     responses={
-        200: {"model": models.StartedBatch, "description": "The batch that this key started before."},
+        200: {
+            "model": models.StartedBatch,
+            "description": "The batch that this key started before.",
+            "headers": _LOCATION,
+        },
+        201: {"description": "A new batch.", "headers": _LOCATION},
         **documented(400, 404, 409, 413, 415),
     },
 )

@@ -283,7 +283,7 @@ class Place(_Request):
 class RedriveRequest(_Request):
     """Which letters to put on their source topic again."""
 
-    letters: list[Place] = Field(min_length=1, max_length=500)
+    letters: list[Place] = Field(min_length=1, max_length=100)
     again: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="Those that were redriven before, too."
     )

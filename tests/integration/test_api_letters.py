@@ -1,0 +1,69 @@
+"""Dead letters by the API: paged, shown whole, put on their topic again once, and recorded."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Producer
+
+from admin.web.api import letters
+from schemas.kafka import client_config
+from schemas.settings import Settings
+from tests.integration.calling import Program, program
+from tests.integration.site import Site, open_site
+from tests.integration.world import World
+
+
+@pytest.fixture
+def site(world: World, settings: Settings) -> Iterator[Site]:
+    """A site whose dead-letter topic holds three letters of ours and one from elsewhere."""
+    producer = Producer(client_config(settings, "test"), logger=None)
+    for number in range(4):
+        source = "elsewhere" if number == 3 else settings.invitations_topic
+        producer.produce(
+            settings.dead_letter_topic, b"\xff%d" % number, b"key", headers=[("bidden-topic", source.encode())]
+        )
+        assert producer.flush(30) == 0
+    values = {name: getattr(settings, name) for name in ("kafka_bootstrap", "topic_prefix", "group")}
+    assert settings.database_url is not None
+    with open_site(settings.require_database(), world.conn, **values) as site:
+        yield site
+
+
+@pytest.fixture
+def admin(site: Site) -> Program:
+    """A client of an admin."""
+    return program(site, site.account("ada@bidden.example", "admin"), ["dead-letters"])
+
+
+def test_read_page_by_page(admin: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FM-20: every letter once, by place; one of them whole."""
+    monkeypatch.setattr(letters, "_PAGE", 3)
+    first = admin.get("/dead-letters")
+    assert [row["offset"] for row in first["items"]] == [0, 1, 2]
+    second = admin.get(first["next"])
+    assert [row["source_topic"] for row in second["items"]] == ["elsewhere"]
+    assert second["next"] is None
+    whole = admin.get("/dead-letters/0/1")
+    assert (base64.b64decode(whole["value"]), whole["key"]) == (b"\xff1", "key")
+    assert list(whole["headers"]) == ["bidden-topic"]
+    admin.get("/dead-letters/0/99", status=404)
+    admin.get("/dead-letters/7/0", status=404)
+
+
+def test_redriven_once(admin: Program, world: World) -> None:
+    """FM-20: not a second time unless that is asked for; not those that came from elsewhere; who did it is recorded."""
+    places = [{"partition": 0, "offset": offset} for offset in (0, 1)]
+    redrive = "/dead-letters/redrive"
+    assert admin.post(redrive, {"letters": places}) == {"redriven": 2, "failed": []}
+    assert admin.post(redrive, {"letters": places}) == {"redriven": 0, "failed": []}
+    assert admin.post(redrive, {"letters": places, "again": True}) == {"redriven": 2, "failed": []}
+    found = admin.get("/dead-letters")["items"]
+    assert [row["redriven_at"] is not None for row in found] == [True, True, False, False]
+    refused = admin.post(redrive, {"letters": [*places, {"partition": 0, "offset": 3}]}, status=409)
+    assert "elsewhere" in refused["detail"]
+    trail = world.execute("SELECT action, detail, outcome FROM trail ORDER BY id")
+    assert [row["outcome"] for row in trail] == ["done", "done", "done", "refused"]
+    assert trail[0] == {"action": "redrive", "detail": "0:0, 0:1; 2 letters", "outcome": "done"}
