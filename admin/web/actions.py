@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from enum import StrEnum
 from typing import Final
 
+from admin.web.kafka import PATIENCE, worded
 from admin.web.viewer import OwnedBatch
 from db import planning, webhooks
 from db.accounts import Client
@@ -38,9 +39,9 @@ _DECISIONS: Final = {
     Decision.RESUME: control.resume,
     Decision.CANCEL: control.cancel,
 }
-
-
 _SHOWN_PLACES: Final = 20
+#: For the brokers to take the letters that are handed to them at a time.
+_REDRIVE_SECONDS: Final = 8.0
 
 
 def invite(
@@ -118,10 +119,11 @@ def redrive(
     """Put dead letters on their source topic again. NotFoundError, RefusedError before any of them is."""
     shown = ", ".join(f"{partition}:{offset}" for partition, offset in places[:_SHOWN_PLACES])
     more = len(places) - _SHOWN_PLACES
-    with recorded(conn, Deed(actor, "redrive", detail=shown + (f" and {more} more" if more > 0 else ""))) as deed:
-        box = LetterBox(settings)
-        redriver = Redriver(settings, box)
-        letters = [box.letter(*place) for place in places]
+    detail = shown + (f" and {more} more" if more > 0 else "") + (", again" if again else "")
+    with recorded(conn, Deed(actor, "redrive", detail=detail)) as deed, worded():
+        box = LetterBox(settings, PATIENCE)
+        redriver = Redriver(settings, box, _REDRIVE_SECONDS)
+        letters = box.at(places)
         for letter in letters:
             redriver.require_ours(letter)
         done = redriver.redrive(conn, letters, again=again)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Generator
-from contextlib import closing
-from itertools import islice
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
 
@@ -16,6 +13,7 @@ from admin.web.api.caller import LARGEST, PLAIN, Calling, needs
 from admin.web.api.paging import next_page
 from admin.web.api.problems import documented
 from admin.web.clients import Scope
+from admin.web.kafka import PATIENCE, worded
 from admin.web.viewer import Database
 from admin.web.wired import Config
 from db import operator
@@ -24,29 +22,27 @@ from producers.dead_letters import Letter, LetterBox
 router = APIRouter(tags=["dead letters"], dependencies=[needs(Scope.DEAD_LETTERS)])
 
 _PAGE: Final = 50
+_LONGEST: Final = 2000
 _PARTITIONS: Final = 2**31 - 1
-_Partition = Annotated[
-    int, Query(ge=0, le=_PARTITIONS, description="The partition that the page before ended with."), PLAIN
+Before = Annotated[
+    str | None, Query(pattern=r"^[0-9]{1,9}:[0-9]{1,18}$", description="Where the page before ended, like 0:17.")
 ]
-_Offset = Annotated[int, Query(ge=-1, le=LARGEST, description="And the last offset there."), PLAIN]
 
 
 @router.get("/dead-letters", responses=documented())
-def list_letters(
-    request: Request, conn: Database, config: Config, partition: _Partition = 0, after: _Offset = -1
-) -> models.Page[models.Letter]:
-    """Every letter: why, and where it came from."""
-    box = LetterBox(config)
+def list_letters(request: Request, conn: Database, config: Config, before: Before = None) -> models.Page[models.Letter]:
+    """Every letter: why, and where it came from. The newest first."""
+    partition, _, offset = (before or "").partition(":")
+    with worded():
+        box = LetterBox(config, PATIENCE)
+        shelf = box.newest(_PAGE, (int(partition), int(offset)) if before else None, _fields)
     redriven = operator.redriven_letters(conn, box.topic_id)
-    with closing(cast("Generator[Letter]", box.letters())) as letters:
-        later = (_fields(letter) for letter in letters if letter.place > (partition, after))
-        found = list(islice(later, _PAGE + 1))
     items = [
         models.Letter(**letter, redriven_at=redriven.get((letter["partition"], letter["offset"])))
-        for letter in found[:_PAGE]
+        for letter in shelf.letters
     ]
-    last = {"partition": items[-1].partition, "after": items[-1].offset} if items else {}
-    return models.Page(items=items, next=next_page(request, len(found) > _PAGE, **last))
+    last = f"{items[-1].partition}:{items[-1].offset}" if items else None
+    return models.Page(items=items, next=next_page(request, shelf.has_more, before=last))
 
 
 @router.get("/dead-letters/{partition}/{offset}", responses=documented(404))
@@ -57,8 +53,9 @@ def show_letter(
     offset: Annotated[int, Path(ge=0, le=LARGEST, description="Its offset there."), PLAIN],
 ) -> models.WholeLetter:
     """One letter whole."""
-    box = LetterBox(config)
-    letter = box.letter(partition, offset)
+    with worded():
+        box = LetterBox(config, PATIENCE)
+        letter = box.letter(partition, offset)
     return models.WholeLetter(
         **_fields(letter),
         redriven_at=operator.redriven_letters(conn, box.topic_id).get(letter.place),
@@ -79,15 +76,19 @@ def redrive(caller: Calling, conn: Database, config: Config, wanted: models.Redr
 
 
 def _fields(letter: Letter) -> dict[str, Any]:
+    words = {
+        "reason": letter.header("bidden-reason"),
+        "source_topic": letter.header("bidden-topic"),
+        "at": letter.header("bidden-time"),
+        "key": _text(letter.key),
+    }
     return {
         "partition": letter.partition,
         "offset": letter.offset,
-        "reason": letter.header("bidden-reason"),
-        "source_topic": letter.header("bidden-topic"),
         "source_partition": letter.number("bidden-partition"),
         "source_offset": letter.number("bidden-offset"),
-        "at": letter.header("bidden-time"),
-        "key": _text(letter.key),
+        # Anybody may have written them, and as long as a message may be.
+        **{name: text and text[:_LONGEST] for name, text in words.items()},
     }
 
 
