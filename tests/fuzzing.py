@@ -15,6 +15,7 @@ from typing import Any, Final
 from unittest import mock
 
 import hypothesis.strategies as st
+import structlog
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
@@ -84,6 +85,7 @@ class Said:
 
 def run(*words: str, stdin: bytes = b"") -> Said:
     """`bidden` in this process, by its console command's own way in. What it raises would be a traceback."""
+    logs = structlog.get_config()
     out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", errors=errors) for errors in ("strict", "backslashreplace"))
     code: object = None
     with redirect_stdout(out), redirect_stderr(err), mock.patch("sys.stdin", TextIOWrapper(BytesIO(stdin))):
@@ -91,6 +93,9 @@ def run(*words: str, stdin: bytes = b"") -> Said:
             main(list(words))
         except SystemExit as end:
             code = end.code
+        finally:
+            # A command sends this process's logs to its own stderr, which is gone now.
+            structlog.configure(**logs)
     assert isinstance(code, int)
     texts = []
     for stream in (out, err):

@@ -152,7 +152,10 @@ def test_no_command_is_left_out() -> None:
     """FM-32: a command that is new is fuzzed, too: it says here how often, or that it runs until it is stopped."""
     assert set(COMMANDS) == ENDLESS | EXAMPLES.keys()
     names = {parameter.name for command in COMMANDS.values() for parameter in command.params}
-    flags = {"as_json", "dry_run", "wait", "watch", "excluded", "from_beginning", "everything", "again", "links"}
+    flags = {
+        "as_json", "dry_run", "wait", "watch", "excluded", "from_beginning", "everything", "again", "links", "stay",
+        "with_site",
+    }  # fmt: skip
     assert {name for name in names if name and name not in VALUES} == flags
 
 
