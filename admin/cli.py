@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from admin import outages
-from admin.commands import campaign, clients, doctor, local, operator, recovery, reports, setup, web
+from admin.commands import accounts, campaign, clients, doctor, local, operator, recovery, reports, setup, web
 from admin.output import write_error
 from schemas import crash
 from schemas.errors import EXIT_DONE, EXIT_REFUSED, BiddenError, UsageError
@@ -29,7 +29,7 @@ def cli() -> None:
     """Invite every member of a community once, and be able to prove it."""
 
 
-for module in (local, setup, campaign, reports, operator, recovery, doctor, web, clients):
+for module in (local, setup, campaign, reports, operator, recovery, doctor, web, accounts, clients):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -74,7 +74,15 @@ def to_sign_in(conn: Connection, email: str) -> tuple[Account, str | None] | Non
 
 def every(conn: Connection) -> list[dict[str, Any]]:
     """All accounts, for a list of them."""
-    return conn.execute(sql("accounts")).fetchall()
+    return conn.execute(sql("accounts"), {"id": None}).fetchall()
+
+
+def details(conn: Connection, account_id: int) -> dict[str, Any]:
+    """One of that list. NotFoundError."""
+    row = conn.execute(sql("accounts"), {"id": account_id}).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no account {account_id}", field="account")
+    return row
 
 
 def find(conn: Connection, account_id: int) -> Account:
@@ -82,6 +90,14 @@ def find(conn: Connection, account_id: int) -> Account:
     row = conn.execute(sql("account"), {"id": account_id}).fetchone()
     if row is None:
         raise NotFoundError(f"there is no account {account_id}", field="account")
+    return _account(row)
+
+
+def with_address(conn: Connection, email: str) -> Account:
+    """The account of this address, disabled or not. NotFoundError."""
+    row = conn.execute(sql("account_with_address"), {"email": email}).fetchone()
+    if row is None:
+        raise NotFoundError(f"{email} has no account", field="email")
     return _account(row)
 
 
@@ -114,11 +130,11 @@ def change(conn: Connection, account_id: int, *, name: str, role: AccountRole, c
         _require_admin(conn)
 
 
-def set_password(conn: Connection, account_id: int, password_hash: str) -> None:
-    """Also ends its sessions: whoever knew the old one is signed out."""
+def set_password(conn: Connection, account_id: int, password_hash: str, *, keep: bytes | None = None) -> None:
+    """Also ends its sessions, but for that with the digest `keep`: whoever knew the old one is signed out."""
     with conn.transaction():
         conn.execute(sql("set_password"), {"id": account_id, "password_hash": password_hash})
-        conn.execute(sql("end_sessions_of"), {"id": account_id})
+        conn.execute(sql("end_sessions_of"), {"id": account_id, "keep": keep})
 
 
 def disable(conn: Connection, account_id: int) -> None:
@@ -126,7 +142,7 @@ def disable(conn: Connection, account_id: int) -> None:
     with conn.transaction():
         conn.execute(sql("hold_admins"))
         conn.execute(sql("disable_account"), {"id": account_id})
-        conn.execute(sql("end_sessions_of"), {"id": account_id})
+        conn.execute(sql("end_sessions_of"), {"id": account_id, "keep": None})
         _require_admin(conn)
 
 

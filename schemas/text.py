@@ -15,11 +15,11 @@ def is_storable(text: str) -> bool:
     return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
-def require_words(text: str, field: str, *, least: int = 0) -> None:
+def require_words(text: str, field: str, *, least: int = 0, most: int = _LONGEST) -> None:
     """RefusedError for a text that could not be stored, or would spoil every table that it is shown in."""
     if not is_storable(text):
         raise RefusedError(f"{field} holds bytes that are not UTF-8 text, or U+0000", field=field)
     if not all(c.isprintable() for c in text):
         raise RefusedError(f"{field} holds control characters", field=field)
-    if not least <= len(text) <= _LONGEST:
-        raise RefusedError(f"{field} must have {least} to {_LONGEST} characters, and has {len(text):,}", field=field)
+    if not least <= len(text) <= most:
+        raise RefusedError(f"{field} must have {least} to {most} characters, and has {len(text):,}", field=field)

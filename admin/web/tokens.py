@@ -11,17 +11,25 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from schemas.errors import RefusedError
+from schemas.text import is_storable
 
 _HASHER: Final = PasswordHasher()
 #: Checked where there is no account, so that the answer takes as long.
 _NOBODY: Final = _HASHER.hash(secrets.token_urlsafe(24))
 SHORTEST_PASSWORD: Final = 12
 _LONGEST_PASSWORD: Final = 1000
+#: Without those that look alike: 32 of them, 5 bits each.
+_LEGIBLE: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 def new_token() -> str:
     """256 random bits, safe in a header and an address."""
     return secrets.token_urlsafe(32)
+
+
+def new_password() -> str:
+    """One that can be read aloud and typed: 100 random bits in five groups of letters and digits."""
+    return "-".join("".join(secrets.choice(_LEGIBLE) for _ in range(4)) for _ in range(5))
 
 
 def digest(token: str) -> bytes:
@@ -40,7 +48,9 @@ def is_csrf_token(session_token: str, given: str) -> bool:
 
 
 def hash_password(password: str) -> str:
-    """RefusedError for one that is too short, or absurdly long."""
+    """RefusedError for one that is too short, absurdly long, or no text."""
+    if not is_storable(password):
+        raise RefusedError("the password holds bytes that are not UTF-8 text, or U+0000", field="password")
     if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
         raise RefusedError(f"a password has {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters", field="password")
     return _HASHER.hash(password)
@@ -49,7 +59,7 @@ def hash_password(password: str) -> str:
 def is_password(password: str, stored: str | None) -> bool:
     """Whether it is the one that was hashed; takes as long if none was."""
     try:
-        _HASHER.verify(stored or _NOBODY, password)
+        _HASHER.verify(stored or _NOBODY, password.encode("utf-8", "replace"))
     except (VerificationError, InvalidHashError):
         return False
     return stored is not None

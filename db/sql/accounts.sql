@@ -10,10 +10,13 @@ SELECT {{account_columns}}, a.password_hash FROM accounts a WHERE a.email = lowe
 -- name: accounts
 SELECT {{account_columns}}, a.created_at, a.password_hash IS NOT NULL AS has_password,
     (SELECT max(s.seen_at) FROM sessions s WHERE s.account_id = a.id) AS seen_at
-FROM accounts a ORDER BY a.email
+FROM accounts a WHERE %(id)s::bigint IS NULL OR a.id = %(id)s ORDER BY a.email
 
 -- name: account
 SELECT {{account_columns}} FROM accounts a WHERE a.id = %(id)s
+
+-- name: account_with_address
+SELECT {{account_columns}} FROM accounts a WHERE a.email = lower(%(email)s)
 
 -- name: insert_account
 INSERT INTO accounts (email, name, role, password_hash, created_at)
@@ -67,10 +70,22 @@ UPDATE sessions SET seen_at = now() WHERE token_hash = %(token_hash)s
 DELETE FROM sessions WHERE token_hash = %(token_hash)s
 
 -- name: end_sessions_of
-DELETE FROM sessions WHERE account_id = %(id)s
+DELETE FROM sessions WHERE account_id = %(id)s AND token_hash IS DISTINCT FROM %(keep)s
 
 -- name: end_old_sessions
 DELETE FROM sessions WHERE expires_at < now() OR seen_at < now() - %(idle_seconds)s * interval '1 second'
+
+-- name: insert_sign_in_request
+INSERT INTO sign_in_requests (state_hash, nonce, verifier, next_path, expires_at)
+VALUES (%(state_hash)s, %(nonce)s, %(verifier)s, %(next_path)s, now() + %(seconds)s * interval '1 second')
+
+-- name: take_sign_in_request
+-- Gone with the first who asks, whatever comes of it: a state is good for one answer of the provider.
+DELETE FROM sign_in_requests WHERE state_hash = %(state_hash)s
+RETURNING nonce, verifier, next_path, expires_at > now() AS is_current
+
+-- name: end_old_sign_in_requests
+DELETE FROM sign_in_requests WHERE expires_at < now()
 
 -- name: count_attempt
 -- Counted before the password is looked at: guesses made at once are all counted. In key order: no deadlock.
