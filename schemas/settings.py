@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from email.utils import parseaddr
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -53,6 +54,13 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         # The cause is left out: urllib quotes what it could not read, a password too.
         raise ValueError("is no address: its host cannot be read") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -158,6 +166,13 @@ class Settings(BaseSettings):
         if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
             raise ValueError("must look like https://host or https://host/path")
         return value.rstrip("/")
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme != "https" and not _is_loopback(urlsplit(value).hostname or ""):
+            raise ValueError("must begin with https://, unless the provider is on this machine itself")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

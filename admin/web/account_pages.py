@@ -74,9 +74,7 @@ def add(
     """A new account. A password that was made is shown once, in the answer."""
     new = _new_password(how, password)
     try:
-        added = deeds.add(
-            conn, viewer.actor, email=email, name=name, role=role, chapters=chapter, password=new
-        )
+        added = deeds.add(conn, viewer.actor, email=email, name=name, role=role, chapters=chapter, password=new)
     except (RefusedError, NotFoundError) as error:
         typed = {"email": storable(email), "name": storable(name), "role": role, "chosen": chapter}
         provider = config.oidc_issuer is not None
@@ -87,9 +85,7 @@ def add(
 
 
 @router.get("/accounts/{account}")
-def show_account(
-    viewer: Admin, account: Id, conn: Database, said: str = ""
-) -> HTMLResponse:
+def show_account(viewer: Admin, account: Id, conn: Database, said: str = "") -> HTMLResponse:
     """One account, and what can be changed of it."""
     return _account(viewer, conn, account, said=said[:100])
 

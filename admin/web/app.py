@@ -16,20 +16,24 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from admin.web import (
+    account_pages,
     batch_pages,
+    client_pages,
     directory_pages,
     event_pages,
     letter_pages,
     links,
     mail_pages,
     member_pages,
+    oidc,
     signing_in,
     system_pages,
+    trail_pages,
 )
 from admin.web.api import application
 from admin.web.database import make_pool
 from admin.web.pages import FOLDER, message
-from admin.web.security import SecurityHeaders
+from admin.web.security import SecurityHeaders, set_headers
 from admin.web.viewer import SignInNeededError, sign_in_address
 from admin.web.webhooks import telling
 from schemas.errors import BiddenError, NotFoundError, RefusedError, UnreachableError
@@ -47,6 +51,9 @@ ROUTERS: Final = (
     letter_pages.router,
     system_pages.router,
     directory_pages.router,
+    account_pages.router,
+    client_pages.router,
+    trail_pages.router,
 )
 
 
@@ -73,7 +80,8 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     app.add_middleware(SecurityHeaders, https=app.state.https)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.mount(application.PATH, application.build(app.state), name="api")
-    for router in (*ROUTERS, *([links.router] if with_links else [])):
+    by_provider = [oidc.routes(settings)] if settings.oidc_issuer else []
+    for router in (*ROUTERS, *by_provider, *([links.router] if with_links else [])):
         app.include_router(router)
 
     @app.get("/healthz", include_in_schema=False)
@@ -89,6 +97,7 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     app.add_exception_handler(BiddenError, _worded)
     for away in (psycopg.OperationalError, psycopg.InterfaceError):
         app.add_exception_handler(away, _away)
+    app.add_exception_handler(Exception, _broken)
     return app
 
 
@@ -133,4 +142,11 @@ def _away(request: Request, error: Exception) -> HTMLResponse:
     log.warning("the database did not answer a request", path=getattr(route, "path", None), cause=str(error))
     response = message("One moment", "The database cannot be reached. Try again in a minute.", status=503)
     response.headers["Retry-After"] = "30"
+    return response
+
+
+def _broken(request: Request, _: Exception) -> HTMLResponse:
+    """What nobody foresaw; the server logs it. The middleware does not see this answer: the headers are set here."""
+    response = message("That did not work", "Something broke here, and was written down. Try again later.", status=500)
+    set_headers(response.headers, https=request.app.state.https)
     return response

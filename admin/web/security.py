@@ -25,6 +25,15 @@ _HEADERS: Final = {
 _ONE_YEAR: Final = 31_536_000
 
 
+def set_headers(headers: MutableHeaders, *, https: bool) -> None:
+    """Those that a response has not set itself."""
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+    headers.setdefault("Cache-Control", "no-store")
+    if https:
+        headers.setdefault("Strict-Transport-Security", f"max-age={_ONE_YEAR}")
+
+
 class SecurityHeaders:
     """Adds them to whatever the application answers. `https`: whether browsers may insist on it from now on."""
 
@@ -40,12 +49,7 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Cache-Control", "no-store")
-                if self._https:
-                    headers.setdefault("Strict-Transport-Security", f"max-age={_ONE_YEAR}")
+                set_headers(MutableHeaders(scope=message), https=self._https)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

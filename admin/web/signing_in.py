@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Final
 
+import structlog
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
@@ -16,6 +20,7 @@ from db.connect import Connection
 from db.trail import Deed, recorded
 from schemas.text import is_storable
 
+log = structlog.get_logger()
 router = APIRouter(include_in_schema=False)
 
 _WINDOW_SECONDS: Final = 15 * 60.0
@@ -28,7 +33,7 @@ _PER_ADDRESS: Final = 60
 @router.get("/sign-in", name="sign_in")
 def show_sign_in(request: Request, next_path: Annotated[str, "query"] = "") -> HTMLResponse:
     """The form."""
-    return _form(request, next_path=request.query_params.get("next", next_path))
+    return sign_in_form(request, next_path=request.query_params.get("next", next_path))
 
 
 @router.post("/sign-in", dependencies=[Depends(require_same_site)])
@@ -42,24 +47,39 @@ def sign_in(
     """A session for the right password. A wrong one is answered like an unknown address, and as slowly."""
     email = email.strip().lower()
     if not is_storable(email) or len(email) > 320:
-        return _form(request, next_path=next_path, problem="wrong", status=403)
-    address = request.client.host if request.client else "?"
-    limits = {
-        f"both {email} {address}": _PER_NAME_AND_ADDRESS,
-        f"name {email}": _PER_NAME,
-        f"address {address}": _PER_ADDRESS,
-    }
-    counted = accounts.count_attempt(conn, list(limits), _WINDOW_SECONDS)
-    waits = [left for key, (attempts, left) in counted.items() if attempts > limits[key]]
-    if waits:
-        response = _form(request, next_path=next_path, email=email, problem="throttled", status=429)
-        response.headers["Retry-After"] = str(int(max(waits)) + 1)
+        return sign_in_form(request, next_path=next_path, problem="wrong", status=403)
+    address = address_of(request)
+    both, name = f"both {email} {address}", f"name {email}"
+    # The name's own count comes after the others': who is held up already cannot use it to keep its owner out.
+    wait = _wait(conn, {both: _PER_NAME_AND_ADDRESS, f"address {address}": _PER_ADDRESS})
+    wait = wait or _wait(conn, {name: _PER_NAME})
+    if wait:
+        log.warning("too many attempts to sign in", address=address)
+        response = sign_in_form(request, next_path=next_path, email=email, problem="throttled", status=429)
+        response.headers["Retry-After"] = str(int(wait) + 1)
         return response
     found = accounts.to_sign_in(conn, email)
     if not tokens.is_password(password, None if found is None else found[1]) or found is None:
-        return _form(request, next_path=next_path, email=email, problem="wrong", status=403)
-    accounts.forget_attempts(conn, list(limits)[:2], _WINDOW_SECONDS)
-    return begin_session(request, conn, found[0], next_path)
+        return sign_in_form(request, next_path=next_path, email=email, problem="wrong", status=403)
+    accounts.forget_attempts(conn, [both, name], _WINDOW_SECONDS)
+    return begin_session(request, conn, found[0], next_path, "password")
+
+
+def _wait(conn: Connection, limits: Mapping[str, int]) -> float:
+    """Counts an attempt under each key; how long to wait with the next, 0 if it is within the limits."""
+    counted = accounts.count_attempt(conn, list(limits), _WINDOW_SECONDS)
+    return max((max(left, 1.0) for key, (attempts, left) in counted.items() if attempts > limits[key]), default=0.0)
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from, as attempts are counted: of IPv6 the network, whose addresses are free for all."""
+    host = request.client.host if request.client else "?"
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        if address.version == 6:
+            mapped = address.ipv4_mapped
+            return str(mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+    return host
 
 
 @router.post("/sign-out")
@@ -72,10 +92,12 @@ def sign_out(request: Request, conn: Database, viewer: Signed) -> Response:
     return response
 
 
-def begin_session(request: Request, conn: Connection, account: Account, next_path: str) -> Response:
+def begin_session(request: Request, conn: Connection, account: Account, next_path: str, how: str) -> Response:
     """The answer to whoever has proved to be that account: a cookie, and the page they wanted."""
     token = tokens.new_token()
-    with recorded(conn, Deed(str(account), "sign in")):
+    with recorded(conn, Deed(str(account), "sign in", detail=f"by {how}")):
+        # Whoever was signed in at this browser is so no more.
+        accounts.end_session(conn, tokens.digest(request.cookies.get(cookie_name(request), "")))
         accounts.begin_session(conn, account.id, tokens.digest(token))
     response = RedirectResponse(own_path(next_path), status_code=303)
     response.set_cookie(
@@ -96,9 +118,10 @@ def own_path(text: str) -> str:
     return text if safe else "/"
 
 
-def _form(
+def sign_in_form(
     request: Request, *, next_path: str, email: str = "", problem: str | None = None, status: int = 200
 ) -> HTMLResponse:
+    """The page to sign in on, with a word about what went wrong."""
     values = {
         "next": own_path(next_path),
         "email": email,
