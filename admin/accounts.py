@@ -21,8 +21,8 @@ def address(text: str) -> str:
     """An e-mail address as accounts have it: in lower case. RefusedError for what is none."""
     email = text.strip().lower()
     require_words(email, "email", least=3, most=_LONGEST_ADDRESS)
-    local, _, domain = email.rpartition("@")
-    if not local or not domain or any(c.isspace() or c in "<>" for c in email):
+    local, _, domain = email.partition("@")
+    if not local or not domain or "@" in domain or any(c.isspace() or c in "<>" for c in email):
         raise RefusedError(f"{email!r} is no e-mail address", field="email")
     return email
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,6 +20,9 @@ from db.connect import Connection
 from schemas.settings import Settings
 
 PASSWORD = "correct horse battery"
+
+#: It takes long on purpose, and most tests have the same password.
+_hashed = cache(tokens.hash_password)
 
 
 class Browser:
@@ -56,7 +60,7 @@ class Site:
             name=email.partition("@")[0].capitalize(),
             role=AccountRole(role),
             chapters=chapters,
-            password_hash=None if password is None else tokens.hash_password(password),
+            password_hash=None if password is None else _hashed(password),
         )
 
     def browser(self, account_id: int | None = None) -> Browser:

@@ -1,0 +1,306 @@
+"""Signing in with a password: who gets in, for how long, how often one may guess, and what another site cannot do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from admin.web import tokens
+from admin.web.signing_in import own_path
+from tests.integration.site import PASSWORD, Browser, Site, open_site, words
+from tests.integration.world import World
+
+WRONG = "This address and password do not go together"
+TOO_MANY = "Too many attempts"
+
+
+@pytest.fixture
+def site(world: World, database_url: str) -> Iterator[Site]:
+    """A site with event 1 and Olga, an organiser of chapter 1."""
+    world.build(students=[1])
+    with open_site(database_url, world.conn) as site:
+        site.account("olga@bidden.example", chapters=[1], password=PASSWORD)
+        yield site
+
+
+def sign_in(browser: Browser, email: str = "olga@bidden.example", password: str = PASSWORD, **more: Any) -> Response:
+    """Fill in the form and send it."""
+    headers = more.pop("headers", {})
+    return browser.client.post("/sign-in", data={"email": email, "password": password, **more}, headers=headers)
+
+
+def is_in(browser: Browser) -> bool:
+    """Whether the browser gets a page that only those see who are signed in."""
+    answer = browser.get("/events")
+    assert answer.status_code in (200, 303)
+    return answer.status_code == 200
+
+
+def at(site: Site, address: str) -> Browser:
+    """A browser somewhere else in the network."""
+    return Browser(TestClient(site.app, follow_redirects=False, client=(address, 1)), None)
+
+
+# In and out.
+
+
+def test_in_and_out(site: Site) -> None:
+    """The right password, however the address is written: a session, until one signs out. Both are in the trail."""
+    browser = site.browser()
+    assert browser.get("/batches?skip=50").headers["location"] == "/sign-in?next=%2Fbatches%3Fskip%3D50"
+    done = sign_in(browser, " Olga@BIDDEN.example ", next="/batches?skip=50")
+    assert (done.status_code, done.headers["location"]) == (303, "/batches?skip=50")
+    assert is_in(browser)
+    browser.token = browser.client.cookies["bidden"]
+    gone = browser.post("/sign-out")
+    assert (gone.status_code, gone.headers["location"]) == (303, "/sign-in")
+    assert not is_in(browser)
+    browser.client.cookies.set("bidden", browser.token)
+    assert not is_in(browser)
+    trail = site.conn.execute("SELECT actor, action, outcome FROM trail ORDER BY id").fetchall()
+    assert [(row["action"], row["outcome"]) for row in trail] == [("sign in", "done"), ("sign out", "done")]
+    assert {row["actor"] for row in trail} == {"Olga <olga@bidden.example>"}
+
+
+def test_only_a_digest_is_kept(site: Site) -> None:
+    """Who reads the table cannot take over a session, and passwords are hashed with Argon2id."""
+    browser = site.browser()
+    sign_in(browser)
+    (row,) = site.conn.execute("SELECT token_hash, sessions::text AS all FROM sessions").fetchall()
+    assert row["token_hash"] == tokens.digest(browser.client.cookies["bidden"])
+    assert browser.client.cookies["bidden"] not in row["all"]
+    (account,) = site.conn.execute("SELECT password_hash FROM accounts").fetchall()
+    assert account["password_hash"].startswith("$argon2id$")
+
+
+def test_another_session_each_time(site: Site) -> None:
+    """What a browser held before is worth nothing after: nobody can have put it there."""
+    browser = site.browser()
+    browser.client.cookies.set("bidden", "planted", domain="testserver.local", path="/")
+    sign_in(browser)
+    first = browser.client.cookies["bidden"]
+    sign_in(browser)
+    assert len({"planted", first, browser.client.cookies["bidden"]}) == 3
+    assert site.conn.execute("SELECT count(*) AS n FROM sessions").fetchall() == [{"n": 1}]
+
+
+@pytest.mark.parametrize(("scheme", "name"), [("https", "__Host-bidden"), ("http", "bidden")])
+def test_cookie(world: World, database_url: str, scheme: str, name: str) -> None:
+    """No script reads it, no other site has it sent along with a form; with HTTPS it is bound to that and the host."""
+    base = f"{scheme}://testserver"
+    with open_site(database_url, world.conn, base_url=base) as site:
+        site.account("olga@bidden.example", password=PASSWORD)
+        browser = Browser(TestClient(site.app, base_url=base, follow_redirects=False), None)
+        cookie = sign_in(browser).headers["set-cookie"]
+        assert is_in(browser)
+    parts = cookie.split("; ")
+    assert parts[0].startswith(f"{name}=")
+    assert {"HttpOnly", "SameSite=lax", "Path=/", "Max-Age=604800"} <= set(parts)
+    assert ("Secure" in parts) == (scheme == "https")
+    assert "domain" not in cookie.lower()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "UPDATE sessions SET seen_at = now() - interval '12 hours 1 second'",
+        "UPDATE sessions SET expires_at = now()",
+        "UPDATE accounts SET disabled_at = now()",
+        "DELETE FROM sessions",
+        "DELETE FROM accounts",
+    ],
+)
+def test_a_session_ends(site: Site, world: World, end: Any) -> None:
+    """After twelve idle hours, after a week, with its account: pages and deeds alike ask to sign in."""
+    browser = site.browser()
+    sign_in(browser)
+    browser.token = browser.client.cookies["bidden"]
+    assert is_in(browser)
+    world.execute(end)
+    assert not is_in(browser)
+    assert browser.post("/account/password", {}).headers["location"].startswith("/sign-in")
+    assert (
+        site.browser(None).get("/events", headers={"hx-request": "true"}).headers["hx-redirect"].startswith("/sign-in")
+    )
+
+
+def test_who_is_here_stays(site: Site, world: World) -> None:
+    """A request prolongs a session, up to its week."""
+    browser = site.browser()
+    sign_in(browser)
+    world.execute("UPDATE sessions SET seen_at = now() - interval '11 hours'")
+    assert is_in(browser)
+    assert world.execute("SELECT seen_at > now() - interval '1 minute' AS is_fresh FROM sessions") == [
+        {"is_fresh": True}
+    ]
+
+
+# Guessing.
+
+
+def test_unknown_and_wrong_are_one(site: Site, world: World) -> None:
+    """Nobody learns who has an account: not by the words, the status, the headers, nor by the time it takes."""
+    site.account("oidc@bidden.example")
+    site.account("gone@bidden.example", password=PASSWORD)
+    world.execute("UPDATE accounts SET disabled_at = now() WHERE email = 'gone@bidden.example'")
+    answers = {}
+    for email in ("olga@bidden.example", "nobody@bidden.example", "oidc@bidden.example", "gone@bidden.example"):
+        times = []
+        for attempt in range(5):
+            began = perf_counter()
+            answer = sign_in(at(site, f"10.0.0.{attempt}"), email, "not the password")
+            times.append(perf_counter() - began)
+        answers[email] = (answer.status_code, words(answer), sorted(answer.headers), median(times))
+    assert answers["olga@bidden.example"][:2] == (403, answers["nobody@bidden.example"][1])
+    assert WRONG in answers["olga@bidden.example"][1]
+    assert len({answer[:2] for answer in answers.values()}) == 1
+    assert len({tuple(answer[2]) for answer in answers.values()}) == 1
+    # A hash takes dozens of milliseconds; an answer without one takes few.
+    assert min(answer[3] for answer in answers.values()) > max(answer[3] for answer in answers.values()) / 4
+    assert sign_in(site.browser(), "gone@bidden.example").status_code == 403
+
+
+def test_anything_typed(site: Site) -> None:
+    """Wrong, in words, whatever it is."""
+    for email in ("", "\0", "x" * 321 + "@example.org", "' OR 1=1 --", "%", "olga@bidden.example\0"):
+        for password in ("", "x" * 2000, "p\0", "🦆"):
+            answer = sign_in(site.browser(), email, password)
+            assert (answer.status_code, WRONG in words(answer)) == (403, True)
+
+
+def test_guesses_at_once(site: Site) -> None:
+    """They are counted before the password is looked at: of twenty at once, five are looked at."""
+
+    def guess(number: int) -> int:
+        return sign_in(at(site, "10.1.1.1"), password=f"guess number {number}").status_code
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = sorted(pool.map(guess, range(20)))
+    assert answers == [403] * 5 + [429] * 15
+
+
+def test_throttled(site: Site, world: World) -> None:
+    """After five wrong ones even the right one waits, says for how long, and counts again afterwards. Others get in."""
+    guesser, owner = at(site, "10.1.1.1"), at(site, "10.2.2.2")
+    assert [sign_in(guesser, password="wrong").status_code for _ in range(40)] == [403] * 5 + [429] * 35
+    answer = sign_in(guesser)
+    assert (answer.status_code, TOO_MANY in words(answer)) == (429, True)
+    assert 0 < int(answer.headers["retry-after"]) <= 15 * 60 + 1
+    assert not is_in(guesser)
+    # Who guesses at her account does not keep Olga out of it.
+    assert sign_in(owner).status_code == 303
+    world.execute("UPDATE sign_in_attempts SET since = since - interval '15 minutes 1 second'")
+    assert sign_in(guesser).status_code == 303
+
+
+def test_guesses_from_everywhere(site: Site) -> None:
+    """One name from many addresses: thirty in all. One address, whatever the names: sixty."""
+    assert [sign_in(at(site, f"10.3.0.{n}"), password="wrong").status_code for n in range(31)] == [403] * 30 + [429]
+    answers = [sign_in(at(site, "10.4.4.4"), f"n{n}@bidden.example", "wrong").status_code for n in range(61)]
+    assert answers == [403] * 60 + [429]
+
+
+def test_addresses_of_one_network(site: Site) -> None:
+    """Whoever has one address of IPv6 has trillions of them: they count as one."""
+    answers = [sign_in(at(site, f"2001:db8::{n}"), password="wrong").status_code for n in range(1, 7)]
+    assert answers == [403] * 5 + [429]
+    assert sign_in(at(site, "2001:db8:0:1::1")).status_code == 303
+
+
+def test_who_gets_in_is_forgiven(site: Site) -> None:
+    """Mistyped, then right: nothing is held against her."""
+    for _ in range(3):
+        browser = site.browser()
+        assert [sign_in(browser, password="wrong").status_code for _ in range(4)] == [403] * 4
+        assert sign_in(browser).status_code == 303
+
+
+# Where it leads.
+
+ELSEWHERE = [
+    "//evil.example", "///evil.example", "/\\evil.example", "\\\\evil.example", "https://evil.example",
+    "javascript:alert(1)", "/\t/evil.example", "/\n/evil.example", "evil.example", "", "/ü", " /events", "http:/events",
+    "/\x00",
+]  # fmt: skip
+
+
+def test_it_leads_nowhere_else(site: Site) -> None:
+    """Only a page of this site is gone on to."""
+    browser = site.browser()
+    for place in ELSEWHERE:
+        assert own_path(place) == "/"
+        answer = browser.get("/sign-in", params={"next": place})
+        assert re.findall(r'name="next" value="([^"]*)"', answer.text) == ["/"]
+        assert sign_in(browser, next=place).headers["location"] == "/"
+
+
+# What another site has a browser send.
+
+FOREIGN = [
+    {"origin": "https://evil.example"},
+    {"origin": "http://testserver.evil.example"},
+    {"origin": "http://testserver:81"},
+    {"origin": "http://["},
+    {"origin": "null", "sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+    {"sec-fetch-site": "nonsense"},
+]
+OURS: list[dict[str, str]] = [
+    {},
+    {"origin": "http://testserver"},
+    {"origin": "null"},
+    {"origin": "null", "sec-fetch-site": "same-origin"},
+    {"origin": "http://testserver", "sec-fetch-site": "same-origin"},
+]
+
+
+def test_sent_from_another_site(site: Site, world: World) -> None:
+    """Neither a deed nor a sign-in, even with everything else right."""
+    browser, stranger = site.browser(1), site.browser()
+    form = {"audience": "everyone", "key": "k" * 36}
+    for headers in FOREIGN:
+        assert browser.post("/events/1/invite", form, headers=headers).status_code == 403, headers
+        assert browser.post("/sign-out", headers=headers).status_code == 403, headers
+        assert is_in(browser)
+        assert sign_in(stranger, headers=headers).status_code == 403, headers
+        assert not is_in(stranger)
+    assert world.execute("SELECT FROM batches") == []
+    assert world.execute("SELECT FROM trail") == []
+
+
+def test_sent_from_here(site: Site) -> None:
+    """As browsers send our own forms, with and without what they say of where these come from."""
+    browser = site.browser()
+    for headers in OURS:
+        assert sign_in(browser, headers=headers).status_code == 303, headers
+        browser.token = browser.client.cookies["bidden"]
+        assert browser.post("/sign-out", headers=headers).status_code == 303, headers
+
+
+def test_every_form_needs_its_token(site: Site, world: World) -> None:
+    """Missing, wrong, empty, or another session's: refused, and nothing is done. By a header it counts, too."""
+    browser, other = site.browser(1), site.browser(1)
+    assert browser.token is not None
+    assert other.token is not None
+    form = {"audience": "everyone", "key": "k" * 36}
+    for wrong in (None, "", "x", "ü", "\0", tokens.csrf_token(other.token), browser.token):
+        given = form if wrong is None else {**form, "csrf": wrong}
+        answer = browser.client.post("/events/1/invite", data=given)
+        assert (answer.status_code, "out of date" in words(answer)) == (403, True)
+    in_query = browser.client.post(f"/events/1/invite?csrf={tokens.csrf_token(browser.token)}", data=form)
+    assert in_query.status_code == 403
+    as_file = browser.client.post("/events/1/invite", data=form, files={"csrf": b"x"})
+    assert as_file.status_code == 403
+    assert world.execute("SELECT FROM batches") == []
+    assert world.execute("SELECT FROM trail") == []
+    right = {"x-csrf-token": tokens.csrf_token(browser.token)}
+    assert browser.client.post("/events/1/invite", data=form, headers=right).status_code == 303
