@@ -54,15 +54,16 @@ def cookie_name(request: Request) -> str:
 def require_same_site(request: Request) -> None:
     """Refuses what another site had a browser send. Browsers say where a request comes from; programs do not.
 
-    Our own forms come with the Origin `null`, because our pages give no referrer: then only Sec-Fetch-Site can tell,
-    which browsers send over HTTPS.
+    Sec-Fetch-Site decides where it is sent, that is over HTTPS; else the Origin: of this host, or of BIDDEN_BASE_URL.
     """
     if request.method in _SAFE_METHODS:
         return
-    site = request.headers.get("sec-fetch-site", "none")
-    origin = request.headers.get("origin", "null")
-    ours = {request.headers.get("host", ""), urlsplit(request.app.state.settings.base_url).netloc}
-    if site not in ("same-origin", "none") or (origin != "null" and origin.partition("://")[2] not in ours):
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site is None and origin is not None:
+        ours = {request.headers.get("host"), urlsplit(request.app.state.settings.base_url).netloc}
+        site = "same-origin" if origin.partition("://")[2] in ours else "cross-site"
+    if site not in (None, "same-origin", "none"):
         raise HTTPException(403, "This was sent from another site. Open the page here and try again")
 
 

@@ -249,7 +249,10 @@ FOREIGN = [
     {"origin": "http://testserver.evil.example"},
     {"origin": "http://testserver:81"},
     {"origin": "http://["},
+    {"origin": "null"},
+    {"origin": ""},
     {"origin": "null", "sec-fetch-site": "cross-site"},
+    {"origin": "http://testserver", "sec-fetch-site": "cross-site"},
     {"sec-fetch-site": "cross-site"},
     {"sec-fetch-site": "same-site"},
     {"sec-fetch-site": "nonsense"},
@@ -257,8 +260,8 @@ FOREIGN = [
 OURS: list[dict[str, str]] = [
     {},
     {"origin": "http://testserver"},
-    {"origin": "null"},
     {"origin": "null", "sec-fetch-site": "same-origin"},
+    {"sec-fetch-site": "none"},
     {"origin": "http://testserver", "sec-fetch-site": "same-origin"},
 ]
 

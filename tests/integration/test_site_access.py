@@ -1,0 +1,358 @@
+"""Who may do what on the site: every route there is, for everybody there is. A route without a row fails: default deny.
+
+The API below /api has a table of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, Final
+
+import pytest
+from fastapi.routing import iter_route_contexts
+from httpx2 import Response
+
+from admin.web.clients import make_client
+from db.connect import Connection
+from producers import control
+from schemas.outcomes import Failed, Sent, Unknown
+from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, invitation, member, subscription
+from tests.integration.site import Browser, Site, open_site, words
+from tests.integration.world import TERMS_ACCEPTED, World
+
+#: Sent to the sign-in page; asked in vain; not there, as far as this one is to know.
+SIGN_IN, NO, HIDDEN = "sign in", 403, 404
+#: Let in, whatever comes of it: another test looks at that.
+IN = "let in"
+
+#: What a form of a route holds besides the token.
+FORMS: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("POST", "/events/{event}/invite"): {"audience": "everyone", "key": "k" * 36},
+    ("POST", "/events/{event}/resolve"): {"verdict": "failed"},
+    ("POST", "/accounts"): {"email": "new@bidden.example", "name": "New", "role": "organiser", "how": "none"},
+    ("POST", "/accounts/{account}"): {"name": "Zoë", "role": "organiser"},
+    ("POST", "/clients"): {"name": "Calendar", "account": "1", "scope": "read"},
+    ("POST", "/invitation/{token}"): {"answer": "yes"},
+    ("POST", "/letters/redrive"): {"letter": "0:0"},
+}
+#: What stands for each part of an address. Event 1 and its batches are of chapter 1.
+PLACES: Final[dict[str, Any]] = {
+    "event": 1, "batch": 1, "member": 1, "account": 1, "client": 1, "token": "token-of-1", "decision": "pause",
+    "role": "Student", "partition": 0, "offset": 0,
+}  # fmt: skip
+#: Where another batch is needed: one that has ended, so that what is told of it ends, too.
+OTHER_PLACES: Final[dict[str, dict[str, Any]]] = {"/batches/{batch}/live": {"batch": 2}}
+
+#: For each route: nobody signed in, an organiser of another chapter, an organiser of the chapter, an admin.
+TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | str]]] = {
+    # For everybody.
+    ("GET", "/healthz"): (200, 200, 200, 200),
+    ("GET", "/sign-in"): (200, 200, 200, 200),
+    ("POST", "/sign-in"): (NO, NO, NO, NO),  # with no password, that is
+    ("GET", "/sign-in/provider"): (503, 503, 503, 503),  # the provider is away
+    ("GET", "/sign-in/callback"): (NO, NO, NO, NO),  # from nowhere
+    # For whoever has the link from a mail.
+    ("GET", "/invitation/{token}"): (200, 200, 200, 200),
+    ("POST", "/invitation/{token}"): (303, 303, 303, 303),
+    ("GET", "/unsubscribe/{token}"): (200, 200, 200, 200),
+    ("POST", "/unsubscribe/{token}"): (303, 303, 303, 303),
+    # For whoever is signed in: what is theirs of it.
+    ("GET", "/"): (SIGN_IN, 303, 303, 303),
+    ("GET", "/events"): (SIGN_IN, 200, 200, 200),
+    ("GET", "/batches"): (SIGN_IN, 200, 200, 200),
+    ("GET", "/members"): (SIGN_IN, 200, 200, 200),
+    ("GET", "/account"): (SIGN_IN, 200, 200, 200),
+    ("POST", "/account/password"): (SIGN_IN, NO, NO, NO),  # they have none
+    ("POST", "/sign-out"): (SIGN_IN, SIGN_IN, SIGN_IN, SIGN_IN),  # one way or the other
+    # For the organisers of the chapter.
+    ("GET", "/events/{event}"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/events/{event}/numbers"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/events/{event}/people"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/events/{event}/invite"): (SIGN_IN, HIDDEN, 200, 200),
+    ("POST", "/events/{event}/invite"): (SIGN_IN, HIDDEN, 303, 303),
+    ("GET", "/events/{event}/audit"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/events/{event}/audit/answer"): (SIGN_IN, HIDDEN, 200, 200),
+    ("POST", "/events/{event}/resolve"): (SIGN_IN, HIDDEN, 303, 303),
+    ("GET", "/events/{event}/mail/{role}"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/events/{event}/mail/{role}/html"): (SIGN_IN, HIDDEN, 200, 200),
+    ("POST", "/events/{event}/mail/{role}/test"): (SIGN_IN, HIDDEN, IN, IN),
+    ("GET", "/batches/{batch}"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/batches/{batch}/entries"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/batches/{batch}/live"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/batches/{batch}/log.csv"): (SIGN_IN, HIDDEN, 200, 200),
+    ("POST", "/batches/{batch}/retry"): (SIGN_IN, HIDDEN, 303, 303),
+    ("POST", "/batches/{batch}/{decision}"): (SIGN_IN, HIDDEN, 303, 303),
+    ("GET", "/members/{member}"): (SIGN_IN, HIDDEN, 200, 200),
+    # For admins.
+    ("GET", "/accounts"): (SIGN_IN, NO, NO, 200),
+    ("POST", "/accounts"): (SIGN_IN, NO, NO, 303),
+    ("GET", "/accounts/{account}"): (SIGN_IN, NO, NO, 200),
+    ("POST", "/accounts/{account}"): (SIGN_IN, NO, NO, 303),
+    ("POST", "/accounts/{account}/password"): (SIGN_IN, NO, NO, 200),
+    ("POST", "/accounts/{account}/disable"): (SIGN_IN, NO, NO, 303),
+    ("POST", "/accounts/{account}/enable"): (SIGN_IN, NO, NO, 303),
+    ("GET", "/clients"): (SIGN_IN, NO, NO, 200),
+    ("POST", "/clients"): (SIGN_IN, NO, NO, 200),
+    ("POST", "/clients/{client}/revoke"): (SIGN_IN, NO, NO, 303),
+    ("GET", "/trail"): (SIGN_IN, NO, NO, 200),
+    ("GET", "/directory"): (SIGN_IN, NO, NO, IN),
+    ("POST", "/directory"): (SIGN_IN, NO, NO, IN),
+    ("GET", "/letters"): (SIGN_IN, NO, NO, IN),
+    ("GET", "/letters/{partition}/{offset}"): (SIGN_IN, NO, NO, IN),
+    ("GET", "/letters/{partition}/{offset}/value"): (SIGN_IN, NO, NO, IN),
+    ("POST", "/letters/redrive"): (SIGN_IN, NO, NO, IN),
+    ("GET", "/system"): (SIGN_IN, NO, NO, IN),
+    ("GET", "/system/lag"): (SIGN_IN, NO, NO, IN),
+    ("GET", "/system/servers"): (SIGN_IN, NO, NO, IN),
+    ("GET", "/system/doctor"): (SIGN_IN, NO, NO, IN),
+}
+
+#: Whom an organiser of chapter 2 is never told of, and whom she is.
+FOREIGN: Final = ("Foreign", "foreign")
+OWN: Final = "Fritz"
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """Chapter 1 with event 1 and members 1 to 6; chapter 2 with member 21; event 2 is of both, event 3 of chapter 2.
+
+    Batches: 1 runs, 2 was cancelled; 3 is of both chapters and came to every end.
+    """
+    world.load(
+        CHAPTER,
+        STUDENTS,
+        COACHES,
+        CHAPTER | {"id": 2, "name": "Berlin", "email": "berlin@example.org"},
+        STUDENTS | {"id": 3, "chapter_id": 2},
+        *(person(n) for n in (1, 2, 3, 4, 6)),
+        person(5, accepted_toc_at=None),
+        member(21, name=OWN, email="fritz@example.org", accepted_toc_at=TERMS_ACCEPTED),
+        *(subscription(n, 1) for n in (1, 2, 3, 5, 6)),
+        subscription(4, 2),
+        subscription(21, 3),
+        EVENT,
+        EVENT | {"id": 2, "name": "Joint", "chapter_ids": [1, 2]},
+        EVENT | {"id": 3, "name": "Berlin only", "chapter_ids": [2]},
+        invitation(1, token="token-of-1"),
+    )
+    world.plan("students")
+    control.cancel(world.conn, world.plan("coaches"))
+    return world
+
+
+def person(number: int, **fields: Any) -> dict[str, Any]:
+    """A member of chapter 1, whose name and address say so."""
+    about = {"name": f"Foreign{number}", "email": f"foreign{number}@example.org", "accepted_toc_at": TERMS_ACCEPTED}
+    return member(number, **{**about, **fields})
+
+
+@pytest.fixture
+def site(world: World, database_url: str) -> Iterator[Site]:
+    """A site with all that there may be: links, and a provider, which is away."""
+    provider = {"oidc_issuer": "http://127.0.0.1:9", "oidc_client_id": "x", "oidc_client_secret": "x"}
+    with open_site(database_url, world.conn, **provider) as site:
+        # What is told of a batch as it goes on ends at once.
+        site.app.state.should_stop = lambda: True
+        yield site
+
+
+def routes(site: Site) -> set[tuple[str, str]]:
+    """All that the application answers by itself: no files, and no API, which is an application of its own."""
+    return {
+        (method, context.path or "")
+        for context in iter_route_contexts(site.app.routes)
+        for method in (context.methods or ())
+        if method not in ("HEAD", "OPTIONS")
+    }
+
+
+def ask(browser: Browser, method: str, route: str) -> Response:
+    """What a route answers, asked as its own page would ask."""
+    path = route.format(**{**PLACES, **OTHER_PLACES.get(route, {})})
+    return browser.get(path) if method == "GET" else browser.post(path, FORMS.get((method, route)))
+
+
+def came_to(answer: Response) -> int | str:
+    """In a word of the table."""
+    is_away = answer.status_code == 303 and answer.headers["location"].startswith("/sign-in")
+    return SIGN_IN if is_away else answer.status_code
+
+
+def test_every_route_has_a_row(site: Site) -> None:
+    """What is new is for nobody until it stands in the table."""
+    assert routes(site) - set(TABLE) == set()
+
+
+@pytest.mark.parametrize("row", list(TABLE), ids=" ".join)
+def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    """Each as the table says; what is refused changes nothing."""
+    if row not in routes(site):
+        pytest.skip("there is no such route yet")
+    first = site.account("zoe@bidden.example")
+    assert first == PLACES["account"]
+    make_client(site.conn, name="Calendar", account_id=first, scopes=["read"])
+    viewers = {
+        "nobody": site.browser(),
+        "of another": site.browser(site.account("other@bidden.example", chapters=[2])),
+        "organiser": site.browser(site.account("own@bidden.example", chapters=[1])),
+        "admin": site.browser(site.account("ada@bidden.example", "admin")),
+    }
+    for (viewer, browser), expected in zip(viewers.items(), TABLE[row], strict=True):
+        before = everything(site.conn)
+        found = came_to(ask(browser, *row))
+        if expected == IN:
+            assert found not in (SIGN_IN, 401, 403, 404), viewer
+        else:
+            assert found == expected, viewer
+        if row != ("POST", "/sign-out") and (row[0] == "GET" or found in (SIGN_IN, NO, HIDDEN)):
+            assert everything(site.conn) == before, viewer
+
+
+def everything(conn: Connection) -> list[Any]:
+    """Whatever a request could change, but for what is counted and noted of requests themselves."""
+    row = conn.execute(
+        "SELECT (SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM accounts t) AS accounts,"
+        " (SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM account_chapters t) AS chapters,"
+        " (SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM api_clients t) AS clients,"
+        " (SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM batches t) AS batches,"
+        " (SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM batch_items t) AS items,"
+        " (SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM deliveries t) AS deliveries,"
+        " (SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM invitations t) AS invitations,"
+        " (SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM members t) AS members,"
+        " (SELECT count(*) FROM sessions) AS sessions,"
+        " (SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM trail t) AS trail"
+    ).fetchone()
+    assert row is not None
+    return list(row.values())
+
+
+def test_no_scope_is_no_event(site: Site) -> None:
+    """An organiser without chapters sees nothing, and is not in the way."""
+    browser = site.organiser()
+    assert "Joint" not in words(browser.get("/events"))
+    assert browser.get("/events/1").status_code == 404
+    assert browser.get("/batches/1").status_code == 404
+
+
+#: What else can be asked of a route: each way to have people named.
+QUERIES: Final[dict[str, list[str]]] = {
+    "/events": ["?q=oreign", "?q=joint"],
+    "/events/{event}/people": [
+        *("?audience=" + audience for audience in ("students", "coaches", "everyone")),
+        *("?reason=" + reason for reason in ("terms_not_accepted", "already_sent", "unknown", "declined")),
+    ],
+    "/events/{event}/audit/answer": ["?audience=students"],
+    "/batches/{batch}/entries": [
+        *("?status=" + status for status in ("sent", "failed", "unknown", "skipped", "pending", "left_out")),
+        "?q=oreign",
+        "?q=1",
+    ],
+    "/batches/{batch}/log.csv": ["?status=failed", "?status=left_out", "?status=pending"],
+    "/members": ["?q=oreign", "?q=1", "?q=example"],
+    "/trail": ["?event=2"],
+}
+
+
+def joint_batch(world: World) -> int:
+    """Of both chapters: somebody was sent, failed with a reason that names her, is unknown, left out, and pending."""
+    batch = world.plan("everyone", event=2)
+    agent = world.agent()
+    refusal = Failed("550 5.1.1 <foreign2@example.org>: no such user Foreign2")
+    for number, outcome in ((1, Sent("250 ok foreign1@example.org")), (2, refusal), (3, Unknown("lost"))):
+        agent.deliver(world.wanted(batch, number, event=2), outcome)
+    agent.deliver(world.wanted(batch, 21, event=2), Sent("250 ok"))
+    return batch
+
+
+def test_nobody_is_told_of_a_foreign_member(site: Site, world: World) -> None:
+    """An organiser of chapter 2 asks whatever there is to ask, of events that both hold, too: no name, no address."""
+    batch = joint_batch(world)
+    world.load(subscription(6, 2))
+    berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
+    admin = site.admin()
+    told, seen_by_admin = [], ""
+    for method, route in sorted(routes(site)):
+        if method != "GET" or route.startswith(("/invitation", "/unsubscribe", "/sign-in")):
+            continue
+        for event, query in product((1, 2, 3), ["", *QUERIES.get(route, [])]):
+            for number in (1, 5, 21):
+                places = {**PLACES, "event": event, "batch": (1, 2, batch)[event - 1], "member": number}
+                if "{member}" not in route and number != 1:
+                    continue
+                if route == "/batches/{batch}/live" and event != 2:
+                    continue
+                path = route.format(**places) + query
+                answer = berlin.get(path)
+                told += [f"{path}: {answer.text}"] if any(name in answer.text for name in FOREIGN) else []
+                seen_by_admin += admin.get(path).text
+    assert told == []
+    assert all(f"foreign{n}@example.org" in seen_by_admin for n in (1, 2, 3, 5))
+    assert OWN in words(berlin.get(f"/batches/{batch}"))
+
+
+def test_deeds_about_foreign_members(site: Site, world: World) -> None:
+    """Of an event of both, nobody resolves what concerns a member of the other chapter by name."""
+    batch = joint_batch(world)
+    berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
+    answer = berlin.post("/events/2/resolve", {"verdict": "failed", "member": "3"})
+    assert (answer.status_code, "Foreign" in answer.text) == (404, False)
+    assert world.log(batch)[3, "Student"][0] == "unknown"
+
+
+HEADERS: Final = {
+    "x-content-type-options": "nosniff",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "x-robots-tag": "noindex, nofollow",
+    "cache-control": "no-store",
+    "strict-transport-security": "max-age=31536000",
+}
+
+
+def assert_headers(answer: Response) -> None:
+    """What every answer has."""
+    for name, value in HEADERS.items():
+        assert answer.headers[name] == value, (answer.url, name)
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "frame-ancestors 'none'" in policy
+    assert "form-action 'self'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["referrer-policy"] in ("same-origin", "no-referrer")
+    assert "server" not in answer.headers
+
+
+def test_headers(world: World, database_url: str) -> None:
+    """Security headers on whatever is answered: pages, parts, redirects, files, errors, and what broke."""
+    values = {"oidc_issuer": "http://127.0.0.1:9", "oidc_client_id": "x", "oidc_client_secret": "x"}
+    with open_site(database_url, world.conn, base_url="https://testserver", **values) as site:
+        site.app.state.should_stop = lambda: True
+        ada, nobody = site.admin(), site.browser()
+        ada.client.cookies.set("__Host-bidden", ada.token or "")
+        answers = [ask(browser, *route) for browser in (nobody, ada) for route in sorted(routes(site))]
+        for path in ("/nowhere", "/static/site.css", "/static/nowhere", "/events/x", "/static/../app.py", "/%00"):
+            answers += [ada.get(path), nobody.client.post(path), nobody.client.options(path)]
+        answers.append(ada.client.post("/events/1/invite"))
+        answers.append(ada.client.get("/events", headers={"hx-request": "true"}))
+    assert {200, 303, 403, 404, 405} <= {answer.status_code for answer in answers}
+    for answer in answers:
+        assert_headers(answer)
+        assert not any(word in answer.text for word in (" style=", "<style", "onclick=", "<script>", "javascript:"))
+
+
+def test_headers_of_what_broke(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake of ours is answered in words, with the headers, and without what broke."""
+    from fastapi.testclient import TestClient
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("secret inside")
+
+    monkeypatch.setattr("db.browse.events", broken)
+    with open_site(database_url, world.conn, base_url="https://testserver") as site:
+        token = site.admin().token or ""
+        client = TestClient(site.app, base_url="https://testserver", raise_server_exceptions=False)
+        client.cookies.set("__Host-bidden", token)
+        answer = client.get("/events")
+    assert (answer.status_code, "Something broke here" in answer.text, "secret" in answer.text) == (500, True, False)
+    assert_headers(answer)
