@@ -46,6 +46,12 @@ EXAMPLES: Final = {
     "resolve": 80,
     "cleanup": 40,
     "replay": 60,
+    "account add": 20,
+    "account list": 10,
+    "account password": 15,
+    "account change": 30,
+    "account disable": 20,
+    "account enable": 20,
     "migrate": 6,
     "doctor": 4,
     "dlq list": 8,
@@ -83,6 +89,13 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "batch": (IDS, NO_IDS),
     "audience": (AUDIENCES, NO_AUDIENCES),
     "initiator": (NAMES, NO_NAMES),
+    "email": (
+        ["ada@b.example", "Olga@b.example", "new@b.example"],
+        ["ada", "@", "a b@c.example", "x" * 330 + "@b", *NO_NAMES],
+    ),
+    "name": (["Ada", "Zoë [/red]", "x" * 200], ["", *NO_NAMES]),
+    "role": (["admin", "organiser"], ["Admin", "king", ""]),
+    "chapters": (IDS, NO_IDS),
     "by": (NAMES, NO_NAMES),
     "key": (["k1", "k2", "Zoë"], ["", *NO_NAMES]),
     "verdict": (["resend", "sent", "failed"], ["SENT", "lost"]),
@@ -154,7 +167,7 @@ def test_no_command_is_left_out() -> None:
     names = {parameter.name for command in COMMANDS.values() for parameter in command.params}
     flags = {
         "as_json", "dry_run", "wait", "watch", "excluded", "from_beginning", "everything", "again", "links", "stay",
-        "with_site",
+        "with_site", "from_stdin", "no_password", "no_chapters",
     }  # fmt: skip
     assert {name for name in names if name and name not in VALUES} == flags
 
@@ -176,7 +189,8 @@ def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tm
         agent.deliver(world.wanted(first, member_id), outcome)
     world.plan("coaches")
     control.cancel(world.conn, world.plan("everyone"))
-    ada = accounts.add(world.conn, email="ada@bidden.example", name="Ada", role=AccountRole.ORGANISER)
+    ada = accounts.add(world.conn, email="ada@b.example", name="Ada", role=AccountRole.ADMIN)
+    accounts.add(world.conn, email="olga@b.example", name="Olga", role=AccountRole.ORGANISER, chapters=[1])
     make_client(world.conn, name="Zoë [/red]", account_id=ada, scopes=["read"])
 
     def somebody_cancels(_: float) -> None:
