@@ -89,11 +89,6 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "batch": (IDS, NO_IDS),
     "audience": (AUDIENCES, NO_AUDIENCES),
     "initiator": (NAMES, NO_NAMES),
-    "email": (
-        ["ada@b.example", "Olga@b.example", "new@b.example"],
-        ["ada", "@", "a b@c.example", "x" * 330 + "@b", *NO_NAMES],
-    ),
-    "name": (["Ada", "Zoë [/red]", "x" * 200], ["", *NO_NAMES]),
     "role": (["admin", "organiser"], ["Admin", "king", ""]),
     "chapters": (IDS, NO_IDS),
     "by": (NAMES, NO_NAMES),
@@ -111,7 +106,10 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "host": ([], ["", "no host", "256.0.0.1", "\0"]),
     "port": ([], ["-1", "65536", "http", "80.0"]),
     "name": (["planner", "Zoë [/red]", "x" * 60], ["x" * 61, " ", *NO_NAMES]),
-    "email": (["ada@bidden.example", " ADA@bidden.example"], ["nobody@bidden.example", *NO_NAMES]),
+    "email": (
+        ["ada@bidden.example", " ADA@bidden.example", "olga@bidden.example", "new@bidden.example"],
+        ["nobody@bidden.example", "ada", "@", "a b@c.example", "x" * 330 + "@b", *NO_NAMES],
+    ),
     "scopes": (["read", "invite", "operate", "dead-letters"], ["", "READ", "read,invite", "write"]),
     "webhook": (
         ["https://example.org/hook", "http://127.0.0.1:1/"],
@@ -189,8 +187,8 @@ def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tm
         agent.deliver(world.wanted(first, member_id), outcome)
     world.plan("coaches")
     control.cancel(world.conn, world.plan("everyone"))
-    ada = accounts.add(world.conn, email="ada@b.example", name="Ada", role=AccountRole.ADMIN)
-    accounts.add(world.conn, email="olga@b.example", name="Olga", role=AccountRole.ORGANISER, chapters=[1])
+    ada = accounts.add(world.conn, email="ada@bidden.example", name="Ada", role=AccountRole.ADMIN)
+    accounts.add(world.conn, email="olga@bidden.example", name="Olga", role=AccountRole.ORGANISER, chapters=[1])
     make_client(world.conn, name="Zoë [/red]", account_id=ada, scopes=["read"])
 
     def somebody_cancels(_: float) -> None:
