@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+import structlog
 from httpx2 import Response
 from joserfc.jwk import RSAKey
 
+from admin.web import oidc, signing_in
 from tests.integration.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import World
@@ -35,6 +38,18 @@ def site(world: World, database_url: str, provider: FakeProvider) -> Iterator[Si
     with open_site(database_url, world.conn, **settings(provider)) as site:
         site.account("olga@bidden.example")
         yield site
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What the site logs about signing in, whatever a command before has set logs up to be."""
+    lines = StringIO()
+    logger = structlog.wrap_logger(
+        structlog.PrintLogger(lines), processors=[structlog.dev.ConsoleRenderer(colors=False)]
+    )
+    for module in (oidc, signing_in):
+        monkeypatch.setattr(module, "log", logger)
+    return lines
 
 
 def settings(provider: FakeProvider) -> dict[str, Any]:
@@ -239,9 +254,7 @@ def test_nobody_fills_the_table(site: Site, provider: FakeProvider) -> None:
 
 
 def test_the_provider_is_away(
-    world: World,
-    database_url: str,
-    capsys: pytest.CaptureFixture[str],
+    world: World, database_url: str, said: StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before it began and in between: a sentence, no traceback."""
     with running_provider(f"{BASE}/sign-in/callback") as provider:
@@ -256,13 +269,16 @@ def test_the_provider_is_away(
         back = away_and_back(browser)
         provider.app.routes.clear()
         assert_refused(site, browser.get(back), NOT_WORKED)
-    said = capsys.readouterr()
-    assert "Traceback" not in said.out + said.err
-    assert "it cannot be reached: ConnectError" in said.out + said.err
+    assert "Traceback" not in said.getvalue() + str(capsys.readouterr())
+    assert "it cannot be reached: ConnectError" in said.getvalue()
 
 
 def test_no_secret_in_any_log(
-    site: Site, provider: FakeProvider, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    site: Site,
+    provider: FakeProvider,
+    said: StringIO,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Neither of ours nor of any library, whatever goes wrong."""
     caplog.set_level(logging.DEBUG)
@@ -275,10 +291,11 @@ def test_no_secret_in_any_log(
     browser.get(f"/sign-in/callback?state={state}&code=made-up-code")
     # What the test's own browsers log is not ours.
     own = ("/authorize?", "testserver/sign-in")
-    ours = [record.getMessage() for record in caplog.records]
-    said = "\n".join(line for line in ours if not any(word in line for word in own)) + str(capsys.readouterr())
-    assert "came to nothing" in said
-    assert [secret for secret in (CLIENT_SECRET, "made-up-code", *provider.secrets) if secret in said] == []
+    lines = [record.getMessage() for record in caplog.records]
+    all_said = "\n".join(line for line in lines if not any(word in line for word in own))
+    all_said += said.getvalue() + str(capsys.readouterr())
+    assert "came to nothing" in said.getvalue()
+    assert [secret for secret in (CLIENT_SECRET, "made-up-code", *provider.secrets) if secret in all_said] == []
 
 
 def test_without_a_provider(world: World, database_url: str) -> None:
