@@ -25,6 +25,16 @@ PAGES: Final = {
     "batches": ("/batches", "table"),
     "cancel": ("/batches/1/cancel", "form button"),
     "audit": ("/events/1/audit", ".counts"),
+    "mail": ("/events/1/mail/Student", "iframe"),
+    "members": ("/members?q=m3", "table"),
+    "member": ("/members/3", "table"),
+    "letters": ("/letters", "h1"),
+    "directory": ("/directory", "form button"),
+    "accounts": ("/accounts", "table"),
+    "account": ("/accounts/1", "form button"),
+    "own account": ("/account", "form button"),
+    "clients": ("/clients", "form button"),
+    "trail": ("/trail", "table"),
 }
 
 

@@ -70,7 +70,9 @@ def test_every_setting_is_described() -> None:
 def test_every_failure_mode_has_its_row() -> None:
     """FM-01 to FM-34, each once; the tests named there exist and carry the number, and a dash means there is none."""
     text = FAILURE_MODES.read_text(encoding="utf-8")
-    rows = {m[1]: m[2] for m in re.finditer(r"^\| (FM-\d\d) \|.*\| ([^|]*) \|$", text, re.MULTILINE)}
+    numbered = re.findall(r"^\| (FM-\d\d) \|.*\| ([^|]*) \|$", text, re.MULTILINE)
+    rows = dict(numbered)
+    assert len(rows) == len(numbered)
     assert list(rows) == [f"FM-{number:02}" for number in range(1, 35)]
     found = numbered_tests()
     for number, cell in rows.items():
@@ -96,6 +98,7 @@ def test_every_rule_and_scope_is_described() -> None:
 
 
 def test_documents_stand_alone() -> None:
-    """No path of somebody's machine, and no sentence that points to what a reader does not have."""
+    """No path of somebody's machine, no sentence that points to what a reader does not have, no half-done merge."""
     for path in DOCUMENTS:
+        assert not re.search(r"^(<<<<<<<|>>>>>>>) ", path.read_text(encoding="utf-8"), re.MULTILINE), path
         assert not re.search(r"/(work|root|home)/|\bshared/", path.read_text(encoding="utf-8")), path
