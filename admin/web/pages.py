@@ -79,6 +79,6 @@ def text(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(f"{template}.html.j2").render(values)
 
 
-def message(title: str, text: str, *, status: int) -> HTMLResponse:
-    """A page with a sentence on it."""
-    return page("message", status=status, title=title, text=text)
+def message(title: str, text: str, *, status: int, home: bool = False) -> HTMLResponse:
+    """A page with a sentence on it; `home`: and with a way back into the site."""
+    return page("message", status=status, title=title, text=text, home=home)

@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from tests.acceptance.books import directory
 from tests.e2e.people import Person, Stage
+from tests.integration.importing import member
 from tests.tables import ROOT
 
 pytestmark = pytest.mark.slow
@@ -38,11 +39,20 @@ PAGES: Final = {
 }
 
 
+_LONG_AGO: Final = "2020-01-01T00:00:00Z"
+
+
 @pytest.fixture
 def lived_in(stage: Stage, ada: Person) -> Person:
     """An admin on a site where things have happened: a batch with sent, failed and unknown mails."""
-    lines = [*directory(range(1, 60), range(55, 70), events=2)]
+    lines = [
+        line
+        for line in directory(range(1, 60), range(55, 70), events=2)
+        if line != member(1, accepted_toc_at=_LONG_AGO)
+    ]
     lines.append({"type": "ban", "id": 1, "member_id": 20, "permanent": True})
+    # Nobody's name may push the others off the screen.
+    lines.append(member(1, name="Wolfeschlegelsteinhausenbergerdorff" * 2, surname="x" * 60, accepted_toc_at=_LONG_AGO))
     stage.bidden.import_lines(*lines)
     stage.books.sink.set_rules(
         [

@@ -133,7 +133,7 @@ def test_only_digests_are_kept(site: Site, provider: FakeProvider) -> None:
         {"email": None},
         {"email": ["olga@bidden.example"]},
     ],
-    ids=str,
+    ids=lambda claims: "-".join(claims),
 )
 def test_tokens_that_do_not_hold(site: Site, provider: FakeProvider, claims: dict[str, Any]) -> None:
     """For another, of another, too old, or without what it must say."""

@@ -1,0 +1,88 @@
+"""What a page says when it cannot be had: worded, with the right status, and never a traceback."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from admin.web.pages import message
+from admin.web.security import set_headers
+from admin.web.viewer import SignInNeededError, sign_in_address
+from schemas.errors import BiddenError, NotFoundError, RefusedError, UnreachableError
+
+log = structlog.get_logger()
+
+#: Whoever comes by a mail has no business on the site.
+_BY_MAIL: Final = ("/invitation/", "/unsubscribe/")
+
+
+def answer(app: FastAPI) -> None:
+    """Has the application answer its errors by these pages."""
+    app.add_exception_handler(SignInNeededError, _sign_in)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _not_understood)
+    app.add_exception_handler(BiddenError, _worded)
+    for away in (psycopg.OperationalError, psycopg.InterfaceError):
+        app.add_exception_handler(away, _away)
+    app.add_exception_handler(Exception, _broken)
+
+
+def _say(request: Request, title: str, text: str, *, status: int) -> HTMLResponse:
+    return message(title, text, status=status, home=not request.url.path.startswith(_BY_MAIL))
+
+
+def _sign_in(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SignInNeededError)
+    address = sign_in_address(error.next_path)
+    if "hx-request" in request.headers:
+        # Part of a page was asked for: the whole page is to go there.
+        return Response(status_code=401, headers={"HX-Redirect": address})
+    return RedirectResponse(address, status_code=303)
+
+
+def _refused(request: Request, error: Exception) -> HTMLResponse:
+    assert isinstance(error, HTTPException)
+    title = "Not here" if error.status_code == 404 else "That did not work"
+    return _say(request, title, f"{error.detail}.", status=error.status_code)
+
+
+def _not_understood(request: Request, error: Exception) -> HTMLResponse:
+    assert isinstance(error, RequestValidationError)
+    in_path = any(problem["loc"][0] == "path" for problem in error.errors())
+    if in_path:
+        return _say(request, "Not here", "There is nothing at this address.", status=404)
+    fields = ", ".join(sorted({str(problem["loc"][-1]) for problem in error.errors()}))
+    return _say(request, "Not understood", f"This cannot be read: {fields}. Go back and try again.", status=422)
+
+
+def _worded(request: Request, error: Exception) -> HTMLResponse:
+    assert isinstance(error, BiddenError)
+    sentence = error.detail[:1].upper() + error.detail[1:] + "."
+    if isinstance(error, NotFoundError):
+        return _say(request, "Not here", sentence, status=404)
+    if isinstance(error, RefusedError):
+        return _say(request, "Refused", sentence, status=409)
+    if isinstance(error, UnreachableError):
+        return _say(request, "One moment", sentence, status=503)
+    return _say(request, "That did not work", sentence, status=422)
+
+
+def _away(request: Request, error: Exception) -> HTMLResponse:
+    route = request.scope.get("route")
+    log.warning("the database did not answer a request", path=getattr(route, "path", None), cause=str(error))
+    response = _say(request, "One moment", "The database cannot be reached. Try again in a minute.", status=503)
+    response.headers["Retry-After"] = "30"
+    return response
+
+
+def _broken(request: Request, _: Exception) -> HTMLResponse:
+    """What nobody foresaw; the server logs it. The middleware does not see this answer: the headers are set here."""
+    response = _say(request, "That did not work", "Something broke, and was written down. Try again later.", status=500)
+    set_headers(response.headers, https=request.app.state.https)
+    return response
