@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +18,9 @@ from mail.when import moment
 from schemas.vocabulary import Reason
 
 FOLDER: Final = Path(__file__).parent
+_KEY: Final = secrets.token_bytes(32)
+_SIGNATURE: Final = 16
+_LONGEST_SAID: Final = 180
 
 #: Why somebody was left out or skipped, as an organiser says it: of one member or of many.
 REASONS: Final[Mapping[str, str]] = {
@@ -53,9 +59,22 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 
 def query(**values: Any) -> str:
-    """The query of an address, without what is empty."""
+    """The query of an address, without what is empty. `said` is what the next page is to say was done: it is signed."""
+    if values.get("said"):
+        values["said"] = _signed(str(values["said"])[:_LONGEST_SAID])
     given = {name: value for name, value in values.items() if value not in (None, "", 0)}
     return f"?{urlencode(given)}" if given else ""
+
+
+def _signed(words: str) -> str:
+    """With a signature before them, or a link of anybody's could put words into the site's mouth."""
+    return hmac.new(_KEY, words.encode(), hashlib.sha256).hexdigest()[:_SIGNATURE] + words
+
+
+def _heard(said: str) -> str:
+    """The words, if they are the site's own; by another process, or before its restart, they are not."""
+    words = said[_SIGNATURE:]
+    return words if hmac.compare_digest(_signed(words).encode(), said.encode()) else ""
 
 
 _TEMPLATES: Final = Environment(
@@ -70,7 +89,9 @@ _TEMPLATES.globals.update(query=query)
 
 
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page, or part of one. Whatever stands in `values` is escaped."""
+    """A page, or part of one. Whatever stands in `values` is escaped; `said` is as it came in the address."""
+    if "said" in values:
+        values["said"] = _heard(values["said"])
     return HTMLResponse(text(template, **values), status_code=status)
 
 

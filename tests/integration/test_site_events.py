@@ -39,3 +39,12 @@ def test_from_events_to_a_batch(site: Site, world: World) -> None:
     assert "Everybody in it" in page
     trail = world.execute("SELECT actor, action, batch_id, outcome FROM trail ORDER BY id")
     assert [(row["action"], row["batch_id"], row["outcome"]) for row in trail] == [("invite", 1, "done")] * 2
+
+
+def test_what_was_done_is_said_by_the_site_alone(site: Site, world: World) -> None:
+    """The page after a deed says what came of it; a link of somebody's cannot make it say anything."""
+    browser = site.organiser(1)
+    done = browser.post("/events/1/resolve", {"verdict": "sent"})
+    assert "Done: resolved as sent: 0." in words(browser.get(done.headers["location"]))
+    for said in ("your account is locked", "0123456789abcdefyour account is locked", "", "short", "é\0"):
+        assert "Done:" not in words(browser.get("/events/1", params={"said": said}))
