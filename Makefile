@@ -1,8 +1,8 @@
 # `make` or `make help` explains itself. Needs Python 3.11 or newer and nothing else.
 
 PYTHON ?= python3
-# How many tests at once; each of these starts servers of its own.
-JOBS ?= 2
+# How many tests at once; each of these starts servers of its own. Many wait more than they work.
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cksum < requirements.lock | cut -d' ' -f1)

@@ -53,7 +53,9 @@ class LedgerWalk(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world.execute("TRUNCATE batches, batch_items, deliveries, log_entries, invitations, bans RESTART IDENTITY")
+        self.world.execute(
+            "TRUNCATE batches, batch_items, batch_webhooks, deliveries, log_entries, invitations, bans RESTART IDENTITY"
+        )
         self.batches: list[int] = []
         self.hand_overs: list[HandOver] = []
         self.sent: dict[DeliveryKey, dict[str, Any]] = {}
