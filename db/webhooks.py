@@ -6,7 +6,7 @@ takes it meanwhile and no lock is held while a receiver takes its time; who dies
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from db.accounts import Account, AccountRole
@@ -21,7 +21,7 @@ class DueTelling:
     batch_id: int
     client_id: int
     url: str
-    secret: bytes
+    secret: bytes = field(repr=False)
     attempts: int
     #: For whom the client acts; None where it may not any more.
     account: Account | None

@@ -7,6 +7,8 @@ import logging
 import subprocess
 import sys
 
+import pytest
+
 from admin.logs import SAY_AGAIN_SECONDS, SayOnce
 from tests.tables import ROOT
 
@@ -55,3 +57,33 @@ def test_logs_of_libraries_are_json_too() -> None:
     entry = json.loads(line)
     assert (entry["event"], entry["level"], entry["logger"]) == ("it broke", "error", "library")
     assert "ZeroDivisionError" in entry["exception"]
+
+
+_FAILS = """
+import logging, sys, structlog
+from admin.logs import set_up_logs
+from db.webhooks import DueTelling
+from schemas.settings import Settings
+set_up_logs(Settings(log_format=sys.argv[1]))
+def fail(word):
+    due = DueTelling(1, 2, "https://example.org", word.encode(), 1, None)
+    print(due)
+    raise ValueError("it broke")
+def caught(log):
+    try:
+        fail("ses" + "ame")
+    except ValueError:
+        log()
+caught(lambda: structlog.get_logger().exception("ours"))
+caught(lambda: logging.getLogger("uvicorn.error").exception("a library's"))
+caught(lambda: logging.getLogger("other").error("a library's", exc_info=sys.exc_info()))
+"""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_no_traceback_shows_what_variables_hold(form: str) -> None:
+    """They hold session tokens, passwords and secrets: our own logs and the libraries' print only where it broke."""
+    done = subprocess.run([sys.executable, "-c", _FAILS, form], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.count("ValueError: it broke") == 3
+    assert "DueTelling(" in done.stdout
+    assert "sesame" not in done.stderr + done.stdout
