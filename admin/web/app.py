@@ -14,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from admin.web import (
     account_pages,
     batch_pages,
+    bodies,
     client_pages,
     directory_pages,
     errors,
@@ -70,6 +71,7 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     app.state.https = urlsplit(settings.base_url).scheme == "https"
     #: Asked by whatever answers for long; the server that runs this says when.
     app.state.should_stop = lambda: False
+    app.add_middleware(bodies.LimitedBodies, usual=bodies.USUAL, others={directory_pages.PATH: directory_pages.UPLOAD})
     app.add_middleware(SecurityHeaders, https=app.state.https)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.mount(application.PATH, application.build(app.state), name="api")

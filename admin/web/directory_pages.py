@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse
 from starlette.datastructures import UploadFile
 
+from admin.web.bodies import Limit
 from admin.web.pages import page, plural
 from admin.web.viewer import Admin, Database, Viewer
 from admin.web.wired import Config
@@ -24,6 +25,8 @@ router = APIRouter(include_in_schema=False)
 
 #: Of a request with a file. A directory of 100,000 members takes a third of it.
 LARGEST: Final = 100 * 1024 * 1024
+UPLOAD: Final = Limit(LARGEST, 600.0)
+PATH: Final = "/directory"
 #: What a file becomes in memory is several times as large: one at a time.
 _importing: Final = threading.Lock()
 
@@ -53,13 +56,13 @@ async def uploaded(request: Request, _: Admin) -> UploadFile | None:
     return file if isinstance(file, UploadFile) and file.filename else None
 
 
-@router.get("/directory")
+@router.get(PATH)
 def show_directory(viewer: Admin) -> HTMLResponse:
     """The form."""
     return _page(viewer)
 
 
-@router.post("/directory", dependencies=[Depends(upload)])
+@router.post(PATH, dependencies=[Depends(upload)])
 def import_directory(
     viewer: Admin, file: Annotated[UploadFile | None, Depends(uploaded)], conn: Database, config: Config
 ) -> HTMLResponse:

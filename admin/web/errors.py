@@ -49,7 +49,9 @@ def _sign_in(request: Request, error: Exception) -> Response:
 def _refused(request: Request, error: Exception) -> HTMLResponse:
     assert isinstance(error, HTTPException)
     title = "Not here" if error.status_code == 404 else "That did not work"
-    return _say(request, title, f"{error.detail}.", status=error.status_code)
+    response = _say(request, title, f"{error.detail}.", status=error.status_code)
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _not_understood(request: Request, error: Exception) -> HTMLResponse:

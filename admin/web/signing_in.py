@@ -83,7 +83,7 @@ def address_of(request: Request) -> str:
 
 
 @router.post("/sign-out")
-def sign_out(request: Request, conn: Database, viewer: Signed) -> Response:
+def sign_out(request: Request, viewer: Signed, conn: Database) -> Response:
     """Ends the session."""
     with recorded(conn, Deed(viewer.actor, "sign out")):
         accounts.end_session(conn, tokens.digest(request.cookies[cookie_name(request)]))

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from fastapi import Depends, HTTPException, Path, Request
 
 from admin.web import tokens
-from admin.web.database import connection
+from admin.web.database import Pool, connection
 from db import accounts, browse
 from db.accounts import Account
 from db.browse import KnownEvent
@@ -67,13 +67,26 @@ def require_same_site(request: Request) -> None:
         raise HTTPException(403, "This was sent from another site. Open the page here and try again")
 
 
-async def signed_in(request: Request, conn: Database) -> Viewer:
-    """The viewer. SignInNeededError without a session; what changes something needs the page's token (CSRF)."""
+def account_of(request: Request) -> Account:
+    """Whose session it is. SignInNeededError without one.
+
+    By a connection that is given back at once: what comes next is the body, for which nothing is held.
+    """
+    pool: Pool = request.app.state.pool
     token = request.cookies.get(cookie_name(request), "")
-    account = accounts.of_session(conn, tokens.digest(token)) if token else None
+    account = None
+    if token:
+        with pool.connection() as conn:
+            account = accounts.of_session(conn, tokens.digest(token))
     if account is None:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         raise SignInNeededError(here if request.method == "GET" else "/")
+    return account
+
+
+async def signed_in(request: Request, account: Annotated[Account, Depends(account_of)]) -> Viewer:
+    """The viewer; what changes something needs the page's token (CSRF). Comes before `Database` in every route."""
+    token = request.cookies[cookie_name(request)]
     if request.method not in _SAFE_METHODS:
         require_same_site(request)
         given = request.headers.get("x-csrf-token") or (await request.form()).get("csrf")

@@ -6,16 +6,12 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.datastructures import State
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin.web.api import batches, events, letters
 from admin.web.api.problems import Problem, add_handlers
 
 PATH: Final = "/api/v1"
 ROUTERS: Final = (events.router, batches.router, letters.router)
-#: Far more than any request needs: a hundred places of letters are 4 kB.
-_LARGEST_BODY: Final = 65_536
 _ABOUT: Final = """
 Invite the members of a community to an event, and learn what became of it.
 
@@ -41,7 +37,6 @@ def build(state: State) -> FastAPI:
     for router in ROUTERS:
         api.include_router(router)
     add_handlers(api)
-    api.add_middleware(_SmallBodies)
     described = api.openapi
 
     def openapi() -> dict[str, Any]:
@@ -54,24 +49,3 @@ def build(state: State) -> FastAPI:
 
     api.openapi = openapi  # type: ignore[method-assign] # as FastAPI tells to do it
     return api
-
-
-class _SmallBodies:
-    """Ends a request whose body is larger than any that could be meant, however it is sent."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Called by the application around it."""
-        received = 0
-
-        async def receive_some() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > _LARGEST_BODY:
-                raise HTTPException(413, f"A body has at most {_LARGEST_BODY} bytes here")
-            return message
-
-        await self._app(scope, receive_some, send)
