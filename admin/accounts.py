@@ -63,11 +63,22 @@ def change(
         accounts.change(conn, account.id, name=name, role=role, chapters=chapters)
 
 
-def set_password(conn: Connection, actor: str, account: Account, password: str, *, keep: bytes | None = None) -> None:
-    """Signs it out everywhere, but for the session with the digest `keep`. RefusedError for a poor password."""
+def set_password(
+    conn: Connection,
+    actor: str,
+    account: Account,
+    password: str,
+    *,
+    old_hash: str | None = None,
+    keep: bytes | None = None,
+) -> None:
+    """Signs it out everywhere, but for the session with the digest `keep`.
+
+    RefusedError for a poor password, or if the old one was to be that of `old_hash` and is another by now.
+    """
     password_hash = tokens.hash_password(password)
     with recorded(conn, Deed(actor, "set password", detail=str(account))):
-        accounts.set_password(conn, account.id, password_hash, keep=keep)
+        accounts.set_password(conn, account.id, password_hash, old_hash=old_hash, keep=keep)
 
 
 def disable(conn: Connection, actor: str, account: Account) -> None:

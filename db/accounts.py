@@ -130,10 +130,17 @@ def change(conn: Connection, account_id: int, *, name: str, role: AccountRole, c
         _require_admin(conn)
 
 
-def set_password(conn: Connection, account_id: int, password_hash: str, *, keep: bytes | None = None) -> None:
-    """Also ends its sessions, but for that with the digest `keep`: whoever knew the old one is signed out."""
+def set_password(
+    conn: Connection, account_id: int, password_hash: str, *, old_hash: str | None = None, keep: bytes | None = None
+) -> None:
+    """Also ends its sessions, but for that with the digest `keep`: whoever knew the old one is signed out.
+
+    RefusedError if the old one was to be `old_hash`, and is so no more.
+    """
+    values = {"id": account_id, "password_hash": password_hash, "old_hash": old_hash}
     with conn.transaction():
-        conn.execute(sql("set_password"), {"id": account_id, "password_hash": password_hash})
+        if not conn.execute(sql("set_password"), values).rowcount:
+            raise RefusedError("the password has been changed meanwhile", field="password")
         conn.execute(sql("end_sessions_of"), {"id": account_id, "keep": keep})
 
 
@@ -176,11 +183,19 @@ def _require_admin(conn: Connection) -> None:
 # Sessions.
 
 
-def begin_session(conn: Connection, account_id: int, token_hash: bytes) -> None:
-    """Somebody has signed in. Sessions that have ended are swept on the way."""
+def begin_session(conn: Connection, account_id: int, token_hash: bytes, *, password_hash: str | None = None) -> bool:
+    """Somebody has signed in, by the password of this hash if one is given. Ended sessions are swept on the way.
+
+    False if the account has been disabled meanwhile, or has another password.
+    """
     conn.execute(sql("end_old_sessions"), {"idle_seconds": IDLE_SECONDS})
-    values = {"token_hash": token_hash, "account_id": account_id, "seconds": SESSION_SECONDS}
-    conn.execute(sql("insert_session"), values)
+    values = {
+        "token_hash": token_hash,
+        "account_id": account_id,
+        "password_hash": password_hash,
+        "seconds": SESSION_SECONDS,
+    }
+    return conn.execute(sql("insert_session"), values).rowcount > 0
 
 
 def of_session(conn: Connection, token_hash: bytes) -> Account | None:

@@ -177,14 +177,15 @@ def change_own(
     attempts, _ = accounts.count_attempt(conn, [key], _WINDOW_SECONDS)[key]
     if attempts > _GUESSES:
         return _own(viewer, conn, status=429, problem="too many attempts: wait a quarter of an hour")
-    if not tokens.is_password(old, _stored_hash(conn, viewer.account)):
+    old_hash = _stored_hash(conn, viewer.account)
+    if not tokens.is_password(old, old_hash):
         return _own(viewer, conn, status=403, problem="this is not your old password")
     accounts.forget_attempts(conn, [key], _WINDOW_SECONDS)
     if password != again:
         return _own(viewer, conn, status=409, problem="the new passwords are not the same")
     keep = tokens.digest(request.cookies[cookie_name(request)])
     try:
-        deeds.set_password(conn, viewer.actor, viewer.account, password, keep=keep)
+        deeds.set_password(conn, viewer.actor, viewer.account, password, old_hash=old_hash, keep=keep)
     except RefusedError as error:
         return _own(viewer, conn, status=409, problem=error.detail)
     return RedirectResponse("/account" + query(said="your new password holds"), status_code=303)

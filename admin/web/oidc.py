@@ -19,6 +19,7 @@ from admin.web.signing_in import address_of, begin_session, own_path, sign_in_fo
 from db import accounts, sign_in_requests
 from db.accounts import Account
 from db.sign_in_requests import SignInRequest
+from schemas.errors import RefusedError
 from schemas.settings import Settings
 from schemas.text import is_storable
 
@@ -103,7 +104,10 @@ def _answer(request: Request, provider: Provider, state: str, code: str, error: 
             log.warning("the provider let somebody in who has no account", is_verified=identity.is_verified)
             return sign_in_form(request, next_path=next_path, problem="no_account", status=403)
         account: Account = found[0]
-        return begin_session(request, conn, account, next_path, "OpenID Connect")
+        try:
+            return begin_session(request, conn, account, next_path, "OpenID Connect")
+        except RefusedError:
+            return sign_in_form(request, next_path=next_path, problem="no_account", status=403)
 
 
 def _cookie_name(request: Request) -> str:

@@ -18,6 +18,7 @@ from db import accounts
 from db.accounts import SESSION_SECONDS, Account
 from db.connect import Connection
 from db.trail import Deed, recorded
+from schemas.errors import RefusedError
 from schemas.text import is_storable
 
 log = structlog.get_logger()
@@ -61,8 +62,12 @@ def sign_in(
     found = accounts.to_sign_in(conn, email)
     if not tokens.is_password(password, None if found is None else found[1]) or found is None:
         return sign_in_form(request, next_path=next_path, email=email, problem="wrong", status=403)
+    try:
+        answer = begin_session(request, conn, found[0], next_path, "password", password_hash=found[1])
+    except RefusedError:
+        return sign_in_form(request, next_path=next_path, email=email, problem="wrong", status=403)
     accounts.forget_attempts(conn, [both, name], _WINDOW_SECONDS)
-    return begin_session(request, conn, found[0], next_path, "password")
+    return answer
 
 
 def _wait(conn: Connection, limits: Mapping[str, int]) -> float:
@@ -92,13 +97,19 @@ def sign_out(request: Request, viewer: Signed, conn: Database) -> Response:
     return response
 
 
-def begin_session(request: Request, conn: Connection, account: Account, next_path: str, how: str) -> Response:
-    """The answer to whoever has proved to be that account: a cookie, and the page they wanted."""
+def begin_session(
+    request: Request, conn: Connection, account: Account, next_path: str, how: str, *, password_hash: str | None = None
+) -> Response:
+    """The answer to whoever has proved to be that account: a cookie, and the page they wanted.
+
+    RefusedError if the account was disabled since it was looked at, or no longer has the password of this hash.
+    """
     token = tokens.new_token()
     with recorded(conn, Deed(str(account), "sign in", detail=f"by {how}")):
         # Whoever was signed in at this browser is so no more.
         accounts.end_session(conn, tokens.digest(request.cookies.get(cookie_name(request), "")))
-        accounts.begin_session(conn, account.id, tokens.digest(token))
+        if not accounts.begin_session(conn, account.id, tokens.digest(token), password_hash=password_hash):
+            raise RefusedError("the account was changed while somebody signed in with it")
     response = RedirectResponse(own_path(next_path), status_code=303)
     response.set_cookie(
         cookie_name(request),

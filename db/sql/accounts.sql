@@ -34,7 +34,8 @@ SELECT FROM accounts WHERE role = 'admin' ORDER BY id FOR UPDATE
 SELECT count(*) AS n FROM accounts WHERE role = 'admin' AND disabled_at IS NULL
 
 -- name: set_password
-UPDATE accounts SET password_hash = %(password_hash)s WHERE id = %(id)s
+UPDATE accounts SET password_hash = %(password_hash)s
+WHERE id = %(id)s AND (%(old_hash)s::text IS NULL OR password_hash = %(old_hash)s)
 
 -- name: disable_account
 UPDATE accounts SET disabled_at = coalesce(disabled_at, now()) WHERE id = %(id)s
@@ -54,8 +55,13 @@ ON CONFLICT DO NOTHING
 SELECT id, name FROM chapters WHERE %(chapters)s::bigint[] IS NULL OR id = ANY(%(chapters)s) ORDER BY name, id
 
 -- name: insert_session
+-- The lock waits for whoever changes or disables the account at this moment: what is then so is looked at again.
 INSERT INTO sessions (token_hash, account_id, created_at, seen_at, expires_at)
-VALUES (%(token_hash)s, %(account_id)s, now(), now(), now() + %(seconds)s * interval '1 second')
+SELECT %(token_hash)s, a.id, now(), now(), now() + %(seconds)s * interval '1 second'
+FROM accounts a
+WHERE a.id = %(account_id)s AND a.disabled_at IS NULL
+    AND (%(password_hash)s::text IS NULL OR a.password_hash = %(password_hash)s)
+FOR SHARE OF a
 
 -- name: account_of_session
 SELECT {{account_columns}}, s.seen_at < now() - interval '1 minute' AS is_stale

@@ -271,6 +271,25 @@ def test_ones_own_account(site: Site) -> None:
     assert trail(site) == [("Olga <olga@bidden.example>", "set password", "done")]
 
 
+def test_another_password_meanwhile(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set by an admin after the old one was looked at: it is not replaced by who knew only the old one."""
+    here, elsewhere = own_account(site)
+    real = tokens.is_password
+
+    def look(password: str, stored: str | None) -> bool:
+        found = real(password, stored)
+        site.conn.execute("UPDATE accounts SET password_hash = 'set by an admin'")
+        return found
+
+    monkeypatch.setattr(tokens, "is_password", look)
+    new = "a new one, and long"
+    answer = here.post("/account/password", {"old": PASSWORD, "password": new, "again": new})
+    assert (answer.status_code, "has been changed meanwhile" in words(answer)) == (409, True)
+    assert site.conn.execute("SELECT password_hash FROM accounts").fetchall() == [{"password_hash": "set by an admin"}]
+    assert elsewhere.get("/events").status_code == 200
+    assert trail(site) == [("Olga <olga@bidden.example>", "set password", "refused")]
+
+
 def test_guesses_at_the_old_password(site: Site) -> None:
     """Whoever finds a browser signed in guesses five times."""
     here, _ = own_account(site)

@@ -16,6 +16,7 @@ from httpx2 import Response
 from joserfc.jwk import RSAKey
 
 from admin.web import oidc, signing_in
+from db import accounts
 from tests.integration.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import World
@@ -175,6 +176,20 @@ def test_no_account(site: Site, provider: FakeProvider, claims: dict[str, Any]) 
 def test_a_disabled_account(site: Site, provider: FakeProvider) -> None:
     """In the same words as no account."""
     site.conn.execute("UPDATE accounts SET disabled_at = now()")
+    browser = site.browser()
+    assert_refused(site, browser.get(away_and_back(browser)), NO_ACCOUNT)
+
+
+def test_disabled_meanwhile(site: Site, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the account was looked up, and before its session begins."""
+    real = accounts.to_sign_in
+
+    def find(*arguments: Any) -> Any:
+        found = real(*arguments)
+        site.conn.execute("UPDATE accounts SET disabled_at = now()")
+        return found
+
+    monkeypatch.setattr(accounts, "to_sign_in", find)
     browser = site.browser()
     assert_refused(site, browser.get(away_and_back(browser)), NO_ACCOUNT)
 

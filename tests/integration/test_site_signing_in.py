@@ -15,6 +15,8 @@ from httpx2 import Response
 
 from admin.web import tokens
 from admin.web.signing_in import own_path
+from db.connect import connect
+from tests.acceptance.processes import eventually
 from tests.integration.site import PASSWORD, Browser, Site, open_site, words
 from tests.integration.world import World
 
@@ -141,6 +143,47 @@ def test_who_is_here_stays(site: Site, world: World) -> None:
     assert world.execute("SELECT seen_at > now() - interval '1 minute' AS is_fresh FROM sessions") == [
         {"is_fresh": True}
     ]
+
+
+# Changed while somebody signs in.
+
+CHANGES: list[Any] = [
+    "UPDATE accounts SET password_hash = 'another'",
+    "UPDATE accounts SET password_hash = NULL",
+    "UPDATE accounts SET disabled_at = now()",
+    "DELETE FROM accounts",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_after_the_password_was_looked_at(
+    site: Site, world: World, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    """Whoever is locked out at that moment is not let in by it."""
+    real = tokens.is_password
+
+    def look(password: str, stored: str | None) -> bool:
+        found = real(password, stored)
+        world.execute(change)
+        return found
+
+    monkeypatch.setattr(tokens, "is_password", look)
+    answer = sign_in(site.browser())
+    assert (answer.status_code, WRONG in words(answer), "set-cookie" in answer.headers) == (403, True, False)
+    assert world.execute("SELECT FROM sessions") == []
+    assert world.execute("SELECT action, outcome FROM trail") == [{"action": "sign in", "outcome": "refused"}]
+
+
+def test_a_change_that_is_under_way_is_waited_for(site: Site, world: World, database_url: str) -> None:
+    """It has not been committed when the session begins, and its own look at sessions was too early to find that."""
+    with ThreadPoolExecutor(1) as pool, connect(database_url) as other:
+        other.execute("UPDATE accounts SET password_hash = 'another'")
+        other.execute("DELETE FROM sessions")
+        answer = pool.submit(sign_in, site.browser())
+        eventually(lambda: bool(world.waiting()) or answer.done(), "the session waits")
+        other.commit()
+        assert answer.result().status_code == 403
+    assert world.execute("SELECT FROM sessions") == []
 
 
 # Guessing.
