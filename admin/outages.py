@@ -38,3 +38,21 @@ def worded(error: Exception) -> BiddenError | None:
     if isinstance(error, KafkaException):
         return UnreachableError(f"Kafka was lost: {error.args[0].str()}")
     return None
+
+
+def told(error: Exception) -> str:
+    """The same for whoever uses the site or the API, in a sentence: no addresses, but what may be done about it."""
+    import psycopg
+    from confluent_kafka import KafkaException
+
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        return "The database has not the schema that this version needs: run `bidden migrate`."
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return "The database takes no changes now. Try again in a minute."
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return "The database needed too long for this. Try again in a minute."
+    if isinstance(error, KafkaException):
+        return "Kafka cannot be reached. Try again in a minute."
+    if isinstance(error, psycopg.Error):
+        return "The database cannot be reached. Try again in a minute."
+    return "A server that is needed for this cannot be reached. Try again in a minute."

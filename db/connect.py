@@ -36,6 +36,8 @@ OUTAGES: Final = (
     psycopg.errors.TransactionTimeout,
     OSError,
 )
+#: The schema is of another version: that cures only who migrates.
+NOT_MIGRATED: Final = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 _KEEPALIVE: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,

@@ -11,9 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from admin.outages import told, worded
 from admin.web.pages import message
 from admin.web.security import set_headers
 from admin.web.viewer import SignInNeededError, sign_in_address
+from db.connect import NOT_MIGRATED, OUTAGES
 from schemas.errors import BiddenError, NotFoundError, RefusedError, UnreachableError
 
 log = structlog.get_logger()
@@ -28,8 +30,9 @@ def answer(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(BiddenError, _worded)
-    for away in (psycopg.OperationalError, psycopg.InterfaceError):
+    for away in (*OUTAGES, *NOT_MIGRATED):
         app.add_exception_handler(away, _away)
+    app.add_exception_handler(psycopg.DataError, _out_of_range)
     app.add_exception_handler(Exception, _broken)
 
 
@@ -77,10 +80,17 @@ def _worded(request: Request, error: Exception) -> HTMLResponse:
 
 def _away(request: Request, error: Exception) -> HTMLResponse:
     route = request.scope.get("route")
-    log.warning("the database did not answer a request", path=getattr(route, "path", None), cause=str(error))
-    response = _say(request, "One moment", "The database cannot be reached. Try again in a minute.", status=503)
+    cause = str(worded(error) or error)
+    log.warning("the database did not answer a request", path=getattr(route, "path", None), cause=cause)
+    response = _say(request, "One moment", told(error), status=503)
     response.headers["Retry-After"] = "30"
     return response
+
+
+def _out_of_range(request: Request, _: Exception) -> HTMLResponse:
+    # PostgreSQL's own word that it could not hold a value.
+    text = "This cannot be read: a value is out of range. Go back and try again."
+    return _say(request, "Not understood", text, status=422)
 
 
 def _broken(request: Request, _: Exception) -> HTMLResponse:

@@ -15,8 +15,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from admin.outages import worded
-from db.connect import OUTAGES
+from admin.outages import told, worded
+from db.connect import NOT_MIGRATED, OUTAGES
 from schemas.errors import BiddenError, NotFoundError, RefusedError, SettingsError, UnreachableError, printable
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ def add_handlers(api: FastAPI) -> None:
     api.add_exception_handler(HTTPException, _refused)
     api.add_exception_handler(RequestValidationError, _not_understood)
     api.add_exception_handler(BiddenError, _worded)
-    for away in (*OUTAGES, KafkaException):
+    for away in (*OUTAGES, *NOT_MIGRATED, KafkaException):
         api.add_exception_handler(away, _away)
     api.add_exception_handler(psycopg.DataError, _out_of_range)
     api.add_exception_handler(Exception, _failed)
@@ -114,9 +114,8 @@ def _worded(_: Request, error: Exception) -> Response:
 
 def _away(request: Request, error: Exception) -> Response:
     known = worded(error)
-    name = "Kafka" if isinstance(error, KafkaException) else "The database"
     log.warning("a server did not answer a request of the API", path=_route(request), cause=str(known or error))
-    return _unavailable(f"{name} cannot be reached. Try again in a minute.")
+    return _unavailable(told(error))
 
 
 def _unavailable(detail: str) -> Response:
