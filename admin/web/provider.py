@@ -7,6 +7,7 @@ a ProviderError, whose words hold no code, token or secret.
 from __future__ import annotations
 
 import hmac
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ from schemas.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 5.0
 _KEPT_SECONDS: Final = 600.0
+#: So long it is not asked again for what it publishes, after it could not be had.
+_AWAY_SECONDS: Final = 10.0
+#: Of the threads that answer requests, so few wait for it at a time.
+AT_ONCE: Final = 4
 #: Clocks differ a little.
 _LEEWAY_SECONDS: Final = 60
 #: By the provider's own keys only: never by a secret that others have, too, and never unsigned.
@@ -63,6 +68,8 @@ class Provider:
         self._redirect_uri = f"{settings.base_url}/sign-in/callback"
         self._monotonic = monotonic
         self._published: _Published | None = None
+        self._away_until: float | None = None
+        self._calls = threading.BoundedSemaphore(AT_ONCE)
 
     def sign_in_address(self, *, state: str, nonce: str, verifier: str) -> str:
         """Where to send somebody. ProviderError."""
@@ -77,7 +84,8 @@ class Provider:
         """Who came back with this code, for which these were sent along. ProviderError."""
         document = self._look_up().document
         with _worded(), self._client(document) as client:
-            answer = client.fetch_token(document["token_endpoint"], code=code, code_verifier=verifier)
+            with self._call():
+                answer = client.fetch_token(document["token_endpoint"], code=code, code_verifier=verifier)
             claims = self._claims(answer["id_token"], document["issuer"])
             given = claims.get("nonce")
             if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
@@ -108,11 +116,28 @@ class Provider:
     def _look_up(self, *, anew: bool = False) -> _Published:
         found = self._published
         if found is None or anew or self._monotonic() - found.at > _KEPT_SECONDS:
-            with _worded(), httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
-                found = self._fetch(client)
+            if self._away_until is not None and self._monotonic() < self._away_until:
+                raise ProviderError("it was of no use a moment ago")
+            with self._call():
+                try:
+                    with _worded(), httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
+                        found = self._fetch(client)
+                except ProviderError:
+                    self._away_until = self._monotonic() + _AWAY_SECONDS
+                    raise
             # Without a lock: two threads may both ask, but none waits for another that waits for the provider.
             self._published = found
         return found
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Around whatever waits for the provider."""
+        if not self._calls.acquire(blocking=False):
+            raise ProviderError("too many wait for it already")
+        try:
+            yield
+        finally:
+            self._calls.release()
 
     def _fetch(self, client: httpx.Client) -> _Published:
         document = _object(client.get(f"{self._issuer}/.well-known/openid-configuration"))

@@ -26,7 +26,10 @@ CLIENT_SECRET = "geheim-with-the-provider/+%"
 
 
 class FakeProvider:
-    """`claims` overrides what its ID tokens say; None leaves a claim out. `codes` were given out and not used."""
+    """`claims` overrides what its ID tokens say; None leaves a claim out. `codes` were given out and not used.
+
+    It takes its time while `answers` is not set.
+    """
 
     def __init__(self, issuer: str, redirect_uri: str) -> None:
         self.issuer = issuer
@@ -35,6 +38,8 @@ class FakeProvider:
         self.codes: dict[str, dict[str, str]] = {}
         self.secrets: list[str] = []
         self.asked: list[str] = []
+        self.answers = threading.Event()
+        self.answers.set()
         self.auth_methods = ["client_secret_basic", "client_secret_post"]
         self.renew_keys()
         self.signs_with = self.key
@@ -51,6 +56,7 @@ class FakeProvider:
         @app.get("/.well-known/openid-configuration")
         def discover() -> Any:
             self.asked.append("discovery")
+            self.answers.wait()
             return {
                 "issuer": self.issuer,
                 "authorization_endpoint": f"{self.issuer}/authorize",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +17,10 @@ from httpx2 import Response
 from joserfc.jwk import RSAKey
 
 from admin.web import oidc, signing_in
+from admin.web.provider import AT_ONCE, Provider, ProviderError
 from db import accounts
+from schemas.settings import Settings
+from tests.acceptance.processes import eventually
 from tests.integration.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import World
@@ -286,6 +290,36 @@ def test_the_provider_is_away(
         assert_refused(site, browser.get(back), NOT_WORKED)
     assert "Traceback" not in said.getvalue() + str(capsys.readouterr())
     assert "it cannot be reached: ConnectError" in said.getvalue()
+
+
+def test_a_provider_that_is_away_is_asked_once_in_a_while(provider: FakeProvider) -> None:
+    """Whoever comes meanwhile is answered at once, and waits for nothing."""
+    now, issuer = [0.0], provider.issuer
+    ours = Provider(Settings(**settings(provider)), lambda: now[0])
+    provider.issuer = "http://elsewhere.example"
+    for _ in range(3):
+        with pytest.raises(ProviderError):
+            ours.sign_in_address(state="s", nonce="n", verifier="v" * 43)
+    assert provider.asked == ["discovery"]
+    provider.issuer = issuer
+    now[0] += 10
+    assert ours.sign_in_address(state="s", nonce="n", verifier="v" * 43).startswith(issuer)
+
+
+def test_few_wait_for_the_provider(site: Site, provider: FakeProvider) -> None:
+    """While it takes its time, it keeps few of the threads that everybody else is answered by."""
+    provider.answers.clear()
+    try:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            waiting = [pool.submit(site.browser().get, "/sign-in/provider") for _ in range(AT_ONCE)]
+            eventually(lambda: len(provider.asked) == AT_ONCE, "all of them wait")
+            assert_refused(site, site.browser().get("/sign-in/provider"), NOT_WORKED, status=503)
+            assert not any(answer.done() for answer in waiting)
+            provider.answers.set()
+            assert [answer.result().status_code for answer in waiting] == [303] * AT_ONCE
+    finally:
+        provider.answers.set()
+    assert site.browser().get("/sign-in/provider").status_code == 303
 
 
 def test_no_secret_in_any_log(
