@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from email import message_from_bytes
 from email.policy import default
 
 import pytest
 
+from admin.web import mail_pages
 from embedded import ports
 from embedded.mailserver import MailServer
 from tests.integration.site import Site, open_site, words
@@ -134,6 +136,18 @@ def test_throttled(site: Site, mail_sink: MailServer) -> None:
     assert "Wait for" in words(answers[-1])
     assert mail_sink.count() == 10
     assert other.post("/events/1/mail/Student/test").status_code == 303
+
+
+def test_few_at_a_time(site: Site, mail_sink: MailServer) -> None:
+    """A mail server that takes its time does not keep all connections to the database."""
+    browser = site.organiser(1)
+    with ExitStack() as others:
+        for _ in range(3):
+            others.enter_context(mail_pages._sending)
+        answer = browser.post("/events/1/mail/Student/test")
+    assert (answer.status_code, "other test mails wait for the mail server" in words(answer)) == (503, True)
+    assert mail_sink.count() == 0
+    assert browser.post("/events/1/mail/Student/test").status_code == 303
 
 
 def test_needs_the_pages_token(site: Site, mail_sink: MailServer) -> None:
