@@ -111,7 +111,7 @@ def list_people(
             "headers": _LOCATION,
         },
         201: {"description": "A new batch.", "headers": _LOCATION},
-        **documented(400, 404, 409, 413, 415),
+        **documented(400, 404, 408, 409, 413, 415),
     },
 )
 def start_batch(
@@ -147,7 +147,7 @@ def start_batch(
 
 
 @router.post(
-    "/events/{event}/resolve", dependencies=[needs(Scope.OPERATE)], responses=documented(400, 404, 409, 413, 415)
+    "/events/{event}/resolve", dependencies=[needs(Scope.OPERATE)], responses=documented(400, 404, 408, 409, 413, 415)
 )
 def resolve(
     caller: Calling, event: OwnEvent, conn: Database, config: Config, word: models.ResolveRequest

@@ -64,7 +64,7 @@ def show_letter(
     )
 
 
-@router.post("/dead-letters/redrive", responses=documented(400, 404, 409, 413, 415))
+@router.post("/dead-letters/redrive", responses=documented(400, 404, 408, 409, 413, 415))
 def redrive(caller: Calling, conn: Database, config: Config, wanted: models.RedriveRequest) -> models.Redriven:
     """Put letters on their source topic again, with the original key and bytes: after what ailed them was repaired.
 

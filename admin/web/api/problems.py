@@ -163,6 +163,7 @@ _MEANINGS: Final = {
     401: "No token, or one that is unknown or revoked.",
     403: "The client lacks the scope, or its account the role, that this needs.",
     404: "There is no such thing, or it is none that the client's account may know of.",
+    408: "The body took too long to arrive.",
     409: "Understood, and must not be done; `detail` says why. Nothing was written.",
     413: "The body is larger than anything that could be meant.",
     415: "The body is not `application/json`.",
