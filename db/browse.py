@@ -1,7 +1,8 @@
 """What the site and its API show: events, batches, members, found, filtered and paged. Reads only.
 
 `scope` is the list of chapters whose events and members may be seen, or None for all. Where an event is held together
-with chapters beyond the scope, its numbers are shown whole and its members only as far as they are of the scope.
+with chapters beyond the scope, or once was of others, its numbers are shown whole and its members only as far as they
+are of the scope.
 """
 
 from __future__ import annotations
@@ -24,6 +25,27 @@ PAGE: Final = 50
 _PACE_SECONDS: Final = 10.0
 #: How many subscribers are judged before all of them are.
 _LOOKED_AT: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Who may be named of an event: members of these chapters, or everybody with None.
+
+    `unlisted`: also who is on no list of any chapter. She left all her lists: of this event, and of no other chapter.
+    """
+
+    chapters: Scope = None
+    unlisted: bool = False
+
+    def hold(self, lists: Sequence[int] | None) -> bool:
+        """Whether somebody on lists of these chapters may be named; None: nobody knows who it is."""
+        if self.chapters is None:
+            return True
+        return lists is not None and (not set(lists).isdisjoint(self.chapters) or (self.unlisted and not lists))
+
+    def parameters(self) -> dict[str, Any]:
+        """As the statements take them."""
+        return {"chapters": self.chapters, "unlisted": self.unlisted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +80,13 @@ class KnownEvent:
             role_policy=self.role_policy,
         )
 
-    def names_in(self, scope: Scope) -> Scope:
-        """The scope within which its members may be named: all of them, if no other chapter holds it, too."""
-        return None if scope is None or set(self.chapter_ids) <= set(scope) else scope
+    def is_shared(self, scope: Scope) -> bool:
+        """Whether chapters beyond the scope hold it, too."""
+        return scope is not None and not set(self.chapter_ids) <= set(scope)
+
+    def names_in(self, scope: Scope) -> Names:
+        """Who may be named of it. Never everybody to an organiser: what is hers alone now was not always so."""
+        return Names(scope, unlisted=scope is not None and not self.is_shared(scope))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +167,10 @@ def event_of_batch(conn: Connection, batch_id: int) -> int | None:
 
 
 def candidates(
-    conn: Connection, trigger: Trigger, reason: str | None, names: Scope, *, after: int = 0, limit: int = PAGE
+    conn: Connection, trigger: Trigger, reason: str | None, names: Names, *, after: int = 0, limit: int = PAGE
 ) -> Page:
     """Who is behind a number of a dry run, by member id: left out for the reason, or with None to be invited."""
-    values = {**trigger.parameters(), "reason": reason, "chapters": names, "after": after, "limit": limit + 1}
+    values = {**trigger.parameters(), **names.parameters(), "reason": reason, "after": after, "limit": limit + 1}
     # Mostly the next few are enough. Where they are not, the number is small, or its people are far apart.
     rows = _find(conn, "browse_candidates_near", {**values, "looked_at": _LOOKED_AT})
     if len(rows) <= limit:
@@ -155,7 +181,7 @@ def candidates(
 def entries(
     conn: Connection,
     batch_id: int,
-    names: Scope,
+    names: Names,
     *,
     status: str | None = None,
     words: str = "",
@@ -164,11 +190,12 @@ def entries(
 ) -> Page:
     """A page of a batch's log, by member and role; with the status `left_out`, those left out at planning.
 
-    `after` is the last row of the page before. `words` are looked for in names and addresses; a number is an id.
+    `after` is the last row of the page before: its member and `item_role`. `words` are looked for in names and
+    addresses; a number is an id.
     """
     values = {
+        **names.parameters(),
         "batch_id": batch_id,
-        "chapters": names,
         "status": status,
         "words": words,
         "number": _as_id(words),
@@ -207,12 +234,27 @@ def pace(conn: Connection, batch_id: int) -> float:
     return per_second
 
 
-def missing(conn: Connection, rows: Sequence[dict[str, Any]], names: Scope, *, limit: int = 500) -> Page:
+def missing(conn: Connection, rows: Sequence[dict[str, Any]], names: Names, *, limit: int = 500) -> Page:
     """Names for those whom an audit misses, in its order."""
-    if names is None:
-        rows = rows[: limit + 1]
-    values = {"missing": Jsonb(list(rows)), "chapters": names, "limit": limit + 1}
-    return _page(conn.execute(sql("browse_missing"), values).fetchall(), limit)
+    # Who is missing is on a list of the event: where no other chapter holds it, nobody is left out of the first ones.
+    is_shared = names.chapters is not None and not names.unlisted
+    asked = rows if is_shared else rows[: limit + 1]
+    values = {**names.parameters(), "missing": Jsonb(list(asked)), "limit": limit + 1}
+    found = conn.execute(sql("browse_missing"), values).fetchall()
+    return Page(found[:limit], len(found) > limit or len(asked) < len(rows))
+
+
+def hides_some(conn: Connection, batch_id: int, names: Names) -> bool:
+    """Whether somebody in the batch may not be named. Where another chapter holds the event, too, that is not asked."""
+    if names.chapters is None or not names.unlisted:
+        return names.chapters is not None
+    return bool(_find(conn, "browse_hidden", {"batch_id": batch_id, "chapters": names.chapters}))
+
+
+def lists_of_error(conn: Connection, batch_id: int) -> list[int] | None:
+    """Of whom a batch's first error tells: the chapters on whose lists she is or was; None: nobody has it any more."""
+    row = conn.execute(sql("lists_of_error"), {"batch_id": batch_id}).fetchone()
+    return None if row is None else row["chapters"]
 
 
 def members(conn: Connection, scope: Scope, words: str, *, limit: int = PAGE) -> Page:

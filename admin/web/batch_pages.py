@@ -35,11 +35,15 @@ _STREAM_SECONDS: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A batch in numbers, and how fast it goes. The five always sum to `deliveries`."""
+    """A batch in numbers, and how fast it goes. The five always sum to `deliveries`.
+
+    `error_lists`: the chapters of whoever its first error tells of, as `browse.lists_of_error` gives them.
+    """
 
     status: dict[str, Any]
     per_second: float
     left_out: dict[str, int] = field(default_factory=dict)
+    error_lists: list[int] | None = None
 
     @property
     def done(self) -> int:
@@ -70,7 +74,8 @@ class Progress:
 def progress(conn: Connection, batch_id: int) -> Progress:
     """How it stands now."""
     found = browse.standing(conn, batch_id)
-    return Progress(found.status, found.per_second, found.left_out)
+    lists = browse.lists_of_error(conn, batch_id) if found.status["error"] else None
+    return Progress(found.status, found.per_second, found.left_out, lists)
 
 
 def looks(pool: Pool) -> SharedLooks[Progress]:
@@ -143,8 +148,8 @@ def _entries(
         "statuses": _STATUSES,
         "words": words,
         "is_first": not after,
-        "next": query(q=words, status=status, after=last["member_id"], after_role=last["role"]) if last else "",
-        "some_hidden": names is not None,
+        "next": query(q=words, status=status, after=last["member_id"], after_role=last["item_role"]) if last else "",
+        "some_hidden": not after and browse.hides_some(conn, batch.id, names),
     }
 
 
@@ -200,7 +205,7 @@ def export(viewer: Signed, batch: OwnBatch, request: Request, status: Status = "
             yield buffer.getvalue()
             if not found.has_more:
                 return
-            after = (found.rows[-1]["member_id"], found.rows[-1]["role"] or "")
+            after = (found.rows[-1]["member_id"], found.rows[-1]["item_role"] or "")
 
     name = f"bidden-batch-{batch.id}{'-' + status if status else ''}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}

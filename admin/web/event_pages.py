@@ -82,9 +82,9 @@ def show_people(
     after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
 ) -> HTMLResponse:
     """The names behind a number of a dry run: who would be invited, or who is left out for a reason."""
-    names = event.names_in(viewer.account.scope)
+    scope = viewer.account.scope
     trigger = trigger_of(event.facts, audience, policy=config.unknown_policy)
-    found = browse.candidates(conn, trigger, reason, names, after=after)
+    found = browse.candidates(conn, trigger, reason, event.names_in(scope), after=after)
     return page(
         "people",
         viewer=viewer,
@@ -92,7 +92,8 @@ def show_people(
         audience=audience,
         why=reason,
         found=found,
-        some_hidden=names is not None,
+        # These are all on lists of the event.
+        some_hidden=event.is_shared(scope),
     )
 
 

@@ -12,6 +12,10 @@
     WHERE x.member_id = m.id AND y.chapter_id = ANY(%(chapters)s)
 ))
 
+-- fragment: may_be_named
+-- Who may be named of an event. `unlisted`: also who is on no list at all, and was met by it all the same.
+({{member_in_scope}} OR (%(unlisted)s AND NOT EXISTS (SELECT FROM subscriptions x WHERE x.member_id = m.id)))
+
 -- fragment: full_name
 CASE WHEN m.deleted_at IS NULL THEN concat_ws(' ', m.name, m.surname) END
 
@@ -71,7 +75,7 @@ subscribed AS MATERIALIZED (
 ), {{judged}}
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.open_roles AS roles
 FROM candidates x JOIN members m ON m.id = x.member_id
-WHERE x.excluded IS NOT DISTINCT FROM %(reason)s AND {{member_in_scope}}
+WHERE x.excluded IS NOT DISTINCT FROM %(reason)s AND {{may_be_named}}
 ORDER BY m.id LIMIT %(limit)s
 
 -- name: browse_candidates_near
@@ -120,7 +124,9 @@ CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status EN
     lower(%(words)s::text), '\', '\\'), '%%', '\%%'), '_', '\_') || '%%')
 
 -- fragment: entry
-m.id AS member_id, {{full_name}} AS name, m.email, coalesce(l.role, r.role) AS role, {{shown_status}} AS status,
+-- `item_role` is what pages go by: under the policy `one` another batch may have mailed her as something else.
+m.id AS member_id, {{full_name}} AS name, m.email, coalesce(l.role, r.role) AS role, r.role AS item_role,
+{{shown_status}} AS status,
 l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
 CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
 CASE WHEN l.status = 'sent' THEN d.reply END AS reply
@@ -138,13 +144,14 @@ CROSS JOIN LATERAL unnest(i.roles) AS r(role)
 LEFT JOIN log_entries l ON l.batch_id = %(batch_id)s AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
     AND d.slot = {{slot_of_role}}
-WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND {{member_in_scope}} AND {{words_found}}
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND {{may_be_named}} AND {{words_found}}
     AND (%(status)s::text IS NULL OR (i.settled_at IS NULL AND %(status)s::text = {{shown_status}}))
     AND i.member_id >= %(after_member)s AND (i.member_id, r.role) > (%(after_member)s, %(after_role)s)
 ORDER BY i.member_id, r.role LIMIT %(limit)s
 
 -- name: browse_outcomes
--- The same for one outcome, found by the log: a rare one is not looked for among all items.
+-- The same for one outcome, found by the log: a rare one is not looked for among all items. Where the walk begins is
+-- said of each table: so whichever are merged, none is read from its beginning.
 SELECT {{entry}}
 FROM log_entries l
 JOIN batches b ON b.id = %(batch_id)s
@@ -155,18 +162,38 @@ CROSS JOIN LATERAL (
     SELECT x.role FROM unnest(i.roles) AS x(role) WHERE e.role_policy = 'one' OR x.role = l.slot LIMIT 1
 ) r
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id AND d.slot = l.slot
-WHERE l.batch_id = %(batch_id)s AND l.status = %(status)s AND {{member_in_scope}} AND {{words_found}}
-    AND l.member_id >= %(after_member)s AND (l.member_id, l.role) > (%(after_member)s, %(after_role)s)
-ORDER BY l.member_id, l.role LIMIT %(limit)s
+WHERE l.batch_id = %(batch_id)s AND l.status = %(status)s AND {{may_be_named}} AND {{words_found}}
+    AND l.member_id >= %(after_member)s AND i.member_id >= %(after_member)s AND m.id >= %(after_member)s
+    AND (l.member_id, r.role) > (%(after_member)s, %(after_role)s)
+ORDER BY l.member_id, r.role LIMIT %(limit)s
 
 -- name: browse_left_out
 -- The same for those left out at planning.
-SELECT i.member_id, {{full_name}} AS name, m.email, NULL AS role, 'left out' AS status, i.excluded AS reason,
+SELECT i.member_id, {{full_name}} AS name, m.email, NULL AS role, NULL AS item_role, 'left out' AS status, i.excluded AS reason,
     0 AS attempts, i.settled_at AS at, NULL AS sent_by_batch, NULL AS reply
 FROM batch_items i JOIN members m ON m.id = i.member_id
-WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{member_in_scope}} AND {{words_found}}
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{may_be_named}} AND {{words_found}}
     AND i.member_id > %(after_member)s
 ORDER BY i.member_id LIMIT %(limit)s
+
+-- name: browse_hidden
+-- Somebody in the batch who is, or was, on lists of other chapters only.
+SELECT FROM batch_items i
+WHERE i.batch_id = %(batch_id)s
+    AND NOT EXISTS (
+        SELECT FROM subscriptions x JOIN groups y ON y.id = x.group_id
+        WHERE x.member_id = i.member_id AND y.chapter_id = ANY(%(chapters)s)
+    )
+    AND EXISTS (SELECT FROM subscriptions x WHERE x.member_id = i.member_id)
+LIMIT 1
+
+-- name: lists_of_error
+-- The words may quote an address. They are told of somebody who has just these words in the log.
+SELECT ARRAY(
+    SELECT y.chapter_id FROM subscriptions x JOIN groups y ON y.id = x.group_id WHERE x.member_id = l.member_id
+) AS chapters
+FROM batches b JOIN log_entries l ON l.batch_id = b.id AND l.status = 'failed' AND l.reason = b.first_error
+WHERE b.id = %(batch_id)s LIMIT 1
 
 -- name: browse_standing
 -- One batch in numbers, with those left out by reason and the pace: what `batch_status`, `batch_exclusions` and
@@ -205,7 +232,7 @@ WHERE batch_id = %(batch_id)s AND status IN ('sent', 'failed') AND at > now() - 
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.role
 FROM jsonb_to_recordset(%(missing)s) AS x(member_id bigint, role text)
 JOIN members m ON m.id = x.member_id
-WHERE {{member_in_scope}}
+WHERE {{may_be_named}}
 ORDER BY m.id, x.role LIMIT %(limit)s
 
 -- name: browse_members
@@ -215,17 +242,20 @@ WHERE m.deleted_at IS NULL AND {{member_in_scope}} AND {{words_found}}
 ORDER BY m.id LIMIT %(limit)s
 
 -- name: browse_member
--- Who is of these chapters, or was mailed about an event that is only theirs.
+-- Who is of these chapters, or is on no list at all and was mailed about an event that is only theirs.
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, m.accepted_toc_at, m.deleted_at,
     {{is_banned}} AS is_banned,
     -- Null for a ban without an end: no program can read an infinite time.
     (SELECT nullif(max(coalesce(expires_at, 'infinity')), 'infinity') FROM {{bans_that_hold}}) AS banned_until
 FROM members m
-WHERE m.id = %(member_id)s AND ({{member_in_scope}} OR EXISTS (
-    SELECT FROM events e
-    JOIN deliveries d ON d.event_id = e.id AND d.action = 'invite' AND d.member_id = m.id
-    WHERE NOT EXISTS (
-        SELECT FROM event_chapters x WHERE x.event_id = e.id AND x.chapter_id <> ALL(%(chapters)s)
+WHERE m.id = %(member_id)s AND ({{member_in_scope}} OR (
+    NOT EXISTS (SELECT FROM subscriptions x WHERE x.member_id = m.id)
+    AND EXISTS (
+        SELECT FROM events e
+        JOIN deliveries d ON d.event_id = e.id AND d.action = 'invite' AND d.member_id = m.id
+        WHERE {{event_in_scope}} AND NOT EXISTS (
+            SELECT FROM event_chapters x WHERE x.event_id = e.id AND x.chapter_id <> ALL(%(chapters)s)
+        )
     )
 ))
 

@@ -199,6 +199,26 @@ def test_other_chapters(planner: Program, site: Site, world: World) -> None:
     assert "m20@" in admin.get(f"/batches/{together}")["error"]
 
 
+def test_an_event_that_was_moved(planner: Program, site: Site, world: World) -> None:
+    """Whom its batches met while it was another chapter's is not named; nor in the words of a mail server."""
+    with_chapter_two(world)
+    batch = world.plan()
+    agent = world.agent()
+    agent.deliver(world.wanted(batch, 1), Failed("550 <m1@example.org> unknown"))
+    agent.deliver(world.wanted(batch, 2), Unknown("lost"))
+    assert "m1@" in planner.get(f"/batches/{batch}")["error"], "it was of hers"
+    assert not planner.get(f"/batches/{batch}/entries")["some_hidden"]
+    world.load(EVENT | {"chapter_ids": [2]})
+    world.execute("DELETE FROM subscriptions WHERE member_id = 2")
+    berlin = program(site, site.account("berta@bidden.example", chapters=[2]))
+    entries = berlin.get(f"/batches/{batch}/entries")
+    assert ([row["member_id"] for row in entries["items"]], entries["some_hidden"]) == ([2], True)
+    assert berlin.get(f"/batches/{batch}")["error"] is None
+    problem_of(berlin.call("GET", "/events/1/members/1/why"), 404)
+    problem_of(berlin.call("POST", "/events/1/resolve", json={"verdict": "sent", "member_id": 1}), 404)
+    assert berlin.get("/events/1/members/2/why")["deliveries"][0]["status"] == "unknown", "of no other chapter"
+
+
 def test_without_a_token(planner: Program, site: Site, world: World) -> None:
     """401 with the challenge: no token, a wrong one, another scheme, one revoked, a disabled account; no cookies."""
     signed_in = site.admin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from typing import Any
 
@@ -10,15 +11,18 @@ import pytest
 
 from admin.web.looks import SharedLooks
 from db import browse, operator, planning, reports
-from db.browse import Scope
+from db.browse import Names
 from producers.plan import dry_runs, plan, trigger_of
 from schemas.errors import NotFoundError
 from schemas.outcomes import Failed, Retry, Sent, Unknown
 from schemas.vocabulary import Audience, Reason, UnknownPolicy
+from tests.integration.calling import organisers
 from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, invitation, member, subscription
+from tests.integration.site import open_site
 from tests.integration.test_planning import ban
 from tests.integration.world import TERMS_ACCEPTED, World
 
+EVERYBODY = Names()
 STATUSES = (None, "sent", "failed", "unknown", "skipped", "pending")
 PARIS = (
     CHAPTER | {"id": 2, "name": "Paris"},
@@ -97,7 +101,7 @@ def batches(request: pytest.FixtureRequest, world: World) -> list[int]:
     return populate(world, *request.param)
 
 
-def walk(world: World, batch: int, names: Scope = None, *, size: int = 2, **wish: Any) -> list[dict[str, Any]]:
+def walk(world: World, batch: int, names: Names = EVERYBODY, *, size: int = 2, **wish: Any) -> list[dict[str, Any]]:
     """All pages of so many rows, one after the other."""
     found: list[dict[str, Any]] = []
     after = (0, "")
@@ -107,7 +111,7 @@ def walk(world: World, batch: int, names: Scope = None, *, size: int = 2, **wish
         found += page.rows
         if not page.has_more:
             return found
-        after = (page.rows[-1]["member_id"], page.rows[-1]["role"] or "")
+        after = (page.rows[-1]["member_id"], page.rows[-1]["item_role"] or "")
 
 
 def holds(world: World, member_id: int, words: str) -> bool:
@@ -178,17 +182,17 @@ def test_names_are_those_of_the_numbers(world: World, looked_at: int, monkeypatc
             trigger = trigger_of(event.facts, audience, policy=policy)
             planned, deliveries, excluded = planning.preview(world.conn, trigger)
             for reason in (None, *Reason):
-                people = candidates(world, trigger, reason, None)
+                people = candidates(world, trigger, reason, Names())
                 ids = [row["member_id"] for row in people]
                 assert ids == sorted(set(ids))
                 assert len(ids) == (planned if reason is None else excluded.get(reason, 0)), (audience, reason)
                 if reason is None:
                     assert sum(len(row["roles"]) for row in people) == deliveries
-                paris = [row["member_id"] for row in candidates(world, trigger, reason, [2])]
+                paris = [row["member_id"] for row in candidates(world, trigger, reason, Names([2]))]
                 assert paris == [n for n in ids if n in members_of(world, 2)]
 
 
-def candidates(world: World, trigger: planning.Trigger, reason: str | None, names: Scope) -> list[dict[str, Any]]:
+def candidates(world: World, trigger: planning.Trigger, reason: str | None, names: Names) -> list[dict[str, Any]]:
     """All pages of two."""
     found: list[dict[str, Any]] = []
     while True:
@@ -211,14 +215,81 @@ def test_an_organiser_is_shown_only_her_members(world: World, batches: list[int]
     """Of an event held together with another chapter, entries name the members of her own chapter and no others."""
     event = browse.event(world.conn, 1, [2])
     assert event is not None
-    assert event.names_in([2]) == [2]
-    assert event.names_in([1, 2]) is None
+    names = event.names_in([2])
+    assert names == Names([2], unlisted=False)
+    assert event.names_in([1, 2]) == Names([1, 2], unlisted=True), "not everybody: it was not always hers alone"
+    assert event.names_in(None) == Names(None)
     ours = members_of(world, 2)
     for batch in batches:
         for status in (*STATUSES, "left_out"):
             everybody = [(row["member_id"], row["role"]) for row in walk(world, batch, status=status)]
-            shown = [(row["member_id"], row["role"]) for row in walk(world, batch, [2], status=status)]
+            shown = [(row["member_id"], row["role"]) for row in walk(world, batch, names, status=status)]
             assert shown == [key for key in everybody if key[0] in ours], (batch, status)
+
+
+def test_an_event_that_was_moved(world: World, batches: list[int]) -> None:
+    """An event that is hers alone now names whom its batches met: her members, and who is on no list any more."""
+    world.load(EVENT | {"chapter_ids": [2], "role_policy": "one" if world._one else "each"})
+    ours = members_of(world, 2)
+    gone = max(n for n in {row["member_id"] for row in walk(world, batches[1])} if n not in ours)
+    left = min(ours)
+    world.execute("DELETE FROM subscriptions WHERE member_id = %s", gone)
+    world.execute("UPDATE subscriptions SET left_at = now() WHERE member_id = %s", left)
+    event = browse.event(world.conn, 1, [2])
+    assert event is not None
+    names = event.names_in([2])
+    some_hidden = False
+    for batch in batches:
+        for status in (*STATUSES, "left_out"):
+            everybody = [(row["member_id"], row["role"]) for row in walk(world, batch, status=status)]
+            shown = [(row["member_id"], row["role"]) for row in walk(world, batch, names, status=status)]
+            assert shown == [key for key in everybody if key[0] in {*ours, gone}], (batch, status)
+        some_hidden = some_hidden or len(walk(world, batch, names)) < len(walk(world, batch))
+        assert not browse.hides_some(world.conn, batch, Names())
+        assert browse.hides_some(world.conn, batch, Names([2])), "may be"
+        assert browse.hides_some(world.conn, batch, names)
+        assert not browse.hides_some(world.conn, batch, Names([1, 2], unlisted=True))
+    assert some_hidden
+    found = world.audit()["missing"]
+    listed = browse.missing(world.conn, found, names)
+    assert [row["member_id"] for row in listed.rows] == [row["member_id"] for row in found]
+
+
+@pytest.mark.parametrize("status", [None, "skipped"])
+def test_pages_where_another_batch_mailed(
+    world: World, database_url: str, status: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the policy `one` a log may say Coach where the item says Student: each page begins after the last."""
+    world.build(both=[1, 2, 3], role_policy="one")
+    first, second = world.plan("coaches"), world.plan("students")
+    agent = world.agent()
+    for number in (1, 2, 3):
+        agent.deliver(world.wanted(first, number, "Coach"))
+        agent.meet(world.wanted(second, number))
+    found = walk(world, second, status=status)
+    assert [(row["member_id"], row["role"], row["item_role"]) for row in found] == [
+        (number, "Coach", "Student") for number in (1, 2, 3)
+    ]
+    entries = browse.entries
+    monkeypatch.setattr(browse, "entries", lambda *words, **wish: entries(*words, **{**wish, "limit": 2}))
+    with open_site(database_url, world.conn) as site:
+        browser, query = site.admin(), f"?status={status or ''}"
+        csv = browser.get(f"/batches/{second}/log.csv{query}").text.split("\r\n")
+        shown, address = [], f"/batches/{second}/entries{query}"
+        while address:
+            page = browser.get(address)
+            shown += re.findall(r'href="/members/(\d+)"', page.text)
+            following = re.findall(r'href="(/batches/[^"]+after[^"]+)"', page.text)
+            address = following[0].replace("&amp;", "&") if following else ""
+        program = organisers(site, 1)
+        items, address = [], f"/batches/{second}/entries" + (query if status else "")
+        while address:
+            answer = program.get(address)
+            items += [row["member_id"] for row in answer["items"]]
+            address = answer["next"]
+    assert [line.partition(",")[0] for line in csv] == ["member_id", "1", "2", "3", ""]
+    assert shown == ["1", "2", "3"]
+    assert items == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("batches")

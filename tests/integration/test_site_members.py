@@ -54,6 +54,21 @@ def test_of_other_chapters(site: Site) -> None:
     assert site.browser().get("/members/1").status_code == 303
 
 
+def test_of_an_event_that_was_moved(site: Site, world: World) -> None:
+    """Who was mailed about it stays her own chapter's; on no list any more, she is the event's, and of no other."""
+    batch = world.plan()
+    for number in (1, 2, 3):
+        world.agent().deliver(world.wanted(batch, number))
+    world.load(EVENT | {"chapter_ids": [2]})
+    world.execute("DELETE FROM subscriptions WHERE member_id = 2")
+    world.execute("UPDATE subscriptions SET left_at = now() WHERE member_id = 3")
+    berlin, london = site.browser(site.account("berta@bidden.example", chapters=[2])), site.organiser(1)
+    assert [berlin.get(f"/members/{number}").status_code for number in (1, 2, 3)] == [404, 200, 404]
+    assert [london.get(f"/members/{number}").status_code for number in (1, 2, 3)] == [200, 404, 200]
+    world.load(EVENT | {"chapter_ids": [1, 2]})
+    assert [berlin.get(f"/members/{number}").status_code for number in (1, 2, 3)] == [404, 404, 404]
+
+
 def test_what_was_sent(site: Site, world: World) -> None:
     """Every batch that met her, with status, reason, reply and answer, in the event's time zone."""
     agent = world.agent()

@@ -25,6 +25,7 @@ from producers import control
 from schemas.outcomes import Failed
 from tests.acceptance.processes import eventually
 from tests.integration.calling import Program, organisers
+from tests.integration.importing import CHAPTER, EVENT
 from tests.integration.site import Site, open_site
 from tests.integration.world import World
 
@@ -258,6 +259,20 @@ def test_who_may_not_be_told_any_more(planner: Program, site: Site, world: World
         {"due_at": None, "last_error": "the account may not see this event any more"},
         {"due_at": None, "last_error": "the client was revoked"},
     ]
+
+
+def test_no_foreign_member_is_told_of(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+    """Of an event that another chapter has now, its client is not told whose address a mail server quoted."""
+    planner.invite()
+    agent = world.agent()
+    agent.deliver(world.wanted(1, 1), Failed("550 <m1@example.org> unknown"))
+    agent.deliver(world.wanted(1, 2))
+    world.load(CHAPTER | {"id": 2, "name": "Berlin"}, EVENT | {"chapter_ids": [2]})
+    world.execute("UPDATE account_chapters SET chapter_id = 2")
+    assert teller.tell() == 1
+    ((_, body),) = receiver.came
+    assert (json.loads(body)["data"]["failed"], json.loads(body)["data"]["error"]) == (1, None)
+    assert b"m1@" not in body
 
 
 def test_what_cannot_be_made(

@@ -29,8 +29,9 @@ _DECIDED: Final = documented(404, 409)
 def as_seen(conn: Connection, batch: OwnedBatch, chapters: Chapters) -> models.Batch:
     """A batch in numbers, for who may see these chapters."""
     status = reports.status(conn, batch.id)
-    if batch.event.names_in(chapters) is not None:
-        # A mail server's words may hold the address of a member of another chapter.
+    names = batch.event.names_in(chapters)
+    # A mail server's words may hold the address of a member of another chapter.
+    if status["error"] is not None and not names.hold(browse.lists_of_error(conn, batch.id)):
         status["error"] = None
     return models.Batch(**status, excluded=reports.exclusions(conn, batch.id))
 
@@ -71,11 +72,11 @@ def list_entries(
     words = storable(q)
     found = browse.entries(conn, batch.id, names, status=status, words=words, after=(after, storable(after_role)))
     items = [models.Entry(**row) for row in found.rows]
-    last = {"after": items[-1].member_id, "after_role": items[-1].role} if items else {}
+    last = {"after": items[-1].member_id, "after_role": found.rows[-1]["item_role"]} if items else {}
     return models.Entries(
         items=items,
         next=next_page(request, found.has_more, status=status, q=words, **last),
-        some_hidden=names is not None,
+        some_hidden=browse.hides_some(conn, batch.id, names),
     )
 
 

@@ -91,13 +91,13 @@ def list_people(
     after: After = 0,
 ) -> models.People:
     """The names behind a number of a dry run."""
-    names = event.names_in(caller.account.scope)
+    scope = caller.account.scope
     trigger = trigger_of(event.facts, audience, policy=config.unknown_policy)
-    found = browse.candidates(conn, trigger, reason, names, after=after)
+    found = browse.candidates(conn, trigger, reason, event.names_in(scope), after=after)
     items = [models.Candidate(**row) for row in found.rows]
     last = items[-1].member_id if items else after
     following = next_page(request, found.has_more, audience=audience.value, reason=reason and reason.value, after=last)
-    return models.People(items=items, next=following, some_hidden=names is not None)
+    return models.People(items=items, next=following, some_hidden=event.is_shared(scope))
 
 
 @router.post(

@@ -148,8 +148,8 @@ class Batch(_Answer):
     started_at: datetime
     completed_at: datetime | None = Field(description="When the last delivery was settled, or the batch cancelled.")
     error: str | None = Field(
-        description="The first error, in the mail server's words. Null, too, where other chapters hold the event with "
-        "the account's: it may name one of their members."
+        description="The first error, in the mail server's words. Null, too, where it is about somebody whom the "
+        "account may not know of, or about nobody any more: it may name her."
     )
     initiator: str
 
@@ -169,7 +169,7 @@ class Entry(Person):
 class Entries(Page[Entry]):
     """A batch's log, by member."""
 
-    some_hidden: bool = Field(description="The event is held by other chapters too: their members are not named.")
+    some_hidden: bool = Field(description="Members of other chapters may be in it, too: they are not named.")
 
 
 class Telling(_Answer):

@@ -12,7 +12,7 @@ from admin.web.pages import query
 Words = Annotated[str, Query(max_length=200, description="Words that the name holds.")]
 Skip = Annotated[int, Query(ge=0, le=1_000_000, description="How many to leave out, from the beginning."), PLAIN]
 After = Annotated[int, Query(ge=0, le=LARGEST, description="The member that the page before ended with."), PLAIN]
-AfterRole = Annotated[str, Query(max_length=20, description="And her role there.")]
+AfterRole = Annotated[str, Query(max_length=20, description="And the role that she was planned for there.")]
 
 
 def next_page(request: Request, has_more: bool, **values: Any) -> str | None:
