@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
 from db.connect import Connection
 from db.statements import sql
-from schemas.errors import BiddenError
+from schemas.errors import BiddenError, InputError, NotFoundError, RefusedError, SettingsError, UsageError
+
+#: Said before anything is done. Of any other error it is not known how far the deed had come.
+_REFUSALS: Final = (RefusedError, NotFoundError, InputError, UsageError, SettingsError)
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ def recorded(conn: Connection, deed: Deed) -> Iterator[Deed]:
         deed.note(error.detail if isinstance(error, BiddenError) else type(error).__name__)
         # The error is what counts; that it could not be written down must not stand before it.
         with suppress(psycopg.Error):
-            end("refused" if isinstance(error, BiddenError) else "failed")
+            end("refused" if isinstance(error, _REFUSALS) else "failed")
         raise
     end("done")
 

@@ -196,13 +196,15 @@ class LetterBox:
 class Redriver:
     """Puts letters on the topic that they came from: the original key and the original bytes.
 
-    `patience` is how many seconds the brokers have for what is handed to them at a time.
+    `patience` is how many seconds the brokers have for what is handed to them at a time. `put_back` counts the letters
+    that the brokers have, whatever broke afterwards.
     """
 
     def __init__(self, settings: Settings, box: LetterBox, patience: float = _FLUSH_SECONDS) -> None:
         self._source = settings.invitations_topic
         self._topic_id = box.topic_id
         self._patience = patience
+        self.put_back = 0
         config = {**producer_config(settings, "bidden-redrive"), **ANY_SIZE}
         # What is given up is not to land after it was named as failed.
         config["message.timeout.ms"] = int(min(config["message.timeout.ms"], patience * 800))
@@ -232,6 +234,7 @@ class Redriver:
         def finish() -> None:
             nonlocal count
             acknowledged = self._produce(chunk, failed)
+            self.put_back += len(acknowledged)
             if acknowledged:
                 crash.reach(CrashPoint.REDRIVE_DELIVERED)
                 operator.remember_redriven(conn, self._topic_id, acknowledged)

@@ -5,8 +5,8 @@ Every deed is in the trail before it begins, with who does it. Whether they may 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from typing import Final
 
@@ -113,6 +113,16 @@ def resolve(
     return done
 
 
+@contextmanager
+def counted(deed: Deed, redriver: Redriver) -> Iterator[None]:
+    """What breaks half-way leaves in the trail how many letters were on their topic again by then."""
+    try:
+        yield
+    except Exception:
+        deed.note(f"{redriver.put_back} letters put back before this")
+        raise
+
+
 def redrive(
     conn: Connection, settings: Settings, actor: str, places: Sequence[tuple[int, int]], *, again: bool
 ) -> Redriven:
@@ -126,6 +136,7 @@ def redrive(
         letters = box.at(places)
         for letter in letters:
             redriver.require_ours(letter)
-        done = redriver.redrive(conn, letters, again=again)
+        with counted(deed, redriver):
+            done = redriver.redrive(conn, letters, again=again)
         deed.note(f"{done.redriven} letters" + (f", {len(done.failed)} failed" if done.failed else ""))
     return done

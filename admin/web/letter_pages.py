@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Form, HTTPException, Path, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from admin.web import actions
 from admin.web.kafka import PATIENCE, worded
 from admin.web.pages import page, plural, query
 from admin.web.viewer import Admin, Database, Viewer
@@ -123,7 +124,7 @@ def redrive(
     detail = ("all" if everything else named) + (", again" if again else "")
     try:
         with recorded(conn, Deed(viewer.actor, "redrive", detail=detail)) as deed, worded():
-            done = _redrive(conn, config, None if everything else places, again=again)
+            done = _redrive(conn, config, deed, None if everything else places, again=again)
             deed.note(done.told + (f"; {len(done.failed)} failed" if done.failed else ""))
     except RefusedError as error:
         return _list(viewer, conn, config, problem=_sentence(error), status=409)
@@ -152,7 +153,9 @@ class _Done:
         return "; ".join(words)
 
 
-def _redrive(conn: Connection, settings: Settings, places: list[tuple[int, int]] | None, *, again: bool) -> _Done:
+def _redrive(
+    conn: Connection, settings: Settings, deed: Deed, places: list[tuple[int, int]] | None, *, again: bool
+) -> _Done:
     box = LetterBox(settings, PATIENCE)
     redriver = Redriver(settings, box, _REDRIVE_SECONDS)
     read = elsewhere = 0
@@ -167,13 +170,15 @@ def _redrive(conn: Connection, settings: Settings, places: list[tuple[int, int]]
                 elsewhere += 1
 
     if places is None:
-        done = redriver.redrive(conn, ours(), again=again)
+        with actions.counted(deed, redriver):
+            done = redriver.redrive(conn, ours(), again=again)
     else:
         named = box.at(places)
         for letter in named:
             redriver.require_ours(letter)
         read = len(named)
-        done = redriver.redrive(conn, named, again=again)
+        with actions.counted(deed, redriver):
+            done = redriver.redrive(conn, named, again=again)
     return _Done(done.redriven, read - done.redriven - len(done.failed), elsewhere, done.failed)
 
 

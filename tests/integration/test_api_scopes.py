@@ -121,5 +121,5 @@ def test_what_is_redriven_is_recorded(site: Site, world: World, monkeypatch: pyt
         "actor": "X <x@bidden.example> by planner",
         "action": "redrive",
         "detail": "0:0; Kafka cannot be reached",
-        "outcome": "refused",
+        "outcome": "failed",
     }

@@ -7,12 +7,23 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from httpx2 import Response
 
 from admin.web import tokens
 from db import accounts
 from db.trail import Deed, recorded
+from schemas.errors import (
+    InputError,
+    InstallError,
+    MachineError,
+    NotFoundError,
+    RefusedError,
+    SettingsError,
+    UnreachableError,
+    UsageError,
+)
 from tests.fuzzing import Said, fingerprint, run
 from tests.integration.importing import EVENT
 from tests.integration.site import PASSWORD, Browser, Site, open_site, words
@@ -373,6 +384,25 @@ def test_trail(site: Site, world: World) -> None:
         assert "Nothing." in words(ada.get("/trail", params={"event": nothing}))
     for wrong in ("before=0", "before=x", f"before={2**63}"):
         assert ada.get(f"/trail?{wrong}").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        *((kind, "refused") for kind in (RefusedError, NotFoundError, InputError, UsageError, SettingsError)),
+        *((kind, "failed") for kind in (UnreachableError, MachineError, InstallError, psycopg.OperationalError)),
+    ],
+)
+def test_refused_or_failed(site: Site, error: type[Exception], outcome: str) -> None:
+    """Refused is what was decided before anything was done. An outage may come half-way."""
+
+    def break_off() -> None:
+        with recorded(site.conn, Deed("Ada", "try")):
+            raise error("because")
+
+    with pytest.raises(error):
+        break_off()
+    assert trail(site) == [("Ada", "try", outcome)]
 
 
 def test_what_was_begun_is_known(site: Site) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from embedded import ports
+from producers import dead_letters
+from producers.dead_letters import Letter, LetterBox
+from schemas.errors import UnreachableError
 from schemas.kafka import client_config
 from schemas.settings import Settings
 from tests.acceptance.processes import eventually
@@ -117,6 +121,26 @@ def test_put_back(site: Site, settings: Settings, world: World) -> None:
         "0:0, again; put back 1 letter",
         "all; put back 2 letters; 1 had been put back before",
     ]
+
+
+def test_kafka_goes_away_half_way(
+    site: Site, settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trail says how many were put back until then."""
+    bury(settings, (b"7", b"first"), (b"8", b"second"), (b"9", b"third"))
+    letters = LetterBox.letters
+
+    def some(box: LetterBox) -> Iterator[Letter]:
+        yield from islice(letters(box), 2)
+        raise UnreachableError("Kafka did not give what it holds")
+
+    monkeypatch.setattr(dead_letters, "_CHUNK", 1)
+    monkeypatch.setattr(LetterBox, "letters", some)
+    assert site.admin().post("/letters/redrive", {"all": "true"}).status_code == 503
+    (entry,) = world.execute("SELECT outcome, detail FROM trail")
+    told = "all; 2 letters put back before this; Kafka did not give what it holds"
+    assert entry == {"outcome": "failed", "detail": told}
+    assert len(source(settings, 2)) == 2
 
 
 def test_from_elsewhere(site: Site, settings: Settings) -> None:
