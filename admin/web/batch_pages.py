@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
@@ -29,6 +29,7 @@ router = APIRouter(include_in_schema=False)
 Status = Literal["", "sent", "failed", "unknown", "skipped", "pending", "left_out"]
 _STATUSES: Final = ("sent", "pending", "failed", "unknown", "skipped")
 _LIVE_SECONDS: Final = 1.0
+_LIVE_THREADS: Final = 4
 #: A stream ends after so long, and the browser asks again: whoever was signed out meanwhile sees no more.
 _STREAM_SECONDS: Final = 300.0
 
@@ -78,14 +79,23 @@ def progress(conn: Connection, batch_id: int) -> Progress:
     return Progress(found.status, found.per_second, found.left_out, lists)
 
 
-def looks(pool: Pool) -> SharedLooks[Progress]:
+class Looks(SharedLooks[Progress]):
     """What watchers of batches see: one look a second at each batch, however many watch it."""
+
+    def __init__(self, look: Callable[[int], Progress]) -> None:
+        super().__init__(look, _LIVE_SECONDS)
+        #: All other requests are answered by threads, too: however long looks take, watchers leave them most.
+        self.threads = anyio.CapacityLimiter(_LIVE_THREADS)
+
+
+def looks(pool: Pool) -> Looks:
+    """Those of an application."""
 
     def look(batch_id: int) -> Progress:
         with pool.connection() as conn:
             return progress(conn, batch_id)
 
-    return SharedLooks(look, _LIVE_SECONDS)
+    return Looks(look)
 
 
 @router.get("/batches")
@@ -156,7 +166,7 @@ def _entries(
 @router.get("/batches/{batch}/live")
 def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
     """Server-sent events: `progress` and `actions` whenever these change, `ended` when nothing is pending."""
-    shared: SharedLooks[Progress] = request.app.state.looks
+    shared: Looks = request.app.state.looks
     since = time.monotonic()
 
     async def events() -> AsyncIterator[str]:
@@ -164,7 +174,7 @@ def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
         with anyio.move_on_after(_STREAM_SECONDS):
             while not request.app.state.should_stop():
                 try:
-                    now = await anyio.to_thread.run_sync(shared.at, batch.id, since)
+                    now = await anyio.to_thread.run_sync(shared.at, batch.id, since, limiter=shared.threads)
                 except DatabaseError:
                     # The browser asks again, and finds the database back or a page that says so.
                     return

@@ -26,20 +26,29 @@ class SharedLooks(Generic[T]):
     def at(self, key: int, since: float = 0.0) -> T:
         """What is there, and was not looked at before `since`: who has just changed it must not be shown what was.
 
-        An error of the look is the caller's, and nothing is kept of it.
+        An error of the look is told to all who waited for it, and nothing is kept of it: in an outage, where each look
+        takes long, they would wait for one after the other.
         """
         with self._lock:
             asked_at = self._clock()
             self._forget(asked_at)
             kept = self._kept.setdefault(key, _Kept())
             kept.asked_at = asked_at
+            failures = kept.failures
         # Said before the wait: of those who wait for a slow look none needs another one after it.
         oldest = max(since, asked_at - self._seconds)
         with kept.lock:
+            if kept.error is not None and kept.failures != failures:
+                raise kept.error.with_traceback(None)
             if kept.found is None or kept.looked_at <= oldest:
-                kept.found = None
+                kept.found = kept.error = None
                 began = self._clock()
-                kept.found = (self._look(key),)
+                try:
+                    kept.found = (self._look(key),)
+                except Exception as error:
+                    kept.error = error
+                    kept.failures += 1
+                    raise
                 kept.looked_at = began
             return kept.found[0]
 
@@ -57,3 +66,6 @@ class _Kept(Generic[T]):
         self.asked_at = 0.0
         self.looked_at = 0.0
         self.found: tuple[T] | None = None
+        #: Of the last look, if that failed; and how many have.
+        self.error: Exception | None = None
+        self.failures = 0
