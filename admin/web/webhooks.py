@@ -31,7 +31,7 @@ from admin.web.api.batches import as_seen
 from admin.web.database import Pool
 from admin.web.viewer import OwnedBatch
 from db import browse, webhooks
-from db.connect import Connection
+from db.connect import OUTAGES, Connection
 from db.webhooks import DueTelling
 from schemas.errors import first_line, printable
 
@@ -42,6 +42,8 @@ _DEADLINE_SECONDS: Final = 10.0
 #: Longer than the deadline and the writing down: who is slower has died.
 _CLAIM_SECONDS: Final = 60.0
 _AT_ONCE: Final = 20
+#: For what is under way when the application ends: a deadline, and the writing down.
+_LAST_SECONDS: Final = 12.0
 _FIRST_PAUSE: Final = 10.0
 _LONGEST_PAUSE: Final = 6 * 3600.0
 #: 10 s, 30 s, 90 s … 6 h: three days in all, more or less.
@@ -88,10 +90,10 @@ class Teller:
         self._chance = chance
         self._tls = ssl.create_default_context()
 
-    def tell(self) -> int:
-        """Once: tell of all that is due now, some at a time; returns how many were claimed."""
+    def tell(self, stop: threading.Event | None = None) -> int:
+        """Once: tell of all that is due now, some at a time, until told to stop; returns how many were claimed."""
         count = 0
-        while True:
+        while stop is None or not stop.is_set():
             with self._pool.connection() as conn:
                 claimed = webhooks.claim(conn, seconds=_CLAIM_SECONDS, limit=_AT_ONCE)
                 letters = [letter for due in claimed if (letter := self._try_letter(conn, due)) is not None]
@@ -102,13 +104,14 @@ class Teller:
                     for letter, error in zip(letters, outcomes, strict=True):
                         self._write_down(conn, letter.due, error)
             if len(claimed) < _AT_ONCE:
-                return count
+                break
+        return count
 
     def run(self, stop: threading.Event) -> None:
         """Until told to stop. A database that is away is asked again; nothing else ends it, either."""
         while not stop.is_set():
             try:
-                self.tell()
+                self.tell(stop)
             except PoolClosed:
                 return
             except psycopg.Error as error:
@@ -120,7 +123,7 @@ class Teller:
     def _try_letter(self, conn: Connection, due: DueTelling) -> _Letter | None:
         try:
             return self._letter(conn, due)
-        except psycopg.Error:
+        except OUTAGES:
             raise
         except Exception as error:
             # One that cannot be made must not keep back those that were claimed with it.
@@ -174,11 +177,19 @@ class Teller:
             return f"not reached: {type(error).__name__}: {first_line(error)}"
 
     def _write_down(self, conn: Connection, due: DueTelling, error: str | None) -> None:
+        pause = None if error is None else pause_after(due.attempts, self._chance())
+        try:
+            if error is None:
+                webhooks.delivered(conn, due.batch_id)
+            else:
+                webhooks.failed(conn, due.batch_id, printable(error).replace("\0", "")[:_LONGEST_ERROR], pause)
+        except OUTAGES:
+            raise
+        except psycopg.Error:
+            # The others of the round are still to be written down.
+            log.exception("what became of a webhook could not be written down", batch_id=due.batch_id)
         if error is None:
-            webhooks.delivered(conn, due.batch_id)
             return
-        pause = pause_after(due.attempts, self._chance())
-        webhooks.failed(conn, due.batch_id, printable(error).replace("\0", "")[:_LONGEST_ERROR], pause)
         log.warning(
             "a webhook was not told" if pause is not None else "a webhook was given up",
             batch_id=due.batch_id,
@@ -190,7 +201,10 @@ class Teller:
 
 @asynccontextmanager
 async def telling(pool: Pool) -> AsyncIterator[None]:
-    """Tells, in a thread of its own, while the application runs. It ends when what is under way has its answer."""
+    """Tells, in a thread of its own, while the application runs. It ends when what is under way has its answer.
+
+    Or without it, a little after the deadline: whatever was claimed and not written down is soon due again.
+    """
     stop = threading.Event()
     # A server that is ended by force does not come to the end of this; what was claimed is claimed again by others.
     thread = threading.Thread(target=Teller(pool).run, args=(stop,), name="webhooks", daemon=True)
@@ -199,4 +213,4 @@ async def telling(pool: Pool) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
-        await anyio.to_thread.run_sync(thread.join)
+        await anyio.to_thread.run_sync(thread.join, _LAST_SECONDS)

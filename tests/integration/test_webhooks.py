@@ -10,15 +10,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
+import psycopg
 import pytest
 
+from admin.web import webhooks as web_hooks
 from admin.web.api import batches, models
 from admin.web.database import Pool, make_pool
 from admin.web.viewer import OwnedBatch
 from admin.web.webhooks import ATTEMPTS, Teller, pause_after, sign
-from db import accounts, browse
+from db import accounts, browse, webhooks
 from db.connect import Connection
 from embedded import ports
 from producers import control
@@ -275,8 +279,67 @@ def test_no_foreign_member_is_told_of(planner: Program, world: World, teller: Te
     assert b"m1@" not in body
 
 
+def test_told_to_stop(
+    planner: Program, world: World, pool: Pool, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are due: what is under way is finished, and nothing more is claimed."""
+    monkeypatch.setattr(web_hooks, "_AT_ONCE", 2)
+    for number in range(3):
+        planner.invite(key=f"k{number}")
+        control.cancel(world.conn, number + 1)
+    stop = threading.Event()
+
+    def now() -> float:
+        stop.set()
+        return 1_800_000_000.5
+
+    assert Teller(pool, now).tell(stop) == 2
+    assert [telling(planner, number)["state"] for number in (1, 2, 3)] == ["delivered", "delivered", "waiting"]
+    assert len(receiver.came) == 2
+    assert Teller(pool, now).tell(stop) == 0
+
+
+def test_an_end_that_does_not_wait(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever holds the thread up, the application ends."""
+    may_go_on = threading.Event()
+    monkeypatch.setattr(Teller, "run", lambda *_: may_go_on.wait(30))
+    monkeypatch.setattr(web_hooks, "_LAST_SECONDS", 0.01)
+
+    async def begin_and_end() -> None:
+        async with web_hooks.telling(pool):
+            pass
+
+    try:
+        anyio.run(begin_and_end)
+        assert any(thread.name == "webhooks" for thread in threading.enumerate()), "it waited for the thread"
+    finally:
+        may_go_on.set()
+
+
+def test_an_outage_is_no_fault_of_a_row(
+    planner: Program, world: World, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the teller's to wait for: nothing is written down of the batch."""
+    planner.invite()
+    control.cancel(world.conn, 1)
+
+    def as_seen(*_: object) -> None:
+        raise psycopg.OperationalError("away")
+
+    monkeypatch.setattr("admin.web.webhooks.as_seen", as_seen)
+    with pytest.raises(psycopg.OperationalError):
+        teller.tell()
+    assert telling(planner, 1)["last_error"] is None
+
+
+@pytest.mark.parametrize("error", [KeyError, psycopg.DataError])
 def test_what_cannot_be_made(
-    planner: Program, world: World, teller: Teller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    planner: Program,
+    world: World,
+    teller: Teller,
+    receiver: Receiver,
+    error: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It keeps nobody else back, and is tried again."""
     for key in ("a", "b"):
@@ -286,17 +349,41 @@ def test_what_cannot_be_made(
 
     def as_seen(conn: Connection, batch: OwnedBatch, chapters: browse.Scope) -> models.Batch:
         if batch.id == 1:
-            raise KeyError("what")
+            raise error("what")
         return batches.as_seen(conn, batch, chapters)
 
     with monkeypatch.context() as patch:
         patch.setattr("admin.web.webhooks.as_seen", as_seen)
         assert teller.tell() == 2
     assert [headers["webhook-id"] for headers, _ in receiver.came] == ["batch-2"]
-    assert telling(planner, 1)["last_error"] == "not made: KeyError"
+    assert telling(planner, 1)["last_error"] == f"not made: {error.__name__}"
     due_again(world)
     assert teller.tell() == 1
     assert telling(planner, 1)["state"] == "delivered"
+
+
+def test_what_cannot_be_written_down(
+    planner: Program, world: World, teller: Teller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told again; the others of the round are not."""
+    for key in ("a", "b"):
+        planner.invite(key=key)
+    for batch in (1, 2):
+        control.cancel(world.conn, batch)
+
+    def delivered(conn: Connection, batch_id: int) -> None:
+        if batch_id == 1:
+            raise psycopg.DataError("what")
+        webhooks.delivered(conn, batch_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(web_hooks, "webhooks", SimpleNamespace(**{**vars(webhooks), "delivered": delivered}))
+        assert teller.tell() == 2
+    assert [telling(planner, batch)["state"] for batch in (1, 2)] == ["retrying", "delivered"]
+    due_again(world)
+    assert teller.tell() == 1
+    assert telling(planner, 1)["state"] == "delivered"
+    assert sorted(headers["webhook-id"] for headers, _ in receiver.came) == ["batch-1", "batch-1", "batch-2"]
 
 
 def test_without_a_webhook(site: Site, world: World) -> None:
