@@ -19,7 +19,7 @@ from admin.web.actions import Decision
 from admin.web.database import Pool
 from admin.web.event_pages import Skip, Words, storable
 from admin.web.looks import SharedLooks
-from admin.web.pages import page, query, text
+from admin.web.pages import page, part, query, text
 from admin.web.viewer import Database, OwnBatch, OwnedBatch, Signed, Viewer
 from db import browse
 from db.connect import Connection
@@ -29,6 +29,7 @@ router = APIRouter(include_in_schema=False)
 Status = Literal["", "sent", "failed", "unknown", "skipped", "pending", "left_out"]
 _STATUSES: Final = ("sent", "pending", "failed", "unknown", "skipped")
 _LIVE_SECONDS: Final = 1.0
+_LIVE_PARTS: Final = ("progress", "actions", "spoken")
 _LIVE_THREADS: Final = 4
 #: A stream ends after so long, and the browser asks again: whoever was signed out meanwhile sees no more.
 _STREAM_SECONDS: Final = 300.0
@@ -119,12 +120,14 @@ def show_batch(
         progress=now,
         left_out=now.left_out,
         said=said,
+        is_asked_for=False,
         **_entries(conn, viewer, batch, "", "", 0, ""),
     )
 
 
 @router.get("/batches/{batch}/entries")
 def show_entries(
+    request: Request,
     viewer: Signed,
     batch: OwnBatch,
     conn: Database,
@@ -134,11 +137,15 @@ def show_entries(
     after_role: Annotated[str, Query(max_length=20)] = "",
 ) -> HTMLResponse:
     """Part of the batch's page: some of its entries."""
-    return page(
-        "_entries",
+    return part(
+        request,
+        "entries",
+        title=f"Batch {batch.id}",
+        back=f"/batches/{batch.id}",
         viewer=viewer,
         batch=batch,
         event=batch.event,
+        is_asked_for=True,
         **_entries(conn, viewer, batch, status, q, after, after_role),
     )
 
@@ -165,7 +172,7 @@ def _entries(
 
 @router.get("/batches/{batch}/live")
 def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
-    """Server-sent events: `progress` and `actions` whenever these change, `ended` when nothing is pending."""
+    """Server-sent events: `progress`, `actions` and `spoken` whenever these change, `ended` when nothing is pending."""
     shared: Looks = request.app.state.looks
     since = time.monotonic()
 
@@ -179,8 +186,8 @@ def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
                     # The browser asks again, and finds the database back or a page that says so.
                     return
                 values = {"viewer": viewer, "batch": batch, "event": batch.event, "progress": now}
-                parts = {part: text(f"_{part}", **values) for part in ("progress", "actions")}
-                changed = [_event(part, html) for part, html in parts.items() if shown.get(part) != html]
+                parts = {name: text(f"_{name}", **values) for name in _LIVE_PARTS}
+                changed = [_event(name, html) for name, html in parts.items() if shown.get(name) != html]
                 yield "".join(changed) or ": still there\n\n"
                 shown = parts
                 if now.has_ended:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Form, HTTPException, Query
+from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from admin.web import actions
-from admin.web.pages import page, query
+from admin.web.pages import page, part, query
 from admin.web.viewer import Database, OwnEvent, Signed
 from admin.web.wired import Config
 from db import browse, reports
@@ -66,9 +66,18 @@ def show_event(
 
 
 @router.get("/events/{event}/numbers")
-def show_numbers(viewer: Signed, event: OwnEvent, conn: Database, config: Config) -> HTMLResponse:
+def show_numbers(request: Request, viewer: Signed, event: OwnEvent, conn: Database, config: Config) -> HTMLResponse:
     """Part of the event's page: for each audience who would be invited now, and why others would not."""
-    return page("_numbers", viewer=viewer, event=event, plans=_dry_runs(conn, config, event, list(Audience)))
+    title, back = "Who would be invited now", f"/events/{event.id}"
+    return part(
+        request,
+        "numbers",
+        title=title,
+        back=back,
+        viewer=viewer,
+        event=event,
+        plans=_dry_runs(conn, config, event, list(Audience)),
+    )
 
 
 @router.get("/events/{event}/people")
@@ -131,15 +140,18 @@ def show_audit(viewer: Signed, event: OwnEvent, audience: Audience = Audience.EV
 
 @router.get("/events/{event}/audit/answer")
 def show_answer(
-    viewer: Signed, event: OwnEvent, conn: Database, audience: Audience = Audience.EVERYONE
+    request: Request, viewer: Signed, event: OwnEvent, conn: Database, audience: Audience = Audience.EVERYONE
 ) -> HTMLResponse:
     """Part of the audit's page: the numbers, and who is missing by name."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
     names = event.names_in(viewer.account.scope)
     missing = browse.missing(conn, found["missing"], names)
-    return page(
-        "_audit",
+    return part(
+        request,
+        "audit",
+        title="Was everyone invited?",
+        back=f"/events/{event.id}",
         viewer=viewer,
         event=event,
         audience=audience,

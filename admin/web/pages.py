@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from mail.when import moment
@@ -93,6 +94,13 @@ def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     if "said" in values:
         values["said"] = _heard(values["said"])
     return HTMLResponse(text(template, **values), status_code=status)
+
+
+def part(request: Request, name: str, *, title: str, back: str, **values: Any) -> HTMLResponse:
+    """Part of a page, for htmx; for a browser that came by a link, because it runs no scripts, a page of its own."""
+    if "hx-request" in request.headers:
+        return page(f"_{name}", **values)
+    return page("part", part=name, title=title, back=back, **values)
 
 
 def text(template: str, **values: Any) -> str:
