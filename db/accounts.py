@@ -62,14 +62,15 @@ SESSION_SECONDS: Final = 7 * 86_400
 IDLE_SECONDS: Final = 12 * 3_600
 
 
-def _account(row: dict[str, Any]) -> Account:
+def from_row(row: dict[str, Any]) -> Account:
+    """Of a row with what the fragment `account_columns` names."""
     return Account(row["id"], row["email"], row["name"], AccountRole(row["role"]), tuple(row["chapters"]))
 
 
 def to_sign_in(conn: Connection, email: str) -> tuple[Account, str | None] | None:
     """The account that is not disabled, and the hash of its password, if it has one."""
     row = conn.execute(sql("account_to_sign_in"), {"email": email}).fetchone()
-    return None if row is None else (_account(row), row["password_hash"])
+    return None if row is None else (from_row(row), row["password_hash"])
 
 
 def every(conn: Connection) -> list[dict[str, Any]]:
@@ -90,7 +91,7 @@ def find(conn: Connection, account_id: int) -> Account:
     row = conn.execute(sql("account"), {"id": account_id}).fetchone()
     if row is None:
         raise NotFoundError(f"there is no account {account_id}", field="account")
-    return _account(row)
+    return from_row(row)
 
 
 def with_address(conn: Connection, email: str) -> Account:
@@ -98,7 +99,7 @@ def with_address(conn: Connection, email: str) -> Account:
     row = conn.execute(sql("account_with_address"), {"email": email}).fetchone()
     if row is None:
         raise NotFoundError(f"{email} has no account", field="email")
-    return _account(row)
+    return from_row(row)
 
 
 def add(
@@ -206,7 +207,7 @@ def of_session(conn: Connection, token_hash: bytes) -> Account | None:
         return None
     if row["is_stale"]:
         conn.execute(sql("touch_session"), {"token_hash": token_hash})
-    return _account(row)
+    return from_row(row)
 
 
 def end_session(conn: Connection, token_hash: bytes) -> None:
@@ -267,7 +268,7 @@ def of_token(conn: Connection, token_hash: bytes) -> tuple[Account, Client] | No
     if row["is_stale"]:
         conn.execute(sql("touch_client"), {"id": row["client_id"]})
     client = Client(row["client_id"], row["client_name"], frozenset(row["scopes"]), row["has_webhook"])
-    return _account(row), client
+    return from_row(row), client
 
 
 def clients(conn: Connection) -> list[dict[str, Any]]:

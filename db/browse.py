@@ -160,10 +160,10 @@ def batches(conn: Connection, scope: Scope, *, event_id: int | None = None, skip
     return _page(conn.execute(sql("browse_batches"), values).fetchall(), limit)
 
 
-def event_of_batch(conn: Connection, batch_id: int) -> int | None:
-    """Which event the batch is of; None when there is no such batch."""
-    row = conn.execute(sql("event_of_batch"), {"batch_id": batch_id}).fetchone()
-    return None if row is None else row["event_id"]
+def event_of_batch(conn: Connection, batch_id: int, scope: Scope) -> KnownEvent | None:
+    """The event that the batch is of; None when there is no such batch, or its event is not in the scope."""
+    row = conn.execute(sql("event_of_batch"), {"batch_id": batch_id, "chapters": scope}).fetchone()
+    return None if row is None else _event(row)
 
 
 def candidates(
@@ -270,6 +270,12 @@ class KnownMember:
     record: dict[str, Any]
     lists: list[dict[str, Any]]
     events: list[dict[str, Any]]
+
+
+def knows_member(conn: Connection, member_id: int, scope: Scope) -> bool:
+    """Whether there is such a member, of whom the scope may know."""
+    values = {"member_id": member_id, "chapters": scope}
+    return conn.execute(sql("browse_member"), values).fetchone() is not None
 
 
 def member(conn: Connection, member_id: int, scope: Scope, *, limit: int = 500) -> KnownMember | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from db.accounts import Account, AccountRole
+from db import accounts
+from db.accounts import Account
 from db.connect import Connection
 from db.statements import sql
 
@@ -39,14 +40,13 @@ def claim(conn: Connection, *, seconds: float, limit: int) -> list[DueTelling]:
 
 
 def _due(row: dict[str, Any]) -> DueTelling:
-    account = Account(row["id"], row["email"], row["name"], AccountRole(row["role"]), tuple(row["chapters"]))
     return DueTelling(
         row["batch_id"],
         row["client_id"],
         row["webhook_url"],
         row["webhook_secret"],
         row["attempts"],
-        account if row["is_active"] else None,
+        accounts.from_row(row) if row["is_active"] else None,
     )
 
 

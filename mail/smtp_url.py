@@ -10,7 +10,6 @@ system's authorities or those in `ca_file`.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,6 +17,7 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from schemas.errors import SettingsError
+from schemas.settings import is_loopback
 
 _PORTS: Final = {"smtp": 25, "smtps": 465}
 _OPTIONS: Final = ("starttls", "ca_file", "clear_password")
@@ -61,16 +61,6 @@ class SmtpServer:
     def may_send_password_in_clear(self) -> bool:
         """Only to this very machine, or if the setting says so."""
         return self.clear_password or is_loopback(self.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine, judged by its name alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def parse(url: str) -> SmtpServer:

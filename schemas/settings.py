@@ -56,7 +56,8 @@ def _split(url: str) -> SplitResult:
         raise ValueError("is no address: its host cannot be read") from None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine, judged by its name alone."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -170,7 +171,7 @@ class Settings(BaseSettings):
     @field_validator("oidc_issuer")
     @classmethod
     def _issuer(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).scheme != "https" and not _is_loopback(urlsplit(value).hostname or ""):
+        if value is not None and urlsplit(value).scheme != "https" and not is_loopback(urlsplit(value).hostname or ""):
             raise ValueError("must begin with https://, unless the provider is on this machine itself")
         return value
 

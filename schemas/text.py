@@ -15,6 +15,11 @@ def is_storable(text: str) -> bool:
     return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
+def storable(words: str) -> str:
+    """What somebody typed, without what no database could hold."""
+    return words.replace("\0", "").encode("utf-8", "ignore").decode().strip()
+
+
 def require_words(text: str, field: str, *, least: int = 0, most: int = _LONGEST) -> None:
     """RefusedError for a text that could not be stored, or would spoil every table that it is shown in."""
     if not is_storable(text):

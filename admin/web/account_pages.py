@@ -10,7 +10,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from admin import accounts as deeds
 from admin.web import tokens
-from admin.web.event_pages import storable
 from admin.web.pages import page, query
 from admin.web.viewer import Admin, Database, Id, Signed, Viewer, cookie_name
 from admin.web.wired import Config
@@ -18,6 +17,7 @@ from db import accounts
 from db.accounts import Account, AccountRole
 from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
+from schemas.text import storable
 
 router = APIRouter(include_in_schema=False)
 

@@ -5,8 +5,9 @@ Every deed is in the trail before it begins, with who does it. Whether they may 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -20,7 +21,7 @@ from db.operator import Resolved
 from db.trail import Deed, recorded
 from producers import control
 from producers.control import Verdict
-from producers.dead_letters import LetterBox, Redriven, Redriver
+from producers.dead_letters import Letter, LetterBox, Redriver
 from producers.plan import Planned, plan
 from schemas.settings import Settings
 from schemas.vocabulary import Audience
@@ -113,30 +114,56 @@ def resolve(
     return done
 
 
-@contextmanager
-def counted(deed: Deed, redriver: Redriver) -> Iterator[None]:
-    """What breaks half-way leaves in the trail how many letters were on their topic again by then."""
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Letters on their source topic again; those left where they are, for a reason; and why others failed."""
+
+    redriven: int
+    before: int
+    elsewhere: int
+    failed: tuple[str, ...]
+
+
+def put_back(
+    conn: Connection, settings: Settings, deed: Deed, places: Sequence[tuple[int, int]] | None, *, again: bool
+) -> PutBack:
+    """Put dead letters on their source topic again: those at these places, or with None all that came from it.
+
+    NotFoundError, RefusedError for a place before any letter is put back. What breaks half-way leaves in the deed how
+    many were back by then.
+    """
+    box = LetterBox(settings, PATIENCE)
+    redriver = Redriver(settings, box, _REDRIVE_SECONDS)
+    read = elsewhere = 0
+
+    def ours(letters: Iterable[Letter]) -> Iterator[Letter]:
+        nonlocal read, elsewhere
+        for letter in letters:
+            if redriver.is_ours(letter):
+                read += 1
+                yield letter
+            else:
+                elsewhere += 1
+
+    named = None if places is None else box.at(places)
+    for letter in named or ():
+        redriver.require_ours(letter)
     try:
-        yield
+        done = redriver.redrive(conn, ours(box.letters() if named is None else named), again=again)
     except Exception:
         deed.note(f"{redriver.put_back} letters put back before this")
         raise
+    return PutBack(done.redriven, read - done.redriven - len(done.failed), elsewhere, done.failed)
 
 
 def redrive(
     conn: Connection, settings: Settings, actor: str, places: Sequence[tuple[int, int]], *, again: bool
-) -> Redriven:
-    """Put dead letters on their source topic again. NotFoundError, RefusedError before any of them is."""
+) -> PutBack:
+    """Put the letters at these places on their source topic again, and record it."""
     shown = ", ".join(f"{partition}:{offset}" for partition, offset in places[:_SHOWN_PLACES])
     more = len(places) - _SHOWN_PLACES
     detail = shown + (f" and {more} more" if more > 0 else "") + (", again" if again else "")
     with recorded(conn, Deed(actor, "redrive", detail=detail)) as deed, worded():
-        box = LetterBox(settings, PATIENCE)
-        redriver = Redriver(settings, box, _REDRIVE_SECONDS)
-        letters = box.at(places)
-        for letter in letters:
-            redriver.require_ours(letter)
-        with counted(deed, redriver):
-            done = redriver.redrive(conn, letters, again=again)
+        done = put_back(conn, settings, deed, places, again=again)
         deed.note(f"{done.redriven} letters" + (f", {len(done.failed)} failed" if done.failed else ""))
     return done

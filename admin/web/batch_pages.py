@@ -17,12 +17,13 @@ from psycopg import Error as DatabaseError
 from admin.web import actions
 from admin.web.actions import Decision
 from admin.web.database import Pool
-from admin.web.event_pages import Skip, Words, storable
+from admin.web.event_pages import Skip, Words
 from admin.web.looks import SharedLooks
 from admin.web.pages import page, part, query, text
 from admin.web.viewer import Database, OwnBatch, OwnedBatch, Signed, Viewer
 from db import browse
 from db.connect import Connection
+from schemas.text import storable
 
 router = APIRouter(include_in_schema=False)
 
@@ -118,7 +119,6 @@ def show_batch(
         batch=batch,
         event=batch.event,
         progress=now,
-        left_out=now.left_out,
         said=said,
         is_asked_for=False,
         **_entries(conn, viewer, batch, "", "", 0, ""),

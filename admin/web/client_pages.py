@@ -9,13 +9,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from admin.web.account_pages import Typed
 from admin.web.clients import LONGEST_NAME, SCOPES, make_client
-from admin.web.event_pages import storable
 from admin.web.pages import page, query
 from admin.web.viewer import Admin, Database, Id, Viewer
 from db import accounts
 from db.connect import Connection
 from db.trail import Deed, recorded
 from schemas.errors import NotFoundError, RefusedError
+from schemas.text import storable
 
 router = APIRouter(include_in_schema=False)
 

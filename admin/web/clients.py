@@ -6,19 +6,19 @@ A client acts for an account. It may never do more than the account may, and of 
 from __future__ import annotations
 
 import base64
-import ipaddress
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from admin.web import tokens
 from db import accounts
 from db.accounts import Account
 from db.connect import Connection
 from schemas.errors import RefusedError
+from schemas.settings import is_loopback
 from schemas.text import require_words
 
 
@@ -114,13 +114,5 @@ def require_webhook_address(url: str) -> None:
         raise RefusedError("webhook must hold no name or password: what is sent there is signed", field="webhook")
     if parts.fragment:
         raise RefusedError("webhook must hold no #fragment: it would not be sent", field="webhook")
-    if parts.scheme == "http" and not _is_loopback(parts):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise RefusedError("webhook must begin with https:// unless it is on this machine", field="webhook")
-
-
-def _is_loopback(parts: SplitResult) -> bool:
-    host = parts.hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

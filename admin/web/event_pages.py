@@ -21,6 +21,7 @@ from mail.when import describe
 from producers.control import Verdict
 from producers.plan import Planned, dry_runs, refusal, trigger_of
 from schemas.settings import Settings
+from schemas.text import storable
 from schemas.vocabulary import Audience, Reason
 
 router = APIRouter(include_in_schema=False)
@@ -59,7 +60,6 @@ def show_event(
         when=describe(event.starts_at, event.ends_at, event.time_zone),
         why_not=refusal(event.facts),
         batches=batches,
-        audiences=list(Audience),
         roles=[role.value for role in event.kind.precedence],
         said=said,
     )
@@ -174,7 +174,7 @@ def resolve(
     back: Annotated[str, Form(pattern=r"^(/(events|batches|members)/[0-9]{1,19})?$")] = "",
 ) -> Response:
     """A person's word about deliveries in doubt."""
-    if member is not None and browse.member(conn, member, viewer.account.scope) is None:
+    if member is not None and not browse.knows_member(conn, member, viewer.account.scope):
         raise HTTPException(404, "There is no such member, or she is of none of your chapters")
     done = actions.resolve(conn, config, viewer.actor, event, verdict, member_id=member)
     words = f"resolved as {verdict}: {done.resolved}"
@@ -217,8 +217,3 @@ def _dry_runs(conn: Connection, settings: Settings, event: KnownEvent, audiences
         return [DryRun(audience, None, why_not) for audience in audiences]
     found = dry_runs(conn, event.facts, audiences, policy=settings.unknown_policy)
     return [DryRun(audience, planned) for audience, planned in zip(audiences, found, strict=True)]
-
-
-def storable(words: str) -> str:
-    """What somebody typed, without what no database could hold."""
-    return words.replace("\0", "").encode("utf-8", "ignore").decode().strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Form, HTTPException, Path, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from admin.web import actions
+from admin.web.actions import PutBack, put_back
 from admin.web.kafka import PATIENCE, worded
 from admin.web.pages import page, plural, query
 from admin.web.viewer import Admin, Database, Viewer
@@ -18,7 +17,7 @@ from admin.web.wired import Config
 from db import operator
 from db.connect import Connection
 from db.trail import Deed, recorded
-from producers.dead_letters import Letter, LetterBox, Redriver
+from producers.dead_letters import Letter, LetterBox
 from schemas.errors import BiddenError, RefusedError, UnreachableError, printable
 from schemas.settings import Settings
 
@@ -31,8 +30,6 @@ _SHOWN: Final = 64 * 1024
 _ROW: Final = 16
 #: How much of a header, which anybody may have written, and of a reason.
 _LONGEST: Final = 2000
-#: Seconds for the brokers to take the letters that are handed to them at a time.
-_REDRIVE_SECONDS: Final = 8.0
 _NAMED: Final = 10
 
 Partition = Annotated[int, Path(ge=0, lt=2**31)]
@@ -124,62 +121,25 @@ def redrive(
     detail = ("all" if everything else named) + (", again" if again else "")
     try:
         with recorded(conn, Deed(viewer.actor, "redrive", detail=detail)) as deed, worded():
-            done = _redrive(conn, config, deed, None if everything else places, again=again)
-            deed.note(done.told + (f"; {len(done.failed)} failed" if done.failed else ""))
+            done = put_back(conn, config, deed, None if everything else places, again=again)
+            told = _told(done)
+            deed.note(told + (f"; {len(done.failed)} failed" if done.failed else ""))
     except RefusedError as error:
         return _list(viewer, conn, config, problem=_sentence(error), status=409)
     if done.failed:
         shown = "; ".join(done.failed[:_NAMED])
-        problem = f"{done.told}. {plural(len(done.failed), 'letter')} could not be put back: {shown}"
+        problem = f"{told}. {plural(len(done.failed), 'letter')} could not be put back: {shown}"
         return _list(viewer, conn, config, problem=problem, status=503)
-    return RedirectResponse("/letters" + query(said=done.told), status_code=303)
+    return RedirectResponse("/letters" + query(said=told), status_code=303)
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    redriven: int
-    before: int
-    elsewhere: int
-    failed: tuple[str, ...]
-
-    @property
-    def told(self) -> str:
-        """In words."""
-        words = [f"put back {plural(self.redriven, 'letter')}"]
-        if self.before:
-            words.append(f"{self.before:,} had been put back before")
-        if self.elsewhere:
-            words.append(f"{self.elsewhere:,} came from another topic and stay here")
-        return "; ".join(words)
-
-
-def _redrive(
-    conn: Connection, settings: Settings, deed: Deed, places: list[tuple[int, int]] | None, *, again: bool
-) -> _Done:
-    box = LetterBox(settings, PATIENCE)
-    redriver = Redriver(settings, box, _REDRIVE_SECONDS)
-    read = elsewhere = 0
-
-    def ours() -> Iterator[Letter]:
-        nonlocal read, elsewhere
-        for letter in box.letters():
-            if redriver.is_ours(letter):
-                read += 1
-                yield letter
-            else:
-                elsewhere += 1
-
-    if places is None:
-        with actions.counted(deed, redriver):
-            done = redriver.redrive(conn, ours(), again=again)
-    else:
-        named = box.at(places)
-        for letter in named:
-            redriver.require_ours(letter)
-        read = len(named)
-        with actions.counted(deed, redriver):
-            done = redriver.redrive(conn, named, again=again)
-    return _Done(done.redriven, read - done.redriven - len(done.failed), elsewhere, done.failed)
+def _told(done: PutBack) -> str:
+    words = [f"put back {plural(done.redriven, 'letter')}"]
+    if done.before:
+        words.append(f"{done.before:,} had been put back before")
+    if done.elsewhere:
+        words.append(f"{done.elsewhere:,} came from another topic and stay here")
+    return "; ".join(words)
 
 
 def _list(

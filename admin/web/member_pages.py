@@ -8,13 +8,14 @@ from typing import Annotated, Final
 from fastapi import APIRouter, HTTPException, Path, Query
 from fastapi.responses import HTMLResponse
 
-from admin.web.event_pages import Words, storable
+from admin.web.event_pages import Words
 from admin.web.pages import page
 from admin.web.viewer import Database, Signed
 from db import browse, reports
 from db.browse import KnownEvent, Scope
 from db.connect import Connection
 from producers.plan import refusal
+from schemas.text import storable
 
 router = APIRouter(include_in_schema=False)
 

@@ -16,6 +16,7 @@ from admin.web import tokens
 from admin.web.database import Pool
 from admin.web.provider import Provider, ProviderError
 from admin.web.signing_in import address_of, begin_session, own_path, sign_in_form
+from admin.web.viewer import drop_cookie, keep_cookie
 from db import accounts, sign_in_requests
 from db.accounts import Account
 from db.sign_in_requests import SignInRequest
@@ -58,22 +59,14 @@ def routes(settings: Settings) -> APIRouter:
             begun = SignInRequest(nonce, verifier, own_path(next_path))
             sign_in_requests.begin(conn, tokens.digest(state), begun, _SECONDS)
         response = RedirectResponse(address, status_code=303)
-        response.set_cookie(
-            _cookie_name(request),
-            state,
-            max_age=_SECONDS,
-            path="/",
-            secure=request.app.state.https,
-            httponly=True,
-            samesite="lax",
-        )
+        keep_cookie(request, response, _cookie_name(request), state, _SECONDS)
         return response
 
     @router.get("/sign-in/callback")
     def come_back(request: Request, state: Given = "", code: Given = "", error: Given = "") -> Response:
         """From the provider: a session, or the sign-in page that says why not."""
         response = _answer(request, provider, state, code, error)
-        response.delete_cookie(_cookie_name(request), path="/", secure=request.app.state.https, httponly=True)
+        drop_cookie(request, response, _cookie_name(request))
         return response
 
     return router

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from admin.web import tokens
 from admin.web.pages import page
-from admin.web.viewer import Database, Signed, cookie_name, require_same_site
+from admin.web.viewer import Database, Signed, cookie_name, drop_cookie, keep_cookie, require_same_site
 from db import accounts
 from db.accounts import SESSION_SECONDS, Account
 from db.connect import Connection
@@ -93,7 +93,7 @@ def sign_out(request: Request, viewer: Signed, conn: Database) -> Response:
     with recorded(conn, Deed(viewer.actor, "sign out")):
         accounts.end_session(conn, tokens.digest(request.cookies[cookie_name(request)]))
     response = RedirectResponse("/sign-in", status_code=303)
-    response.delete_cookie(cookie_name(request), path="/", secure=request.app.state.https, httponly=True)
+    drop_cookie(request, response, cookie_name(request))
     return response
 
 
@@ -111,15 +111,7 @@ def begin_session(
         if not accounts.begin_session(conn, account.id, tokens.digest(token), password_hash=password_hash):
             raise RefusedError("the account was changed while somebody signed in with it")
     response = RedirectResponse(own_path(next_path), status_code=303)
-    response.set_cookie(
-        cookie_name(request),
-        token,
-        max_age=SESSION_SECONDS,
-        path="/",
-        secure=request.app.state.https,
-        httponly=True,
-        samesite="lax",
-    )
+    keep_cookie(request, response, cookie_name(request), token, SESSION_SECONDS)
     return response
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 from urllib.parse import quote, urlsplit
 
-from fastapi import Depends, HTTPException, Path, Request
+from fastapi import Depends, HTTPException, Path, Request, Response
 
 from admin.web import tokens
 from admin.web.database import Pool, connection
@@ -49,6 +49,18 @@ class Viewer:
 def cookie_name(request: Request) -> str:
     """With HTTPS the name by which browsers hold the cookie to this host and to HTTPS."""
     return "__Host-bidden" if request.app.state.https else "bidden"
+
+
+def keep_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
+    """A cookie for this site alone, which no script reads and no other site's form brings along."""
+    response.set_cookie(
+        name, value, max_age=seconds, path="/", secure=request.app.state.https, httponly=True, samesite="lax"
+    )
+
+
+def drop_cookie(request: Request, response: Response, name: str) -> None:
+    """Ends one of those."""
+    response.delete_cookie(name, path="/", secure=request.app.state.https, httponly=True)
 
 
 def require_same_site(request: Request) -> None:
@@ -92,9 +104,7 @@ async def signed_in(request: Request, account: Annotated[Account, Depends(accoun
         given = request.headers.get("x-csrf-token") or (await request.form()).get("csrf")
         if not isinstance(given, str) or not tokens.is_csrf_token(token, given):
             raise HTTPException(403, "This page is out of date. Reload it and try again")
-    request.state.viewer = Viewer(account, tokens.csrf_token(token))
-    viewer: Viewer = request.state.viewer
-    return viewer
+    return Viewer(account, tokens.csrf_token(token))
 
 
 Signed = Annotated[Viewer, Depends(signed_in)]
@@ -135,8 +145,7 @@ def own_batch(
     batch_id: Annotated[int, Path(alias="batch", ge=1, lt=2**63)], viewer: Signed, conn: Database
 ) -> OwnedBatch:
     """The batch of the address, if its event is the viewer's."""
-    event_id = browse.event_of_batch(conn, batch_id)
-    event = None if event_id is None else browse.event(conn, event_id, viewer.account.scope)
+    event = browse.event_of_batch(conn, batch_id, viewer.account.scope)
     if event is None:
         raise HTTPException(404, "There is no such batch, or it is not of your chapters")
     return OwnedBatch(batch_id, event)

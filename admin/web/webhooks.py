@@ -133,10 +133,7 @@ class Teller:
 
     def _letter(self, conn: Connection, due: DueTelling) -> _Letter | None:
         """What to send; None for a client that may not be told any more, which is written down."""
-        event_id = browse.event_of_batch(conn, due.batch_id)
-        event = None
-        if due.account is not None and event_id is not None:
-            event = browse.event(conn, event_id, due.account.scope)
+        event = None if due.account is None else browse.event_of_batch(conn, due.batch_id, due.account.scope)
         if due.account is None or event is None:
             why = "the client was revoked" if due.account is None else "the account may not see this event any more"
             webhooks.failed(conn, due.batch_id, why, None)

@@ -62,7 +62,8 @@ WHERE {{event_in_scope}} AND (%(event_id)s::bigint IS NULL OR b.event_id = %(eve
 ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
 
 -- name: event_of_batch
-SELECT event_id FROM batches WHERE id = %(batch_id)s
+SELECT {{known_event}} FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
+WHERE b.id = %(batch_id)s AND {{event_in_scope}}
 
 -- fragment: people
 -- The people of the CTE `considered` who are behind one number of a dry run: those left out for that reason, or with

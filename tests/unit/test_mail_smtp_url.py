@@ -7,8 +7,9 @@ import traceback
 import pytest
 
 from mail.smtp import SmtpSender
-from mail.smtp_url import SmtpServer, Tls, is_loopback, parse
+from mail.smtp_url import SmtpServer, Tls, parse
 from schemas.errors import SettingsError
+from schemas.settings import is_loopback
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from admin.web.api.caller import LARGEST, PLAIN, Caller, Calling, OwnBatch, need
 from admin.web.api.paging import After, AfterRole, Skip, next_page
 from admin.web.api.problems import documented
 from admin.web.clients import Scope
-from admin.web.event_pages import storable
 from admin.web.viewer import Database, OwnedBatch
 from db import browse, reports, webhooks
 from db.browse import Scope as Chapters
 from db.connect import Connection
+from schemas.text import storable
 
 router = APIRouter(tags=["batches"])
 

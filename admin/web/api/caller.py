@@ -115,8 +115,7 @@ OwnEvent = Annotated[KnownEvent, Depends(own_event)]
 
 def own_batch(batch_id: BatchId, caller: Calling, conn: Database) -> OwnedBatch:
     """The batch of the address, if its event is one of the account's."""
-    event_id = browse.event_of_batch(conn, batch_id)
-    event = None if event_id is None else browse.event(conn, event_id, caller.account.scope)
+    event = browse.event_of_batch(conn, batch_id, caller.account.scope)
     if event is None:
         raise HTTPException(404, "There is no such batch, or it is not of this account's chapters")
     return OwnedBatch(batch_id, event)

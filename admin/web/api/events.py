@@ -12,13 +12,14 @@ from admin.web.api.caller import Calling, MemberId, OwnEvent, needs
 from admin.web.api.paging import After, Skip, Words, next_page
 from admin.web.api.problems import documented
 from admin.web.clients import Scope
-from admin.web.event_pages import state_of, storable
+from admin.web.event_pages import state_of
 from admin.web.viewer import Database
 from admin.web.wired import Config
 from db import browse, reports
 from db.browse import KnownEvent
 from producers.plan import plan, refusal, trigger_of
 from schemas.errors import RefusedError
+from schemas.text import storable
 from schemas.vocabulary import Audience, Reason
 
 router = APIRouter(tags=["events"])
@@ -177,5 +178,5 @@ def why(caller: Calling, event: OwnEvent, member_id: MemberId, conn: Database) -
 
 
 def _require_member(conn: Database, caller: Calling, member_id: int) -> None:
-    if browse.member(conn, member_id, caller.account.scope) is None:
+    if not browse.knows_member(conn, member_id, caller.account.scope):
         raise HTTPException(404, "There is no such member, or she is of none of this account's chapters")
