@@ -79,6 +79,7 @@ _PAGES: Final = (
     ("page", "search, left out", f"/batches/{crowd.BATCH_OVER}/entries?q=%C3%98rsted&status=left_out"),
     ("page", "audit, without its answer", f"/events/{crowd.OVER}/audit"),
     ("page", "question before inviting", f"/events/{crowd.UNTOUCHED}/invite"),
+    ("page", "question, nearly all invited", f"/events/{crowd.OVER}/invite"),
     ("tick", "live, one look", f"/batches/{crowd.BATCH_UNDER_WAY}/live"),
     ("fragment", "numbers, nobody invited yet", f"/events/{crowd.UNTOUCHED}/numbers"),
     ("fragment", "numbers, nearly all invited", f"/events/{crowd.OVER}/numbers"),

@@ -226,14 +226,6 @@ def standing(conn: Connection, batch_id: int) -> Standing:
     return Standing(status, dict(sorted(left_out.items())), per_second if status["state"] == "running" else 0.0)
 
 
-def pace(conn: Connection, batch_id: int) -> float:
-    """Mails a second that the batch sent in the last ten seconds."""
-    row = conn.execute(sql("batch_pace"), {"batch_id": batch_id, "seconds": _PACE_SECONDS}).fetchone()
-    assert row is not None
-    per_second: float = row["per_second"]
-    return per_second
-
-
 def missing(conn: Connection, rows: Sequence[dict[str, Any]], names: Names, *, limit: int = 500) -> Page:
     """Names for those whom an audit misses, in its order."""
     # Who is missing is on a list of the event: where no other chapter holds it, nobody is left out of the first ones.

@@ -20,6 +20,11 @@ def storable(words: str) -> str:
     return words.replace("\0", "").encode("utf-8", "ignore").decode().strip()
 
 
+def sentence(words: str) -> str:
+    """With a capital at its beginning and a full stop at its end."""
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
+
+
 def require_words(text: str, field: str, *, least: int = 0, most: int = _LONGEST) -> None:
     """RefusedError for a text that could not be stored, or would spoil every table that it is shown in."""
     if not is_storable(text):

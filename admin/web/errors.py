@@ -17,6 +17,7 @@ from admin.web.security import set_headers
 from admin.web.viewer import SignInNeededError, sign_in_address
 from db.connect import NOT_MIGRATED, OUTAGES
 from schemas.errors import BiddenError, NotFoundError, RefusedError, UnreachableError
+from schemas.text import sentence
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ def _sign_in(request: Request, error: Exception) -> Response:
 def _refused(request: Request, error: Exception) -> HTMLResponse:
     assert isinstance(error, HTTPException)
     title = "Not here" if error.status_code == 404 else "That did not work"
-    response = _say(request, title, f"{error.detail}.", status=error.status_code)
+    response = _say(request, title, sentence(error.detail), status=error.status_code)
     response.headers.update(error.headers or {})
     return response
 
@@ -68,14 +69,14 @@ def _not_understood(request: Request, error: Exception) -> HTMLResponse:
 
 def _worded(request: Request, error: Exception) -> HTMLResponse:
     assert isinstance(error, BiddenError)
-    sentence = error.detail[:1].upper() + error.detail[1:] + "."
+    text = sentence(error.detail)
     if isinstance(error, NotFoundError):
-        return _say(request, "Not here", sentence, status=404)
+        return _say(request, "Not here", text, status=404)
     if isinstance(error, RefusedError):
-        return _say(request, "Refused", sentence, status=409)
+        return _say(request, "Refused", text, status=409)
     if isinstance(error, UnreachableError):
-        return _say(request, "One moment", sentence, status=503)
-    return _say(request, "That did not work", sentence, status=422)
+        return _say(request, "One moment", text, status=503)
+    return _say(request, "That did not work", text, status=422)
 
 
 def _away(request: Request, error: Exception) -> HTMLResponse:

@@ -20,6 +20,7 @@ from db.trail import Deed, recorded
 from producers.dead_letters import Letter, LetterBox
 from schemas.errors import BiddenError, RefusedError, UnreachableError, printable
 from schemas.settings import Settings
+from schemas.text import sentence
 
 router = APIRouter(include_in_schema=False)
 
@@ -115,7 +116,7 @@ def redrive(
     """Puts letters on their topic again: those chosen, or all; those put back before only if `again` is said."""
     places = list(dict.fromkeys(_place(text) for text in letter))
     if not (places or everything):
-        return _list(viewer, conn, config, problem="Choose letters first", status=422)
+        return _list(viewer, conn, config, problem="Choose letters first.", status=422)
     # Of the places only so many that the trail stays readable.
     named = ", ".join(letter[:_NAMED]) + (f" and {len(places) - _NAMED} more" if len(places) > _NAMED else "")
     detail = ("all" if everything else named) + (", again" if again else "")
@@ -125,10 +126,10 @@ def redrive(
             told = _told(done)
             deed.note(told + (f"; {len(done.failed)} failed" if done.failed else ""))
     except RefusedError as error:
-        return _list(viewer, conn, config, problem=_sentence(error), status=409)
+        return _list(viewer, conn, config, problem=sentence(error.detail), status=409)
     if done.failed:
         shown = "; ".join(done.failed[:_NAMED])
-        problem = f"{told}. {plural(len(done.failed), 'letter')} could not be put back: {shown}"
+        problem = f"{told}. {plural(len(done.failed), 'letter')} could not be put back: {shown}."
         return _list(viewer, conn, config, problem=problem, status=503)
     return RedirectResponse("/letters" + query(said=told), status_code=303)
 
@@ -163,7 +164,7 @@ def _list(
         last = shelf.letters[-1].name if shelf.has_more and shelf.letters else ""
         values = {"shelf": shelf, "redriven": redriven, "waiting": waiting, "next": last}
     except BiddenError as error:
-        problem = problem or _sentence(error)
+        problem = problem or sentence(error.detail)
         status = 503 if isinstance(error, UnreachableError) else max(status, 422)
     return page(
         "letters",
@@ -217,7 +218,3 @@ def _time(text: str | None) -> datetime | None:
 def _place(text: str) -> tuple[int, int]:
     partition, _, offset = text.partition(":")
     return int(partition), int(offset)
-
-
-def _sentence(error: BiddenError) -> str:
-    return error.detail[:1].upper() + error.detail[1:]

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse
 from admin.web import probe
 from admin.web.kafka import PATIENCE, worded
 from admin.web.lately import Lately
-from admin.web.pages import page
+from admin.web.pages import page, part
 from admin.web.viewer import Admin, Database
 from admin.wiring import check_mail_server
 from db import checks
@@ -75,7 +75,8 @@ def show_system(viewer: Admin) -> HTMLResponse:
 @router.get("/system/lag")
 def show_lag(viewer: Admin, request: Request) -> HTMLResponse:
     """Per partition what waits and who has it; the workers alive."""
-    return _part(request, viewer, "lag", "How far the workers are", answer=_system(request).lag.answer())
+    answer = _system(request).lag.answer()
+    return part(request, "lag", title="How far the workers are", back="/system", viewer=viewer, answer=answer)
 
 
 @router.get("/system/servers")
@@ -86,19 +87,22 @@ def show_servers(viewer: Admin, request: Request, conn: Database) -> HTMLRespons
     address = without_secrets(settings.require_database())
     database = Server("PostgreSQL", True, (f"version {checks.version(conn)}", f"at {address}"))
     found = None if answer is None else Answer([database, *answer.found])
-    return _part(request, viewer, "servers", "Servers", answer=found, dispatchers=checks.dispatchers(conn))
+    return part(
+        request,
+        "servers",
+        title="Servers",
+        back="/system",
+        viewer=viewer,
+        answer=found,
+        dispatchers=checks.dispatchers(conn),
+    )
 
 
 @router.get("/system/doctor")
 def show_findings(viewer: Admin, request: Request) -> HTMLResponse:
     """All checks. Takes some seconds; changes nothing."""
-    return _part(request, viewer, "doctor", "The doctor's findings", answer=_system(request).doctor.answer())
-
-
-def _part(request: Request, viewer: Admin, part: str, title: str, **values: Any) -> HTMLResponse:
-    """A part of the page, or for a browser without JavaScript a page of its own."""
-    template = f"_{part}" if "hx-request" in request.headers else "system_part"
-    return page(template, viewer=viewer, part=part, title=title, **values)
+    answer = _system(request).doctor.answer()
+    return part(request, "doctor", title="The doctor's findings", back="/system", viewer=viewer, answer=answer)
 
 
 def _lately(ask: Callable[[], Any]) -> Lately[Answer]:

@@ -65,14 +65,26 @@ ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
 SELECT {{known_event}} FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
 WHERE b.id = %(batch_id)s AND {{event_in_scope}}
 
+-- fragment: lists
+-- The event's lists, and the ledger's slot of who is on them.
+lists AS MATERIALIZED (
+    SELECT r.id, r.role, {{slot_of_role}} AS slot
+    FROM events e
+    JOIN event_chapters c ON c.event_id = e.id
+    JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) r ON r.chapter_id = c.chapter_id
+    WHERE e.id = %(event_id)s AND r.role = ANY(%(roles)s)
+)
+
 -- fragment: people
 -- The people of the CTE `considered` who are behind one number of a dry run: those left out for that reason, or with
 -- null those who would be invited.
 subscribed AS MATERIALIZED (
-    SELECT s.member_id, array_agg(DISTINCT s.role) AS roles
-    FROM considered JOIN event_subscriptions s ON s.member_id = considered.member_id
-    WHERE s.event_id = %(event_id)s AND s.role = ANY(%(roles)s)
-    GROUP BY s.member_id
+    SELECT considered.member_id, found.roles
+    FROM considered CROSS JOIN LATERAL (
+        SELECT array_agg(DISTINCT l.role) AS roles FROM subscriptions s JOIN lists l ON l.id = s.group_id
+        WHERE s.member_id = considered.member_id AND s.left_at IS NULL
+    ) found
+    WHERE found.roles IS NOT NULL
 ), {{judged}}
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.open_roles AS roles
 FROM candidates x JOIN members m ON m.id = x.member_id
@@ -81,19 +93,16 @@ ORDER BY m.id LIMIT %(limit)s
 
 -- name: browse_candidates_near
 -- Among the next so many subscribers of the event's lists, in the order of the key.
-WITH lists AS MATERIALIZED (
-    SELECT array_agg(g.id) AS ids FROM event_chapters c JOIN groups g ON g.chapter_id = c.chapter_id
-    WHERE c.event_id = %(event_id)s
-), considered AS MATERIALIZED (
+WITH {{lists}}, considered AS MATERIALIZED (
     SELECT DISTINCT s.member_id FROM subscriptions s
-    WHERE s.group_id = ANY((SELECT ids FROM lists)::bigint[]) AND s.member_id > %(after)s
+    WHERE s.group_id = ANY(ARRAY(SELECT id FROM lists)) AND s.member_id > %(after)s
     ORDER BY s.member_id LIMIT %(looked_at)s
 ), {{people}}
 
 -- name: browse_candidates
 -- Among all of whom it can be true. Of this union only the part for the reason that is asked for is carried out.
-WITH possible AS (
-    SELECT x.id AS member_id FROM members x WHERE %(reason)s::text = 'terms_not_accepted' AND x.accepted_toc_at IS NULL
+WITH {{lists}}, possible AS (
+    SELECT x.id FROM members x WHERE %(reason)s::text = 'terms_not_accepted' AND x.accepted_toc_at IS NULL
     UNION ALL
     SELECT x.member_id FROM bans x WHERE %(reason)s::text = 'banned' AND (x.permanent OR x.expires_at > now())
     UNION ALL
@@ -104,15 +113,20 @@ WITH possible AS (
         AND x.event_id = %(event_id)s AND x.action = %(action)s
         AND x.state = CASE %(reason)s::text WHEN 'unknown' THEN 'unknown' ELSE 'sent' END
     UNION ALL
-    -- Nobody is invited for a role that was mailed, nor without the terms.
-    SELECT x.member_id FROM (
-        SELECT s.member_id, s.role FROM event_subscriptions s WHERE %(reason)s::text IS NULL AND s.event_id = %(event_id)s
-        EXCEPT
-        SELECT d.member_id, d.slot FROM deliveries d WHERE %(reason)s::text IS NULL AND d.event_id = %(event_id)s
-            AND d.action = %(action)s AND d.state = 'sent'
-    ) x JOIN members m ON m.id = x.member_id AND m.accepted_toc_at IS NOT NULL
+    -- Nobody is invited without the terms, nor while banned, nor for a role that was mailed. But for OFFSET the planner,
+    -- to whom all lists are as long, might ask the ledger once for each subscriber.
+    SELECT m.id
+    FROM lists l
+    JOIN subscriptions s ON s.group_id = l.id AND s.left_at IS NULL
+    JOIN members m ON m.id = s.member_id AND m.accepted_toc_at IS NOT NULL AND NOT {{is_banned}}
+    WHERE %(reason)s::text IS NULL AND NOT EXISTS (
+        SELECT FROM (
+            SELECT d.member_id, d.slot FROM deliveries d
+            WHERE d.event_id = %(event_id)s AND d.action = %(action)s AND d.state = 'sent' OFFSET 0
+        ) d WHERE d.member_id = s.member_id AND d.slot = l.slot
+    )
 ), considered AS MATERIALIZED (
-    SELECT DISTINCT possible.member_id FROM possible WHERE possible.member_id > %(after)s
+    SELECT DISTINCT m.id AS member_id FROM possible m WHERE m.id > %(after)s AND {{may_be_named}}
 ), {{people}}
 
 -- fragment: shown_status
@@ -197,8 +211,8 @@ FROM batches b JOIN log_entries l ON l.batch_id = b.id AND l.status = 'failed' A
 WHERE b.id = %(batch_id)s LIMIT 1
 
 -- name: browse_standing
--- One batch in numbers, with those left out by reason and the pace: what `batch_status`, `batch_exclusions` and
--- `batch_pace` say, from one look at each table. The batch is named to each look: so the planner knows its size.
+-- One batch in numbers, with those left out by reason, as `batch_status` and `batch_exclusions` say, and the pace, from
+-- one look at each table. The batch is named to each look: so the planner knows its size.
 WITH items AS MATERIALIZED (
     SELECT excluded, count(*) AS members, sum(cardinality(roles))::bigint AS deliveries, max(settled_at) AS last
     FROM batch_items WHERE batch_id = %(batch_id)s GROUP BY excluded
@@ -222,11 +236,6 @@ WITH items AS MATERIALIZED (
 SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.left_out) AS left_out, l.per_second
 FROM batches b CROSS JOIN i CROSS JOIN l {{with_archived}}
 WHERE b.id = %(batch_id)s
-
--- name: batch_pace
--- How many mails went out in the last seconds, for the time left.
-SELECT count(*)::float8 / %(seconds)s AS per_second FROM log_entries
-WHERE batch_id = %(batch_id)s AND status IN ('sent', 'failed') AND at > now() - %(seconds)s * interval '1 second'
 
 -- name: browse_missing
 -- Names for those whom an audit misses.

@@ -33,6 +33,10 @@ coalesce(
 -- The slot of role r.role: under the policy `one` the key has no room for a second mail.
 CASE e.role_policy WHEN 'one' THEN 'member' ELSE r.role END
 
+-- fragment: role_of_list
+-- The role that the name of a list stands for, as in the view `event_subscriptions`.
+CASE name WHEN 'Students' THEN 'Student' ELSE 'Coach' END
+
 -- fragment: new_token
 -- 122 random bits, safe in a URL.
 replace(gen_random_uuid()::text, '-', '')

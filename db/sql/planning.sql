@@ -68,28 +68,37 @@ SELECT excluded, count(*) AS members,
 FROM candidates GROUP BY excluded
 
 -- name: preview_audiences
--- The same for several audiences at once, from one look at everybody. Who is alike in all that decides is counted
--- together, and the decision is made about each kind of member, of which there are few.
-WITH lists AS (
-    SELECT s.member_id, bool_or(s.role = 'Student') AS is_student, bool_or(s.role = 'Coach') AS is_coach
-    FROM event_subscriptions s WHERE s.event_id = %(event_id)s GROUP BY s.member_id
-), ledger AS (
-    SELECT d.member_id, max(d.state) FILTER (WHERE d.slot = 'Student') AS of_student,
-        max(d.state) FILTER (WHERE d.slot = 'Coach') AS of_coach, max(d.state) FILTER (WHERE d.slot = 'member') AS of_member
-    FROM deliveries d WHERE d.event_id = %(event_id)s AND d.action = %(action)s GROUP BY d.member_id
-), answers AS (
-    SELECT v.member_id, CASE WHEN bool_or(v.attending) THEN 'signed_up' ELSE 'declined' END AS answer
-    FROM invitations v WHERE v.event_id = %(event_id)s AND v.attending IS NOT NULL GROUP BY v.member_id
-), barred AS (
-    SELECT DISTINCT x.member_id FROM bans x WHERE x.permanent OR x.expires_at > now()
+-- The same for several audiences at once, from one look at everybody. What is known of a member is a sum of these:
+-- on a list as a student 1, as a coach 2; mailed as a student 4, as a coach 8, as a member 16; in doubt as these 32, 64,
+-- 128; signed up 256; declined 512; without the terms 1024; banned 2048; deleted 4096. Who is alike in all that is
+-- counted together, and the decision is made about each kind of member, of which there are few.
+WITH lists AS MATERIALIZED (
+    SELECT id, CASE {{role_of_list}} WHEN 'Student' THEN 1 ELSE 2 END AS fact
+    FROM event_chapters c JOIN groups g ON g.chapter_id = c.chapter_id WHERE c.event_id = %(event_id)s
+), known AS (
+    SELECT s.member_id, l.fact FROM lists l JOIN subscriptions s ON s.group_id = l.id AND s.left_at IS NULL
+    UNION ALL
+    SELECT d.member_id, CASE d.state WHEN 'sent' THEN 4 WHEN 'unknown' THEN 32 ELSE 0 END
+        << CASE d.slot WHEN 'Student' THEN 0 WHEN 'Coach' THEN 1 ELSE 2 END
+    FROM deliveries d WHERE d.event_id = %(event_id)s AND d.action = %(action)s
+    UNION ALL
+    SELECT v.member_id, CASE WHEN v.attending THEN 256 ELSE 512 END
+    FROM invitations v WHERE v.event_id = %(event_id)s AND v.attending IS NOT NULL
+    UNION ALL
+    SELECT m.id, CASE WHEN m.deleted_at IS NULL THEN 1024 ELSE 4096 END
+    FROM members m WHERE m.accepted_toc_at IS NULL OR m.deleted_at IS NOT NULL
+    UNION ALL
+    SELECT x.member_id, 2048 FROM bans x WHERE x.permanent OR x.expires_at > now()
+), sums AS (
+    SELECT facts, count(*) AS members FROM (SELECT bit_or(fact) AS facts FROM known GROUP BY member_id) x GROUP BY facts
 ), alike AS MATERIALIZED (
-    SELECT is_student, is_coach, of_student, of_coach, of_member, answer, m.accepted_toc_at IS NULL AS has_no_terms,
-        barred.member_id IS NOT NULL AS is_barred, count(*) AS members
-    FROM lists JOIN members m ON m.id = lists.member_id AND m.deleted_at IS NULL
-    LEFT JOIN ledger ON ledger.member_id = m.id
-    LEFT JOIN answers ON answers.member_id = m.id
-    LEFT JOIN barred ON barred.member_id = m.id
-    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+    SELECT members, facts & 1 <> 0 AS is_student, facts & 2 <> 0 AS is_coach,
+        CASE WHEN facts & 4 <> 0 THEN 'sent' WHEN facts & 32 <> 0 THEN 'unknown' END AS of_student,
+        CASE WHEN facts & 8 <> 0 THEN 'sent' WHEN facts & 64 <> 0 THEN 'unknown' END AS of_coach,
+        CASE WHEN facts & 16 <> 0 THEN 'sent' WHEN facts & 128 <> 0 THEN 'unknown' END AS of_member,
+        CASE WHEN facts & 256 <> 0 THEN 'signed_up' WHEN facts & 512 <> 0 THEN 'declined' END AS answer,
+        facts & 1024 <> 0 AS has_no_terms, facts & 2048 <> 0 AS is_barred
+    FROM sums WHERE facts & 3 <> 0 AND facts & 4096 = 0
 ), decided AS (
     SELECT a.audience, k.members, x.open_roles, coalesce(k.answer, CASE
         WHEN x.all_sent THEN 'already_sent'
@@ -102,8 +111,7 @@ WITH lists AS (
     JOIN events e ON e.id = %(event_id)s
     CROSS JOIN LATERAL (
         SELECT count(*) AS roles, bool_and(state IS NOT DISTINCT FROM 'sent') AS all_sent,
-            count(*) FILTER (WHERE state IS NULL OR state NOT IN ('sent', 'unknown')
-                OR (state = 'unknown' AND NOT %(held)s)) AS open_roles
+            count(*) FILTER (WHERE state IS NULL OR (state = 'unknown' AND NOT %(held)s)) AS open_roles
         FROM (
             SELECT CASE WHEN e.role_policy = 'one' THEN k.of_member WHEN u.role = 'Student' THEN k.of_student
                 ELSE k.of_coach END AS state

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from admin.outages import told, worded
 from db.connect import NOT_MIGRATED, OUTAGES
 from schemas.errors import BiddenError, NotFoundError, RefusedError, SettingsError, UnreachableError, printable
+from schemas.text import sentence
 
 log = structlog.get_logger()
 
@@ -79,7 +80,7 @@ def add_handlers(api: FastAPI) -> None:
 def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
-    return problem(error.status_code, _sentence(str(error.detail)), headers=headers)
+    return problem(error.status_code, sentence(str(error.detail)), headers=headers)
 
 
 def _not_understood(request: Request, error: Exception) -> Response:
@@ -102,7 +103,7 @@ def _not_understood(request: Request, error: Exception) -> Response:
 
 def _worded(_: Request, error: Exception) -> Response:
     assert isinstance(error, BiddenError)
-    detail = _sentence(error.detail)
+    detail = sentence(error.detail)
     if isinstance(error, NotFoundError):
         return problem(404, detail, field=error.field)
     if isinstance(error, RefusedError):
@@ -134,10 +135,6 @@ def _failed(_: Request, __: Exception) -> Response:
 def _route(request: Request) -> str | None:
     path: str | None = getattr(request.scope.get("route"), "path", None)
     return path
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
