@@ -171,7 +171,15 @@ def test_a_batch_stands_as_its_status_says(world: World, batches: list[int]) -> 
         browse.standing(world.conn, 99)
 
 
-@pytest.mark.usefixtures("batches")
+@pytest.fixture
+def leavers(world: World, batches: list[int]) -> None:
+    """After the batches some were deleted, and some have left a list."""
+    assert batches
+    world.execute("UPDATE members SET deleted_at = now() WHERE id %% 7 = 3")
+    world.execute("UPDATE subscriptions SET left_at = now() WHERE (member_id + group_id) %% 5 = 2")
+
+
+@pytest.mark.usefixtures("leavers")
 def test_one_look_decides_for_every_audience(world: World) -> None:
     """The numbers of three dry runs at once are those of each, under either policy for deliveries in doubt."""
     event = browse.event(world.conn, 1, None)
@@ -182,7 +190,7 @@ def test_one_look_decides_for_every_audience(world: World) -> None:
             assert planned == plan(world.conn, event_id=1, audience=audience, policy=policy, dry_run=True)
 
 
-@pytest.mark.usefixtures("batches")
+@pytest.mark.usefixtures("leavers")
 @pytest.mark.parametrize("looked_at", [1, 3, 500])
 def test_names_are_those_of_the_numbers(world: World, looked_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind each number of a dry run there are as many people, page by page, in order, none of them twice."""
