@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from streams.records import Pulse
     from streams.worker import Worker
 
+#: Who has done what a command does, in the trail.
+COMMAND_LINE = "command line"
+
 #: What each command reads from the environment, for its help.
 DATABASE = ("BIDDEN_DATABASE_URL",)
 KAFKA = ("BIDDEN_GROUP", "BIDDEN_KAFKA_BOOTSTRAP", "BIDDEN_KAFKA_SECURITY_PROTOCOL", "BIDDEN_KAFKA_SASL_MECHANISM",

@@ -10,14 +10,12 @@ from typing import Any, Final
 import click
 
 from admin.output import out, table, write_json, write_lines
-from admin.wiring import DATABASE, Id, environment, json_option, load
+from admin.wiring import COMMAND_LINE, DATABASE, Id, environment, json_option, load
 from db import accounts as stored
 from db.accounts import Account, AccountRole
 from db.connect import Connection, connect
 from schemas.errors import InputError, UsageError
 
-#: Who has done it, says the trail.
-_ACTOR: Final = "command line"
 _LONGEST: Final = 4096
 
 _ROLES: Final = click.Choice([role.value for role in AccountRole])
@@ -117,7 +115,7 @@ def add(
     password, is_made = (None, False) if no_password else _password(from_stdin=from_stdin)
     with _changing() as conn:
         added = accounts.add(
-            conn, _ACTOR, email=email, name=name, role=AccountRole(role), chapters=chapters, password=password
+            conn, COMMAND_LINE, email=email, name=name, role=AccountRole(role), chapters=chapters, password=password
         )
     with _database() as conn:
         _tell(conn, added.id, f"{added} may sign in", as_json=as_json, made=password if is_made else None)
@@ -155,7 +153,7 @@ def password(email: str, from_stdin: bool, as_json: bool) -> None:
         found = _known(conn, email)
     new, is_made = _password(from_stdin=from_stdin)
     with _changing() as conn:
-        accounts.set_password(conn, _ACTOR, found, new)
+        accounts.set_password(conn, COMMAND_LINE, found, new)
     with _database() as conn:
         _tell(conn, found.id, f"{found} has a new password", as_json=as_json, made=new if is_made else None)
 
@@ -184,7 +182,7 @@ def change(
         found = _known(conn, email)
         accounts.change(
             conn,
-            _ACTOR,
+            COMMAND_LINE,
             found,
             name=found.name if name is None else name,
             role=found.role if role is None else AccountRole(role),
@@ -206,7 +204,7 @@ def disable(email: str, as_json: bool) -> None:
 
     with _changing() as conn:
         found = _known(conn, email)
-        accounts.disable(conn, _ACTOR, found)
+        accounts.disable(conn, COMMAND_LINE, found)
     with _database() as conn:
         _tell(conn, found.id, f"{found} may not sign in any more", as_json=as_json)
 
@@ -223,7 +221,7 @@ def enable(email: str, as_json: bool) -> None:
 
     with _changing() as conn:
         found = _known(conn, email)
-        accounts.enable(conn, _ACTOR, found)
+        accounts.enable(conn, COMMAND_LINE, found)
     with _database() as conn:
         _tell(conn, found.id, f"{found} may sign in again", as_json=as_json)
 

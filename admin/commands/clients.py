@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from admin.output import err, out, table, write_json, write_lines
-from admin.wiring import DATABASE, environment, identity, json_option, load
+from admin.wiring import COMMAND_LINE, DATABASE, environment, identity, json_option, load
 from db import accounts
 from db.connect import connect
 from schemas.errors import NotFoundError
@@ -47,7 +47,7 @@ def add(name: str, email: str, scopes: tuple[str, ...], webhook: str | None, as_
         found = accounts.to_sign_in(conn, email.strip().lower()) if is_storable(email) else None
         if found is None:
             raise NotFoundError(f"{email[:200]} has no account, or one that is disabled", field="account")
-        made = make_client(conn, name=name, account_id=found[0].id, scopes=scopes, webhook_url=webhook)
+        made = make_client(conn, COMMAND_LINE, name=name, account_id=found[0].id, scopes=scopes, webhook_url=webhook)
     if as_json:
         write_json({"id": made.id, "token": made.token, "webhook_secret": made.webhook_secret})
         return
@@ -85,9 +85,10 @@ def revoke(client_id: int, as_json: bool) -> None:
 
     Example: bidden client revoke 3
     """
+    from admin.web.clients import revoke_client
+
     with connect(load().require_database(), application="bidden-client", autocommit=True) as conn:
-        if not accounts.revoke_client(conn, client_id):
-            raise NotFoundError(f"there is no client {client_id}", field="client_id")
+        revoke_client(conn, COMMAND_LINE, client_id)
     if as_json:
         write_json({"revoked": client_id})
     else:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, HTTPException
+from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from admin.web.account_pages import Typed
-from admin.web.clients import LONGEST_NAME, SCOPES, make_client
+from admin.web.clients import LONGEST_NAME, SCOPES, make_client, revoke_client
 from admin.web.pages import page, query
 from admin.web.viewer import Admin, Database, Id, Viewer
 from db import accounts
 from db.connect import Connection
-from db.trail import Deed, recorded
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import storable
 
@@ -52,9 +51,9 @@ def add(
     """A new client. Its token, and its webhook's secret, are shown once, in the answer."""
     typed = {"name": storable(name), "chosen": scope, "webhook": storable(webhook), "account": account}
     try:
-        with recorded(conn, Deed(viewer.actor, "add client", detail=storable(name)[:LONGEST_NAME])) as deed:
-            made = make_client(conn, name=name, account_id=account, scopes=scope, webhook_url=webhook.strip() or None)
-            deed.note(f"client {made.id} for {accounts.find(conn, account)}, {' '.join(sorted(scope))}")
+        made = make_client(
+            conn, viewer.actor, name=name, account_id=account, scopes=scope, webhook_url=webhook.strip() or None
+        )
     except (RefusedError, NotFoundError) as error:
         return _clients(viewer, conn, status=409, problem=error.detail, **typed)
     return page("client_made", viewer=viewer, made=made, name=name)
@@ -63,8 +62,5 @@ def add(
 @router.post("/clients/{client}/revoke")
 def revoke(viewer: Admin, client: Id, conn: Database) -> Response:
     """Its token is worth nothing any more."""
-    if client not in {row["id"] for row in accounts.clients(conn)}:
-        raise HTTPException(404, "There is no such client")
-    with recorded(conn, Deed(viewer.actor, "revoke client", detail=f"client {client}")):
-        accounts.revoke_client(conn, client)
+    revoke_client(conn, viewer.actor, client)
     return RedirectResponse("/clients" + query(said="revoked"), status_code=303)

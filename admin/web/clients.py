@@ -1,4 +1,4 @@
-"""API clients: what they may be allowed, and how one comes to be. For the command and the page that make them.
+"""API clients: what they may be allowed, and how one comes and goes. For the command and the page that make them.
 
 A client acts for an account. It may never do more than the account may, and of that only what its scopes name.
 """
@@ -17,9 +17,10 @@ from admin.web import tokens
 from db import accounts
 from db.accounts import Account
 from db.connect import Connection
-from schemas.errors import RefusedError
+from db.trail import Deed, recorded
+from schemas.errors import NotFoundError, RefusedError
 from schemas.settings import is_loopback
-from schemas.text import require_words
+from schemas.text import require_words, storable
 
 
 class Scope(StrEnum):
@@ -54,10 +55,26 @@ class MadeClient:
 
 
 def make_client(
-    conn: Connection, *, name: str, account_id: int, scopes: Collection[str], webhook_url: str | None = None
+    conn: Connection, actor: str, *, name: str, account_id: int, scopes: Collection[str], webhook_url: str | None = None
 ) -> MadeClient:
-    """A client for the account. RefusedError for what makes no sense, with the field that does not."""
-    account = accounts.find(conn, account_id)
+    """A client for the account, and an entry in the trail. RefusedError for what makes no sense, with the field."""
+    with recorded(conn, Deed(actor, "add client", detail=storable(name)[:LONGEST_NAME])) as deed:
+        account = accounts.find(conn, account_id)
+        made = _make(conn, account, name, scopes, webhook_url)
+        deed.note(f"client {made.id} for {account}, {' '.join(sorted(scopes))}")
+    return made
+
+
+def revoke_client(conn: Connection, actor: str, client_id: int) -> None:
+    """Its token is worth nothing any more. An entry in the trail; NotFoundError."""
+    with recorded(conn, Deed(actor, "revoke client", detail=f"client {client_id}")):
+        if not accounts.revoke_client(conn, client_id):
+            raise NotFoundError(f"there is no client {client_id}", field="client_id")
+
+
+def _make(
+    conn: Connection, account: Account, name: str, scopes: Collection[str], webhook_url: str | None
+) -> MadeClient:
     name = name.strip()
     require_words(name, "name", least=1)
     if len(name) > LONGEST_NAME:

@@ -56,7 +56,7 @@ def program(
     name: str = "planner",
 ) -> Program:
     """A client of the account."""
-    made = make_client(site.conn, name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
+    made = make_client(site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
     return Program(site.browser().client, made.id, made.token, made.webhook_secret)
 
 

@@ -368,7 +368,7 @@ def test_clients_that_are_not_made(site: Site, name: str, scopes: list[str], fie
     """Nothing that could not be shown, or that its account could not do."""
     account = site.account("olga@bidden.example", chapters=[1])
     with pytest.raises(RefusedError) as caught:
-        make_client(site.conn, name=name, account_id=account, scopes=scopes)
+        make_client(site.conn, "Ada", name=name, account_id=account, scopes=scopes)
     assert caught.value.field == field
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from db import trail
 from tests.fuzzing import run
 from tests.integration.calling import Program
 from tests.integration.site import Site, open_site
@@ -22,8 +23,8 @@ def site(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> It
         yield site
 
 
-def test_made_used_listed_and_revoked(site: Site) -> None:
-    """The token that is printed is the one that holds, until it is revoked."""
+def test_made_used_listed_and_revoked(site: Site, world: World) -> None:
+    """The token that is printed is the one that holds, until it is revoked; and the trail tells of it."""
     site.account("olga@bidden.example", chapters=[1])
     words = ("client", "add", "planner", "--account", "Olga@bidden.example", "--scope", "read", "--json")
     made = json.loads(run(*words, "--webhook", "https://example.org/hook").out)
@@ -37,6 +38,12 @@ def test_made_used_listed_and_revoked(site: Site) -> None:
     assert run("client", "revoke", str(made["id"])).code == 0
     planner.get("/events", status=401)
     assert run("client", "revoke", "99").code == 2
+    told = [(row["actor"], row["action"], row["outcome"]) for row in trail.entries(world.conn)]
+    assert told == [
+        ("command line", "revoke client", "refused"),
+        ("command line", "revoke client", "done"),
+        ("command line", "add client", "done"),
+    ]
 
 
 def test_shown_once(site: Site) -> None:

@@ -78,6 +78,7 @@ def api(world: World, database_url: str, request: pytest.FixtureRequest) -> Iter
         account = site.account("ada@bidden.example", "admin")
         made = make_client(
             world.conn,
+            "Ada",
             name="fuzz",
             account_id=account,
             scopes=[scope.value for scope in ClientScope],

@@ -189,7 +189,7 @@ def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tm
     control.cancel(world.conn, world.plan("everyone"))
     ada = accounts.add(world.conn, email="ada@bidden.example", name="Ada", role=AccountRole.ADMIN)
     accounts.add(world.conn, email="olga@bidden.example", name="Olga", role=AccountRole.ORGANISER, chapters=[1])
-    make_client(world.conn, name="Zoë [/red]", account_id=ada, scopes=["read"])
+    make_client(world.conn, "Ada", name="Zoë [/red]", account_id=ada, scopes=["read"])
 
     def somebody_cancels(_: float) -> None:
         for row in world.execute("SELECT id FROM batches WHERE state IN ('running', 'paused')"):

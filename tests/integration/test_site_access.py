@@ -193,7 +193,7 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
     """Each as the table says; what is refused changes nothing."""
     first = site.account("zoe@bidden.example")
     assert first == PLACES["account"]
-    make_client(site.conn, name="Calendar", account_id=first, scopes=["read"])
+    make_client(site.conn, "Ada", name="Calendar", account_id=first, scopes=["read"])
     viewers = {
         "nobody": site.browser(),
         "of another": site.browser(site.account("other@bidden.example", chapters=[2])),
