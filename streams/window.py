@@ -23,6 +23,7 @@ from schemas.handover import HandOver, NotSent, Refused
 from schemas.keys import DeliveryKey
 from streams.policy import RetryPolicy, decide
 from streams.records import Pulse, StoppingError
+from streams.watchdog import LIMIT_SECONDS
 
 log = structlog.get_logger()
 
@@ -93,13 +94,15 @@ class Window:
         self._policy = policy
         self._owner = owner
         self._size = size
-        self._renew_after = lease_seconds / 3
+        # Also what tells the watchdog, while all connections wait for a slow server, that the worker lives.
+        self._renew_after = min(lease_seconds / 3, LIMIT_SECONDS / 2)
         self._jitter = jitter
         self._pulse = pulse
         self._waiting: deque[tuple[Mail, Ticket]] = deque()
         self._in_flight: dict[DeliveryKey, _InFlight] = {}
         self._repeats: dict[DeliveryKey, list[tuple[Mail, Ticket]]] = {}
         self._finished: list[Finished] = []
+        self._open: set[Ticket] = set()
         self._changed = asyncio.Event()
         self._gathered = asyncio.Event()
         self._stopping = False
@@ -115,7 +118,11 @@ class Window:
         else:
             self._waiting.extend((mail, ticket) for mail in mails)
             self._changed.set()
-        await ticket.wait()
+        self._open.add(ticket)
+        try:
+            await ticket.wait()
+        finally:
+            self._open.discard(ticket)
 
     def stop(self) -> None:
         """Mark nothing more; `run` returns when what is in flight is recorded."""
@@ -134,16 +141,26 @@ class Window:
 
     async def run(self) -> None:
         """The writer. Returns after `stop`, once nothing is in flight; a bug or a broken database ends it."""
-        while not (self._stopping and not self._in_flight):
-            await self._worth_a_commit()
-            await self._advance()
+        try:
+            while not self._is_done():
+                await self._worth_a_commit()
+                if not self._is_done():
+                    await self._advance()
+        finally:
+            # If it broke: nobody may wait for what will not be recorded any more.
+            self._stopping = True
+            for ticket in self._open:
+                ticket.abandon()
+
+    def _is_done(self) -> bool:
+        return self._stopping and not self._in_flight
 
     async def _worth_a_commit(self) -> None:
         """Until there is something to record or mark, gathered a little, or a lease to renew."""
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
-            if self._finished or (self._waiting and self._room()) or (self._stopping and not self._in_flight):
+            if self._finished or (self._waiting and self._room()) or self._is_done():
                 break
             try:
                 async with asyncio.timeout(self._renew_after / 2 if self._in_flight else None):

@@ -106,6 +106,8 @@ class ConfluentRunner:
 
         def ended(error: BaseException | None) -> None:
             if error is not None:
+                # Now, and not only at the end: the shutdown may come to none.
+                log.error("the worker broke", cause=repr(error))
                 self._failure = self._failure or error
             stop()
 

@@ -1,8 +1,11 @@
-"""SIGTERM while Kafka is away: a worker ends by itself, whatever its stream library makes of it."""
+"""SIGTERM while a server is away: a worker ends by itself, whatever its stream library makes of it."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +15,65 @@ from embedded.stack import Stack
 from schemas.errors import EXIT_DONE, EXIT_SHUTDOWN_TOO_LONG
 from schemas.settings import Settings
 from tests.acceptance.books import directory
-from tests.acceptance.processes import Bidden, eventually
+from tests.acceptance.processes import Bidden, Process, eventually
 
 pytestmark = pytest.mark.slow
 
+RUNNERS = ("confluent", "faust")
+#: Every worker of these tests gets an event to which nobody was invited yet.
+_EVENTS = iter(range(1, 1 + 2 * len(RUNNERS)))
 
-def test_a_stop_without_kafka_comes_to_its_end(tmp_path: Path) -> None:
-    """FM-30: the watchdog guards the shutdown to its very end, also what the library does after ours is done.
 
-    Both runners in one test, because a start of the servers costs more than the rest.
-    """
-    with Stack(tmp_path / "servers") as stack:
-        values: dict[str, Any] = {
-            "database_url": stack.addresses.database_url,
-            "kafka_bootstrap": stack.addresses.kafka_bootstrap,
-            "smtp_url": stack.addresses.smtp_url,
-            "partitions": 4,
-        }
-        settings = [Settings(**values, topic_prefix=name, group=name) for name in ("confluent", "faust")]
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Servers that may go away; their start costs more than the rest."""
+    with Stack(tmp_path_factory.mktemp("servers")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def workers(stack: Stack, tmp_path: Path) -> Iterator[list[Process]]:
+    """A worker of each runner that has worked and is idle."""
+    with ExitStack() as running:
         commands = []
-        for made in settings:
-            (tmp_path / made.group).mkdir()
-            commands.append(Bidden(made, tmp_path / made.group))
-        with commands[0], commands[1]:
-            for command in commands:
-                command.run("migrate", "--json")
-            commands[0].import_lines(*directory(range(1, 31), events=2))
-            workers = [command.worker(made.group).ready() for command, made in zip(commands, settings, strict=True)]
-            for event, command in enumerate(commands, 1):
-                command.invite(event=event)
-            eventually(lambda: stack.mail.count() == 60, "both have worked")
-            stack.kafka.kill()
-            for worker in workers:
-                worker.signal(signal.SIGTERM)
-            assert {worker.end(35) for worker in workers} <= {EXIT_DONE, EXIT_SHUTDOWN_TOO_LONG}
+        for name in RUNNERS:
+            values: dict[str, Any] = {
+                "database_url": stack.addresses.database_url,
+                "kafka_bootstrap": stack.addresses.kafka_bootstrap,
+                "smtp_url": stack.addresses.smtp_url,
+                "partitions": 4,
+                "topic_prefix": f"{tmp_path.name}-{name}",
+                "group": f"{tmp_path.name}-{name}",
+            }
+            (tmp_path / name).mkdir()
+            commands.append(running.enter_context(Bidden(Settings(**values), tmp_path / name)))
+            commands[-1].run("migrate", "--json")
+        commands[0].import_lines(*directory(range(1, 31), events=4))
+        started = [command.worker(name).ready() for command, name in zip(commands, RUNNERS, strict=True)]
+        for command in commands:
+            batch = command.invite(event=next(_EVENTS))["batch_id"]
+            eventually(partial(_is_completed, command, batch), "both have worked")
+        yield started
+
+
+def _is_completed(command: Bidden, batch: int) -> bool:
+    return bool(command.status(batch)["state"] == "completed")
+
+
+def test_an_idle_worker_stops_without_postgres(stack: Stack, workers: list[Process]) -> None:
+    """FM-30: who has nothing to record does not wait for the database with it."""
+    stack.postgres.kill()
+    try:
+        for worker in workers:
+            worker.signal(signal.SIGTERM)
+        assert [worker.end(35) for worker in workers] == [EXIT_DONE] * 2, [worker.story() for worker in workers]
+    finally:
+        stack.postgres.start()
+
+
+def test_a_stop_without_kafka_comes_to_its_end(stack: Stack, workers: list[Process]) -> None:
+    """FM-30: the watchdog guards the shutdown to its very end, also what the library does after ours is done."""
+    stack.kafka.kill()
+    for worker in workers:
+        worker.signal(signal.SIGTERM)
+    assert {worker.end(35) for worker in workers} <= {EXIT_DONE, EXIT_SHUTDOWN_TOO_LONG}
