@@ -53,13 +53,14 @@ def examine(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
 
 def _home(settings: Settings) -> Iterator[Finding]:
     """Addresses that an earlier `bidden up` has left behind."""
-    from embedded.home import Home
-
     file = settings.home / HOME_SETTINGS_FILE
     if settings.database_url is None or not file.exists():
         return
     if settings.database_url.get_secret_value() not in file.read_text(errors="replace"):
         return
+    # Not before: an installation without the embedded servers has not the packages that they need.
+    from embedded.home import Home
+
     running = Home(settings.home).running() is not None
     yield Finding(
         "embedded servers",

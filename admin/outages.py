@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
-from schemas.errors import BiddenError, MachineError, UnreachableError, first_line
+from schemas.errors import BiddenError, MachineError, RefusedError, UnreachableError, first_line
 
 #: How the SQLSTATE of a connection that is gone begins; without one nothing was heard from the server at all.
 _LOST: Final = ("08", "57P")
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def worded(error: Exception) -> BiddenError | None:
@@ -25,6 +27,8 @@ def worded(error: Exception) -> BiddenError | None:
         return MachineError(f"{where}{error.strerror or error}")
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return UnreachableError("the database has not the schema that this version needs: run `bidden migrate`")
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return RefusedError(f"the database's user may not do this: {first_line(error)}")
     if isinstance(error, psycopg.errors.DiskFull):
         return UnreachableError(f"PostgreSQL has no disk space left: {first_line(error)}; make room, then try again")
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
@@ -47,6 +51,8 @@ def told(error: Exception) -> str:
 
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return "The database has not the schema that this version needs: run `bidden migrate`."
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return "The server has no disk space left for this. Tell whoever runs it."
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
         return "The database takes no changes now. Try again in a minute."
     if isinstance(error, psycopg.errors.QueryCanceled):

@@ -112,7 +112,8 @@ class Processes:
         child.process = spawn(
             [*end_with_owner(signal.SIGTERM), sys.executable, "-P", "-m", "admin.cli", *child.words],
             output=child.log,
-            cwd=self._folder,
+            # Where `.env` was read here, it is read there.
+            cwd=Path.cwd(),
             env=self._env,
         )
 

@@ -218,10 +218,11 @@ def end_session(conn: Connection, token_hash: bytes) -> None:
 # Attempts to sign in.
 
 
-def count_attempt(conn: Connection, keys: Sequence[str], seconds: float) -> dict[str, tuple[int, float]]:
-    """Counts one attempt under each key; returns how many there were within `seconds`, and when they are forgotten."""
-    rows = conn.execute(sql("count_attempt"), {"keys": list(keys), "seconds": seconds})
-    return {row["key"]: (row["attempts"], row["seconds_left"]) for row in rows}
+def count_attempt(conn: Connection, key: str, seconds: float) -> tuple[int, float]:
+    """Counts one attempt under the key; how many there were within `seconds`, and in how many they are forgotten."""
+    row = conn.execute(sql("count_attempt"), {"key": key, "seconds": seconds}).fetchone()
+    assert row is not None
+    return row["attempts"], row["seconds_left"]
 
 
 def forget_attempts(conn: Connection, keys: Sequence[str], seconds: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import CheckConstraint, Engine, create_engine, text
-from sqlalchemy.exc import InternalError, OperationalError
+from sqlalchemy import CheckConstraint, Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from db.connect import unreachable
@@ -25,11 +27,23 @@ _LOCK = 0x62696464656E
 
 
 def engine_for(url: str) -> Engine:
-    """An SQLAlchemy engine over psycopg 3 that keeps no connections."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in {"postgresql", "postgres"}:
-        raise ValueError("not a PostgreSQL address")
-    return create_engine(f"postgresql+psycopg://{rest}", poolclass=NullPool)
+    """An SQLAlchemy engine over psycopg 3 that keeps no connections.
+
+    The address is libpq's to read: SQLAlchemy knows not all that may stand there, several hosts for one.
+    """
+    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Connection]:
+    """UnreachableError when there is no connection; the driver's error for what the server could not do."""
+    try:
+        with engine_for(url).connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.Error) and error.orig.sqlstate:
+            raise error.orig from error
+        raise unreachable(url, error.orig if isinstance(error.orig, Exception) else error) from error
 
 
 def _config() -> Config:
@@ -50,31 +64,25 @@ def upgrade(url: str) -> str:
 
     UnreachableError when there is no connection; the driver's error for what the server could not do.
     """
-    try:
-        with engine_for(url).connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
-            connection.commit()
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
-    except (OperationalError, InternalError) as error:
-        if isinstance(error.orig, psycopg.Error) and error.orig.sqlstate:
-            # The server was reached, and cannot do it: no disk space, no changes to a standby.
-            raise error.orig from error
-        raise unreachable(url, error.orig if isinstance(error.orig, Exception) else error) from error
+    with _connected(url) as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        connection.commit()
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
     return head()
 
 
 def current(url: str) -> str | None:
     """The revision the database is at; None for an empty one."""
-    with engine_for(url).connect() as connection:
+    with _connected(url) as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def drift(url: str) -> list[str]:
     """What would have to change for the database to be as the models say, in words; empty when they agree."""
-    with engine_for(url).connect() as connection:
+    with _connected(url) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         differences = [_worded(difference) for difference in compare_metadata(context, Base.metadata)]
         there = {row.name for row in connection.execute(text(sql("guards")))}

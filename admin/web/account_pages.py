@@ -174,7 +174,7 @@ def change_own(
 ) -> Response:
     """Another password for oneself, who knows the old one. Ends one's other sessions."""
     key = f"own {viewer.account.id}"
-    attempts, _ = accounts.count_attempt(conn, [key], _WINDOW_SECONDS)[key]
+    attempts, _ = accounts.count_attempt(conn, key, _WINDOW_SECONDS)
     if attempts > _GUESSES:
         return _own(viewer, conn, status=429, problem="too many attempts: wait a quarter of an hour")
     old_hash = _stored_hash(conn, viewer.account)

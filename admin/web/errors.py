@@ -82,7 +82,7 @@ def _worded(request: Request, error: Exception) -> HTMLResponse:
 def _away(request: Request, error: Exception) -> HTMLResponse:
     route = request.scope.get("route")
     cause = str(worded(error) or error)
-    log.warning("the database did not answer a request", path=getattr(route, "path", None), cause=cause)
+    log.warning("a request could not be answered", path=getattr(route, "path", None), cause=cause)
     response = _say(request, "One moment", told(error), status=503)
     response.headers["Retry-After"] = "30"
     return response

@@ -69,7 +69,7 @@ def show_html(viewer: Signed, event: OwnEvent, role: Role, conn: Database, confi
 def send_test(viewer: Signed, event: OwnEvent, role: Role, conn: Database, config: Config) -> Response:
     """The mail to the viewer's own address, and to no other."""
     key = f"test mail {viewer.account.id}"
-    attempts, seconds_left = accounts.count_attempt(conn, [key], _WINDOW_SECONDS)[key]
+    attempts, seconds_left = accounts.count_attempt(conn, key, _WINDOW_SECONDS)
     if attempts > _MOST_TESTS:
         minutes = int(seconds_left // 60) + 1
         problem = f"There were {_MOST_TESTS} test mails within a quarter of an hour. Wait for {minutes} min"

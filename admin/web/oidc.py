@@ -46,7 +46,7 @@ def routes(settings: Settings) -> APIRouter:
         state, nonce, verifier = (tokens.new_token() for _ in range(3))
         key = f"provider {address_of(request)}"
         with pool.connection() as conn:
-            attempts, _ = accounts.count_attempt(conn, [key], _WINDOW_SECONDS)[key]
+            attempts, _ = accounts.count_attempt(conn, key, _WINDOW_SECONDS)
         if attempts > _PER_ADDRESS:
             log.warning("too many sign-ins begun", address=address_of(request))
             return sign_in_form(request, next_path=next_path, problem="throttled", status=429)

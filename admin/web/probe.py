@@ -16,10 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from pydantic import SecretStr
 
 from schemas.errors import BiddenError, UnreachableError
 from schemas.settings import Settings
+
+log = structlog.get_logger()
 
 #: Seconds for an answer of Kafka, and for all of a question.
 _PATIENCE: Final = 3.0
@@ -54,7 +57,10 @@ def _ask(question: str, settings: Settings, seconds: float) -> Any:
         )
     except subprocess.TimeoutExpired as error:
         raise UnreachableError(f"there was no answer within {seconds:g} s") from error
-    if done.returncode != 0:
+    if done.returncode > 0:
+        log.error("a question to the servers broke", question=question, said=done.stderr[-2000:])
+        raise UnreachableError("it broke while it was asked, and the log says how")
+    if done.returncode < 0:
         raise UnreachableError("Kafka was lost while it was asked: ask again")
     answer = json.loads(done.stdout)
     if "error" in answer:

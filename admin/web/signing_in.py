@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Final
 
 import structlog
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from admin.web import tokens
@@ -31,10 +30,10 @@ _PER_NAME: Final = 30
 _PER_ADDRESS: Final = 60
 
 
-@router.get("/sign-in", name="sign_in")
-def show_sign_in(request: Request, next_path: Annotated[str, "query"] = "") -> HTMLResponse:
+@router.get("/sign-in")
+def show_sign_in(request: Request, next_path: Annotated[str, Query(alias="next")] = "") -> HTMLResponse:
     """The form."""
-    return sign_in_form(request, next_path=request.query_params.get("next", next_path))
+    return sign_in_form(request, next_path=next_path)
 
 
 @router.post("/sign-in", dependencies=[Depends(require_same_site)])
@@ -51,9 +50,10 @@ def sign_in(
         return sign_in_form(request, next_path=next_path, problem="wrong", status=403)
     address = address_of(request)
     both, name = f"both {email} {address}", f"name {email}"
-    # The name's own count comes after the others': who is held up already cannot use it to keep its owner out.
-    wait = _wait(conn, {both: _PER_NAME_AND_ADDRESS, f"address {address}": _PER_ADDRESS})
-    wait = wait or _wait(conn, {name: _PER_NAME})
+    # The address first: one that is held up leaves nothing more here, whatever names it tries. The name's own count
+    # last: who is held up already cannot use it to keep its owner out.
+    counts = {f"address {address}": _PER_ADDRESS, both: _PER_NAME_AND_ADDRESS, name: _PER_NAME}
+    wait = next(filter(None, (_wait(conn, key, most) for key, most in counts.items())), 0.0)
     if wait:
         log.warning("too many attempts to sign in", address=address)
         response = sign_in_form(request, next_path=next_path, email=email, problem="throttled", status=429)
@@ -70,10 +70,10 @@ def sign_in(
     return answer
 
 
-def _wait(conn: Connection, limits: Mapping[str, int]) -> float:
-    """Counts an attempt under each key; how long to wait with the next, 0 if it is within the limits."""
-    counted = accounts.count_attempt(conn, list(limits), _WINDOW_SECONDS)
-    return max((max(left, 1.0) for key, (attempts, left) in counted.items() if attempts > limits[key]), default=0.0)
+def _wait(conn: Connection, key: str, most: int) -> float:
+    """Counts an attempt under the key; how long to wait with the next, 0 if it is within the limit."""
+    attempts, left = accounts.count_attempt(conn, key, _WINDOW_SECONDS)
+    return max(left, 1.0) if attempts > most else 0.0
 
 
 def address_of(request: Request) -> str:

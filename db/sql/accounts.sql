@@ -94,15 +94,14 @@ RETURNING nonce, verifier, next_path, expires_at > now() AS is_current
 DELETE FROM sign_in_requests WHERE expires_at < now()
 
 -- name: count_attempt
--- Counted before the password is looked at: guesses made at once are all counted. In key order: no deadlock.
-INSERT INTO sign_in_attempts (key, attempts, since)
-SELECT k, 1, now() FROM unnest(%(keys)s::text[]) AS k ORDER BY k
+-- Counted before the password is looked at: guesses made at once are all counted.
+INSERT INTO sign_in_attempts (key, attempts, since) VALUES (%(key)s, 1, now())
 ON CONFLICT (key) DO UPDATE SET
     attempts = CASE WHEN sign_in_attempts.since < now() - %(seconds)s * interval '1 second'
         THEN 1 ELSE sign_in_attempts.attempts + 1 END,
     since = CASE WHEN sign_in_attempts.since < now() - %(seconds)s * interval '1 second'
         THEN now() ELSE sign_in_attempts.since END
-RETURNING key, attempts, extract(epoch FROM since - now())::float8 + %(seconds)s AS seconds_left
+RETURNING attempts, extract(epoch FROM since - now())::float8 + %(seconds)s AS seconds_left
 
 -- name: forget_attempts
 DELETE FROM sign_in_attempts WHERE key = ANY(%(keys)s)

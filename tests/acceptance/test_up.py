@@ -60,7 +60,11 @@ def workers(up: Process) -> list[int]:
 
 
 def test_up(alone: Bidden) -> None:
-    """One line when all is ready; a second one finds it; a killed worker comes back; SIGTERM leaves nothing."""
+    """One line when all is ready; a second one finds it; a killed worker comes back; SIGTERM leaves nothing.
+
+    What stands in the folder's `.env` holds for all that it starts.
+    """
+    (alone.folder / ".env").write_text("BIDDEN_TOPIC_PREFIX=acme\nBIDDEN_MAIL_FROM=acme@bidden.example\n")
     home = {"BIDDEN_HOME": str(alone.folder / "home")}
     up = alone.start("up", "--json", "--workers", "1", **home)
     eventually(lambda: bool(up.out.read_text().endswith("\n")) or not up.running, "bidden up is ready")
@@ -84,6 +88,9 @@ def test_up(alone: Bidden) -> None:
     assert (audit["sent"], audit["balanced"], audit["missing"]) == (150, True, [])
     doctor = alone.run("doctor", "--json", env=home).lines
     assert all(finding["ok"] for finding in doctor), doctor
+
+    assert "acme.invitations.v1" in str(doctor)
+    assert {mail.sender for mail in MailServer(alone.folder / "home").mails()} == {"acme@bidden.example"}
 
     password = urlsplit(addresses["database_url"]).password
     assert password

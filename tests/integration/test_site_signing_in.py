@@ -244,13 +244,16 @@ def test_throttled(site: Site, world: World) -> None:
     assert sign_in(guesser).status_code == 303
 
 
-def test_guesses_from_everywhere(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guesses_from_everywhere(site: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """One name from many addresses: thirty in all. One address, whatever the names: sixty."""
     # A hundred hashes would take a minute; that they are wrong is known.
     monkeypatch.setattr(tokens, "is_password", lambda *_: False)
     assert [sign_in(at(site, f"10.3.0.{n}"), password="wrong").status_code for n in range(31)] == [403] * 30 + [429]
     answers = [sign_in(at(site, "10.4.4.4"), f"n{n}@bidden.example", "wrong").status_code for n in range(61)]
     assert answers == [403] * 60 + [429]
+    before = world.execute("SELECT count(*) FROM sign_in_attempts")
+    assert sign_in(at(site, "10.4.4.4"), "another@bidden.example", "wrong").status_code == 429
+    assert world.execute("SELECT count(*) FROM sign_in_attempts") == before, "an address held up leaves more and more"
 
 
 def test_addresses_of_one_network(site: Site) -> None:

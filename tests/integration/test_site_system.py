@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,12 +127,19 @@ def test_for_admins_only(world: World, database_url: str) -> None:
             assert organiser.get(path).status_code == 403
 
 
-def test_a_question_that_ends_its_process(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An assertion of the client library costs an answer, and not the site; a silence ends after a time."""
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(UnreachableError, match="Kafka was lost"):
-        probe.lag(settings)
-    monkeypatch.undo()
+def test_a_question_that_ends_its_process(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An assertion of the client library costs an answer, and not the site; a mistake is none of Kafka's."""
+    aborts = tmp_path / "aborts"
+    aborts.write_text("#!/bin/sh\nkill -ABRT $$\n")
+    aborts.chmod(0o700)
+    for program, cause in ((aborts, "Kafka was lost"), (Path("/bin/false"), "it broke")):
+        monkeypatch.setattr(sys, "executable", str(program))
+        with pytest.raises(UnreachableError, match=cause):
+            probe.lag(settings)
+
+
+def test_a_question_without_an_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence ends after a time."""
     monkeypatch.setattr(probe, "_LAG_SECONDS", 0.001)
     with pytest.raises(UnreachableError, match="no answer within"):
         probe.lag(settings)

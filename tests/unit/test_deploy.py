@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.tables import ROOT
 
@@ -24,6 +27,23 @@ def test_commands_start_without_the_embedded_servers() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "bidden worker" in done.stdout
+
+
+def test_the_doctor_needs_no_embedded_servers(tmp_path: Path) -> None:
+    """In the image it looks at all there is, and says what is missing."""
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
+        "from admin.cli import main\n"
+        "main(['doctor', '--json'])\n"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BIDDEN_")}
+    env["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert [json.loads(line)["check"] for line in done.stdout.splitlines()] == ["database", "kafka", "mail server"]
 
 
 def test_the_lock_leaves_the_extras_out() -> None:

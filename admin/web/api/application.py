@@ -42,6 +42,8 @@ def build(state: State) -> FastAPI:
     def openapi() -> dict[str, Any]:
         document = described()
         schemas = document["components"]["schemas"]
+        if "Problem" in schemas:
+            return document
         template = "#/components/schemas/{model}"
         problem = Problem.model_json_schema(ref_template=template)
         schemas.update({**problem.pop("$defs"), "Problem": problem})
