@@ -1,4 +1,4 @@
-# `make` or `make help` explains itself. Needs Python 3.11 or newer and nothing else.
+# `make` or `make help` explains itself. Needs Python 3.11 or newer, with venv.
 
 PYTHON ?= python3
 # How many tests at once; each of these starts servers of its own. Many wait more than they work.
@@ -19,8 +19,8 @@ setup: $(READY) ## Install everything into .venv (the other targets do it by the
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "bidden needs Python 3.11 or newer; say which with make PYTHON=/path/to/python3"; exit 2; }
-	@echo "installing into $(VENV) (once; about 100 MB from the package index)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (once; about 200 MB from the package index)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --progress-bar off --quiet --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@rm -f $(VENV)/.ready-*

@@ -1,1 +1,1 @@
-"""The command line (and the web application to come): the only place that wires the parts together."""
+"""The command line and the web application: the only place that wires the parts together."""

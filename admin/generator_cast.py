@@ -51,9 +51,6 @@ class Events(IntEnum):
     WITHOUT_HOST = 7
 
 
-DEMO_EVENT_ID: Final = int(Events.DEMO)
-
-
 class Cast(IntEnum):
     """The awkward members; all are on a list of London unless the name says otherwise."""
 

@@ -7,8 +7,7 @@ planning a batch or on a table never analysed, takes a sequential scan for it an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -84,13 +83,6 @@ async def connect_hot(url: str, *, application: str) -> AsyncConnection:
     if connection.info.server_version >= _KNOWS_THAT:
         await connection.execute(_HOT_TRANSACTION_ENDS)
     return connection
-
-
-@contextmanager
-def connection(url: str, *, application: str = "bidden") -> Iterator[Connection]:
-    """A connection for one transaction: committed at the end, rolled back by an exception."""
-    with connect(url, application=application) as conn:
-        yield conn
 
 
 def in_transaction(conn: Connection, work: Callable[[], T]) -> T:

@@ -163,7 +163,7 @@ class Ledger:
         delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
         log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
         await self.close()
+        # With somebody's lock in the way the server is there: for how long that may be is the watchdog's to judge.
         if not isinstance(error, psycopg.errors.LockNotAvailable):
-            # The server is there, and somebody's lock is in the way: for how long is the watchdog's to judge.
             self._on_wait()
         await asyncio.sleep(delay)

@@ -23,11 +23,10 @@ _RESEND_NEVER: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class KnownBatch:
-    """A batch, and whether its items and its log were removed."""
+    """A batch, and whose it is."""
 
     batch_id: int
     event_id: int
-    cleaned: bool
 
 
 def find_batch(conn: Connection, batch_id: int) -> KnownBatch | None:

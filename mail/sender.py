@@ -20,11 +20,6 @@ class Sender(Protocol):
     A sender never decides what an outcome means, and never sends a mail again whose data went out once.
     """
 
-    @property
-    def capacity(self) -> int:
-        """How many mails it hands over at the same time; more than that wait their turn inside."""
-        ...
-
     async def check(self) -> None:
         """One attempt to reach the provider and log in. UnreachableError, without secrets, if it fails."""
         ...

@@ -70,11 +70,6 @@ class SmtpSender:
     def __repr__(self) -> str:
         return f"SmtpSender({self._server.address}, {self._server.tls.value})"
 
-    @property
-    def capacity(self) -> int:
-        """How many mails are in mid-dialogue at the same time: one per connection."""
-        return self._limit
-
     async def check(self) -> None:
         """See `Sender.check`. The session that it opened is kept for mails."""
         if not self._connections:

@@ -14,7 +14,6 @@ from functools import partial
 from db import operator, planning
 from db.connect import Connection, in_transaction
 from db.operator import KnownBatch, Resolution, Resolved
-from db.planning import EventFacts
 from producers.plan import refusal
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import require_words
@@ -143,12 +142,11 @@ def _require_batch(conn: Connection, batch_id: int) -> KnownBatch:
     return batch
 
 
-def _require_open_event(conn: Connection, event_id: int) -> EventFacts:
-    """The event, held as planning holds it, if anybody may still be invited to it."""
+def _require_open_event(conn: Connection, event_id: int) -> None:
+    """Holds the event as planning does. RefusedError if nobody may be invited to it any more."""
     event = planning.lock_event(conn, event_id)
     if event is None:
         raise NotFoundError(f"there is no event {event_id}", field="event")
     why_not = refusal(event)
     if why_not:
         raise RefusedError(f"event {event_id} ({event.name}) {why_not}: nobody is mailed about it", field="event")
-    return event

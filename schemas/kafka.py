@@ -42,8 +42,8 @@ def producer_config(settings: Settings, client_id: str) -> dict[str, Any]:
         "enable.idempotence": True,
         "linger.ms": 2,
         "partitioner": "murmur2_random",
-        "message.timeout.ms": 20_000,
         # Below the claim, so that a message given up is not on its way any more when its item is due again.
+        "message.timeout.ms": 20_000,
         "queue.buffering.max.messages": 500_000,
     }
 

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.vocabulary import Action, Role
 
-VERSION: Final = 1
 CE_TYPE: Final = "org.bidden.invitation.due.v1"
 CE_SOURCE: Final = "/bidden/producers"
 

@@ -30,7 +30,7 @@ class DeadLetters(Protocol):
     """Where poison goes."""
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """Returns once the broker has acknowledged them all; waits out an outage. Raises if it never can."""
+        """Returns once the broker has acknowledged them all; waits out an outage, and a topic that is not there."""
         ...
 
 

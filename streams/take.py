@@ -7,7 +7,7 @@ runner may acknowledge it. When it raises, nothing may be acknowledged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -41,13 +41,7 @@ class SkeletonComposer:
     mail_from: str
     base_url: str
     clock: Callable[[], datetime]
-    _skeletons: dict[tuple[int, Role], tuple[EventDetails, Skeleton]]
-
-    def __init__(self, mail_from: str, base_url: str, clock: Callable[[], datetime]) -> None:
-        self.mail_from = mail_from
-        self.base_url = base_url
-        self.clock = clock
-        self._skeletons = {}
+    _skeletons: dict[tuple[int, Role], tuple[EventDetails, Skeleton]] = field(default_factory=dict, init=False)
 
     def __call__(
         self, event: EventDetails, role: Role, recipient: Recipient, key: DeliveryKey

@@ -9,7 +9,6 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
 
 from db.ledger import Ledger, Terms
 from mail.sender import Sender
@@ -79,4 +78,3 @@ class Worker:
 
 #: Builds a worker inside the event loop that will run it.
 WorkerFactory = Callable[[Pulse], Awaitable[Worker]]
-Clock = Callable[[], datetime]

@@ -40,7 +40,7 @@ def with_tests(text: str) -> str:
     found = numbered_tests()
 
     def row(match: re.Match[str]) -> str:
-        names = ", ".join(f"`{name}`" for name in found[match[2]]) or "—"
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(found[match[2]])) or "—"
         return f"{match[1]} {names} |"
 
     return _ROW.sub(row, text)

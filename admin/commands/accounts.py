@@ -83,7 +83,10 @@ def _known(conn: Connection, email: str) -> Account:
 
 @click.group()
 def account() -> None:
-    """Who may sign in to the web application, as an admin or as an organiser of chapters."""
+    """Who may sign in to the web application, as an admin or as an organiser of chapters.
+
+    Example: bidden account list
+    """
 
 
 @account.command(epilog=environment(DATABASE))

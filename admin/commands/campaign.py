@@ -43,7 +43,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
 
     Example: bidden invite 42 --audience students --dry-run
     """
-    from db import planning, reports
+    from db import planning
     from db.connect import connect
     from producers.dispatch import BatchPublisher
     from producers.plan import parse_audience, plan
@@ -90,8 +90,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
                 again = " (triggered before with this key)" if planned.already_triggered else ""
                 out.print(f"batch {planned.batch_id}{again}: `bidden status {planned.batch_id}`")
         if ended is not None:
-            final = reports.status(conn, ended["batch_id"])
-            return EXIT_NEEDS_A_PERSON if final["failed"] or final["unknown"] else EXIT_DONE
+            return EXIT_NEEDS_A_PERSON if ended["failed"] or ended["unknown"] else EXIT_DONE
     return EXIT_DONE
 
 

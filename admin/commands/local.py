@@ -11,20 +11,26 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from admin.output import err, out, write_json
-from admin.wiring import environment, json_option, load, stop_on_signals
+from admin.wiring import WORKER, environment, json_option, load, stop_on_signals
 from schemas.errors import EXIT_DONE, InstallError
 from schemas.settings import without_secrets
 
 if TYPE_CHECKING:
     from embedded.home import Addresses
 
+#: What the workers read, but for the servers' addresses.
+_ENVIRONMENT: Final = environment(
+    ("BIDDEN_TOPIC_PREFIX", "BIDDEN_GROUP", "BIDDEN_PARTITIONS"),
+    tuple(name for name in WORKER if name != "BIDDEN_SMTP_URL"),
+)
 
-@click.command(epilog=environment())
+
+@click.command(epilog=_ENVIRONMENT)
 @click.option("--members", default=4300, show_default=True, type=click.IntRange(15, 1_000_000), help="About how many.")
 @click.option(
     "--stay/--no-stay",
@@ -47,7 +53,7 @@ def demo(members: int, stay: bool | None, as_json: bool) -> int:
     return run(load().home / "demo", members, as_json=as_json, stay=stay)
 
 
-@click.command(epilog=environment())
+@click.command(epilog=_ENVIRONMENT)
 @click.option("--workers", type=click.IntRange(0, 64), help="Also run a dispatcher and this many workers.")
 @click.option("--site", "with_site", is_flag=True, help="Also serve the web application; mails' links lead there.")
 @json_option

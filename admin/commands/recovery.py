@@ -212,7 +212,7 @@ def redrive(letters: tuple[str, ...], everything: bool, again: bool, as_json: bo
                     markup=False,
                 )
 
-    named = [box.letter(*place) for place in places]
+    named = box.at(list(places))
     for letter in named:
         redriver.require_ours(letter)
     with connect(settings.require_database(), application="bidden-operator", autocommit=True) as conn:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from admin.wiring import DATABASE, environment, json_logs_option, load
+from admin.wiring import DATABASE, KAFKA, SITE, environment, json_logs_option, load
 
 
-@click.command(epilog=environment(DATABASE, ("BIDDEN_BASE_URL",)))
+@click.command(epilog=environment(DATABASE, KAFKA, SITE))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65_535), help="0: any free one.")
 @click.option(
@@ -15,7 +15,7 @@ from admin.wiring import DATABASE, environment, json_logs_option, load
 )
 @json_logs_option
 def admin(host: str, port: int, links: bool, as_json: bool) -> int:
-    """Serve the web application, until stopped: the pages that the links in mails lead to.
+    """Serve the web application, until stopped: the site, the HTTP API, and the pages behind the links in mails.
 
     Set BIDDEN_BASE_URL to where people reach it. Put a proxy with TLS before it.
 
@@ -23,8 +23,10 @@ def admin(host: str, port: int, links: bool, as_json: bool) -> int:
     """
     from admin.web.server import serve
     from db.connect import connect
+    from mail.compose import check_settings
 
     settings = load(logs_as_json=as_json)
+    check_settings(settings.mail_from, settings.base_url)
     connect(settings.require_database()).close()
     return serve(settings, host, port, with_links=links)
 

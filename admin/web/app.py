@@ -68,6 +68,7 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     app.state.pool = pool
     app.state.settings = settings
     app.state.looks = batch_pages.looks(pool)
+    app.state.system = system_pages.System(settings)
     app.state.https = urlsplit(settings.base_url).scheme == "https"
     #: Asked by whatever answers for long; the server that runs this says when.
     app.state.should_stop = lambda: False

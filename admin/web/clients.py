@@ -76,9 +76,7 @@ def _make(
     conn: Connection, account: Account, name: str, scopes: Collection[str], webhook_url: str | None
 ) -> MadeClient:
     name = name.strip()
-    require_words(name, "name", least=1)
-    if len(name) > LONGEST_NAME:
-        raise RefusedError(f"name must have at most {LONGEST_NAME} characters, and has {len(name)}", field="name")
+    require_words(name, "name", least=1, most=LONGEST_NAME)
     granted = require_scopes(scopes, account)
     if webhook_url is not None:
         require_webhook_address(webhook_url)
@@ -117,7 +115,6 @@ def require_scopes(scopes: Collection[str], account: Account) -> list[Scope]:
 
 def require_webhook_address(url: str) -> None:
     """RefusedError unless it is https (http on this machine itself), with a host and without a name or password."""
-    require_words(url[:200], "webhook")
     if len(url) > _LONGEST_ADDRESS or not url.isascii() or not url.isprintable() or " " in url:
         raise RefusedError(f"webhook must be printable ASCII of at most {_LONGEST_ADDRESS} characters", field="webhook")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -50,20 +49,13 @@ class System:
     """What was heard lately, for all who look at the pages of one application."""
 
     def __init__(self, settings: Settings) -> None:
-        self.lag = _lately(lambda: probe.lag(settings) if settings.require_kafka() else None)
+        self.lag = _lately(lambda: probe.lag(settings))
         self.servers = _lately(lambda: (_kafka(settings), _mail(settings)))
         self.doctor = _lately(lambda: probe.doctor(settings))
 
 
-_making: Final = threading.Lock()
-
-
 def _system(request: Request) -> System:
-    state = request.app.state
-    with _making:
-        if not hasattr(state, "system"):
-            state.system = System(state.settings)
-    return cast("System", state.system)
+    return cast("System", request.app.state.system)
 
 
 @router.get("/system")

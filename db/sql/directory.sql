@@ -202,8 +202,9 @@ ORDER BY line LIMIT 1
 INSERT INTO invitations AS i (event_id, member_id, role, token, attending)
 SELECT r.event_id, r.member_id, r.role, coalesce(r.token, {{new_token}}), r.attending
 FROM {{invitation_rows}} ORDER BY r.event_id, r.member_id, r.role
+-- A line without an answer takes none away: the member may have given it by the link in her mail.
 ON CONFLICT (event_id, member_id, role) DO UPDATE SET attending = excluded.attending
-WHERE i.attending IS DISTINCT FROM excluded.attending
+WHERE excluded.attending IS NOT NULL AND i.attending IS DISTINCT FROM excluded.attending
 
 -- name: import_sent
 -- Mailed by another system: the ledger takes it as sent. A hand-over that is going on right now records its own truth.

@@ -4,7 +4,7 @@
 -- order event, batches by id, deliveries, log entries, items: that of workers and of planning.
 
 -- name: find_batch
-SELECT id AS batch_id, event_id, archived IS NOT NULL AS cleaned FROM batches WHERE id = %(batch_id)s
+SELECT id AS batch_id, event_id FROM batches WHERE id = %(batch_id)s
 
 -- name: hold_batch
 -- Keeps other operators out. Does not wait for workers, so a decision takes effect however many of them are at work.

@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from db.connect import Connection, connection
+from db.connect import Connection, connect
 from db.directory import import_lines
 from schemas.directory_file import parse_lines
 from schemas.errors import InputError
@@ -51,7 +51,7 @@ def address(conn: Connection) -> str:
 
 def load(conn: Connection, *lines: dict[str, Any]) -> dict[str, int]:
     """Import in a transaction of its own, committed at the end; `conn` only says where."""
-    with connection(address(conn)) as transaction:
+    with connect(address(conn)) as transaction:
         return import_lines(transaction, parse_lines([json.dumps(line).encode() for line in lines]))
 
 

@@ -32,8 +32,6 @@ Put = tuple[bytes | None, bytes | None]
 class Outbox:
     """A sender that hands everything over, and remembers what."""
 
-    capacity = 10
-
     def __init__(self) -> None:
         self.recipients: Counter[str] = Counter()
 

@@ -83,11 +83,10 @@ def test_all_fields_arrive(conn: Connection) -> None:
 
 def test_a_line_is_the_whole_record(conn: Connection) -> None:
     """Upsert by id: what the later line does not say is unset, whatever an earlier import said."""
-    load(conn, *BASE, member(1, surname="S", accepted_toc_at="2026-01-01T00:00Z"), invitation(1, attending=True))
-    load(conn, member(1), {name: value for name, value in EVENT.items() if name != "host"}, invitation(1))
+    load(conn, *BASE, member(1, surname="S", accepted_toc_at="2026-01-01T00:00Z"))
+    load(conn, member(1), {name: value for name, value in EVENT.items() if name != "host"})
     assert rows(conn, "SELECT surname, accepted_toc_at FROM members WHERE id = 1") == [(None, None)]
     assert rows(conn, "SELECT host_name, host_address FROM events") == [(None, None)]
-    assert rows(conn, "SELECT attending FROM invitations") == [(None,)]
 
 
 def test_importing_twice_changes_nothing(conn: Connection) -> None:

@@ -52,6 +52,16 @@ def put_log(conn: Connection, status: str, event_id: int = 1) -> int:
     return int(row["id"])
 
 
+def test_an_answer_is_never_forgotten(conn: Connection) -> None:
+    """Who said no by a link is not asked again because the next file knows nothing of it; another answer counts."""
+    load(conn, invitation(1))
+    conn.execute("UPDATE invitations SET attending = false")
+    load(conn, invitation(1))
+    assert rows(conn, "SELECT attending FROM invitations") == [(False,)]
+    load(conn, invitation(1, attending=True))
+    assert rows(conn, "SELECT attending FROM invitations") == [(True,)]
+
+
 def test_tokens_are_generated_where_none_is_given(conn: Connection) -> None:
     """Each invitation has a token of its own, 32 characters that are safe in a link."""
     load(conn, invitation(1), invitation(1, role="Coach"), invitation(2))

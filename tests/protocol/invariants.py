@@ -87,7 +87,7 @@ def broken_step(before: State, move: Move) -> str | None:
     after = move.state
     if before.deliveries is not after.deliveries:
         for slot, (old, new) in enumerate(zip(before.deliveries, after.deliveries, strict=True)):
-            wrong = _wrong_change(before, slot, old, new) if old is not new else None
+            wrong = _wrong_change(before, old, new) if old is not new else None
             if wrong:
                 return f"delivery {slot}: {wrong}"
     if before.batches is not after.batches:
@@ -99,7 +99,7 @@ def broken_step(before: State, move: Move) -> str | None:
     return None
 
 
-def _wrong_change(before: State, slot: int, old: Delivery, new: Delivery) -> str | None:
+def _wrong_change(before: State, old: Delivery, new: Delivery) -> str | None:
     if old.state == SENT and (new.state != SENT or new.batch != old.batch):
         return "what was sent has changed"
     if new.state == HANDING_OFF and old.state != HANDING_OFF:
