@@ -1,6 +1,7 @@
-"""The trail: who did what on the site or by its API, when, and what came of it.
+"""The trail: who did what on the site or by its API, or to accounts and clients by a command, and what came of it.
 
-For the web application. The connection must be in autocommit mode: an entry is there before its deed begins.
+The web application's connections are in autocommit mode: an entry is there before its deed begins. A command does
+both in one transaction: what is refused leaves nothing.
 """
 
 from __future__ import annotations

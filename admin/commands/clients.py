@@ -43,7 +43,7 @@ def add(name: str, email: str, scopes: tuple[str, ...], webhook: str | None, as_
     from admin.web.clients import make_client
 
     settings = load()
-    with connect(settings.require_database(), application="bidden-client", autocommit=True) as conn:
+    with connect(settings.require_database(), application="bidden-client", autocommit=True) as conn, conn.transaction():
         found = accounts.to_sign_in(conn, email.strip().lower()) if is_storable(email) else None
         if found is None:
             raise NotFoundError(f"{email[:200]} has no account, or one that is disabled", field="account")
@@ -87,7 +87,7 @@ def revoke(client_id: int, as_json: bool) -> None:
     """
     from admin.web.clients import revoke_client
 
-    with connect(load().require_database(), application="bidden-client", autocommit=True) as conn:
+    with connect(load().require_database(), application="bidden-client", autocommit=True) as conn, conn.transaction():
         revoke_client(conn, COMMAND_LINE, client_id)
     if as_json:
         write_json({"revoked": client_id})
