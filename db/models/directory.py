@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Computed, ForeignKey, Integer, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, Integer, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, Id, Moment, Words, is_one_of
@@ -115,4 +115,14 @@ class Invitation(Base):
     role: Mapped[Words] = mapped_column(primary_key=True)
     token: Mapped[Words] = mapped_column(unique=True)
     attending: Mapped[bool | None]
-    __table_args__ = (CheckConstraint(is_one_of("role", "Student", "Coach"), name="role"),)
+    __table_args__ = (
+        CheckConstraint(is_one_of("role", "Student", "Coach"), name="role"),
+        # Few of them have an answer: whoever looks at everybody of an event need not read the others.
+        Index(
+            "ix_invitations_answers",
+            "event_id",
+            "member_id",
+            "attending",
+            postgresql_where=text("attending IS NOT NULL"),
+        ),
+    )
