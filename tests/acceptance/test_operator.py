@@ -195,9 +195,9 @@ def test_bad_requests(bidden: Bidden, books: Books) -> None:
 
 def test_a_database_without_tables(bidden: Bidden, books: Books) -> None:
     """FM-32: before `migrate`, or after somebody has dropped a table, commands say what to do, without a traceback."""
-    books.conn.execute("ALTER TABLE batches RENAME COLUMN archived TO something_else")
+    books.conn.execute("ALTER TABLE batches RENAME TO something_else")
     for words in ("batches", "pause 1", "cleanup"):
         result = bidden.run(*words.split(), "--json", code=3)
         assert "bidden migrate" in result.error["detail"]
         assert "Traceback" not in result.err
-    books.conn.execute("ALTER TABLE batches RENAME COLUMN something_else TO archived")
+    books.conn.execute("ALTER TABLE something_else RENAME TO batches")
