@@ -44,7 +44,7 @@ check: $(READY) ## Lint, types, layers, generated files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m schemas.export --check
-	@$(BIN)/python -m admin.web.api.export --check
+	@$(BIN)/python -m web.api.export --check
 
 format: $(READY) ## Format the code and sort imports
 	@$(BIN)/ruff check --fix .
@@ -52,11 +52,11 @@ format: $(READY) ## Format the code and sort imports
 
 schemas: $(READY) ## Write docs/schemas/*.json and docs/openapi.json from the models
 	@$(BIN)/python -m schemas.export
-	@$(BIN)/python -m admin.web.api.export
+	@$(BIN)/python -m web.api.export
 
 docs: $(READY) ## Write the generated parts of docs/: schemas, states, the protocol's rules, the tests of each failure mode
 	@$(BIN)/python -m schemas.export
-	@$(BIN)/python -m admin.web.api.export
+	@$(BIN)/python -m web.api.export
 	@$(BIN)/python -m tests.tables
 
 lock: $(READY) ## Resolve pyproject.toml anew into requirements.lock, and for the image into deploy/

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 from confluent_kafka import Producer
 
-from admin.wiring import now
 from bench.measure import calibrate, cpu_seconds, peak_memory_mb
 from bench.world import EVENT, World, wait_for
+from config.clock import now
+from config.kafka import producer_config
+from config.settings import Settings
 from db import planning, reports
 from db.connect import Connection, connect
 from producers.dispatch import BatchPublisher
 from producers.plan import plan
 from producers.topics import Topics
-from schemas.kafka import producer_config
 from schemas.message import encode_fast, key_of
-from schemas.settings import Settings
 from schemas.vocabulary import Audience
 
 #: How many messages a replay is measured on, at least.

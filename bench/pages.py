@@ -15,16 +15,16 @@ from typing import Final
 import httpx
 import uvicorn
 
-from admin.web import tokens
-from admin.web.app import build
 from bench import crowd
 from bench.measure import peak_memory_mb
+from config.settings import Settings
 from db import accounts
 from db.accounts import AccountRole
 from db.connect import Connection, connect
 from embedded import ports
 from embedded.postgres import Postgres
-from schemas.settings import Settings
+from web.app import build
+from web.auth import tokens
 
 _WARM_UP: Final = 3
 

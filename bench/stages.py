@@ -11,14 +11,14 @@ from typing import Any
 
 import orjson
 
-from admin.generator import generate
-from admin.wiring import now
 from bench.world import EVENT, World
+from config.clock import now
 from db.connect import connect
 from db.directory import import_lines
-from mail.compose import Skeleton
+from demo.generator import generate
+from mail.compose import CompiledTemplate
 from mail.envelope import Envelope
-from mail.smtp import SmtpSender
+from mail.smtp.sender import SmtpSender
 from producers.dispatch import BatchPublisher
 from producers.plan import plan
 from schemas.directory_file import parse_lines
@@ -94,18 +94,18 @@ async def _sending(world: World, count: int) -> float:
     return count / seconds
 
 
-def _mail(skeleton: Skeleton, n: int, at: datetime) -> Envelope:
+def _mail(skeleton: CompiledTemplate, n: int, at: datetime) -> Envelope:
     recipient = Recipient(n, "Ada", "Lovelace", f"ada{n}@bidden.example", f"token{n}")
     mail = skeleton.compose(recipient, DeliveryKey(1, "invite", n, "Student"), at)
     assert isinstance(mail, Envelope)
     return mail
 
 
-def _skeleton() -> Skeleton:
+def _skeleton() -> CompiledTemplate:
     event = EventDetails(
         event_id=1, kind=EventKind.WORKSHOP, name="Workshop", description="Bring a laptop.\n\nAnd a friend.",
         chapter_names=("London",), chapter_email="london@bidden.example",
         starts_at=datetime(2026, 6, 1, 17, 30, tzinfo=UTC), ends_at=datetime(2026, 6, 1, 20, 0, tzinfo=UTC),
         time_zone="Europe/London", host_name="The Engine Room", host_address="1 Street, London",
     )  # fmt: skip
-    return Skeleton(event, Role.STUDENT, "Invitations <invitations@bidden.example>", "https://bidden.example")
+    return CompiledTemplate(event, Role.STUDENT, "Invitations <invitations@bidden.example>", "https://bidden.example")

@@ -15,15 +15,15 @@ from pathlib import Path
 import orjson
 import psycopg
 
-from admin.generator import DEMO_EVENT_ID, generate
-from admin.wiring import now
+from config.clock import now
+from config.settings import Settings
 from db.connect import connect
 from db.directory import import_lines
 from db.migrate import upgrade
+from demo.generator import DEMO_EVENT_ID, generate
 from embedded.stack import Stack
 from producers.topics import Topics
 from schemas.directory_file import parse_lines
-from schemas.settings import Settings
 
 EVENT = DEMO_EVENT_ID
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +61,7 @@ class World:
         log = self.stack.home / "logs" / f"bench-worker-{self.settings.topic_prefix}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "admin.cli", "worker", "--runner", runner],
+                [sys.executable, "-P", "-m", "cli.main", "worker", "--runner", runner],
                 env=self.environment(**extra),
                 cwd=self.stack.home,
                 stdout=output,

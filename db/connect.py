@@ -15,8 +15,8 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_dumps, set_json_loads
 
+from config.settings import without_secrets
 from schemas.errors import UnreachableError, first_line
-from schemas.settings import without_secrets
 
 set_json_dumps(orjson.dumps)
 set_json_loads(orjson.loads)

@@ -17,17 +17,17 @@ import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
-from db import cycle, salvage
 from db import events as events_table
+from db import ledger_transaction, record_fallback
 from db.connect import OUTAGES, AsyncConnection, connect_hot
-from db.cycle import Finished, Mark, Terms, Wanted
+from db.ledger_transaction import Finished, LedgerPolicy, Mark, Wanted
 from db.statements import sql
 from schemas.errors import first_line
 from schemas.invitation import EventDetails
 from schemas.keys import DeliveryKey
 from schemas.vocabulary import RolePolicy
 
-__all__ = ["Finished", "Found", "Ledger", "Mark", "Named", "Terms", "Wanted"]
+__all__ = ["Finished", "Found", "Ledger", "LedgerPolicy", "Mark", "Named", "Wanted"]
 
 log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ class Found:
 class Ledger:
     """One connection's view of the ledger. Concurrent calls take turns."""
 
-    def __init__(self, url: str, terms: Terms, *, application: str, on_wait: Callable[[], None]) -> None:
+    def __init__(self, url: str, terms: LedgerPolicy, *, application: str, on_wait: Callable[[], None]) -> None:
         self._url = url
         self._terms = terms
         self._application = application
@@ -120,15 +120,15 @@ class Ledger:
         """
 
         async def run(conn: AsyncConnection) -> dict[DeliveryKey, Mark]:
-            return await cycle.advance(conn, self._terms, owner, finished, wanted, held)
+            return await ledger_transaction.advance(conn, self._terms, owner, finished, wanted, held)
 
         async def run_one_by_one(conn: AsyncConnection) -> dict[DeliveryKey, Mark]:
-            return await salvage.advance_one_by_one(conn, self._terms, owner, finished, wanted, held)
+            return await record_fallback.advance_one_by_one(conn, self._terms, owner, finished, wanted, held)
 
         try:
             return await self._patiently(run)
         except psycopg.Error as error:
-            if not salvage.is_of_a_row(error):
+            if not record_fallback.is_of_a_row(error):
                 raise
             log.warning("the database refuses a commit: row by row", cause=first_line(error))
             return await self._patiently(run_one_by_one)

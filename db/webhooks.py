@@ -16,7 +16,7 @@ from db.statements import sql
 
 
 @dataclass(frozen=True, slots=True)
-class DueTelling:
+class DueWebhook:
     """A batch that has ended, and whom to tell. `attempts` counts the one about to be made."""
 
     batch_id: int
@@ -33,14 +33,14 @@ def want(conn: Connection, batch_id: int, client_id: int) -> None:
     conn.execute(sql("want_webhook"), {"batch_id": batch_id, "client_id": client_id})
 
 
-def claim(conn: Connection, *, seconds: float, limit: int) -> list[DueTelling]:
+def claim(conn: Connection, *, seconds: float, limit: int) -> list[DueWebhook]:
     """Some that are due, nobody else's for so many seconds."""
     rows = conn.execute(sql("claim_webhooks"), {"seconds": seconds, "limit": limit}).fetchall()
     return [_due(row) for row in rows]
 
 
-def _due(row: dict[str, Any]) -> DueTelling:
-    return DueTelling(
+def _due(row: dict[str, Any]) -> DueWebhook:
+    return DueWebhook(
         row["batch_id"],
         row["client_id"],
         row["webhook_url"],

@@ -16,10 +16,10 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from config.kafka import client_config
+from config.settings import Settings
 from db.connect import connect
 from schemas.errors import BiddenError
-from schemas.kafka import client_config
-from schemas.settings import Settings
 
 _SECONDS: Final = 5.0
 

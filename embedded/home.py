@@ -14,9 +14,9 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from config.settings import HOME_SETTINGS_FILE
 from embedded.process import ProcessId, write_whole
 from schemas.errors import InstallError, RefusedError
-from schemas.settings import HOME_SETTINGS_FILE
 
 NEEDED_BYTES = 500_000_000
 INSTANCE = "instance.json"

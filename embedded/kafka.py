@@ -117,7 +117,7 @@ class Kafka(Server):
         try:
             # Cheaper than a client of librdkafka that keeps trying, and silent.
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            # Never joins. An admin client's request to the coordinator can end this process (see schemas.kafka).
+            # Never joins. An admin client's request to the coordinator can end this process (see config.kafka).
             asking = Consumer({"bootstrap.servers": self.bootstrap, "log_level": 0, "group.id": "ready"}, logger=None)
             asking.list_topics(timeout=5)
             asking.committed([TopicPartition("ready", 0)], timeout=5)

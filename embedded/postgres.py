@@ -19,7 +19,7 @@ from typing import ClassVar
 import psutil
 import psycopg
 
-from embedded.account import Account, account_for
+from embedded.os_user import Account, account_for
 from embedded.process import end_with_owner, write_whole
 from embedded.server import Command, Progress, Server
 from schemas.errors import InstallError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from embedded.mailrules import Rules
+from embedded.mail_rules import Rules
 
 MAX_RECIPIENTS: Final = 1000
 

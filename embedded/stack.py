@@ -23,7 +23,7 @@ from typing import Final, Self
 from embedded import ports
 from embedded.home import Addresses, Home
 from embedded.kafka import Kafka
-from embedded.mailserver import MailServer
+from embedded.mail_server import MailServer
 from embedded.postgres import Postgres
 from embedded.server import PortTakenError, Progress, Server, StopRequestedError
 from schemas.errors import BiddenError

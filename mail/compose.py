@@ -17,9 +17,9 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from mail import headers, quoted_printable
-from mail.cleaning import one_line
 from mail.envelope import Envelope, Unmailable
 from mail.render import render
+from mail.sanitize import one_line
 from schemas.errors import SettingsError
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
@@ -27,7 +27,7 @@ from schemas.vocabulary import Role
 
 # "=_" cannot occur in quoted-printable text, so no description can hold the boundary (RFC 2045, 6.7).
 _BOUNDARY: Final = "=_bidden"
-# NUL cannot occur in the text of an event (`mail.cleaning`), so no description can hold a placeholder.
+# NUL cannot occur in the text of an event (`mail.sanitize`), so no description can hold a placeholder.
 _PLACEHOLDER: Final = re.compile(r"\x00([a-z]+)\x00")
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 .\-]{0,38}[A-Za-z0-9.])?")
@@ -38,7 +38,7 @@ _LONGEST_LINK: Final = 900
 _NAMELESS: Final = "there"
 
 
-class Skeleton:
+class CompiledTemplate:
     """The mails of one event in one role. `compose` may be called from one thread at a time.
 
     `mail_from` is `Name <address>` or `address`, the address ASCII; `base_url` is where the links of a mail

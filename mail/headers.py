@@ -10,7 +10,7 @@ import re
 from binascii import b2a_base64
 from typing import Final
 
-from mail.cleaning import one_line
+from mail.sanitize import one_line
 
 # RFC 5322 atoms, and beyond ASCII (RFC 6531) whatever is neither white space nor control nor surrogate.
 _ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from mail.cleaning import one_line, paragraphs
-from mail.when import When, describe
+from mail.dates import When, describe
+from mail.sanitize import one_line, paragraphs
 from schemas.invitation import EventDetails
 from schemas.vocabulary import EventKind, Role
 

@@ -13,7 +13,7 @@ from email.policy import default as modern
 from typing import Final
 
 from mail import headers
-from mail.compose import Skeleton
+from mail.compose import CompiledTemplate
 from mail.envelope import Envelope, Unmailable
 from schemas.errors import RefusedError
 from schemas.invitation import EventDetails, Recipient
@@ -80,7 +80,7 @@ def to_send(
 def _compose(
     event: EventDetails, role: Role, mail_from: str, base_url: str, recipient: Recipient, at: datetime
 ) -> tuple[str, Envelope]:
-    skeleton = Skeleton(event, role, mail_from, base_url)
+    skeleton = CompiledTemplate(event, role, mail_from, base_url)
     envelope = skeleton.compose(recipient, DeliveryKey(event.event_id, Action.INVITE, 1, role), at)
     if isinstance(envelope, Unmailable):
         raise RefusedError(envelope.reason)

@@ -1,6 +1,6 @@
 """The port of every sender: a mail goes in, the facts of its hand-over come out, exactly once.
 
-`mail.smtp` holds the adapter for SMTP. The conformance suite (`tests/conformance/test_sender.py`) says what any
+`mail.smtp.sender` holds the adapter for SMTP. The conformance suite (`tests/conformance/test_sender.py`) says what any
 sender must do.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mail.envelope import Envelope
-from schemas.handover import HandOver
+from schemas.send_results import SendResult
 
 
 class Sender(Protocol):
@@ -32,7 +32,7 @@ class Sender(Protocol):
         """
         ...
 
-    def submit(self, envelope: Envelope, done: Callable[[HandOver], None]) -> None:
+    def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
         """Takes a mail; `done` is called once with its outcome, in the event loop, never inside this call.
 
         Never raises and never blocks. After `close` the outcome is NotSent. What `done` raises is logged and
@@ -49,11 +49,11 @@ class Sender(Protocol):
         ...
 
 
-async def send(sender: Sender, envelope: Envelope) -> HandOver:
+async def send(sender: Sender, envelope: Envelope) -> SendResult:
     """Submits one mail and waits for its outcome. Cancelling the wait does not take the mail back."""
-    result: asyncio.Future[HandOver] = asyncio.get_running_loop().create_future()
+    result: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
 
-    def done(outcome: HandOver) -> None:
+    def done(outcome: SendResult) -> None:
         if not result.done():
             result.set_result(outcome)
 

@@ -14,14 +14,14 @@ from uuid import UUID
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from db import operator
+from config import crash_points
+from config.crash_points import CrashPoint
+from config.kafka import ANY_SIZE, client_config, producer_config
+from config.settings import Settings
+from db import batch_actions
 from db.connect import Connection
 from producers.topics import Topics
-from schemas import crash
-from schemas.crash import CrashPoint
 from schemas.errors import NotFoundError, RefusedError, UnreachableError
-from schemas.kafka import ANY_SIZE, client_config, producer_config
-from schemas.settings import Settings
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A message of the dead-letter topic. What its headers do not say is None: anybody may write there."""
 
     partition: int
@@ -90,7 +90,7 @@ class Shelf(Generic[T]):
         return sum(high - low for low, high in self.ranges.values())
 
 
-class LetterBox:
+class DeadLetterReader:
     """Reads the dead-letter topic, up to what was in it when asked. `patience`: seconds for each answer of Kafka."""
 
     def __init__(self, settings: Settings, patience: float = _SECONDS) -> None:
@@ -110,7 +110,7 @@ class LetterBox:
             "fetch.message.max.bytes": _LARGEST,
         }
 
-    def letters(self) -> Iterator[Letter]:
+    def letters(self) -> Iterator[DeadLetter]:
         """Every letter, by partition and offset."""
         consumer = Consumer(self._config, logger=None)
         try:
@@ -119,7 +119,7 @@ class LetterBox:
         finally:
             consumer.close()
 
-    def newest(self, limit: int, before: tuple[int, int] | None, keep: Callable[[Letter], T]) -> Shelf[T]:
+    def newest(self, limit: int, before: tuple[int, int] | None, keep: Callable[[DeadLetter], T]) -> Shelf[T]:
         """The last letters, or the last ones before that place, newest first within their partition.
 
         Letters may be large: of each only what `keep` makes of it is kept.
@@ -140,11 +140,11 @@ class LetterBox:
             consumer.close()
         return Shelf(found, has_more, ranges)
 
-    def letter(self, partition: int, offset: int) -> Letter:
+    def letter(self, partition: int, offset: int) -> DeadLetter:
         """The letter at that place; NotFoundError when there is none."""
         return self.at([(partition, offset)])[0]
 
-    def at(self, places: Sequence[tuple[int, int]]) -> list[Letter]:
+    def at(self, places: Sequence[tuple[int, int]]) -> list[DeadLetter]:
         """The letters at these places; NotFoundError when one of them is not there."""
         consumer = Consumer(self._config, logger=None)
         found = []
@@ -173,7 +173,7 @@ class LetterBox:
         low, high = marks
         return low, high
 
-    def _read(self, consumer: Consumer, partition: int, start: int, end: int) -> Iterator[Letter]:
+    def _read(self, consumer: Consumer, partition: int, start: int, end: int) -> Iterator[DeadLetter]:
         if start >= end:
             return
         consumer.assign([TopicPartition(self._topic, partition, start)])
@@ -200,7 +200,7 @@ class Redriver:
     that the brokers have, whatever broke afterwards.
     """
 
-    def __init__(self, settings: Settings, box: LetterBox, patience: float = _FLUSH_SECONDS) -> None:
+    def __init__(self, settings: Settings, box: DeadLetterReader, patience: float = _FLUSH_SECONDS) -> None:
         self._source = settings.invitations_topic
         self._topic_id = box.topic_id
         self._patience = patience
@@ -210,11 +210,11 @@ class Redriver:
         config["message.timeout.ms"] = int(min(config["message.timeout.ms"], patience * 800))
         self._producer = Producer(config, logger=None)
 
-    def is_ours(self, letter: Letter) -> bool:
+    def is_ours(self, letter: DeadLetter) -> bool:
         """Whether the letter says that it came from the topic of these settings. Its headers are anybody's words."""
         return letter.header("bidden-topic") == self._source
 
-    def require_ours(self, letter: Letter) -> None:
+    def require_ours(self, letter: DeadLetter) -> None:
         """RefusedError for a letter that came from elsewhere."""
         if not self.is_ours(letter):
             raise RefusedError(
@@ -223,21 +223,21 @@ class Redriver:
                 field="letter",
             )
 
-    def redrive(self, conn: Connection, letters: Iterable[Letter], *, again: bool = False) -> Redriven:
+    def redrive(self, conn: Connection, letters: Iterable[DeadLetter], *, again: bool = False) -> Redriven:
         """Redrive letters, those redriven before only with `again`. `conn` must be in autocommit mode.
 
         What the broker has is remembered after it has it: a crash in between can only redrive twice.
         """
-        before = operator.redriven_letters(conn, self._topic_id)
-        count, size, failed, chunk = 0, 0, list[str](), list[Letter]()
+        before = batch_actions.redriven_letters(conn, self._topic_id)
+        count, size, failed, chunk = 0, 0, list[str](), list[DeadLetter]()
 
         def finish() -> None:
             nonlocal count
             acknowledged = self._produce(chunk, failed)
             self.put_back += len(acknowledged)
             if acknowledged:
-                crash.reach(CrashPoint.REDRIVE_DELIVERED)
-                operator.remember_redriven(conn, self._topic_id, acknowledged)
+                crash_points.reach(CrashPoint.REDRIVE_DELIVERED)
+                batch_actions.remember_redriven(conn, self._topic_id, acknowledged)
             count += len(acknowledged)
             chunk.clear()
 
@@ -252,10 +252,10 @@ class Redriver:
             finish()
         return Redriven(count, tuple(failed))
 
-    def _produce(self, letters: list[Letter], failed: list[str]) -> list[tuple[int, int]]:
+    def _produce(self, letters: list[DeadLetter], failed: list[str]) -> list[tuple[int, int]]:
         open_places = {letter.place: "no answer in time" for letter in letters}
 
-        def receipt_for(letter: Letter) -> Callable[[KafkaError | None, Message], None]:
+        def receipt_for(letter: DeadLetter) -> Callable[[KafkaError | None, Message], None]:
             def done(error: KafkaError | None, _: Message) -> None:
                 if error is None:
                     open_places.pop(letter.place, None)
@@ -275,7 +275,7 @@ class Redriver:
         return [letter.place for letter in letters if letter.place not in open_places]
 
 
-def _letter(message: Message) -> Letter:
+def _letter(message: Message) -> DeadLetter:
     partition, offset = message.partition(), message.offset()
     assert partition is not None
     assert offset is not None
@@ -284,4 +284,4 @@ def _letter(message: Message) -> Letter:
     assert not isinstance(value, str)
     # The client's own description of these is wider than what it gives.
     headers: list[tuple[str, bytes | None]] = cast("Any", message.headers()) or []
-    return Letter(partition, offset, key, value, tuple(headers))
+    return DeadLetter(partition, offset, key, value, tuple(headers))

@@ -17,15 +17,15 @@ from uuid import UUID
 import structlog
 from confluent_kafka import KafkaException
 
+from config import crash_points
+from config.crash_points import CrashPoint
+from config.settings import Settings
 from db import outbox
 from db.connect import OUTAGES, Connection, connect
 from db.outbox import DueItem
-from producers.publisher import Publisher
+from producers.publish import Publisher
 from producers.topics import Topics
-from schemas import crash
-from schemas.crash import CrashPoint
 from schemas.errors import UnreachableError, first_line
-from schemas.settings import Settings
 
 log = structlog.get_logger()
 
@@ -95,7 +95,7 @@ class Dispatcher:
             self._topic_id = topics.require_id()
         items: list[DueItem] = outbox.claim_due(conn, CHUNK)
         if items:
-            crash.reach(CrashPoint.PUBLISH_CLAIMED)
+            crash_points.reach(CrashPoint.PUBLISH_CLAIMED)
             published = self._publisher.publish(conn, self._topic_id, items)
             log.info("published", items=published, due=len(items))
         return len(items)
@@ -106,7 +106,7 @@ class Dispatcher:
         self._topic_id = topics.require_id()
         count = outbox.make_lost_due(conn, self._topic_id, topics.first_kept())
         if count:
-            crash.reach(CrashPoint.LOST_FOUND)
+            crash_points.reach(CrashPoint.LOST_FOUND)
             log.warning("published but never settled; due again", items=count)
         return count
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from config import crash_points
+from config.crash_points import CrashPoint
 from db import planning
 from db.connect import Connection, in_transaction
 from db.planning import EventFacts, Trigger
-from schemas import crash
-from schemas.crash import CrashPoint
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import require_words
 from schemas.vocabulary import Action, Audience, EventKind, UnknownPolicy
@@ -86,11 +86,11 @@ def plan(
 
     def decide() -> Planned:
         planned = _plan_once(conn, event_id, trigger_for, dry_run=dry_run)
-        crash.reach(CrashPoint.PLAN_READY)
+        crash_points.reach(CrashPoint.PLAN_READY)
         return planned
 
     planned = in_transaction(conn, decide)
-    crash.reach(CrashPoint.PLAN_COMMITTED)
+    crash_points.reach(CrashPoint.PLAN_COMMITTED)
     return planned
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from db import operator
+from config.settings import Settings
+from db import batch_actions
 from db.connect import Connection
 from producers.dispatch import CHUNK
-from producers.publisher import Publisher
+from producers.publish import Publisher
 from producers.topics import Topics
 from schemas.errors import NotFoundError, RefusedError
-from schemas.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ def replay_batch(conn: Connection, settings: Settings, clock: Callable[[], datet
 
     What the broker does not acknowledge is not published; whatever was due stays due.
     """
-    if operator.find_batch(conn, batch_id) is None:
+    if batch_actions.find_batch(conn, batch_id) is None:
         raise NotFoundError(f"there is no batch {batch_id}", field="batch")
     topics = Topics(settings)
     topics.check_reachable()
     topic_id = topics.require_id()
     publisher = Publisher(settings, clock, "bidden-replay")
-    items = operator.items_to_replay(conn, batch_id)
+    items = batch_actions.items_to_replay(conn, batch_id)
     published = 0
     for start in range(0, len(items), CHUNK):
         chunk = items[start : start + CHUNK]

@@ -23,9 +23,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
     OffsetSpec,
 )
 
+from config.kafka import client_config, observer_config
+from config.settings import Settings
 from schemas.errors import SettingsError, UnreachableError
-from schemas.kafka import client_config, observer_config
-from schemas.settings import Settings
 
 _TIMEOUT: Final = 10.0
 _LEADER_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)

@@ -10,29 +10,29 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from schemas.kafka import ANY_SIZE, producer_config
-from schemas.settings import Settings
-from streams.records import DeadLetter, Pulse
+from config.kafka import ANY_SIZE, producer_config
+from config.settings import Settings
+from streams.records import Heartbeat, InvalidRecord
 
 log = structlog.get_logger()
 
 _BACK_OFF_SECONDS: Final = 1.0
 
 
-class KafkaDeadLetters:
+class DeadLetterProducer:
     """Puts letters on the dead-letter topic."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], datetime], pulse: Pulse) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], datetime], heartbeat: Heartbeat) -> None:
         self._topic = settings.dead_letter_topic
         self._clock = clock
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._producer = Producer(
             # A letter that could not be put would hold up its partition for good.
             {**producer_config(settings, "bidden-dead-letters"), **ANY_SIZE},
             logger=None,
         )
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
+    async def put(self, letters: Sequence[InvalidRecord]) -> None:
         """Returns once the broker has acknowledged them all, however long it is away."""
         rest = list(letters)
         while rest:
@@ -40,7 +40,7 @@ class KafkaDeadLetters:
             rest, cause = await asyncio.to_thread(self._try, rest)
             if rest:
                 log.warning("waiting for Kafka to take dead letters", letters=len(rest), cause=cause)
-                self._pulse.touch()
+                self._heartbeat.beat()
                 await asyncio.sleep(_BACK_OFF_SECONDS)
         for letter in letters:
             log.warning(
@@ -51,11 +51,11 @@ class KafkaDeadLetters:
                 offset=letter.record.offset,
             )
 
-    def _try(self, letters: Sequence[DeadLetter]) -> tuple[list[DeadLetter], str]:
+    def _try(self, letters: Sequence[InvalidRecord]) -> tuple[list[InvalidRecord], str]:
         open_letters = {id(letter): letter for letter in letters}
         causes = ["no answer in time"]
 
-        def receipt_for(letter: DeadLetter) -> Callable[[KafkaError | None, Message], None]:
+        def receipt_for(letter: InvalidRecord) -> Callable[[KafkaError | None, Message], None]:
             def done(error: KafkaError | None, _: Message) -> None:
                 if error is None:
                     open_letters.pop(id(letter), None)

@@ -16,8 +16,8 @@ from typing import Final
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from schemas.kafka import observer_config
-from schemas.settings import Settings
+from config.kafka import observer_config
+from config.settings import Settings
 
 log = structlog.get_logger()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.handover import Accepted, Ambiguous, HandOver, NotSent, Refused
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
+from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 
 #: After an outage mails go on within seconds; the gate in `streams.window` does the waiting.
 _OUTAGE_SECONDS: Final = 5.0
@@ -30,7 +30,7 @@ class RetryPolicy:
         return min(_OUTAGE_SECONDS, self.base_seconds) * (0.5 + 0.5 * jitter)
 
 
-def decide(hand_over: HandOver, attempts: int, policy: RetryPolicy, jitter: float) -> Outcome:
+def decide(hand_over: SendResult, attempts: int, policy: RetryPolicy, jitter: float) -> Outcome:
     """The outcome of a hand-over. `attempts` were used up before it."""
     match hand_over:
         case Accepted(reply):

@@ -19,17 +19,17 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
+class InvalidRecord:
     """A message that can never be processed, and why."""
 
     record: Record
     reason: str
 
 
-class DeadLetters(Protocol):
+class DeadLetterSink(Protocol):
     """Where poison goes."""
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
+    async def put(self, letters: Sequence[InvalidRecord]) -> None:
         """Returns once the broker has acknowledged them all; waits out an outage, and a topic that is not there."""
         ...
 
@@ -38,17 +38,17 @@ class StoppingError(Exception):
     """The worker stops: the take was not finished and must not be acknowledged. Nobody's failure (FM-13)."""
 
 
-class Pulse:
+class Heartbeat:
     """The time of the last sign of progress, for the watchdog. Touched from the event loop, read by a thread."""
 
     def __init__(self) -> None:
         self._beats = 0
 
-    def touch(self) -> None:
+    def beat(self) -> None:
         """There was progress, or a wait for a server that is known to be away."""
         self._beats += 1
 
     @property
     def beats(self) -> int:
-        """Grows with every touch."""
+        """Grows with every beat."""
         return self._beats

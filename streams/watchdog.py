@@ -1,7 +1,7 @@
 """The watchdog: ends a worker that has work and makes no progress, so that its supervisor can start it again.
 
 A thread, because what it guards against includes a blocked event loop. A wait for a server that is known to be
-away touches the pulse and is no stall.
+away touches the heartbeat and is no stall.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from schemas.errors import EXIT_NO_PROGRESS, EXIT_SHUTDOWN_TOO_LONG
-from streams.records import Pulse
+from streams.records import Heartbeat
 
 log = structlog.get_logger()
 
@@ -29,11 +29,11 @@ _LOOK_SECONDS: Final = 3.0
 
 
 class Watchdog:
-    """Looks at the pulse every few seconds. `has_work` may block for a while; it runs in the watchdog's thread."""
+    """Looks at the heartbeat every few seconds. `has_work` may block for a while; it runs in the watchdog's thread."""
 
     def __init__(
         self,
-        pulse: Pulse,
+        heartbeat: Heartbeat,
         has_work: Callable[[], bool],
         monotonic: Callable[[], float],
         *,
@@ -41,7 +41,7 @@ class Watchdog:
         look_seconds: float = _LOOK_SECONDS,
         end: Callable[[int], object] = os._exit,
     ) -> None:
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._has_work = has_work
         self._monotonic = monotonic
         self._limit = limit_seconds
@@ -68,7 +68,7 @@ class Watchdog:
         self._closed.set()
 
     def _run(self) -> None:
-        beats, since = self._pulse.beats, self._monotonic()
+        beats, since = self._heartbeat.beats, self._monotonic()
         while not self._closed.wait(self._look):
             now = self._monotonic()
             if self._shutdown_by is not None:
@@ -76,8 +76,8 @@ class Watchdog:
                     log.error("the shutdown takes too long; ending", seconds=SHUTDOWN_SECONDS, at=self._standing())
                     self._end(EXIT_SHUTDOWN_TOO_LONG)
                 continue
-            if self._pulse.beats != beats or not self._has_work():
-                beats, since = self._pulse.beats, now
+            if self._heartbeat.beats != beats or not self._has_work():
+                beats, since = self._heartbeat.beats, now
             elif now - since > self._limit:
                 log.error("no progress although there is work; ending", seconds=round(now - since), at=self._standing())
                 self._end(EXIT_NO_PROGRESS)

@@ -14,15 +14,15 @@ from typing import Final
 
 import structlog
 
+from config import crash_points
+from config.crash_points import CrashPoint
 from db.ledger import Finished, Ledger, Mark, Wanted
 from mail.envelope import Envelope, Unmailable
 from mail.sender import Sender
-from schemas import crash
-from schemas.crash import CrashPoint
-from schemas.handover import HandOver, NotSent, Refused
 from schemas.keys import DeliveryKey
+from schemas.send_results import NotSent, Refused, SendResult
 from streams.policy import RetryPolicy, decide
-from streams.records import Pulse, StoppingError
+from streams.records import Heartbeat, StoppingError
 from streams.watchdog import LIMIT_SECONDS
 
 log = structlog.get_logger()
@@ -87,7 +87,7 @@ class Window:
         size: int,
         lease_seconds: float,
         jitter: Callable[[], float],
-        pulse: Pulse,
+        heartbeat: Heartbeat,
     ) -> None:
         self._ledger = ledger
         self._sender = sender
@@ -97,7 +97,7 @@ class Window:
         # Also what tells the watchdog, while all connections wait for a slow server, that the worker lives.
         self._renew_after = min(lease_seconds / 3, LIMIT_SECONDS / 2)
         self._jitter = jitter
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._waiting: deque[tuple[Mail, Ticket]] = deque()
         self._in_flight: dict[DeliveryKey, _InFlight] = {}
         self._repeats: dict[DeliveryKey, list[tuple[Mail, Ticket]]] = {}
@@ -142,10 +142,11 @@ class Window:
     async def run(self) -> None:
         """The writer. Returns after `stop`, once nothing is in flight; a bug or a broken database ends it."""
         try:
-            while not self._is_done():
+            while True:
                 await self._worth_a_commit()
-                if not self._is_done():
-                    await self._advance()
+                if self._is_done():
+                    return
+                await self._advance()
         finally:
             # If it broke: nobody may wait for what will not be recorded any more.
             self._stopping = True
@@ -204,18 +205,18 @@ class Window:
         held = [flight for flight in self._held(now) if flight.mail.wanted.key not in recorded]
         self._cycle += 1
         if finished:
-            crash.reach(CrashPoint.RECORD_BEGUN)
+            crash_points.reach(CrashPoint.RECORD_BEGUN)
         marks = await self._ledger.advance(
             f"{self._owner}#{self._cycle}",
             finished,
             [mail.wanted for mail, _ in wanted.values()],
             [(flight.mail.wanted, flight.mark.fence) for flight in held],
         )
-        self._pulse.touch()
+        self._heartbeat.beat()
         if finished:
-            crash.reach(CrashPoint.RECORD_COMMITTED)
+            crash_points.reach(CrashPoint.RECORD_COMMITTED)
         if marks:
-            crash.reach(CrashPoint.MARK_COMMITTED)
+            crash_points.reach(CrashPoint.MARK_COMMITTED)
         for flight in held:
             flight.leased_at = now
         for f in finished:
@@ -242,7 +243,7 @@ class Window:
         else:
             self._sender.submit(mail.envelope, lambda hand_over: self._finish(key, hand_over))
 
-    def _finish(self, key: DeliveryKey, hand_over: HandOver) -> None:
+    def _finish(self, key: DeliveryKey, hand_over: SendResult) -> None:
         flight = self._in_flight[key]
         outcome = decide(hand_over, flight.mark.attempts, self._policy, self._jitter())
         self._finished.append(Finished(flight.mail.wanted, flight.mark.fence, outcome))
@@ -262,7 +263,7 @@ class Window:
         waiting = asyncio.ensure_future(self._sender.ready())
         try:
             while not waiting.done():
-                self._pulse.touch()
+                self._heartbeat.beat()
                 await asyncio.wait({waiting}, timeout=1.0)
             waiting.result()
         finally:

@@ -10,12 +10,12 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from db.ledger import Ledger, Terms
+from config.settings import Settings
+from db.ledger import Ledger, LedgerPolicy
 from mail.sender import Sender
-from schemas.settings import Settings
+from streams.pipeline import Composer, Pipeline
 from streams.policy import RetryPolicy
-from streams.records import DeadLetters, Pulse, Record
-from streams.take import Composer, TakeProcessor
+from streams.records import DeadLetterSink, Heartbeat, Record
 from streams.window import Window
 
 
@@ -27,21 +27,21 @@ class Worker:
         settings: Settings,
         sender: Sender,
         composer: Composer,
-        dead_letters: DeadLetters,
-        pulse: Pulse,
+        dead_letters: DeadLetterSink,
+        heartbeat: Heartbeat,
     ) -> None:
         # Unique for each process ever started: a mark's owner must never be mistaken for a namesake.
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self.pulse = pulse
-        terms = Terms(
+        self.heartbeat = heartbeat
+        terms = LedgerPolicy(
             lease_seconds=settings.lease_seconds,
             resend_below=settings.resend_below,
             retry_base_seconds=settings.retry_base_seconds,
         )
         url = settings.require_database()
         self._sender = sender
-        self._reader = Ledger(url, terms, application="bidden-worker", on_wait=pulse.touch)
-        self._writer = Ledger(url, terms, application="bidden-worker-window", on_wait=pulse.touch)
+        self._reader = Ledger(url, terms, application="bidden-worker", on_wait=heartbeat.beat)
+        self._writer = Ledger(url, terms, application="bidden-worker-window", on_wait=heartbeat.beat)
         self._window = Window(
             self._writer,
             sender,
@@ -50,9 +50,9 @@ class Worker:
             size=settings.handover_window,
             lease_seconds=settings.lease_seconds,
             jitter=random.SystemRandom().random,
-            pulse=pulse,
+            heartbeat=heartbeat,
         )
-        self._processor = TakeProcessor(self._reader, composer, self._window, dead_letters, pulse)
+        self._processor = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
 
     def start(self, on_end: Callable[[BaseException | None], None]) -> None:
@@ -62,7 +62,7 @@ class Worker:
         self._writing.add_done_callback(lambda task: on_end(None if task.cancelled() else task.exception()))
 
     async def process(self, take: Sequence[Record]) -> None:
-        """One take to its end; see `streams.take`."""
+        """One take to its end; see `streams.pipeline`."""
         await self._processor.process(take)
 
     async def stop(self) -> None:
@@ -77,4 +77,4 @@ class Worker:
 
 
 #: Builds a worker inside the event loop that will run it.
-WorkerFactory = Callable[[Pulse], Awaitable[Worker]]
+WorkerFactory = Callable[[Heartbeat], Awaitable[Worker]]

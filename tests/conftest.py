@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from config.settings import Settings
 from db.connect import Connection, connect
 from embedded import ports
-from embedded.mailserver import MailServer
+from embedded.mail_server import MailServer
 from producers.topics import Topics
-from schemas.settings import Settings
 from tests import servers
 from tests.databases import Databases
 from tests.servers import Servers

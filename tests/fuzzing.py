@@ -19,7 +19,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from admin.cli import main
+from cli.main import main
 from db.connect import Connection
 from db.models import Base
 

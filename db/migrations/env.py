@@ -5,9 +5,9 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
+from config.settings import Settings
 from db.migrate import engine_for
 from db.models import Base
-from schemas.settings import Settings
 
 
 def _run(connection: Connection) -> None:

@@ -18,13 +18,13 @@ from typing import Final
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas import crash
-from schemas.crash import CrashPoint
+from config import crash_points
+from config.crash_points import CrashPoint
+from config.kafka import client_config
+from config.settings import Settings
 from schemas.errors import EXIT_DONE
-from schemas.kafka import client_config
-from schemas.settings import Settings
 from streams.lag import GroupLag
-from streams.records import Pulse, Record, StoppingError
+from streams.records import Heartbeat, Record, StoppingError
 from streams.watchdog import Watchdog
 from streams.worker import WorkerFactory
 
@@ -67,7 +67,7 @@ class ConfluentRunner:
         self._topic = settings.invitations_topic
         self._factory = factory
         self._consumer = Consumer(consumer_config(settings), logger=None)
-        self._pulse = Pulse()
+        self._heartbeat = Heartbeat()
         self._stop = threading.Event()
         self._slots = threading.Semaphore(TAKES_IN_FLIGHT)
         self._idle = threading.Condition()
@@ -113,7 +113,7 @@ class ConfluentRunner:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        worker = await self._factory(self._pulse)
+        worker = await self._factory(self._heartbeat)
         worker.start(ended)
         takes: asyncio.Queue[tuple[list[Record], asyncio.Task[None]]] = asyncio.Queue()
         completing = loop.create_task(self._complete(takes, ended))
@@ -121,7 +121,7 @@ class ConfluentRunner:
         def submit(take: list[Record]) -> None:
             takes.put_nowait((take, loop.create_task(worker.process(take))))
 
-        watchdog = Watchdog(self._pulse, self._has_work, time.monotonic)
+        watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic)
         watchdog.start()
 
         def consume() -> None:
@@ -202,7 +202,7 @@ class ConfluentRunner:
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._assigned = True
         self._mine = self._mine | {p.partition for p in partitions}
-        self._pulse.touch()
+        self._heartbeat.beat()
         log.info("partitions assigned", partitions=[p.partition for p in partitions])
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
@@ -223,7 +223,7 @@ class ConfluentRunner:
                 # Taken away by a rebalance: its next owner reads it again and finds it settled.
                 log.info("offset not stored", partition=partition, cause=str(error))
             else:
-                crash.reach(CrashPoint.OFFSET_STORED)
+                crash_points.reach(CrashPoint.OFFSET_STORED)
 
     # In the watchdog's thread.
 
@@ -261,7 +261,7 @@ class ConfluentRunner:
             takes.task_done()
 
     def _acknowledge(self, take: Sequence[Record]) -> None:
-        crash.reach(CrashPoint.TAKE_DONE)
+        crash_points.reach(CrashPoint.TAKE_DONE)
         # Left for the consumer's thread: two threads in one consumer can wait for each other for ever.
         self._finished.extend({record.partition: record.offset + 1 for record in take}.items())
 

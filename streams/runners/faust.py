@@ -22,12 +22,12 @@ from aiokafka.errors import KafkaConnectionError
 from faust.transport.drivers.aiokafka import Consumer as AiokafkaConsumer
 from mode.supervisors import CrashingSupervisor
 
-from schemas import crash
-from schemas.crash import CrashPoint
+from config import crash_points
+from config.crash_points import CrashPoint
+from config.settings import Settings
 from schemas.errors import UnreachableError
-from schemas.settings import Settings
 from streams.lag import GroupLag
-from streams.records import Pulse, Record, StoppingError
+from streams.records import Heartbeat, Record, StoppingError
 from streams.watchdog import Watchdog
 from streams.worker import Worker, WorkerFactory
 
@@ -55,12 +55,12 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         super().__init__(settings.group, **faust_settings(settings))
         self.transport.Consumer = _Consumer
         self._factory = factory
-        self._pulse = Pulse()
+        self._heartbeat = Heartbeat()
         self._lag = GroupLag(settings)
         self._mine: frozenset[int] = frozenset()
         self._assigned = False
         self._worker: Worker | None = None
-        self._watchdog = Watchdog(self._pulse, self._has_work, time.monotonic)
+        self._watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic)
         self.on_partitions_assigned.connect(self._note_assignment, weak=False)
 
     async def process(self, take: list[Record]) -> None:
@@ -70,7 +70,7 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
 
     async def on_first_start(self) -> None:
         """Builds the worker before the first message comes."""
-        self._worker = await self._factory(self._pulse)
+        self._worker = await self._factory(self._heartbeat)
         self._worker.start(self._ended)
         self._watchdog.start()
         await super().on_first_start()
@@ -97,7 +97,7 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
     async def _note_assignment(self, _: Any, assigned: Any, **__: Any) -> None:
         self._assigned = True
         self._mine = frozenset(tp.partition for tp in assigned)
-        self._pulse.touch()
+        self._heartbeat.beat()
         log.info("partitions assigned", partitions=sorted(self._mine))
 
     def _ended(self, error: BaseException | None) -> None:
@@ -175,10 +175,10 @@ def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
             except StoppingError:
                 # Not acknowledged, and not an error: it comes again, to whoever is there.
                 await asyncio.Event().wait()
-            crash.reach(CrashPoint.TAKE_DONE)
+            crash_points.reach(CrashPoint.TAKE_DONE)
             for event in events:
                 await manual.ack(event)
-            crash.reach(CrashPoint.OFFSET_STORED)
+            crash_points.reach(CrashPoint.OFFSET_STORED)
 
     return app
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from db import reports
 from db.connect import Connection
-from embedded.mailserver import MailServer
+from embedded.mail_server import MailServer
 from schemas.vocabulary import Audience
 from tests.acceptance.processes import eventually
 from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, member, subscription

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import Settings
 from db.connect import Connection
-from embedded.mailserver import MailServer
-from schemas.settings import Settings
+from embedded.mail_server import MailServer
 from tests.acceptance.books import Books
 from tests.acceptance.processes import Bidden
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from schemas.crash import CrashPoint as P
+from config.crash_points import CrashPoint as P
 
 DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "crash-matrix.md"
 #: The window of the killed workers: so many mails at most are in doubt.

@@ -16,13 +16,13 @@ from pathlib import Path
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from config.crash_points import VARIABLE
+from config.kafka import client_config
+from config.settings import Settings
 from db.connect import connect
 from producers.dispatch import BatchPublisher, Dispatcher
 from producers.plan import plan
 from producers.topics import Topics
-from schemas.crash import VARIABLE
-from schemas.kafka import client_config
-from schemas.settings import Settings
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
 from tests.acceptance.crash_cases import RUNNERS, WINDOW, Case, Row

@@ -16,12 +16,12 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
+from config.settings import Settings
 from db.connect import Connection, connect
 from db.migrate import upgrade
 from embedded.stack import Stack
 from producers.plan import plan
 from producers.topics import Topics
-from schemas.settings import Settings
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, Process, eventually

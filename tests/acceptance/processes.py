@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 
+from config.settings import PREFIX, Settings
 from embedded.process import end_with_owner
-from schemas.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 #: How long a condition may take to come true: far above what is expected, so that only what never comes fails.
@@ -89,7 +89,7 @@ class Process:
         with self.out.open("wb") as out, self.err.open("wb") as err:
             # Nothing outlives the tests, however they end.
             self.popen = subprocess.Popen(
-                [*end_with_owner(signal.SIGKILL), sys.executable, "-P", "-m", "admin.cli", *words],
+                [*end_with_owner(signal.SIGKILL), sys.executable, "-P", "-m", "cli.main", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -177,7 +177,7 @@ class Bidden:
     def run(self, *words: str, code: int = 0, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Result:
         """A command to its end, which must give this exit code. `env` holds further variables."""
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "admin.cli", *words],
+            [sys.executable, "-P", "-m", "cli.main", *words],
             input=stdin,
             capture_output=True,
             timeout=2 * PATIENCE_SECONDS,

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from admin.generator import expected
-from admin.generator_cast import Cast, Chapters
+from config.settings import Settings
 from db.connect import connect
-from embedded.mailserver import MailServer
-from schemas.settings import Settings
+from demo.generator import expected
+from demo.special_cases import Cast, Chapters
+from embedded.mail_server import MailServer
 from tests.acceptance.books import FIVE, Books
 from tests.acceptance.processes import Bidden
 from tests.databases import database_of
@@ -48,7 +48,7 @@ def test_from_nothing_to_the_audit(blank: Bidden, mail_sink: MailServer) -> None
     assert blank.run("migrate", "--json").json == first
 
     directory = subprocess.run(
-        [sys.executable, "-m", "admin.generator", "--members", str(MEMBERS)], capture_output=True, check=True
+        [sys.executable, "-m", "demo.generator", "--members", str(MEMBERS)], capture_output=True, check=True
     ).stdout
     (blank.folder / "directory.jsonl").write_bytes(directory)
     counts = blank.run("import", "directory.jsonl", "--json").json
@@ -102,7 +102,7 @@ def test_from_nothing_to_the_audit(blank: Bidden, mail_sink: MailServer) -> None
 def test_why(bidden: Bidden, books: Books) -> None:
     """Every awkward member's reason, before and after the campaign."""
     lines = subprocess.run(
-        [sys.executable, "-m", "admin.generator", "--members", "0"], capture_output=True, check=True
+        [sys.executable, "-m", "demo.generator", "--members", "0"], capture_output=True, check=True
     ).stdout
     bidden.run("import", "-", "--json", stdin=lines)
     reasons = {

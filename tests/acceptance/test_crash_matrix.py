@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.crash import CrashPoint
+from config.crash_points import CrashPoint
 from tests.acceptance.crash_cases import CASES, DOCUMENT, WINDOW, Case, Row, published, with_table
 from tests.acceptance.crash_stories import story
 from tests.acceptance.together import together

@@ -16,10 +16,10 @@ from typing import Any, Final
 import psycopg
 import pytest
 
+from config.settings import Settings
 from db.connect import connect
 from embedded.stack import Stack
 from producers.topics import Topics
-from schemas.settings import Settings
 from tests.acceptance.books import Books, directory
 from tests.acceptance.full_disk import SmallDisk
 from tests.acceptance.processes import Bidden, Process, eventually

@@ -7,9 +7,9 @@ import signal
 import psutil
 import pytest
 
+from config.crash_points import CrashPoint
 from db.connect import Connection
 from producers.plan import plan
-from schemas.crash import CrashPoint
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, Process, eventually

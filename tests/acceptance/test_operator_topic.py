@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 from confluent_kafka import Producer
 
+from config.kafka import client_config
+from config.settings import Settings
 from producers.topics import Topics
-from schemas.kafka import client_config
-from schemas.settings import Settings
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, eventually
 from tests.conformance.test_runner_poison import due, letters

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from config.settings import Settings
 from db.connect import connect
 from embedded.stack import Stack
-from schemas.settings import Settings
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, eventually
 

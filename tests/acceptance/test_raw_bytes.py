@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import Settings
 from db.connect import Connection
 from producers.plan import plan
-from schemas.settings import Settings
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import PATIENCE_SECONDS, Bidden, environment
@@ -45,7 +45,7 @@ def start(
     """A command with these very bytes."""
     variables = {os.fsencode(name): os.fsencode(value) for name, value in environment(settings).items()}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "admin.cli", *words],
+        [sys.executable, "-P", "-m", "cli.main", *words],
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=subprocess.PIPE,

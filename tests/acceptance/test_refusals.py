@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.settings import Settings
+from config.settings import Settings
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, Process
 from tests.integration.importing import CHAPTER, EVENT, everything, load, member

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from config.settings import Settings
 from embedded.stack import Stack
 from schemas.errors import EXIT_DONE, EXIT_SHUTDOWN_TOO_LONG
-from schemas.settings import Settings
 from tests.acceptance.books import directory
 from tests.acceptance.processes import Bidden, Process, eventually
 

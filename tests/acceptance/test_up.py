@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from db.connect import connect
-from embedded.mailserver import MailServer
+from embedded.mail_server import MailServer
 from schemas.errors import EXIT_NO_PROGRESS
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, Process, eventually

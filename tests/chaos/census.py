@@ -12,7 +12,7 @@ from typing import Final
 import psycopg
 
 from db.connect import Connection, connect
-from embedded.mailbox import FILE
+from embedded.mail_store import FILE
 from schemas.errors import UnreachableError
 
 _EVERY_SECONDS: Final = 0.3

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from db import reports
 from db.connect import Connection, connect
-from embedded.mailserver import MailServer
-from producers import control
+from embedded.mail_server import MailServer
+from producers import batch_control
 from producers.dispatch import BatchPublisher
 from producers.plan import plan
 from schemas.vocabulary import Audience
@@ -162,13 +162,13 @@ class Reckoning:
         for (event, member), keys in doubtful.items():
             got = [books.mails(event)[key] > 0 for key in keys]
             if any(got):
-                verdict = control.Verdict.SENT
+                verdict = batch_control.Verdict.SENT
                 if not all(got):
                     self._mixed.add((event, member))
             else:
                 number += 1
-                verdict = control.Verdict.RESEND if number % 2 else control.Verdict.FAILED
-            done = control.resolve(conn, event, verdict, member_id=member, by="chaos", resend_below=0)
+                verdict = batch_control.Verdict.RESEND if number % 2 else batch_control.Verdict.FAILED
+            done = batch_control.resolve(conn, event, verdict, member_id=member, by="chaos", resend_below=0)
             self._report.resolved[verdict.value] += done.resolved
         self._wait(conn)
         # Whoever failed, was cancelled or has no batch that would send: invited once more.

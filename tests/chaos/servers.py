@@ -13,11 +13,11 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from config.kafka import client_config
+from config.settings import Settings
 from embedded.server import Server
 from embedded.stack import Stack
 from producers.topics import Topics
-from schemas.kafka import client_config
-from schemas.settings import Settings
 
 _DELETE_SECONDS: Final = 30.0
 

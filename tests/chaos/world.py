@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import psycopg
 
+from config.settings import Settings
 from db.connect import Connection, connect
 from embedded.stack import Stack
 from schemas.errors import UnreachableError
-from schemas.settings import Settings
 from tests.acceptance.processes import Bidden, Process, Result
 from tests.chaos import census
 from tests.chaos.campaigning import Campaigning, directory

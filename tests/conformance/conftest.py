@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from config.settings import Settings
 from db.connect import Connection
-from embedded.mailserver import MailServer
+from embedded.mail_server import MailServer
 from producers.dispatch import BatchPublisher
 from producers.plan import plan
 from producers.topics import Topics
-from schemas.settings import Settings
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import Bidden, Process, eventually

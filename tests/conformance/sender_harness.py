@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from mail.dialogue import Stage
 from mail.envelope import Envelope
 from mail.sender import Sender, send
-from mail.smtp import SmtpSender
-from schemas.handover import Accepted, Ambiguous, HandOver, NotSent, Refused
+from mail.smtp.dialogue import Stage
+from mail.smtp.sender import SmtpSender
+from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 from tests.conformance.smtp_servers import Act, Script, ScriptedServer, Server
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -62,12 +62,12 @@ async def talking_to(server: Server, **options: Any) -> AsyncIterator[SmtpSender
         await server.stop()
 
 
-async def outcomes(sender: Sender, envelopes: list[Envelope]) -> list[HandOver]:
+async def outcomes(sender: Sender, envelopes: list[Envelope]) -> list[SendResult]:
     """Submits all at once and waits for all."""
     return list(await asyncio.gather(*(send(sender, envelope) for envelope in envelopes)))
 
 
-async def outcome_from(sender: SmtpSender, server: ScriptedServer, act: Act | bytes, expected: str) -> HandOver:
+async def outcome_from(sender: SmtpSender, server: ScriptedServer, act: Act | bytes, expected: str) -> SendResult:
     """Sends a mail to a server that acts up in mid-dialogue.
 
     If it falls silent the time-out is brought about once it has, so that a busy machine changes nothing.
@@ -104,7 +104,7 @@ def at(point: str, act: Act | bytes, mails: set[int] | None = None) -> Script:
 not_sent, ambiguous, temporary, permanent = "not sent", "ambiguous", "temporary", "permanent"
 
 
-def kind(outcome: HandOver) -> str:
+def kind(outcome: SendResult) -> str:
     match outcome:
         case NotSent():
             return not_sent

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
+from config.kafka import ANY_SIZE, client_config
+from config.settings import Settings
 from producers.plan import plan
-from schemas.kafka import ANY_SIZE, client_config
-from schemas.settings import Settings
 from schemas.vocabulary import Audience
 from tests.acceptance.processes import eventually
 from tests.conformance.conftest import Runner

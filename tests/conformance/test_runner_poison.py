@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from schemas.kafka import client_config
-from schemas.settings import Settings
+from config.kafka import client_config
+from config.settings import Settings
 from tests.acceptance.processes import eventually
 from tests.conformance.conftest import Runner
 

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
+from config.settings import Settings
 from db.connect import Connection
-from embedded.mailserver import MailServer
+from embedded.mail_server import MailServer
 from producers.topics import Topics
 from schemas.errors import EXIT_NO_PROGRESS
-from schemas.settings import Settings
 from streams.watchdog import LIMIT_SECONDS
 from tests.acceptance.books import Books
 from tests.acceptance.processes import Bidden

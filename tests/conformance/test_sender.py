@@ -13,9 +13,9 @@ import pytest
 import structlog
 
 from mail.sender import send
-from mail.smtp import SmtpSender
+from mail.smtp.sender import SmtpSender
 from schemas.errors import UnreachableError
-from schemas.handover import Accepted, HandOver, NotSent, Refused
+from schemas.send_results import Accepted, NotSent, Refused, SendResult
 from tests.conformance.sender_harness import (
     NO_PIPELINING,
     Run,
@@ -112,9 +112,9 @@ def test_done_is_called_once_and_later(server: Server, run: Run) -> None:
 
     async def story() -> None:
         async with talking_to(server) as sender:
-            calls: list[HandOver] = []
+            calls: list[SendResult] = []
 
-            def fails(outcome: HandOver) -> None:
+            def fails(outcome: SendResult) -> None:
                 calls.append(outcome)
                 raise ZeroDivisionError
 
@@ -137,7 +137,7 @@ def test_a_handler_may_submit(server: Server, run: Run) -> None:
             left = 20
             finished = asyncio.get_running_loop().create_future()
 
-            def done(outcome: HandOver) -> None:
+            def done(outcome: SendResult) -> None:
                 nonlocal left
                 assert isinstance(outcome, Accepted)
                 left -= 1

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from mail.sender import send
-from schemas.handover import Accepted
+from schemas.send_results import Accepted
 from tests.conformance.sender_harness import (
     Run,
     ambiguous,

@@ -6,7 +6,7 @@ import pytest
 
 from mail.envelope import Envelope
 from mail.sender import send
-from schemas.handover import Accepted, Refused
+from schemas.send_results import Accepted, Refused
 from tests.conformance.sender_harness import (
     NO_PIPELINING,
     Run,

@@ -10,9 +10,9 @@ import pytest
 import trustme
 
 from mail.sender import send
-from mail.smtp import SmtpSender
+from mail.smtp.sender import SmtpSender
 from schemas.errors import UnreachableError
-from schemas.handover import Accepted, NotSent
+from schemas.send_results import Accepted, NotSent
 from tests.conformance.sender_harness import Run, aiosmtpd_is_old, at, in_each_loop, kind, mail, not_sent, outcomes
 from tests.conformance.smtp_servers import AiosmtpdServer, ScriptedServer
 

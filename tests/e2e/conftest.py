@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from admin.web import tokens
+from config.settings import Settings
 from db import accounts
 from db.accounts import AccountRole
 from db.connect import Connection
 from embedded import ports
-from embedded.mailserver import MailServer
-from schemas.settings import Settings
+from embedded.mail_server import MailServer
 from tests.acceptance.books import Books
 from tests.acceptance.processes import Bidden, eventually
 from tests.e2e.people import PASSWORD, Person, Stage
+from web.auth import tokens
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 

@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import Producer
 from playwright.sync_api import expect
 
-from schemas.kafka import client_config
-from schemas.settings import Settings
+from config.kafka import client_config
+from config.settings import Settings
 from tests.acceptance.books import directory
 from tests.acceptance.processes import eventually
 from tests.e2e.people import Person, Stage

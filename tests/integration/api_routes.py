@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from admin.web.clients import Scope
+from web.auth.api_clients import Scope
 
 KEY: Final = {"headers": {"Idempotency-Key": "k"}}
 LETTERS: Final = {"json": {"letters": [{"partition": 0, "offset": 0}]}}

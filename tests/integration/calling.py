@@ -8,8 +8,8 @@ from typing import Any
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from admin.web.clients import Scope, make_client
 from tests.integration.site import Site
+from web.auth.api_clients import Scope, make_client
 
 PATH = "/api/v1"
 EVERYTHING: Sequence[str] = (Scope.READ, Scope.INVITE, Scope.OPERATE)

@@ -12,12 +12,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from admin.web import tokens
-from admin.web.app import build
+from config.settings import Settings
 from db import accounts
 from db.accounts import AccountRole
 from db.connect import Connection
-from schemas.settings import Settings
+from web.app import build
+from web.auth import tokens
 
 PASSWORD = "correct horse battery"
 

@@ -13,7 +13,6 @@ import psycopg
 import pytest
 from httpx2 import Response
 
-from admin.web.clients import Scope, make_client, require_webhook_address
 from db import accounts
 from schemas.errors import RefusedError
 from schemas.outcomes import Failed, Unknown
@@ -21,6 +20,7 @@ from tests.integration.calling import PATH, Program, organisers, program
 from tests.integration.importing import CHAPTER, EVENT, STUDENTS, member, subscription
 from tests.integration.site import Site, open_site
 from tests.integration.world import TERMS_ACCEPTED, World
+from web.auth.api_clients import Scope, make_client, require_webhook_address
 
 
 @pytest.fixture
@@ -380,7 +380,7 @@ def test_servers_that_are_away(planner: Program, world: World, monkeypatch: pyte
     def away(*_: object, **__: object) -> None:
         raise psycopg.OperationalError("the server closed the connection")
 
-    monkeypatch.setattr("admin.web.api.events.browse.events", away)
+    monkeypatch.setattr("web.api.events.site_queries.events", away)
     response = planner.call("GET", "/events")
     assert problem_of(response, 503)
     assert response.headers["retry-after"] == "30"

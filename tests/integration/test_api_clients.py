@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from db import trail
+from db import audit_log
 from tests.fuzzing import run
 from tests.integration.calling import Program
 from tests.integration.site import Site, open_site
@@ -38,7 +38,7 @@ def test_made_used_listed_and_revoked(site: Site, world: World) -> None:
     assert run("client", "revoke", str(made["id"])).code == 0
     planner.get("/events", status=401)
     assert run("client", "revoke", "99").code == 2
-    told = [(row["actor"], row["action"], row["outcome"]) for row in trail.entries(world.conn)]
+    told = [(row["actor"], row["action"], row["outcome"]) for row in audit_log.entries(world.conn)]
     assert told == [
         ("command line", "revoke client", "done"),
         ("command line", "add client", "done"),

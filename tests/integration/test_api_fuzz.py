@@ -15,10 +15,8 @@ from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from admin.web.clients import Scope as ClientScope
-from admin.web.clients import make_client
+from config.kafka import client_config
 from producers.topics import Topics
-from schemas.kafka import client_config
 from schemas.outcomes import Failed, Sent, Unknown
 from tests.conftest import quick_settings
 from tests.fuzzing import fuzz
@@ -27,6 +25,8 @@ from tests.integration.calling import PATH
 from tests.integration.site import open_site
 from tests.integration.world import World
 from tests.servers import Servers
+from web.auth.api_clients import Scope as ClientScope
+from web.auth.api_clients import make_client
 
 EXAMPLES: Final = 25
 #: A client of Kafka takes its time.

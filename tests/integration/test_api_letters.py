@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Producer
 
-from admin.web.api import letters
-from schemas.kafka import client_config
-from schemas.settings import Settings
+from config.kafka import client_config
+from config.settings import Settings
 from tests.integration.calling import Program, program
 from tests.integration.site import Site, open_site
 from tests.integration.world import World
+from web.api import dead_letters
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def admin(site: Site) -> Program:
 
 def test_read_page_by_page(admin: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """FM-20: every letter once, by place; one of them whole."""
-    monkeypatch.setattr(letters, "_PAGE", 3)
+    monkeypatch.setattr(dead_letters, "_PAGE", 3)
     first = admin.get("/dead-letters")
     assert [row["offset"] for row in first["items"]] == [3, 2, 1]
     assert first["items"][0]["source_topic"] == "elsewhere"

@@ -8,8 +8,6 @@ from typing import Final
 import pytest
 from fastapi.routing import APIRoute
 
-from admin.web.api import application
-from admin.web.clients import Scope
 from db import accounts
 from db.accounts import AccountRole
 from schemas.errors import UnreachableError
@@ -18,6 +16,8 @@ from tests.integration.calling import PATH, Program, program
 from tests.integration.importing import CHAPTER
 from tests.integration.site import Site, open_site
 from tests.integration.world import World
+from web.api import application
+from web.auth.api_clients import Scope
 
 EVERY: Final = [scope.value for scope in Scope]
 
@@ -114,7 +114,7 @@ def test_what_is_redriven_is_recorded(site: Site, world: World, monkeypatch: pyt
     def away(*_: object) -> None:
         raise UnreachableError("Kafka cannot be reached")
 
-    monkeypatch.setattr("admin.web.actions.LetterBox", away)
+    monkeypatch.setattr("web.actions.DeadLetterReader", away)
     assert call(client, ("POST", "/dead-letters/redrive")) == 503
     (entry,) = world.execute("SELECT actor, action, detail, outcome FROM trail")
     assert entry == {

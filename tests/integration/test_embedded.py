@@ -20,6 +20,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # not in its __all__
 
+from config.settings import Settings
 from embedded import jars, ports
 from embedded.home import Addresses
 from embedded.postgres import Postgres
@@ -27,7 +28,6 @@ from embedded.process import ProcessId, setpriv, wait_until
 from embedded.server import Server
 from embedded.stack import Stack
 from schemas.errors import InstallError, RefusedError
-from schemas.settings import Settings
 
 pytestmark = pytest.mark.slow
 

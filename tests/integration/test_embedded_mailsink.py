@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from embedded import ports
-from embedded.mailserver import MailServer
+from embedded.mail_server import MailServer
 from embedded.process import wait_until
 from schemas.errors import InputError
 
@@ -155,7 +155,7 @@ def test_starttls_and_auth(home: Path) -> None:
     certificate.private_key_pem.write_to_path(home / "key.pem")
     words = ["--port", str(port), "--folder", str(home / "mail"), "--ready-file", str(home / "ready")]
     words += ["--tls-cert", str(home / "cert.pem"), "--tls-key", str(home / "key.pem"), "--auth", "ann:secret"]
-    process = subprocess.Popen([sys.executable, "-P", "-m", "embedded.mailsink", *words])
+    process = subprocess.Popen([sys.executable, "-P", "-m", "embedded.mail_sink", *words])
     try:
         assert wait_until((home / "ready").exists, 10)
         context = ssl.create_default_context()
@@ -178,7 +178,7 @@ def test_a_taken_port_is_said(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         ended = subprocess.run(
-            [sys.executable, "-P", "-m", "embedded.mailsink", "--port", str(port), "--folder", str(home)],
+            [sys.executable, "-P", "-m", "embedded.mail_sink", "--port", str(port), "--folder", str(home)],
             capture_output=True,
             text=True,
             check=False,

@@ -13,20 +13,20 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from hypothesis import example, given
 
-from admin import progress
-from admin.cli import cli
-from admin.web.clients import make_client
+from cli import progress
+from cli.main import cli
+from config.kafka import client_config
+from config.settings import Settings
 from db import accounts
 from db.accounts import AccountRole
-from producers import control
+from producers import batch_control
 from producers.topics import Topics
-from schemas.kafka import client_config
 from schemas.outcomes import Failed, Sent, Unknown
-from schemas.settings import Settings
 from tests.acceptance.processes import environment, eventually
 from tests.fuzzing import AWFUL, fingerprint, fuzz, run
 from tests.integration.importing import EVENT, subscription
 from tests.integration.world import World
+from web.auth.api_clients import make_client
 
 #: These run until they are stopped, or start servers: they are given only what must be refused.
 ENDLESS: Final = {"up", "demo", "worker", "dispatch", "admin"}
@@ -186,14 +186,14 @@ def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tm
     for member_id, outcome in ((1, Sent("250 ok")), (2, Failed("550 no")), (3, Unknown("lost"))):
         agent.deliver(world.wanted(first, member_id), outcome)
     world.plan("coaches")
-    control.cancel(world.conn, world.plan("everyone"))
+    batch_control.cancel(world.conn, world.plan("everyone"))
     ada = accounts.add(world.conn, email="ada@bidden.example", name="Ada", role=AccountRole.ADMIN)
     accounts.add(world.conn, email="olga@bidden.example", name="Olga", role=AccountRole.ORGANISER, chapters=[1])
     make_client(world.conn, "Ada", name="Zoë [/red]", account_id=ada, scopes=["read"])
 
     def somebody_cancels(_: float) -> None:
         for row in world.execute("SELECT id FROM batches WHERE state IN ('running', 'paused')"):
-            control.cancel(world.conn, row["id"])
+            batch_control.cancel(world.conn, row["id"])
 
     monkeypatch.setattr(progress, "time", SimpleNamespace(sleep=somebody_cancels))
     monkeypatch.chdir(tmp_path)
@@ -253,7 +253,7 @@ def test_any_words(name: str, seeded: World, settings: Settings, request: pytest
 def test_what_must_not_start(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """FM-32: a command that would run until it is stopped refuses what it does not know before it starts anything."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("admin.commands.local._require_embedded", lambda: pytest.fail("it would start"))
+    monkeypatch.setattr("cli.commands.local._require_embedded", lambda: pytest.fail("it would start"))
     wrong = [[word] for word in ("--nonsense", "one-too-many", "--json=yes", "-x", "\udcff", "\x1b[31m")]
     for parameter in COMMANDS[name].params:
         if parameter.name in VALUES:

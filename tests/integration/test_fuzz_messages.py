@@ -14,11 +14,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
+from config.settings import Settings
 from mail.envelope import Envelope
-from schemas.handover import Accepted, HandOver
-from schemas.settings import Settings
-from streams.records import DeadLetter, Pulse, Record
-from streams.take import SkeletonComposer
+from schemas.send_results import Accepted, SendResult
+from streams.pipeline import TemplateComposer
+from streams.records import Heartbeat, InvalidRecord, Record
 from streams.worker import Worker
 from tests.fuzzing import fuzz
 from tests.integration.importing import EVENT
@@ -44,7 +44,7 @@ class Outbox:
     async def close(self) -> None:
         """Nothing to close."""
 
-    def submit(self, envelope: Envelope, done: Callable[[HandOver], None]) -> None:
+    def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
         """Accepted."""
         self.recipients[envelope.recipient] += 1
         asyncio.get_running_loop().call_soon(done, Accepted("250 ok"))
@@ -54,9 +54,9 @@ class Letters:
     """Dead letters as they were put."""
 
     def __init__(self) -> None:
-        self.put_so_far: list[DeadLetter] = []
+        self.put_so_far: list[InvalidRecord] = []
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
+    async def put(self, letters: Sequence[InvalidRecord]) -> None:
         """Acknowledged at once."""
         self.put_so_far += letters
 
@@ -75,9 +75,9 @@ class Bench:
             worker = Worker(
                 settings,
                 self.outbox,
-                SkeletonComposer(settings.mail_from, settings.base_url, lambda: datetime.now(UTC)),
+                TemplateComposer(settings.mail_from, settings.base_url, lambda: datetime.now(UTC)),
                 self.letters,
-                Pulse(),
+                Heartbeat(),
             )
             worker.start(lambda error: None)
             return worker

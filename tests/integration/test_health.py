@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer
 
+from config.settings import Settings
 from db.connect import Connection, connect
 from deploy.health import dispatcher_is_connected, main, worker_is_member
-from schemas.settings import Settings
 from streams.runners.confluent import consumer_config
 
 #: Nobody's (RFC 5737).

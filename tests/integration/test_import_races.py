@@ -12,10 +12,10 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from admin.generator import DEMO_EVENT_ID, expected, generate
-from admin.generator_cast import Cast
 from db.connect import Connection, connect
 from db.planning import Trigger, preview
+from demo.generator import DEMO_EVENT_ID, expected, generate
+from demo.special_cases import Cast
 from schemas.errors import InputError, RefusedError
 from tests.integration.importing import BASE, EVENT, address, load, member, rows, subscription
 

@@ -8,7 +8,7 @@ from typing import LiteralString
 import psycopg
 import pytest
 
-from db import cycle
+from db import ledger_transaction
 from db.connect import Connection
 from db.ledger import Finished
 from db.statements import sql
@@ -159,7 +159,7 @@ def test_every_move_of_the_salvage_is_in_the_table(conn: Connection) -> None:
             source,
         )
         world.execute("ALTER TABLE deliveries ENABLE TRIGGER USER")
-        key = cycle.key_row(world.wanted(batch, 1))
+        key = ledger_transaction.key_row(world.wanted(batch, 1))
         conn.execute(sql("salvage_delivery"), {**key, "fence": fence, "state": target, "reason": "broken"})
         if world.delivery(1)["owner"] is None:
             seen.add((source, world.delivery(1)["state"]))

@@ -35,7 +35,7 @@ MOST_ATTEMPTS = 3
 
 
 @dataclass
-class HandOver:
+class SendResult:
     """A mark that some agent holds, and what became of the mail once that is known to it."""
 
     agent: Agent
@@ -57,7 +57,7 @@ class LedgerWalk(RuleBasedStateMachine):
             "TRUNCATE batches, batch_items, batch_webhooks, deliveries, log_entries, invitations, bans RESTART IDENTITY"
         )
         self.batches: list[int] = []
-        self.hand_overs: list[HandOver] = []
+        self.hand_overs: list[SendResult] = []
         self.sent: dict[DeliveryKey, dict[str, Any]] = {}
 
     @initialize(audiences=st.tuples(st.sampled_from(AUDIENCES), st.sampled_from(AUDIENCES)))
@@ -78,7 +78,7 @@ class LedgerWalk(RuleBasedStateMachine):
         roles = data.draw(st.sampled_from([row["roles"], row["roles"][:1], row["roles"][-1:]]))
         return [self.world.wanted(row["batch_id"], row["member_id"], role) for role in roles]
 
-    def untold(self) -> list[HandOver]:
+    def untold(self) -> list[SendResult]:
         return [hand_over for hand_over in self.hand_overs if hand_over.truth is None]
 
     @rule(data=st.data())
@@ -124,7 +124,7 @@ class LedgerWalk(RuleBasedStateMachine):
         for w in wanted:
             if w.key in marks:
                 assert (w.key.member_id, w.key.slot) not in too_early
-                self.hand_overs.append(HandOver(agent, w, marks[w.key]))
+                self.hand_overs.append(SendResult(agent, w, marks[w.key]))
 
     def an_outcome_is_told(self, data: st.DataObject) -> None:
         """In time or late; what was told before may be said again."""

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from admin.web.app import build
+from config.settings import Settings
 from embedded import ports
-from schemas.settings import Settings
 from tests.integration.importing import EVENT, invitation, subscription
 from tests.integration.world import World
+from web.app import build
 
 TOKEN = "a-token_of.mine~1"
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}

@@ -12,7 +12,7 @@ import pytest
 from db.connect import Connection, connect
 from db.ledger import Named
 from db.statements import sql
-from producers import control
+from producers import batch_control
 from schemas.errors import NotFoundError, RefusedError
 from schemas.outcomes import Failed, Retry, Sent, Unknown
 from tests.integration.test_planning import ban
@@ -37,16 +37,16 @@ def test_a_pause_lets_nothing_more_out(world: World) -> None:
     world.publish()
     mark = agent.mark(flying := world.wanted(batch, 1))
     agent.deliver(world.wanted(batch, 2), Retry("451", delay=60, uses=1))
-    control.pause(world.conn, batch)
+    batch_control.pause(world.conn, batch)
     assert (world.status(batch)["state"], due(world, batch)) == ("paused", 0)
     assert agent.meet(world.wanted(batch, 3)) is None
     agent.record(flying, mark, Sent("250"))
     assert world.numbers(batch) == (1, 0, 0, 0, 4)
     world.make_due()
     assert world.publish() == 0
-    control.pause(world.conn, batch)
+    batch_control.pause(world.conn, batch)
     assert due(world, batch) == 0
-    control.resume(world.conn, batch)
+    batch_control.resume(world.conn, batch)
     assert (world.status(batch)["state"], due(world, batch)) == ("running", 4)
     assert world.publish() == 4
     # The back-off is nobody's to shorten.
@@ -62,11 +62,11 @@ def test_resume_of_what_runs_changes_nothing(world: World) -> None:
     batch, agent = world.plan(), world.agent()
     world.make_due()
     world.publish()
-    control.resume(world.conn, batch)
+    batch_control.resume(world.conn, batch)
     assert due(world, batch) == 0
     for number in (1, 2):
         agent.deliver(world.wanted(batch, number))
-    control.resume(world.conn, batch)
+    batch_control.resume(world.conn, batch)
     assert world.status(batch)["state"] == "completed"
 
 
@@ -82,7 +82,7 @@ def test_a_cancel_settles_what_is_not_in_flight(world: World) -> None:
     flying = world.wanted(batch, 5)
     fifth = agent.mark(flying)
     sixth = agent.mark(other := world.wanted(batch, 6))
-    control.cancel(world.conn, batch)
+    batch_control.cancel(world.conn, batch)
     assert world.status(batch)["state"] == "cancelled"
     assert world.numbers(batch) == (1, 1, 1, 2, 2)
     assert world.log(batch)[4, "Student"] == ("skipped", "batch_cancelled")
@@ -93,7 +93,7 @@ def test_a_cancel_settles_what_is_not_in_flight(world: World) -> None:
     assert world.numbers(batch) == (2, 1, 1, 3, 0)
     assert world.missing() == [(4, "Student"), (6, "Student"), (7, "Student")]
     before = world.status(batch)
-    control.cancel(world.conn, batch)
+    batch_control.cancel(world.conn, batch)
     assert world.status(batch) == before
 
 
@@ -103,7 +103,7 @@ def test_in_flight_and_its_worker_dies(world: World) -> None:
     batch = world.plan()
     world.publish()
     world.agent("dead").mark(world.wanted(batch, 1))
-    control.cancel(world.conn, batch)
+    batch_control.cancel(world.conn, batch)
     assert world.numbers(batch) == (0, 0, 0, 0, 1)
     world.end_leases()
     assert world.agent("other").meet(world.wanted(batch, 1)) is None
@@ -117,14 +117,14 @@ def test_a_cancel_leaves_other_batches_their_keys(world: World, policy: str) -> 
     world.build(students=[1], both=[2, 3], role_policy=policy)
     first, second = world.plan("students"), world.plan("everyone")
     world.publish()
-    control.cancel(world.conn, first)
+    batch_control.cancel(world.conn, first)
     assert world.status(first)["pending"] == 0
     assert {status for status, _ in world.log(first).values()} == {"skipped"}
     agent = world.agent()
     assert world.execute("SELECT count(*) AS n FROM deliveries WHERE state <> 'planned'") == [{"n": 0}]
     agent.deliver(world.wanted(second, 1))
-    control.pause(world.conn, second)
-    control.cancel(world.conn, second)
+    batch_control.pause(world.conn, second)
+    batch_control.cancel(world.conn, second)
     assert world.numbers(second)[0] == 1
     assert world.status(second)["pending"] == 0
     third = world.plan("everyone")
@@ -138,7 +138,7 @@ def test_two_slots_one_in_flight(world: World) -> None:
     batch, agent = world.plan("everyone"), world.agent()
     world.publish()
     mark = agent.mark(coach := world.wanted(batch, 1, "Coach"))
-    control.cancel(world.conn, batch)
+    batch_control.cancel(world.conn, batch)
     assert world.log(batch) == {(1, "Coach"): ("pending", None), (1, "Student"): ("skipped", "batch_cancelled")}
     assert not world.is_settled(batch, 1)
     agent.record(coach, mark, Sent("250"))
@@ -152,7 +152,7 @@ def test_what_the_log_says_already_stays(world: World) -> None:
     batch, agent = world.plan("everyone"), world.agent()
     agent.deliver(world.wanted(batch, 1, "Coach"), Failed("550"))
     other = world.plan("coaches")
-    control.cancel(world.conn, batch)
+    batch_control.cancel(world.conn, batch)
     assert world.log(batch)[1, "Coach"] == ("failed", "550")
     assert world.log(batch)[1, "Student"] == ("skipped", "batch_cancelled")
     agent.deliver(world.wanted(other, 1, "Coach"))
@@ -163,8 +163,8 @@ def test_a_cancelled_batch_is_over(world: World) -> None:
     world.build(students=[1, 2])
     batch, agent = world.plan(), world.agent()
     world.publish()
-    control.cancel(world.conn, batch)
-    for decision in (control.resume, control.pause, control.retry):
+    batch_control.cancel(world.conn, batch)
+    for decision in (batch_control.resume, batch_control.pause, batch_control.retry):
         with pytest.raises(RefusedError, match="cancelled, for good"):
             decision(world.conn, batch)
     assert world.run(agent.ledger.find_settled([Named(0, batch, 1, 1)])) == {0}
@@ -175,7 +175,7 @@ def test_a_cancelled_batch_is_over(world: World) -> None:
     assert world.numbers(again) == (1, 0, 0, 1, 0)
 
 
-@pytest.mark.parametrize("decision", [control.pause, control.cancel])
+@pytest.mark.parametrize("decision", [batch_control.pause, batch_control.cancel])
 def test_what_has_ended_is_not_stopped(world: World, decision: Decision) -> None:
     """A completed batch cannot be paused or cancelled, and says so; an unknown one is named."""
     world.build(students=[1])
@@ -196,7 +196,7 @@ def test_a_cancel_that_died_half_way(world: World) -> None:
     world.set_state(batch, "cancelled")
     assert agent.meet(world.wanted(batch, 1)) is None
     assert world.numbers(batch) == (0, 0, 0, 1, 2)
-    control.cancel(world.conn, batch)
+    batch_control.cancel(world.conn, batch)
     assert world.numbers(batch) == (0, 0, 0, 3, 0)
     assert {row["state"] for row in world.execute("SELECT state FROM deliveries WHERE member_id > 1")} == {"skipped"}
 
@@ -213,7 +213,7 @@ def test_a_cancel_waits_for_a_commit(world: World) -> None:
             " lease_until = now() + interval '1 minute' WHERE member_id = 1",
             [batch],
         )
-        done = pool.submit(_decide, world.url, control.cancel, batch)
+        done = pool.submit(_decide, world.url, batch_control.cancel, batch)
         while not world.somebody_waits():
             assert not done.done()
             time.sleep(0.01)
@@ -239,7 +239,7 @@ def test_operators_at_once(world: World) -> None:
 
     def operate(number: int) -> None:
         start.wait(10)
-        for decision in (control.pause, control.resume) * 6 + ((control.cancel,) * (number == 0)):
+        for decision in (batch_control.pause, batch_control.resume) * 6 + ((batch_control.cancel,) * (number == 0)):
             try:
                 _decide(world.url, decision, batch)
             except RefusedError:

@@ -11,16 +11,16 @@ from typing import LiteralString
 import pytest
 from confluent_kafka import Producer
 
-from admin.examination import Finding, examine, standing_partitions
+from config.kafka import client_config
+from config.settings import Settings
 from db import checks, outbox
 from db.connect import Connection, connect
 from db.migrate import drift
-from producers import control
+from monitoring.checks import CheckResult, run_checks, standing_partitions
+from producers import batch_control
 from producers.topics import Topics
 from schemas.errors import RefusedError
-from schemas.kafka import client_config
 from schemas.outcomes import Failed, Sent
-from schemas.settings import Settings
 from tests.integration.world import OTHER_TOPIC, TOPIC, World, open_world
 
 HELD: LiteralString = "UPDATE deliveries SET state = 'handing_off', owner = 'x', fence = 1, lease_until = now() "
@@ -74,16 +74,16 @@ def test_nothing_is_wrong_with_a_batch_under_way(world: World) -> None:
     agent.deliver(world.wanted(batch, 2), Failed("550"))
     agent.mark(world.wanted(batch, 3))
     assert wrong(world.conn) == {}
-    control.pause(world.conn, batch)
+    batch_control.pause(world.conn, batch)
     assert wrong(world.conn) == {}
-    control.resume(world.conn, batch)
-    control.retry(world.conn, batch)
+    batch_control.resume(world.conn, batch)
+    batch_control.retry(world.conn, batch)
     assert wrong(world.conn) == {}
-    control.cancel(world.conn, batch)
+    batch_control.cancel(world.conn, batch)
     assert wrong(world.conn) == {}
     world.end_leases()
     agent.meet(world.wanted(batch, 3))
-    control.clean_up(world.conn, timedelta(0))
+    batch_control.clean_up(world.conn, timedelta(0))
     assert wrong(world.conn) == {}
 
 
@@ -103,7 +103,7 @@ def test_a_leftover_is_named(leftover_world: World, leftover: LiteralString, che
     agent.advance(wanted=[world.wanted(batch, number) for number in (1, 2, 3, 999)])
     world.publish()
     outbox.make_lost_due(world.conn, OTHER_TOPIC, {0: 1000})
-    for decision in (control.pause, control.resume, control.cancel):
+    for decision in (batch_control.pause, batch_control.resume, batch_control.cancel):
         # What the agent has just ended is refused.
         with suppress(RefusedError):
             decision(world.conn, batch)
@@ -111,7 +111,7 @@ def test_a_leftover_is_named(leftover_world: World, leftover: LiteralString, che
     left = world.execute("SELECT i.member_id FROM batch_items i WHERE settled_at IS NULL")
     held = world.execute("SELECT member_id FROM deliveries WHERE state = 'handing_off'")
     assert {row["member_id"] for row in left} <= {row["member_id"] for row in held}
-    control.clean_up(world.conn, timedelta(0))
+    batch_control.clean_up(world.conn, timedelta(0))
 
 
 def test_what_is_set_aside_is_not_published_for_ever(leftover_world: World) -> None:
@@ -172,9 +172,9 @@ def test_clocks_that_differ(conn: Connection) -> None:
     assert checks.clock_skew(conn, ticking(now + 10).__next__) == pytest.approx(-10, abs=1)
 
 
-def findings(settings: Settings) -> dict[str, Finding]:
+def findings(settings: Settings) -> dict[str, CheckResult]:
     """What `doctor` says, without waiting between its looks."""
-    return {finding.check: finding for finding in examine(settings, sleep=lambda _: None)}
+    return {finding.check: finding for finding in run_checks(settings, sleep=lambda _: None)}
 
 
 def test_partitions_that_stand_still(settings: Settings, conn: Connection) -> None:
@@ -186,7 +186,7 @@ def test_partitions_that_stand_still(settings: Settings, conn: Connection) -> No
     assert producer.flush(30) == 0
     found = findings(settings)
     assert not found["lag"].ok
-    assert found["standing partitions"] == Finding(
+    assert found["standing partitions"] == CheckResult(
         "standing partitions", ok=False, detail="partition 2: 3 messages wait from offset 0 on, and no worker has it"
     )
     topics = Topics(settings)

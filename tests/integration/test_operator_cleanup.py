@@ -8,8 +8,8 @@ import pytest
 
 from db import outbox, reports
 from db.ledger import Named
-from producers import control
-from producers.control import Cleaned, Verdict
+from producers import batch_control
+from producers.batch_control import Cleaned, Verdict
 from schemas.outcomes import Failed, Unknown
 from tests.integration.importing import member, subscription
 from tests.integration.test_planning import PAST, ban
@@ -51,9 +51,9 @@ def test_cleaned_and_remembered(world: World) -> None:
     before, ledger = world.status(batch), world.execute("SELECT * FROM deliveries ORDER BY member_id")
     planned, audit = world.trigger(key="spring"), world.audit()
     assert world.numbers(batch) == (1, 1, 1, 1, 0)
-    assert control.clean_up(world.conn, OLD) == Cleaned(removed=9, batches=1)
+    assert batch_control.clean_up(world.conn, OLD) == Cleaned(removed=9, batches=1)
     assert world.execute("SELECT batch_id FROM batch_items UNION ALL SELECT batch_id FROM log_entries") == []
-    assert control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
     assert world.execute("SELECT * FROM deliveries ORDER BY member_id") == ledger
     assert world.status(batch) == before
     assert reports.exclusions(world.conn, batch) == {"banned": 1}
@@ -64,7 +64,7 @@ def test_cleaned_and_remembered(world: World) -> None:
 def test_cleaned_and_invited_again(world: World) -> None:
     """FM-26, FM-03: after the clean-up who was mailed is not mailed again, whoever invites."""
     build(world)
-    control.clean_up(world.conn, OLD)
+    batch_control.clean_up(world.conn, OLD)
     world.load(member(9, accepted_toc_at=PAST), subscription(9, 1))
     again, agent = world.trigger(), world.agent()
     assert again.batch_id is not None
@@ -77,7 +77,7 @@ def test_cleaned_and_invited_again(world: World) -> None:
 def test_a_replay_of_what_was_cleaned(world: World) -> None:
     """FM-20, FM-22: its messages have nothing left to do: neither mailed nor dead letters."""
     batch = build(world)
-    control.clean_up(world.conn, OLD)
+    batch_control.clean_up(world.conn, OLD)
     agent = world.agent()
     take = [Named(n, batch, 1, number) for n, number in enumerate((1, 2, 3, 4, 5))]
     assert world.run(agent.ledger.find_settled(take)) == {0, 1, 2, 3, 4}
@@ -99,15 +99,15 @@ def test_what_is_not_old_stays(world: World) -> None:
         agent.meet(world.wanted(fresh, number))
     for batch in (open_, corrected):
         age(world, batch, 200)
-    control.resolve(world.conn, 1, Verdict.SENT, member_id=None, by="ada", resend_below=0)
-    assert control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    batch_control.resolve(world.conn, 1, Verdict.SENT, member_id=None, by="ada", resend_below=0)
+    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
     age(world, corrected, 179)
-    assert control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
     age(world, corrected, 2)
-    assert control.clean_up(world.conn, OLD) == Cleaned(removed=6, batches=1)
+    assert batch_control.clean_up(world.conn, OLD) == Cleaned(removed=6, batches=1)
     assert world.status(corrected)["state"] == "completed"
     assert world.numbers(corrected) == (3, 0, 0, 0, 0)
-    assert control.clean_up(world.conn, timedelta(0)) == Cleaned(removed=6, batches=1)
+    assert batch_control.clean_up(world.conn, timedelta(0)) == Cleaned(removed=6, batches=1)
     assert world.status(open_)["state"] == "running"
 
 
@@ -115,12 +115,12 @@ def test_a_cancelled_batch_is_cleaned(world: World) -> None:
     """Cancelled stays cancelled, with its time; an empty batch has nothing to remove and is done once."""
     world.build(students=[1, 2])
     batch, empty = world.plan(), world.plan("coaches")
-    control.cancel(world.conn, batch)
+    batch_control.cancel(world.conn, batch)
     for number in (batch, empty):
         age(world, number, 200)
     before = [world.status(batch), world.status(empty)]
-    assert control.clean_up(world.conn, OLD).removed == 4
-    assert control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD).removed == 4
+    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
     assert [world.status(batch), world.status(empty)] == before
 
 
@@ -128,10 +128,10 @@ def test_a_cancelled_batch_is_cleaned(world: World) -> None:
 def test_decisions_about_what_was_cleaned(world: World, verdict: Verdict) -> None:
     """A retry finds nothing; a word about what is unknown still counts, and a new batch takes what is to be sent."""
     batch = build(world)
-    control.clean_up(world.conn, OLD)
-    assert control.retry(world.conn, batch) == 0
-    control.resume(world.conn, batch)
-    done = control.resolve(world.conn, 1, verdict, member_id=None, by="ada", resend_below=0)
+    batch_control.clean_up(world.conn, OLD)
+    assert batch_control.retry(world.conn, batch) == 0
+    batch_control.resume(world.conn, batch)
+    done = batch_control.resolve(world.conn, 1, verdict, member_id=None, by="ada", resend_below=0)
     assert (done.resolved, done.without_batch) == (1, int(verdict is Verdict.RESEND))
     state = {"resend": "skipped", "sent": "sent", "failed": "failed"}[verdict]
     assert world.delivery(3)["state"] == state

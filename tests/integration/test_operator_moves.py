@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from db.connect import Connection
-from producers import control
-from producers.control import Verdict
+from producers import batch_control
+from producers.batch_control import Verdict
 from schemas.states import TRANSITIONS
 from tests.integration.test_transitions import Ground, Move
 from tests.integration.world import World
@@ -18,7 +18,7 @@ def all_cancels(ground: Ground) -> Iterator[Move]:
     """A batch that has everybody to do, cancelled while another has them, too, and after that one."""
     for batch in (ground.other, ground.own):
         ground.lay_out()
-        control.cancel(ground.world.conn, batch)
+        batch_control.cancel(ground.world.conn, batch)
         yield from ground.moved("cancel_deliveries")
         ground.world.set_state(batch, "cancelled")
 
@@ -29,7 +29,7 @@ def all_retries(ground: Ground) -> Iterator[Move]:
         ground.lay_out()
         log_everybody(ground, "failed")
         ground.world.set_state(ground.own, state)
-        control.retry(ground.world.conn, ground.own)
+        batch_control.retry(ground.world.conn, ground.own)
         yield from ground.moved("retry_deliveries")
 
 
@@ -40,7 +40,7 @@ def all_words(ground: Ground) -> Iterator[Move]:
             ground.lay_out()
             log_everybody(ground, "unknown")
             ground.world.set_state(ground.own, state)
-            control.resolve(ground.world.conn, 1, verdict, member_id=None, by="ada", resend_below=0)
+            batch_control.resolve(ground.world.conn, 1, verdict, member_id=None, by="ada", resend_below=0)
             yield from ground.moved("resolve_deliveries")
 
 

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from db.batch_actions import Resolved
 from db.connect import connect
-from db.operator import Resolved
-from producers import control
-from producers.control import Verdict
+from producers import batch_control
+from producers.batch_control import Verdict
 from schemas.errors import NotFoundError, RefusedError
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 from tests.integration.importing import EVENT
@@ -20,7 +20,9 @@ from tests.integration.world import World
 
 def resolve(world: World, verdict: str, member: int | None = None, *, resend: bool = False) -> Resolved:
     """A person's word about event 1."""
-    return control.resolve(world.conn, 1, Verdict(verdict), member_id=member, by="ada", resend_below=5 if resend else 0)
+    return batch_control.resolve(
+        world.conn, 1, Verdict(verdict), member_id=member, by="ada", resend_below=5 if resend else 0
+    )
 
 
 # Retry.
@@ -35,8 +37,8 @@ def test_failed_ones_are_due_again(world: World) -> None:
     agent.deliver(world.wanted(batch, 2), Failed("550 no such user"))
     agent.deliver(world.wanted(batch, 3), Unknown("?"))
     agent.deliver(world.wanted(batch, 4), Failed("551"))
-    assert control.retry(world.conn, batch) == 2
-    assert control.retry(world.conn, batch) == 0
+    assert batch_control.retry(world.conn, batch) == 2
+    assert batch_control.retry(world.conn, batch) == 0
     assert world.numbers(batch) == (1, 0, 1, 0, 2)
     assert world.status(batch)["state"] == "running"
     assert world.item(batch, 2)["is_due"]
@@ -46,7 +48,7 @@ def test_failed_ones_are_due_again(world: World) -> None:
     agent.deliver(world.wanted(batch, 4), Failed("551 still"))
     assert world.log(batch)[2, "Student"] == ("sent", None)
     assert world.status(batch)["error"] == "550 no such user"
-    assert control.retry(world.conn, batch) == 1
+    assert batch_control.retry(world.conn, batch) == 1
     agent.deliver(world.wanted(batch, 4))
     assert world.numbers(batch) == (3, 0, 1, 0, 0)
 
@@ -56,7 +58,7 @@ def test_an_old_outcome_does_not_close_what_was_opened(world: World) -> None:
     world.build(students=[1])
     batch, agent = world.plan(), world.agent()
     mark = agent.deliver(wanted := world.wanted(batch, 1), Failed("550"))
-    control.retry(world.conn, batch)
+    batch_control.retry(world.conn, batch)
     agent.record(wanted, mark, Failed("550"))
     assert world.delivery(1)["state"] == "planned"
     assert not world.is_settled(batch, 1)
@@ -73,13 +75,13 @@ def test_retry_of_what_another_batch_has_taken(world: World) -> None:
         agent.deliver(world.wanted(first, number), Failed("550"))
     second = world.plan()
     agent.deliver(world.wanted(second, 1))
-    assert control.retry(world.conn, first) == 0
+    assert batch_control.retry(world.conn, first) == 0
     agent.deliver(world.wanted(second, 2), Failed("550 again"))
-    assert control.retry(world.conn, first) == 1
+    assert batch_control.retry(world.conn, first) == 1
     # Both batches had it; the one that was asked sends it, and the other says what was so.
     agent.deliver(world.wanted(first, 2))
     assert world.log(second)[2, "Student"] == ("failed", "550 again")
-    assert control.retry(world.conn, second) == 0
+    assert batch_control.retry(world.conn, second) == 0
 
 
 def test_retry_of_one_slot_of_two(world: World) -> None:
@@ -88,7 +90,7 @@ def test_retry_of_one_slot_of_two(world: World) -> None:
     batch, agent = world.plan("everyone"), world.agent()
     agent.deliver(world.wanted(batch, 1, "Coach"))
     agent.deliver(world.wanted(batch, 1, "Student"), Failed("550"))
-    assert control.retry(world.conn, batch) == 1
+    assert batch_control.retry(world.conn, batch) == 1
     marks = agent.advance(wanted=[world.wanted(batch, 1, "Coach"), world.wanted(batch, 1, "Student")])
     assert [key.slot for key in marks] == ["Student"]
     assert not world.is_settled(batch, 1)
@@ -100,7 +102,7 @@ def test_retry_while_the_other_slot_flies(world: World) -> None:
     batch, agent = world.plan("everyone"), world.agent()
     mark = agent.mark(coach := world.wanted(batch, 1, "Coach"))
     agent.deliver(world.wanted(batch, 1, "Student"), Failed("550"))
-    assert control.retry(world.conn, batch) == 1
+    assert batch_control.retry(world.conn, batch) == 1
     agent.record(coach, mark, Sent("250"))
     assert not world.is_settled(batch, 1)
     assert world.item(batch, 1)["publish_at"] is not None
@@ -114,15 +116,15 @@ def test_retry_of_a_paused_batch(world: World) -> None:
     batch, agent = world.plan(), world.agent()
     agent.deliver(world.wanted(batch, 1), Failed("550"))
     second = agent.mark(wanted := world.wanted(batch, 2))
-    control.pause(world.conn, batch)
-    assert control.retry(world.conn, batch) == 1
+    batch_control.pause(world.conn, batch)
+    assert batch_control.retry(world.conn, batch) == 1
     assert world.item(batch, 1)["publish_at"] is None
-    control.resume(world.conn, batch)
+    batch_control.resume(world.conn, batch)
     agent.deliver(world.wanted(batch, 1), Failed("550"))
-    control.pause(world.conn, batch)
+    batch_control.pause(world.conn, batch)
     agent.record(wanted, second, Sent("250"))
     assert world.status(batch)["state"] == "completed"
-    assert control.retry(world.conn, batch) == 1
+    assert batch_control.retry(world.conn, batch) == 1
     assert (world.status(batch)["state"], world.item(batch, 1)["is_due"]) == ("running", True)
 
 
@@ -142,7 +144,7 @@ def test_nobody_is_mailed_about_a_past_event(world: World, change: dict[str, obj
     agent.deliver(world.wanted(batch, 2), Unknown("?"))
     world.load(EVENT | change)
     with pytest.raises(RefusedError, match=said):
-        control.retry(world.conn, batch)
+        batch_control.retry(world.conn, batch)
     with pytest.raises(RefusedError, match=said):
         resolve(world, "resend")
     assert world.numbers(batch) == (0, 1, 1, 0, 0)
@@ -204,7 +206,7 @@ def test_sent_again_where_the_batch_is_cancelled(world: World) -> None:
     world.build(students=[1, 2])
     batch, agent = world.plan(), world.agent()
     agent.deliver(world.wanted(batch, 1), Unknown("?"))
-    control.cancel(world.conn, batch)
+    batch_control.cancel(world.conn, batch)
     assert resolve(world, "resend") == Resolved(1, without_batch=1)
     assert world.log(batch)[1, "Student"] == ("skipped", "batch_cancelled")
     assert world.is_settled(batch, 1)
@@ -226,7 +228,7 @@ def test_one_member_only(world: World) -> None:
         resolve(world, "sent", member=99)
     for verdict in Verdict:
         with pytest.raises(NotFoundError, match="no event 99"):
-            control.resolve(world.conn, 99, verdict, member_id=None, by="ada", resend_below=0)
+            batch_control.resolve(world.conn, 99, verdict, member_id=None, by="ada", resend_below=0)
 
 
 def test_a_banned_member_is_not_sent_again(world: World) -> None:
@@ -280,7 +282,7 @@ def test_a_word_and_the_truth_at_once(world: World) -> None:
 
     def speak() -> Resolved:
         with connect(world.url, application="test-operator", autocommit=True) as conn:
-            return control.resolve(conn, 1, Verdict.RESEND, member_id=None, by="ada", resend_below=0)
+            return batch_control.resolve(conn, 1, Verdict.RESEND, member_id=None, by="ada", resend_below=0)
 
     with connect(world.url, application="test") as worker, ThreadPoolExecutor(1) as pool:
         worker.execute("SELECT id FROM batches FOR KEY SHARE")

@@ -14,13 +14,13 @@ from fastapi.routing import iter_route_contexts
 from httpx2 import Response
 from psycopg.sql import SQL, Identifier
 
-from admin.web.clients import make_client
 from db.connect import Connection
-from producers import control
+from producers import batch_control
 from schemas.outcomes import Failed, Sent, Unknown
 from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, invitation, member, subscription
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import TERMS_ACCEPTED, World
+from web.auth.api_clients import make_client
 
 #: Sent to the sign-in page; asked in vain; not there, as far as this one is to know.
 SIGN_IN, NO, HIDDEN = "sign in", 403, 404
@@ -141,7 +141,7 @@ def world(world: World) -> World:
         invitation(FIRST_ID + 1, token="token-of-1"),
     )
     world.plan("students")
-    control.cancel(world.conn, world.plan("coaches"))
+    batch_control.cancel(world.conn, world.plan("coaches"))
     return world
 
 
@@ -318,7 +318,7 @@ def test_the_live_stream_names_nobody(site: Site, world: World) -> None:
     """What a batch's page is told as it goes on, too."""
     moved = moved_batch(world)
     site.app.state.should_stop = lambda: False
-    control.cancel(world.conn, moved)
+    batch_control.cancel(world.conn, moved)
     berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
     told = berlin.get(f"/batches/{moved}/live")
     assert "First error: see below" in words(told)
@@ -415,7 +415,7 @@ def test_headers_of_what_broke(world: World, database_url: str, monkeypatch: pyt
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("secret inside")
 
-    monkeypatch.setattr("db.browse.events", broken)
+    monkeypatch.setattr("db.site_queries.events", broken)
     with open_site(database_url, world.conn, base_url="https://testserver") as site:
         token = site.admin().token or ""
         client = TestClient(site.app, base_url="https://testserver", raise_server_exceptions=False)

@@ -11,9 +11,8 @@ import psycopg
 import pytest
 from httpx2 import Response
 
-from admin.web import tokens
 from db import accounts
-from db.trail import Deed, recorded
+from db.audit_log import AuditEntry, audited
 from schemas.errors import (
     InputError,
     InstallError,
@@ -28,6 +27,7 @@ from tests.fuzzing import Said, fingerprint, run
 from tests.integration.importing import EVENT
 from tests.integration.site import PASSWORD, Browser, Site, open_site, words
 from tests.integration.world import World
+from web.auth import tokens
 
 CHAPTER_2 = {"type": "chapter", "id": 2, "name": "Berlin", "email": "b@example.org", "time_zone": "Europe/Berlin"}
 
@@ -371,7 +371,7 @@ def test_trail(site: Site, world: World) -> None:
     """The newest first, a page at a time, or of one event; what an event is not finds nothing."""
     world.load(EVENT | {"id": 2, "name": "Other"})
     for number in range(205):
-        with recorded(site.conn, Deed("Zoë <b>", "invite", event_id=1 + number % 2, detail=f"<i>{number}.")):
+        with audited(site.conn, AuditEntry("Zoë <b>", "invite", event_id=1 + number % 2, detail=f"<i>{number}.")):
             pass
     ada = site.admin()
     first = ada.get("/trail")
@@ -402,7 +402,7 @@ def test_refused_or_failed(site: Site, error: type[Exception], outcome: str) -> 
     """Refused is what was decided before anything was done. An outage may come half-way."""
 
     def break_off() -> None:
-        with recorded(site.conn, Deed("Ada", "try")):
+        with audited(site.conn, AuditEntry("Ada", "try")):
             raise error("because")
 
     with pytest.raises(error):
@@ -414,7 +414,7 @@ def test_what_was_begun_is_known(site: Site) -> None:
     """An entry is there before its deed; what broke says so."""
 
     def divide() -> None:
-        with recorded(site.conn, Deed("Ada", "divide")):
+        with audited(site.conn, AuditEntry("Ada", "divide")):
             assert "begun" in words(site.admin().get("/trail"))
             raise ZeroDivisionError
 

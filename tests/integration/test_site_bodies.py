@@ -12,10 +12,12 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
-from admin.web import bodies, database, directory_pages, tokens, viewer
-from admin.web.bodies import Limit
 from tests.integration.site import Site, open_site
 from tests.integration.world import World
+from web import body_limits, database
+from web.auth import current_user, tokens
+from web.body_limits import Limit
+from web.pages import directory
 
 FORM = "application/x-www-form-urlencoded"
 #: For whatever must come: no test waits so long unless it fails.
@@ -92,16 +94,16 @@ def test_too_large(site: Site, path: str) -> None:
 
 def test_as_large_as_may_be(site: Site) -> None:
     """A form of the usual limit is read."""
-    answer = site.browser().client.post("/sign-in", content=b"password=".ljust(bodies.USUAL.size, b"x"))
+    answer = site.browser().client.post("/sign-in", content=b"password=".ljust(body_limits.USUAL.size, b"x"))
     assert answer.status_code == 403
-    answer = site.browser().client.post("/unsubscribe/x", content=b"again=".ljust(bodies.USUAL.size, b"x"))
+    answer = site.browser().client.post("/unsubscribe/x", content=b"again=".ljust(body_limits.USUAL.size, b"x"))
     assert answer.status_code == 404
 
 
 def test_too_slow(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever stops in the middle is told so, on pages and by the API, and the connection is ended."""
-    monkeypatch.setattr(bodies, "USUAL", Limit(65_536, 0.01))
-    monkeypatch.setattr(directory_pages, "UPLOAD", Limit(directory_pages.LARGEST, 0.01))
+    monkeypatch.setattr(body_limits, "USUAL", Limit(65_536, 0.01))
+    monkeypatch.setattr(directory, "UPLOAD", Limit(directory.LARGEST, 0.01))
     world.build(students=[1])
     with open_site(database_url, world.conn) as site:
         cookie = session(site)
@@ -115,7 +117,7 @@ def test_too_slow(world: World, database_url: str, monkeypatch: pytest.MonkeyPat
 
 def test_an_upload_has_longer(site: Site) -> None:
     """The directory's file has limits of its own."""
-    assert directory_pages.UPLOAD.seconds > bodies.USUAL.seconds
+    assert directory.UPLOAD.seconds > body_limits.USUAL.seconds
 
     async def upload() -> None:
         head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
@@ -163,9 +165,9 @@ def test_no_route_holds_a_connection_before_the_token_is_read(site: Site) -> Non
     for context in iter_route_contexts(site.app.routes):
         dependant = getattr(context.original_route, "dependant", None)
         calls = [] if dependant is None else list(_in_order(dependant))
-        if viewer.signed_in in calls and database.connection in calls:
+        if current_user.signed_in in calls and database.connection in calls:
             seen += 1
-            assert calls.index(viewer.signed_in) < calls.index(database.connection), context.path
+            assert calls.index(current_user.signed_in) < calls.index(database.connection), context.path
     assert seen > 20
 
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-import threading
-from types import SimpleNamespace
 from typing import Any
 
-import anyio
-import anyio.lowlevel
-import psycopg
 import pytest
-from fastapi.responses import StreamingResponse
 
-from admin.web import batch_pages
-from admin.web.batch_pages import Looks, Progress
-from admin.web.looks import SharedLooks
-from db import browse, operator, planning, reports
-from db.browse import Names
+from db import batch_actions, planning, reports, site_queries
+from db.site_queries import Names
 from producers.plan import dry_runs, plan, trigger_of
 from schemas.errors import NotFoundError
 from schemas.outcomes import Failed, Retry, Sent, Unknown
@@ -96,7 +87,7 @@ def populate(world: World, seed: int, policy: str) -> list[int]:
         world.set_state(batches[0], "paused")
     if seed % 3 == 1:
         world.set_state(batches[1], "cancelled")
-        operator.end_items(world.conn, batches[1])
+        batch_actions.end_items(world.conn, batches[1])
     world.execute("ANALYZE")
     assert len(world.execute("SELECT DISTINCT status FROM log_entries")) >= 4, "little has happened"
     return batches
@@ -113,7 +104,7 @@ def walk(world: World, batch: int, names: Names = EVERYBODY, *, size: int = 2, *
     found: list[dict[str, Any]] = []
     after = (0, "")
     while True:
-        page = browse.entries(world.conn, batch, names, after=after, limit=size, **wish)
+        page = site_queries.entries(world.conn, batch, names, after=after, limit=size, **wish)
         assert len(page.rows) == size or not page.has_more
         found += page.rows
         if not page.has_more:
@@ -152,7 +143,7 @@ def test_a_batch_stands_as_its_status_says(world: World, batches: list[int]) -> 
     """One look gives what the reports give by three; also of a batch whose rows were removed."""
     for _ in range(2):
         for batch in batches:
-            found = browse.standing(world.conn, batch)
+            found = site_queries.standing(world.conn, batch)
             assert found.status == reports.status(world.conn, batch)
             assert list(found.status) == list(reports.status(world.conn, batch))
             assert found.left_out == reports.exclusions(world.conn, batch)
@@ -165,10 +156,10 @@ def test_a_batch_stands_as_its_status_says(world: World, batches: list[int]) -> 
             assert found.per_second == (lately["n"] / 10 if running else 0.0)
         world.execute("UPDATE batches SET started_at = now() - interval '9 days'")
         world.execute("UPDATE batch_items SET settled_at = now() - interval '9 days' WHERE settled_at IS NOT NULL")
-        for batch in operator.batches_to_clean(world.conn, 60):
-            operator.clean_batch(world.conn, batch, 60)
+        for batch in batch_actions.batches_to_clean(world.conn, 60):
+            batch_actions.clean_batch(world.conn, batch, 60)
     with pytest.raises(NotFoundError, match="no batch 99"):
-        browse.standing(world.conn, 99)
+        site_queries.standing(world.conn, 99)
 
 
 @pytest.fixture
@@ -182,7 +173,7 @@ def leavers(world: World, batches: list[int]) -> None:
 @pytest.mark.usefixtures("leavers")
 def test_one_look_decides_for_every_audience(world: World) -> None:
     """The numbers of three dry runs at once are those of each, under either policy for deliveries in doubt."""
-    event = browse.event(world.conn, 1, None)
+    event = site_queries.event(world.conn, 1, None)
     assert event is not None
     for policy in UnknownPolicy:
         found = dry_runs(world.conn, event.facts, list(Audience), policy=policy)
@@ -194,8 +185,8 @@ def test_one_look_decides_for_every_audience(world: World) -> None:
 @pytest.mark.parametrize("looked_at", [1, 3, 500])
 def test_names_are_those_of_the_numbers(world: World, looked_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind each number of a dry run there are as many people, page by page, in order, none of them twice."""
-    monkeypatch.setattr(browse, "_LOOKED_AT", looked_at)
-    event = browse.event(world.conn, 1, None)
+    monkeypatch.setattr(site_queries, "_LOOKED_AT", looked_at)
+    event = site_queries.event(world.conn, 1, None)
     assert event is not None
     for policy in UnknownPolicy:
         for audience in Audience:
@@ -217,7 +208,7 @@ def candidates(world: World, trigger: planning.Trigger, reason: str | None, name
     found: list[dict[str, Any]] = []
     while True:
         after = found[-1]["member_id"] if found else 0
-        page = browse.candidates(world.conn, trigger, reason, names, after=after, limit=2)
+        page = site_queries.candidates(world.conn, trigger, reason, names, after=after, limit=2)
         found += page.rows
         if not page.has_more:
             return found
@@ -233,7 +224,7 @@ def members_of(world: World, chapter: int) -> set[int]:
 
 def test_an_organiser_is_shown_only_her_members(world: World, batches: list[int]) -> None:
     """Of an event held together with another chapter, entries name the members of her own chapter and no others."""
-    event = browse.event(world.conn, 1, [2])
+    event = site_queries.event(world.conn, 1, [2])
     assert event is not None
     names = event.names_in([2])
     assert names == Names([2], unlisted=False)
@@ -255,7 +246,7 @@ def test_an_event_that_was_moved(world: World, batches: list[int]) -> None:
     left = min(ours)
     world.execute("DELETE FROM subscriptions WHERE member_id = %s", gone)
     world.execute("UPDATE subscriptions SET left_at = now() WHERE member_id = %s", left)
-    event = browse.event(world.conn, 1, [2])
+    event = site_queries.event(world.conn, 1, [2])
     assert event is not None
     names = event.names_in([2])
     some_hidden = False
@@ -265,13 +256,13 @@ def test_an_event_that_was_moved(world: World, batches: list[int]) -> None:
             shown = [(row["member_id"], row["role"]) for row in walk(world, batch, names, status=status)]
             assert shown == [key for key in everybody if key[0] in {*ours, gone}], (batch, status)
         some_hidden = some_hidden or len(walk(world, batch, names)) < len(walk(world, batch))
-        assert not browse.hides_some(world.conn, batch, Names())
-        assert browse.hides_some(world.conn, batch, Names([2])), "may be"
-        assert browse.hides_some(world.conn, batch, names)
-        assert not browse.hides_some(world.conn, batch, Names([1, 2], unlisted=True))
+        assert not site_queries.hides_some(world.conn, batch, Names())
+        assert site_queries.hides_some(world.conn, batch, Names([2])), "may be"
+        assert site_queries.hides_some(world.conn, batch, names)
+        assert not site_queries.hides_some(world.conn, batch, Names([1, 2], unlisted=True))
     assert some_hidden
     found = world.audit()["missing"]
-    listed = browse.missing(world.conn, found, names)
+    listed = site_queries.missing(world.conn, found, names)
     assert [row["member_id"] for row in listed.rows] == [row["member_id"] for row in found]
 
 
@@ -290,8 +281,8 @@ def test_pages_where_another_batch_mailed(
     assert [(row["member_id"], row["role"], row["item_role"]) for row in found] == [
         (number, "Coach", "Student") for number in (1, 2, 3)
     ]
-    entries = browse.entries
-    monkeypatch.setattr(browse, "entries", lambda *words, **wish: entries(*words, **{**wish, "limit": 2}))
+    entries = site_queries.entries
+    monkeypatch.setattr(site_queries, "entries", lambda *words, **wish: entries(*words, **{**wish, "limit": 2}))
     with open_site(database_url, world.conn) as site:
         browser, query = site.admin(), f"?status={status or ''}"
         csv = browser.get(f"/batches/{second}/log.csv{query}").text.split("\r\n")
@@ -317,108 +308,7 @@ def test_a_search_is_taken_by_the_letter(world: World) -> None:
     """Members are found by what stands in name or address, in whatever case, or by their id: no sign is a wildcard."""
     everybody = [row["id"] for row in world.execute("SELECT id FROM members ORDER BY id")]
     for words in (w for w in SEARCHED if w):
-        found = [row["member_id"] for row in browse.members(world.conn, None, words).rows]
+        found = [row["member_id"] for row in site_queries.members(world.conn, None, words).rows]
         assert found == [n for n in everybody if holds(world, n, words)], words
     for words in ("9" * 19, "9" * 30, "²", "٣", "-1", "1 ", "\t"):
-        browse.members(world.conn, None, words)
-
-
-def test_watchers_share_a_look() -> None:
-    """However many ask within a second, there is one look; an error of it is told, and not kept."""
-    looked: list[int] = []
-    now = 1.0
-
-    def look(key: int) -> int:
-        looked.append(key)
-        if key == 2:
-            raise NotFoundError("gone", field="batch")
-        return len(looked)
-
-    looks = SharedLooks(look, 1.0, lambda: now)
-    threads = [threading.Thread(target=looks.at, args=(1,)) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert looked == [1]
-    now = 1.99
-    assert looks.at(1) == 1
-    assert looks.at(1, since=1.5) == 2, "looked at before"
-    assert looks.at(1, since=1.5) == 2
-    now = 2.99
-    assert looks.at(1) == 3
-    for _ in range(2):
-        with pytest.raises(NotFoundError):
-            looks.at(2)
-    assert looked == [1, 1, 1, 2, 2]
-    now = 100.0
-    assert looks.at(3) == 6
-    assert list(looks._kept) == [3]
-
-
-def test_who_waits_for_a_look_that_fails_is_told() -> None:
-    """In an outage every look takes long: twenty who wait get the failure of one, and not one after the other."""
-    asked = looked = failed = 0
-    counting, all_wait = threading.Lock(), threading.Event()
-
-    def clock() -> float:
-        nonlocal asked
-        with counting:
-            asked += 1
-            # The look asks, too.
-            if asked == 21:
-                all_wait.set()
-        return 1.0
-
-    def look(_: int) -> int:
-        nonlocal looked
-        looked += 1
-        assert all_wait.wait(30)
-        with looks._lock:
-            raise psycopg.OperationalError("away")
-
-    def watch() -> None:
-        nonlocal failed
-        with pytest.raises(psycopg.OperationalError):
-            looks.at(1)
-        with counting:
-            failed += 1
-
-    looks = SharedLooks(look, 1.0, clock)
-    threads = [threading.Thread(target=watch) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (looked, failed) == (1, 20)
-    with pytest.raises(psycopg.OperationalError):
-        looks.at(1)
-    assert looked == 2, "nothing is kept of it"
-
-
-def test_watchers_leave_threads_to_others() -> None:
-    """However many batches are watched while the database is away: other requests find a thread."""
-    there_again = threading.Event()
-
-    def look(_: int) -> Progress:
-        assert there_again.wait(30)
-        raise psycopg.OperationalError("away")
-
-    looks = Looks(look)
-    state = SimpleNamespace(looks=looks, should_stop=lambda: False)
-    request: Any = SimpleNamespace(app=SimpleNamespace(state=state))
-
-    async def watch_all() -> None:
-        async with anyio.create_task_group() as group:
-            for number in range(60):
-                batch: Any = SimpleNamespace(id=number, event=None)
-                response = batch_pages.watch(None, batch, request)  # type: ignore[arg-type] # fails before it is shown
-                assert isinstance(response, StreamingResponse)
-                group.start_soon(anext, aiter(response.body_iterator), None)
-            while looks.threads.statistics().tasks_waiting < 56:
-                await anyio.lowlevel.checkpoint()
-            with anyio.fail_after(30):
-                assert await anyio.to_thread.run_sync(lambda: "answered") == "answered"
-            there_again.set()
-
-    anyio.run(watch_all)
+        site_queries.members(world.conn, None, words)

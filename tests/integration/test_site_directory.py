@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from admin.web import directory_pages
 from db.connect import Connection
 from tests.integration.importing import BASE, member, rows
 from tests.integration.site import Browser, Site, open_site, words
+from web.pages import directory
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_large_file(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPa
 
 def test_too_large(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is beyond the limit is refused before it is read, and so is what does not say how large it is."""
-    monkeypatch.setattr(directory_pages, "LARGEST", 100)
+    monkeypatch.setattr(directory, "LARGEST", 100)
     browser = site.admin()
     answer = upload(browser, *BASE)
     assert answer.status_code == 413
@@ -112,7 +112,7 @@ def test_nothing_chosen(site: Site) -> None:
 
 def test_one_at_a_time(site: Site) -> None:
     """A second file waits for nobody: it is refused while another is being imported."""
-    with directory_pages._importing:
+    with directory._importing:
         answer = upload(site.admin(), *BASE)
     assert answer.status_code == 409
     assert "another file is being imported" in words(answer)

@@ -10,12 +10,12 @@ from itertools import islice
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
+from config.kafka import client_config
+from config.settings import Settings
 from embedded import ports
 from producers import dead_letters
-from producers.dead_letters import Letter, LetterBox
+from producers.dead_letters import DeadLetter, DeadLetterReader
 from schemas.errors import UnreachableError
-from schemas.kafka import client_config
-from schemas.settings import Settings
 from tests.acceptance.processes import eventually
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import World
@@ -128,14 +128,14 @@ def test_kafka_goes_away_half_way(
 ) -> None:
     """The trail says how many were put back until then."""
     bury(settings, (b"7", b"first"), (b"8", b"second"), (b"9", b"third"))
-    letters = LetterBox.letters
+    letters = DeadLetterReader.letters
 
-    def some(box: LetterBox) -> Iterator[Letter]:
+    def some(box: DeadLetterReader) -> Iterator[DeadLetter]:
         yield from islice(letters(box), 2)
         raise UnreachableError("Kafka did not give what it holds")
 
     monkeypatch.setattr(dead_letters, "_CHUNK", 1)
-    monkeypatch.setattr(LetterBox, "letters", some)
+    monkeypatch.setattr(DeadLetterReader, "letters", some)
     assert site.admin().post("/letters/redrive", {"all": "true"}).status_code == 503
     (entry,) = world.execute("SELECT outcome, detail FROM trail")
     told = "all; 2 letters put back before this; Kafka did not give what it holds"

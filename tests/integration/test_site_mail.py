@@ -11,11 +11,11 @@ from email.policy import default
 
 import pytest
 
-from admin.web import mail_pages
 from embedded import ports
-from embedded.mailserver import MailServer
+from embedded.mail_server import MailServer
 from tests.integration.site import Site, open_site, words
 from tests.integration.world import World
+from web.pages import mail
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_few_at_a_time(site: Site, mail_sink: MailServer) -> None:
     browser = site.organiser(1)
     with ExitStack() as others:
         for _ in range(3):
-            others.enter_context(mail_pages._sending)
+            others.enter_context(mail._sending)
         answer = browser.post("/events/1/mail/Student/test")
     assert (answer.status_code, "other test mails wait for the mail server" in words(answer)) == (503, True)
     assert mail_sink.count() == 0

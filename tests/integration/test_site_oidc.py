@@ -16,14 +16,14 @@ import structlog
 from httpx2 import Response
 from joserfc.jwk import RSAKey
 
-from admin.web import oidc, signing_in
-from admin.web.provider import AT_ONCE, Provider, ProviderError
+from config.settings import Settings
 from db import accounts
-from schemas.settings import Settings
 from tests.acceptance.processes import eventually
 from tests.integration.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import World
+from web.auth import oidc, sign_in
+from web.auth.oidc_provider import AT_ONCE, Provider, ProviderError
 
 BASE = "http://testserver"
 NOT_WORKED = "Signing in with the club did not work"
@@ -52,7 +52,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> StringIO:
     logger = structlog.wrap_logger(
         structlog.PrintLogger(lines), processors=[structlog.dev.ConsoleRenderer(colors=False)]
     )
-    for module in (oidc, signing_in):
+    for module in (oidc, sign_in):
         monkeypatch.setattr(module, "log", logger)
     return lines
 

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from httpx2 import Response
 
-from admin.web import database
-from db import browse
+from db import site_queries
 from db.connect import Connection, connect, session
 from tests.integration.calling import program
 from tests.integration.site import PASSWORD, Site, open_site, words
+from web import database
 
 READ_ONLY = "The database takes no changes now. Try again in a minute."
 NOT_MIGRATED = "The database has not the schema that this version needs: run `bidden migrate`."
@@ -41,7 +41,7 @@ def test_read_only(conn: Connection, database_url: str, monkeypatch: pytest.Monk
         how = session(*arguments, **options)
         return {**how, "options": f"{how['options']} -c default_transaction_read_only=on"}
 
-    monkeypatch.setattr("admin.web.database.session", read_only)
+    monkeypatch.setattr("web.database.session", read_only)
     with open_site(database_url, conn) as site:
         ada = site.browser(site.account("ada@bidden.example", "admin", password=PASSWORD))
         client = program(site, 1)
@@ -72,7 +72,7 @@ def test_out_of_range(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise psycopg.errors.NumericValueOutOfRange("bigint out of range")
 
-    monkeypatch.setattr(browse, "events", refuse)
+    monkeypatch.setattr(site_queries, "events", refuse)
     ada = site.admin()
     assert_said(ada.get("/events"), "a value is out of range", status=422)
     assert_said(program(site, 1).call("GET", "/events"), "a value is out of range", status=422)

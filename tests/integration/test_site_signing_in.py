@@ -13,12 +13,12 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from admin.web import tokens
-from admin.web.signing_in import own_path
 from db.connect import connect
 from tests.acceptance.processes import eventually
 from tests.integration.site import PASSWORD, Browser, Site, open_site, words
 from tests.integration.world import World
+from web.auth import tokens
+from web.auth.sign_in import own_path
 
 WRONG = "This address and password do not go together"
 TOO_MANY = "Too many attempts"

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from admin.web import probe
-from admin.web.lately import Lately
+from config.kafka import client_config
+from config.settings import Settings
 from embedded import ports
+from monitoring import probe
 from producers.topics import Topics
 from schemas.errors import UnreachableError
-from schemas.kafka import client_config
-from schemas.settings import Settings
 from tests.acceptance.processes import eventually
 from tests.integration.site import Site, open_site, words
 from tests.integration.world import World
+from web.lately import Lately
 
 PARTS = ("/system/lag", "/system/servers", "/system/doctor")
 HTMX = {"HX-Request": "true"}

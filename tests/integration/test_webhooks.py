@@ -17,21 +17,21 @@ import anyio
 import psycopg
 import pytest
 
-from admin.web import webhooks as web_hooks
-from admin.web.api import batches, models
-from admin.web.database import Pool, make_pool
-from admin.web.viewer import OwnedBatch
-from admin.web.webhooks import ATTEMPTS, Teller, pause_after, sign
-from db import accounts, browse, webhooks
+from db import accounts, site_queries, webhooks
 from db.connect import Connection
 from embedded import ports
-from producers import control
+from producers import batch_control
 from schemas.outcomes import Failed
 from tests.acceptance.processes import eventually
 from tests.integration.calling import Program, organisers
 from tests.integration.importing import CHAPTER, EVENT
 from tests.integration.site import Site, open_site
 from tests.integration.world import World
+from web import webhooks as web_hooks
+from web.api import batches, models
+from web.auth.current_user import OwnedBatch
+from web.database import Pool, make_pool
+from web.webhooks import ATTEMPTS, WebhookDispatcher, pause_after, sign
 
 
 class Receiver:
@@ -86,7 +86,7 @@ def receiver(port: int) -> Iterator[Receiver]:
 def site(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Two students; nobody tells anything but the test."""
     world.build(students=[1, 2])
-    monkeypatch.setattr(Teller, "run", lambda _, stop: stop.wait())
+    monkeypatch.setattr(WebhookDispatcher, "run", lambda _, stop: stop.wait())
     with open_site(database_url, world.conn) as site:
         yield site
 
@@ -105,9 +105,9 @@ def pool(database_url: str) -> Iterator[Pool]:
 
 
 @pytest.fixture
-def teller(pool: Pool) -> Teller:
+def teller(pool: Pool) -> WebhookDispatcher:
     """One that tells when it is told to."""
-    return Teller(pool, now=lambda: 1_800_000_000.5, chance=lambda: 0.5)
+    return WebhookDispatcher(pool, now=lambda: 1_800_000_000.5, chance=lambda: 0.5)
 
 
 def end(world: World, batch: int) -> None:
@@ -128,7 +128,7 @@ def telling(planner: Program, batch: int = 1) -> dict[str, Any]:
     return found
 
 
-def test_told_once(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+def test_told_once(planner: Program, world: World, teller: WebhookDispatcher, receiver: Receiver) -> None:
     """Not before the end; then once, with the numbers, signed so that the receiver can tell."""
     planner.invite()
     assert teller.tell() == 0
@@ -156,7 +156,7 @@ def test_a_known_signature() -> None:
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_a_cancelled_batch(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+def test_a_cancelled_batch(planner: Program, world: World, teller: WebhookDispatcher, receiver: Receiver) -> None:
     """Cancelled, it has ended once what was in flight has its outcome. A paused one has not."""
     planner.invite()
     agent = world.agent()
@@ -172,7 +172,7 @@ def test_a_cancelled_batch(planner: Program, world: World, teller: Teller, recei
     assert (told["state"], told["failed"], told["skipped"], told["pending"]) == ("cancelled", 1, 1, 0)
 
 
-def test_a_receiver_that_fails(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+def test_a_receiver_that_fails(planner: Program, world: World, teller: WebhookDispatcher, receiver: Receiver) -> None:
     """Told again after 500 and after a redirect, which is not followed; with the same id."""
     planner.invite()
     end(world, 1)
@@ -189,7 +189,7 @@ def test_a_receiver_that_fails(planner: Program, world: World, teller: Teller, r
     assert [headers["webhook-id"] for headers, _ in receiver.came] == ["batch-1"] * 4
 
 
-def test_a_receiver_that_is_away(planner: Program, world: World, teller: Teller, port: int) -> None:
+def test_a_receiver_that_is_away(planner: Program, world: World, teller: WebhookDispatcher, port: int) -> None:
     """Told when it is there again."""
     planner.invite()
     end(world, 1)
@@ -202,7 +202,7 @@ def test_a_receiver_that_is_away(planner: Program, world: World, teller: Teller,
     assert telling(planner)["state"] == "delivered"
 
 
-def test_given_up(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+def test_given_up(planner: Program, world: World, teller: WebhookDispatcher, receiver: Receiver) -> None:
     """After the last attempt nothing is sent any more, and it can be seen why."""
     receiver.answer = 503
     planner.invite()
@@ -220,12 +220,12 @@ def test_two_tellers(planner: Program, world: World, pool: Pool, receiver: Recei
     """Whoever comes first tells; the other finds nothing to do."""
     for number in range(6):
         planner.invite(key=f"k{number}")
-        control.cancel(world.conn, number + 1)
+        batch_control.cancel(world.conn, number + 1)
     start = threading.Barrier(3)
 
     def tell() -> None:
         start.wait()
-        Teller(pool).tell()
+        WebhookDispatcher(pool).tell()
 
     threads = [threading.Thread(target=tell) for _ in range(3)]
     for thread in threads:
@@ -236,19 +236,19 @@ def test_two_tellers(planner: Program, world: World, pool: Pool, receiver: Recei
     assert told == [f"batch-{number}" for number in range(1, 7)]
 
 
-def test_reopened(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+def test_reopened(planner: Program, world: World, teller: WebhookDispatcher, receiver: Receiver) -> None:
     """A batch that was told of and is retried is not told of a second time."""
     planner.invite()
     end(world, 1)
     assert teller.tell() == 1
     assert planner.post("/batches/1/retry") == {"deliveries": 1}
-    control.cancel(world.conn, 1)
+    batch_control.cancel(world.conn, 1)
     due_again(world)
     assert teller.tell() == 0
     assert len(receiver.came) == 1
 
 
-def test_who_may_not_be_told_any_more(planner: Program, site: Site, world: World, teller: Teller) -> None:
+def test_who_may_not_be_told_any_more(planner: Program, site: Site, world: World, teller: WebhookDispatcher) -> None:
     """A client that was revoked, or whose account lost the chapter, is told nothing."""
     for key, audience in (("a", "everyone"), ("b", "coaches")):
         planner.invite(audience=audience, key=key)
@@ -265,7 +265,9 @@ def test_who_may_not_be_told_any_more(planner: Program, site: Site, world: World
     ]
 
 
-def test_no_foreign_member_is_told_of(planner: Program, world: World, teller: Teller, receiver: Receiver) -> None:
+def test_no_foreign_member_is_told_of(
+    planner: Program, world: World, teller: WebhookDispatcher, receiver: Receiver
+) -> None:
     """Of an event that another chapter has now, its client is not told whose address a mail server quoted."""
     planner.invite()
     agent = world.agent()
@@ -286,23 +288,23 @@ def test_told_to_stop(
     monkeypatch.setattr(web_hooks, "_AT_ONCE", 2)
     for number in range(3):
         planner.invite(key=f"k{number}")
-        control.cancel(world.conn, number + 1)
+        batch_control.cancel(world.conn, number + 1)
     stop = threading.Event()
 
     def now() -> float:
         stop.set()
         return 1_800_000_000.5
 
-    assert Teller(pool, now).tell(stop) == 2
+    assert WebhookDispatcher(pool, now).tell(stop) == 2
     assert [telling(planner, number)["state"] for number in (1, 2, 3)] == ["delivered", "delivered", "waiting"]
     assert len(receiver.came) == 2
-    assert Teller(pool, now).tell(stop) == 0
+    assert WebhookDispatcher(pool, now).tell(stop) == 0
 
 
 def test_an_end_that_does_not_wait(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever holds the thread up, the application ends."""
     may_go_on = threading.Event()
-    monkeypatch.setattr(Teller, "run", lambda *_: may_go_on.wait(30))
+    monkeypatch.setattr(WebhookDispatcher, "run", lambda *_: may_go_on.wait(30))
     monkeypatch.setattr(web_hooks, "_LAST_SECONDS", 0.01)
 
     async def begin_and_end() -> None:
@@ -317,16 +319,16 @@ def test_an_end_that_does_not_wait(pool: Pool, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_outage_is_no_fault_of_a_row(
-    planner: Program, world: World, teller: Teller, monkeypatch: pytest.MonkeyPatch
+    planner: Program, world: World, teller: WebhookDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is the teller's to wait for: nothing is written down of the batch."""
     planner.invite()
-    control.cancel(world.conn, 1)
+    batch_control.cancel(world.conn, 1)
 
     def as_seen(*_: object) -> None:
         raise psycopg.OperationalError("away")
 
-    monkeypatch.setattr("admin.web.webhooks.as_seen", as_seen)
+    monkeypatch.setattr("web.webhooks.as_seen", as_seen)
     with pytest.raises(psycopg.OperationalError):
         teller.tell()
     assert telling(planner, 1)["last_error"] is None
@@ -336,7 +338,7 @@ def test_an_outage_is_no_fault_of_a_row(
 def test_what_cannot_be_made(
     planner: Program,
     world: World,
-    teller: Teller,
+    teller: WebhookDispatcher,
     receiver: Receiver,
     error: type[Exception],
     monkeypatch: pytest.MonkeyPatch,
@@ -345,15 +347,15 @@ def test_what_cannot_be_made(
     for key in ("a", "b"):
         planner.invite(key=key)
     for batch in (1, 2):
-        control.cancel(world.conn, batch)
+        batch_control.cancel(world.conn, batch)
 
-    def as_seen(conn: Connection, batch: OwnedBatch, chapters: browse.Scope) -> models.Batch:
+    def as_seen(conn: Connection, batch: OwnedBatch, chapters: site_queries.Scope) -> models.Batch:
         if batch.id == 1:
             raise error("what")
         return batches.as_seen(conn, batch, chapters)
 
     with monkeypatch.context() as patch:
-        patch.setattr("admin.web.webhooks.as_seen", as_seen)
+        patch.setattr("web.webhooks.as_seen", as_seen)
         assert teller.tell() == 2
     assert [headers["webhook-id"] for headers, _ in receiver.came] == ["batch-2"]
     assert telling(planner, 1)["last_error"] == f"not made: {error.__name__}"
@@ -363,13 +365,13 @@ def test_what_cannot_be_made(
 
 
 def test_what_cannot_be_written_down(
-    planner: Program, world: World, teller: Teller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    planner: Program, world: World, teller: WebhookDispatcher, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told again; the others of the round are not."""
     for key in ("a", "b"):
         planner.invite(key=key)
     for batch in (1, 2):
-        control.cancel(world.conn, batch)
+        batch_control.cancel(world.conn, batch)
 
     def delivered(conn: Connection, batch_id: int) -> None:
         if batch_id == 1:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from db import outbox, reports
 from db.connect import Connection, connect
-from db.ledger import Finished, Ledger, Mark, Terms, Wanted
+from db.ledger import Finished, Ledger, LedgerPolicy, Mark, Wanted
 from db.outbox import Acknowledgement
 from producers.plan import Planned, plan
 from schemas.keys import DeliveryKey
@@ -33,7 +33,7 @@ FIVE = ("sent", "failed", "unknown", "skipped", "pending")
 class Agent:
     """A worker without Kafka and mail: it marks, and says what became of it. Never calls itself twice the same."""
 
-    def __init__(self, world: World, name: str, terms: Terms) -> None:
+    def __init__(self, world: World, name: str, terms: LedgerPolicy) -> None:
         self.ledger = Ledger(world.url, terms, application=f"test-{name}", on_wait=lambda: None)
         self._world = world
         self._owners = (f"{name}#{cycle}" for cycle in count(1))
@@ -181,7 +181,7 @@ class World:
 
     def agent(self, name: str = "agent", *, lease: float = 60, resend_below: int = 0, retry_base: float = 30) -> Agent:
         """A worker; `resend_below` is its maximum of attempts under the policy `resend`."""
-        agent = Agent(self, name, Terms(lease, resend_below, retry_base))
+        agent = Agent(self, name, LedgerPolicy(lease, resend_below, retry_base))
         self._agents.append(agent)
         return agent
 

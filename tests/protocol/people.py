@@ -1,4 +1,4 @@
-"""What people decide (db/sql/operator.sql, db/sql/planning.sql), each as a function from state to state."""
+"""What people decide (db/sql/batch_actions.sql, db/sql/planning.sql), each as a function from state to state."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ IN_FLIGHT_STAYS: Final = Rule(
 CANCEL_CORRECTS: Final = Rule(
     "cancel corrects",
     "A cancel that skips a delivery corrects every log that calls it unknown.",
-    "db.operator.end_items",
+    "db.batch_actions.end_items",
     "late truth",
     "logs 0 as unknown, and the ledger knows: skipped",
     ('sql("correct_logs")',),

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from db import operator, outbox
-from db.cycle import Mark, Wanted
+from db import batch_actions, outbox
+from db.ledger_transaction import Mark, Wanted
 from db.outbox import Acknowledgement
-from producers import control
-from producers.control import Verdict
-from schemas.handover import Accepted, Ambiguous, HandOver, NotSent, Refused
+from producers import batch_control
+from producers.batch_control import Verdict
+from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 from streams.policy import RetryPolicy, decide
 from tests.integration.world import TOPIC, Agent, World
 from tests.protocol.scopes import AWAY, LOST, PERMANENT, TAKEN, TAKEN_UNHEARD, TEMPORARY, Scope
@@ -21,7 +21,7 @@ from tests.protocol.state import ABSENT, HANDING_OFF, NONE, RETRY, Batch, Delive
 ROLES = ("Student", "Coach")
 _AUDIENCES = {(0,): "students", (1,): "coaches", (0, 1): "everyone"}
 _HOUR = 3600
-_HAND_OVERS: dict[str, HandOver] = {
+_HAND_OVERS: dict[str, SendResult] = {
     TAKEN: Accepted("250 ok"),
     TAKEN_UNHEARD: Ambiguous("connection lost"),
     LOST: Ambiguous("connection lost"),
@@ -40,7 +40,7 @@ class _Message:
     marks: dict[int, Mark] = field(default_factory=dict)
     #: Under which owner a mark was asked for that was not heard of.
     owners: dict[int, str] = field(default_factory=dict)
-    answers: dict[int, HandOver] = field(default_factory=dict)
+    answers: dict[int, SendResult] = field(default_factory=dict)
 
 
 Rows = tuple[tuple[Batch, ...], tuple[Delivery, ...]]
@@ -84,7 +84,7 @@ class Replay:
             case "publish batch {}" | "a publisher of batch {} dies":
                 self._publish(about[0], len(before.topic), heard=move.verb.startswith("publish"))
             case "replay batch {}":
-                items = operator.items_to_replay(self._conn, self._batches[about[0]])
+                items = batch_actions.items_to_replay(self._conn, self._batches[about[0]])
                 self._acknowledge(items, len(before.topic))
             case "batch {} is found lost":
                 self._find_lost(about[0])
@@ -254,25 +254,25 @@ class Replay:
             case "{} batch {}", ("plan", index):
                 self._plan(self._scope.slots[index])
             case "{} batch {}", ("pause", _):
-                control.pause(self._conn, batch)
+                batch_control.pause(self._conn, batch)
             case "{} batch {}", ("retry", _):
-                assert control.retry(self._conn, batch)
+                assert batch_control.retry(self._conn, batch)
             case "{} batch {}", ("cancel", _):
                 with self._transaction():
-                    operator.hold_batch(self._conn, batch)
-                    operator.decide_state(self._conn, batch, "cancelled")
+                    batch_actions.hold_batch(self._conn, batch)
+                    batch_actions.decide_state(self._conn, batch, "cancelled")
             case "the cancel of batch {} ends", _:
                 with self._transaction():
-                    operator.lock_batch(self._conn, batch)
-                    operator.end_items(self._conn, batch)
+                    batch_actions.lock_batch(self._conn, batch)
+                    batch_actions.end_items(self._conn, batch)
             case "the cancel of batch {} dies", _:
                 pass
             case "resume batch {}", _:
-                control.resume(self._conn, batch)
+                batch_control.resume(self._conn, batch)
             case "resolve as {}", (verdict,):
                 below = self._scope.resend_below
                 word = Verdict(verdict)
-                control.resolve(self._conn, self._event, word, member_id=1, by="a test", resend_below=below)
+                batch_control.resolve(self._conn, self._event, word, member_id=1, by="a test", resend_below=below)
             case "ban", _:
                 self._conn.execute("INSERT INTO bans (id, member_id, permanent) VALUES (1, 1, true)")
             case "lift the ban", _:

@@ -226,7 +226,7 @@ IN_FLIGHT_IS_OPEN: Final = Rule(
 SALVAGE_CORRECTS: Final = Rule(
     "salvage corrects",
     "A late truth that is salvaged corrects every log that calls the delivery unknown.",
-    "db.salvage._write_bare",
+    "db.record_fallback._write_bare",
     "refusals",
     "logs 0 as unknown, and the ledger knows: sent",
     ('"correct_logs"',),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedded.mailrules import parse_rules
+from embedded.mail_rules import parse_rules
 from tests.acceptance.processes import ROOT
 from tests.chaos.campaigning import directory
 from tests.chaos.plan import LEASE_SECONDS, SMTP_TIMEOUT_SECONDS, WEIGHTS, Kind, campaigns, first_mood, schedule

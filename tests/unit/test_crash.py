@@ -8,35 +8,35 @@ import sys
 
 import pytest
 
-from schemas import crash
-from schemas.crash import VARIABLE, CrashPoint
+from config import crash_points
+from config.crash_points import VARIABLE, CrashPoint
 from schemas.errors import SettingsError
 
 SCRIPT = """
-from schemas import crash
-crash.arm({"BIDDEN_CRASH_AT": "take.done:3"})
+from config import crash_points
+crash_points.arm({"BIDDEN_CRASH_AT": "take.done:3"})
 for visit in range(1, 5):
-    crash.reach(crash.CrashPoint.TAKE_FETCHED)
+    crash_points.reach(crash_points.CrashPoint.TAKE_FETCHED)
     print(visit, flush=True)
-    crash.reach(crash.CrashPoint.TAKE_DONE)
+    crash_points.reach(crash_points.CrashPoint.TAKE_DONE)
 """
 
 
 def test_off_by_default() -> None:
     """Where the variable is not set a point is passed by."""
-    before = crash.reach
+    before = crash_points.reach
     for environment in ({}, {VARIABLE: ""}):
-        crash.arm(environment)
-        assert crash.reach is before
+        crash_points.arm(environment)
+        assert crash_points.reach is before
     for point in CrashPoint:
-        crash.reach(point)
+        crash_points.reach(point)
 
 
 @pytest.mark.parametrize("wish", ["nowhere", "take.done:x", "TAKE_DONE", ":2", "take.done:-1", "take.done:1:pause"])
 def test_unknown_points_are_refused(wish: str) -> None:
     """By name, with those that there are."""
     with pytest.raises(SettingsError, match=r"not a crash point.*take\.done") as caught:
-        crash.arm({VARIABLE: wish})
+        crash_points.arm({VARIABLE: wish})
     assert caught.value.field == VARIABLE
 
 

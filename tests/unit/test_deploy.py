@@ -20,7 +20,7 @@ def test_commands_start_without_the_embedded_servers() -> None:
     code = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
-        "from admin.cli import cli, main\n"
+        "from cli.main import cli, main\n"
         "for name in cli.commands: cli.get_command(None, name)\n"
         "main(['worker', '--help'])\n"
     )
@@ -34,7 +34,7 @@ def test_the_doctor_needs_no_embedded_servers(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
-        "from admin.cli import main\n"
+        "from cli.main import main\n"
         "main(['doctor', '--json'])\n"
     )
     env = {name: value for name, value in os.environ.items() if not name.startswith("BIDDEN_")}

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from admin.cli import cli
-from schemas.settings import PREFIX, Settings
+from cli.main import cli
+from config.settings import PREFIX, Settings
 from schemas.states import TRANSITIONS
 from tests.protocol.rules import RULES
 from tests.protocol.scopes import SCOPES

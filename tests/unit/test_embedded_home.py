@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from config.settings import HOME_SETTINGS_FILE
 from embedded import ports
 from embedded.home import INSTANCE, NEEDED_BYTES, Addresses, Home
 from embedded.process import ProcessId
 from schemas.errors import InstallError, RefusedError
-from schemas.settings import HOME_SETTINGS_FILE
 
 ADDRESSES = Addresses("postgresql://bidden:secret@127.0.0.1:1/bidden", "127.0.0.1:2", "smtp://127.0.0.1:3", "/home")
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedded.mailbox import FILE, MailStore, StoredMail, count_mails, delivery_keys, read_mails
+from embedded.mail_store import FILE, MailStore, StoredMail, count_mails, delivery_keys, read_mails
 from schemas.errors import InputError
 
 MAIL = b"X-Bidden-Delivery: 1/invite/2/Student\r\nSubject: Hello\r\n\r\nDear you,\r\n.\r\n"

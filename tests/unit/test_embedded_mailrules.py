@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from embedded.mailrules import DEFAULT_REPLIES, Rules, parse_rules
+from embedded.mail_rules import DEFAULT_REPLIES, Rules, parse_rules
 from schemas.errors import InputError
 
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 import psutil
 import pytest
 
-from embedded import account, jars
+from embedded import jars, os_user
 from embedded.process import ProcessId, recall, remember, wait_until
 from embedded.server import Command, PortTakenError, Progress, Server, StopRequestedError
 from embedded.stack import BACK_OFF_MOST, STEADY_SECONDS, Stack, _Watch
@@ -292,10 +292,10 @@ sys.stdin.read()
 def test_an_account_that_cannot_walk_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the means to let the account pass, the error says what to set; no folder is opened for it."""
     tmp_path.chmod(0o700)
-    monkeypatch.setattr(account, "setpriv", lambda: None)
+    monkeypatch.setattr(os_user, "setpriv", lambda: None)
     executable = Path("/bin/sh")
     with pytest.raises(InstallError, match="BIDDEN_POSTGRES_ACCOUNT"):
-        account.account_for(tmp_path / "data", executable, executable, [])
+        os_user.account_for(tmp_path / "data", executable, executable, [])
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
@@ -303,9 +303,9 @@ def test_an_account_that_cannot_walk_there(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ["root", "no-such-account"])
 def test_an_account_that_will_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """root itself and an unknown name are refused, with the variable to set."""
-    monkeypatch.setenv(account.VARIABLE, name)
-    with pytest.raises(InstallError, match=account.VARIABLE):
-        account.account_for(tmp_path / "data", Path("/bin/sh"), Path("/bin/sh"), [])
+    monkeypatch.setenv(os_user.VARIABLE, name)
+    with pytest.raises(InstallError, match=os_user.VARIABLE):
+        os_user.account_for(tmp_path / "data", Path("/bin/sh"), Path("/bin/sh"), [])
 
 
 def test_the_lock_file_names_every_jar_once() -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedded.mailbox import MailStore, read_mails
-from embedded.mailrules import Rules, parse_rules
-from embedded.smtp import Session, Sink
+from embedded.mail_rules import Rules, parse_rules
+from embedded.mail_store import MailStore, read_mails
+from embedded.smtp_sink import Session, Sink
 
 GREETING = b"220 bidden.localhost ESMTP mail sink\r\n"
 BODY = b"Subject: Hi\r\n\r\n..dots\r\n...\r\nend\r\n.\r\n"

@@ -11,15 +11,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
-from admin.cli import main
-from mail import smtp_url
-from mail.compose import Skeleton, check_settings
+from cli.main import main
+from config.settings import HOME_SETTINGS_FILE, PREFIX, Settings, without_secrets
+from mail.compose import CompiledTemplate, check_settings
 from mail.envelope import Envelope
+from mail.smtp import url
 from producers.topics import Topics
 from schemas.errors import SettingsError
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
-from schemas.settings import HOME_SETTINGS_FILE, PREFIX, Settings, without_secrets
 from schemas.vocabulary import Action, EventKind, Role
 from tests.fuzzing import AWFUL, fuzz, run
 
@@ -91,7 +91,7 @@ def taken(variable: str, directory: Path) -> Settings | SettingsError:
     try:
         settings = Settings.load(directory=directory)
         if variable == "BIDDEN_SMTP_URL":
-            smtp_url.parse(settings.require_smtp())
+            url.parse(settings.require_smtp())
         if variable in ("BIDDEN_MAIL_FROM", "BIDDEN_BASE_URL"):
             check_settings(settings.mail_from, settings.base_url)
         if variable in ("BIDDEN_KAFKA_CA_FILE", "BIDDEN_KAFKA_BOOTSTRAP"):
@@ -121,9 +121,9 @@ def test_any_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             assert variable in found.detail
             assert SECRET not in f"{found.detail} {found.__cause__}", case
             return
-        for url in (found.database_url, found.smtp_url):
-            assert url is None or SECRET not in without_secrets(url.get_secret_value()), case
-        mail = Skeleton(EVENT, Role.STUDENT, found.mail_from, found.base_url).compose(
+        for address in (found.database_url, found.smtp_url):
+            assert address is None or SECRET not in without_secrets(address.get_secret_value()), case
+        mail = CompiledTemplate(EVENT, Role.STUDENT, found.mail_from, found.base_url).compose(
             Recipient(1, "Ada", None, "ada@example.org", "t"),
             DeliveryKey(1, Action.INVITE, 1, "Student"),
             datetime(2026, 1, 1, tzinfo=UTC),
@@ -172,7 +172,7 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("admin.cli.cli.main", full)
+    monkeypatch.setattr("cli.main.cli.main", full)
     with pytest.raises(SystemExit) as end, contextlib.suppress(OSError):
         main(["batches"])
     assert end.value.code == 1

@@ -9,8 +9,8 @@ from itertools import islice
 import orjson
 import pytest
 
-from admin.generator import CROWD_FROM, expected, generate
-from admin.generator_cast import CAST, Cast, Events, Lists
+from demo.generator import CROWD_FROM, expected, generate
+from demo.special_cases import CAST, Cast, Events, Lists
 from schemas.directory import LINE_TYPES, Deletion, Event, Invitation, Line, Member, Subscription
 from schemas.directory_file import parse_lines
 

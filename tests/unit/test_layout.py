@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ["admin", "db", "embedded", "mail", "producers", "schemas", "streams"]
+PACKAGES = ["cli", "config", "db", "demo", "embedded", "mail", "monitoring", "producers", "schemas", "streams", "web"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)

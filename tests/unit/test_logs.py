@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from admin.logs import SAY_AGAIN_SECONDS, SayOnce
+from config.logs import SAY_AGAIN_SECONDS, SayOnce
 from tests.tables import ROOT
 
 
@@ -45,8 +45,8 @@ def test_logs_of_libraries_are_json_too() -> None:
     """With BIDDEN_LOG_FORMAT=json every line is an object, a library's with its traceback as well."""
     code = (
         "import logging\n"
-        "from admin.logs import set_up_logs\n"
-        "from schemas.settings import Settings\n"
+        "from config.logs import set_up_logs\n"
+        "from config.settings import Settings\n"
         "set_up_logs(Settings(log_format='json'))\n"
         "try: 1 / 0\n"
         "except ZeroDivisionError: logging.getLogger('library').exception('it %s', 'broke')\n"
@@ -61,12 +61,12 @@ def test_logs_of_libraries_are_json_too() -> None:
 
 _FAILS = """
 import logging, sys, structlog
-from admin.logs import set_up_logs
-from db.webhooks import DueTelling
-from schemas.settings import Settings
+from config.logs import set_up_logs
+from db.webhooks import DueWebhook
+from config.settings import Settings
 set_up_logs(Settings(log_format=sys.argv[1]))
 def fail(word):
-    due = DueTelling(1, 2, "https://example.org", word.encode(), 1, None)
+    due = DueWebhook(1, 2, "https://example.org", word.encode(), 1, None)
     print(due)
     raise ValueError("it broke")
 def caught(log):
@@ -85,5 +85,5 @@ def test_no_traceback_shows_what_variables_hold(form: str) -> None:
     """They hold session tokens, passwords and secrets: our own logs and the libraries' print only where it broke."""
     done = subprocess.run([sys.executable, "-c", _FAILS, form], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr.count("ValueError: it broke") == 3
-    assert "DueTelling(" in done.stdout
+    assert "DueWebhook(" in done.stdout
     assert "sesame" not in done.stderr + done.stdout

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mail.cleaning import one_line
-from mail.compose import Skeleton, sender_address
+from mail.compose import CompiledTemplate, sender_address
 from mail.envelope import Envelope, Unmailable
+from mail.sanitize import one_line
 from schemas.errors import SettingsError
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
@@ -80,7 +80,7 @@ def recipient(
 
 
 def composed(details: EventDetails | None = None, to: Recipient | None = None, role: Role = Role.STUDENT) -> Envelope:
-    mail = Skeleton(details or event(), role, MAIL_FROM, BASE).compose(to or recipient(), KEY, AT)
+    mail = CompiledTemplate(details or event(), role, MAIL_FROM, BASE).compose(to or recipient(), KEY, AT)
     assert isinstance(mail, Envelope)
     return mail
 
@@ -149,7 +149,7 @@ def test_subject(kind: EventKind, role: Role, expected: str) -> None:
     """A workshop's subject says its date in its own time zone, an event's its name."""
     details = event(kind=kind, name="Été: Ruby & Rails")
     assert parsed(composed(details, role=role))["Subject"] == expected
-    assert Skeleton(details, role, MAIL_FROM, BASE).subject == expected
+    assert CompiledTemplate(details, role, MAIL_FROM, BASE).subject == expected
 
 
 @pytest.mark.parametrize("subtype", ["plain", "html"])
@@ -300,7 +300,7 @@ def test_nameless_member(blank: str) -> None:
 )
 def test_unmailable_address_is_a_value(address: str) -> None:
     """FM-04: an address that cannot be written to is this member's failure, as a value with a reason."""
-    outcome = Skeleton(event(), Role.STUDENT, MAIL_FROM, BASE).compose(recipient(address=address), KEY, AT)
+    outcome = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, BASE).compose(recipient(address=address), KEY, AT)
     assert isinstance(outcome, Unmailable)
     assert outcome.reason
     assert "\n" not in outcome.reason
@@ -334,7 +334,7 @@ def test_token_that_is_no_token() -> None:
     odd = composed(to=recipient(token='a/b?c"<é>\r\n'))
     assert parsed(odd)["List-Unsubscribe"] == f"<{BASE}/unsubscribe/a%2Fb%3Fc%22%3C%C3%A9%3E>"
     assert f"{BASE}/invitation/a%2Fb%3Fc%22%3C%C3%A9%3E\n" in part(odd, "plain")
-    skeleton = Skeleton(event(), Role.STUDENT, MAIL_FROM, BASE)
+    skeleton = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, BASE)
     assert isinstance(skeleton.compose(recipient(token="x" * 2000), KEY, AT), Unmailable)
     assert isinstance(skeleton.compose(recipient(token=""), KEY, AT), Unmailable)
     long = composed(to=recipient(token="x" * 800))
@@ -347,7 +347,7 @@ def test_token_that_is_no_token() -> None:
 def test_senseless_mail_from(mail_from: str) -> None:
     """A sender that makes no sense is refused at start, by the setting's name."""
     with pytest.raises(SettingsError) as caught:
-        Skeleton(event(), Role.STUDENT, mail_from, BASE)
+        CompiledTemplate(event(), Role.STUDENT, mail_from, BASE)
     assert caught.value.field == "BIDDEN_MAIL_FROM"
 
 
@@ -355,7 +355,7 @@ def test_forms_of_mail_from() -> None:
     """`Name <address>`, `address`, and a name beyond ASCII or with commas."""
     assert sender_address("hello@example.org") == ("", "hello@example.org")
     assert sender_address('"Club, The" <hello@example.org>') == ("Club, The", "hello@example.org")
-    mail = Skeleton(event(), Role.STUDENT, "Café <hello@example.org>", BASE).compose(recipient(), KEY, AT)
+    mail = CompiledTemplate(event(), Role.STUDENT, "Café <hello@example.org>", BASE).compose(recipient(), KEY, AT)
     assert isinstance(mail, Envelope)
     assert mail.sender == "hello@example.org"
     assert parsed(mail)["From"].addresses[0].display_name == "Café"
@@ -382,13 +382,13 @@ def test_forms_of_mail_from() -> None:
 def test_senseless_base_url(base_url: str) -> None:
     """A base URL that links cannot begin with is refused at start, by the setting's name."""
     with pytest.raises(SettingsError) as caught:
-        Skeleton(event(), Role.STUDENT, MAIL_FROM, base_url)
+        CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, base_url)
     assert caught.value.field == "BIDDEN_BASE_URL"
 
 
 def test_same_arguments_same_bytes() -> None:
     """Composing is a function of its arguments; the time is one, in whatever zone."""
-    skeleton = Skeleton(event(), Role.STUDENT, MAIL_FROM, f"{BASE}/")
+    skeleton = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, f"{BASE}/")
     first = skeleton.compose(recipient(), KEY, AT)
     other = skeleton.compose(recipient("Other"), KEY, AT + timedelta(hours=1))
     assert isinstance(other, Envelope)
@@ -444,7 +444,7 @@ def test_whatever_the_directory_holds(
 @given(st.emails() | st.text(max_size=40) | st.from_regex(r"[^@]{1,10}@[^@]{1,10}", fullmatch=True))
 def test_any_address_is_mailed_exactly_or_refused(address: str) -> None:
     """What is composed goes to exactly this address, in one To header with one mailbox."""
-    outcome = Skeleton(event(), Role.STUDENT, MAIL_FROM, BASE).compose(recipient(address=address), KEY, AT)
+    outcome = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, BASE).compose(recipient(address=address), KEY, AT)
     if isinstance(outcome, Unmailable):
         return
     assert outcome.recipient == address
@@ -458,7 +458,7 @@ def test_any_address_is_mailed_exactly_or_refused(address: str) -> None:
 
 def test_composing_is_fast() -> None:
     """Splicing, not rendering: thousands of mails take far less than rendering them would."""
-    skeleton = Skeleton(event(), Role.STUDENT, MAIL_FROM, BASE)
+    skeleton = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, BASE)
     to = recipient()
     began = time.process_time()
     for _ in range(5000):

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mail.dialogue import Dialogue, Extensions, Finished, Stage, stuffed
 from mail.envelope import Envelope
-from mail.replies import NotSmtp, Reply, ReplyParser
-from schemas.handover import Accepted, Ambiguous, NotSent, Refused
+from mail.smtp.dialogue import Dialogue, Extensions, Finished, Stage, stuffed
+from mail.smtp.replies import NotSmtp, Reply, ReplyParser
+from schemas.send_results import Accepted, Ambiguous, NotSent, Refused
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"
 ENVELOPE = Envelope("club@example.org", "ada@example.org", BODY)

@@ -6,10 +6,10 @@ import traceback
 
 import pytest
 
-from mail.smtp import SmtpSender
-from mail.smtp_url import SmtpServer, Tls, parse
+from config.settings import is_loopback
+from mail.smtp.sender import SmtpSender
+from mail.smtp.url import SmtpServer, Tls, parse
 from schemas.errors import SettingsError
-from schemas.settings import is_loopback
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mail import quoted_printable
-from mail.cleaning import one_line, paragraphs
+from mail.dates import describe
 from mail.headers import encoded_words, unstructured
-from mail.when import describe
+from mail.sanitize import one_line, paragraphs
 
 text = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=200)
 line = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=200)

@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from schemas.handover import Accepted, Ambiguous, HandOver, NotSent, Refused
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
+from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 from streams.policy import RetryPolicy, decide
 
 POLICY = RetryPolicy(max_attempts=5, base_seconds=30, max_seconds=3600)
@@ -35,7 +35,7 @@ POLICIES = st.builds(
         (Ambiguous("no answer after the data"), 0, Unknown("no answer after the data")),
     ],
 )
-def test_what_a_hand_over_comes_to(hand_over: HandOver, attempts: int, outcome: Outcome) -> None:
+def test_what_a_hand_over_comes_to(hand_over: SendResult, attempts: int, outcome: Outcome) -> None:
     """FM-10, FM-11, FM-12: sent only when accepted; 5xx failed; 4xx retried; in doubt is unknown; outages are free."""
     assert decide(hand_over, attempts, POLICY, jitter=0.0) == outcome
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from config.kafka import client_config, producer_config
+from config.settings import HOME_SETTINGS_FILE, Settings, without_secrets
 from schemas.errors import EXIT_REFUSED, SettingsError
-from schemas.kafka import client_config, producer_config
-from schemas.settings import HOME_SETTINGS_FILE, Settings, without_secrets
 from schemas.vocabulary import UnknownPolicy
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 
 from db.ledger import Found, Named
 from schemas.message import encode_fast, key_of
+from streams.pipeline import contradiction, read
 from streams.records import Record
-from streams.take import contradiction, read
 
 
 def record(n: int, key: bytes | None, value: bytes | None) -> Record:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from schemas.errors import EXIT_NO_PROGRESS, EXIT_SHUTDOWN_TOO_LONG
-from streams.records import Pulse
+from streams.records import Heartbeat
 from streams.watchdog import SHUTDOWN_SECONDS, Watchdog
 
 LIMIT = 30.0
@@ -20,13 +20,13 @@ class Scene:
     """A watchdog whose clock goes on by ten seconds at each look, watched until it has looked often enough."""
 
     def __init__(self, has_work: Callable[[], bool], at_look: Callable[[int], None] = lambda _: None) -> None:
-        self.pulse = Pulse()
+        self.heartbeat = Heartbeat()
         self.ended: list[int] = []
         self.looks = 0
         self._has_work = has_work
         self._at_look = at_look
         self._over = threading.Event()
-        self.dog = Watchdog(self.pulse, has_work, self._now, limit_seconds=LIMIT, look_seconds=0.001, end=self._end)
+        self.dog = Watchdog(self.heartbeat, has_work, self._now, limit_seconds=LIMIT, look_seconds=0.001, end=self._end)
 
     def _now(self) -> float:
         self.looks += 1
@@ -69,8 +69,8 @@ def test_no_work_is_no_stall() -> None:
 
 
 def test_progress_keeps_the_worker_alive() -> None:
-    """FM-30: as long as the pulse is touched (progress, or a server that is known to be away) nothing ends."""
-    scene = Scene(lambda: True, at_look=lambda look: scene.pulse.touch() if look % 2 else None)
+    """FM-30: as long as the heartbeat is touched (progress, or a server that is known to be away) nothing ends."""
+    scene = Scene(lambda: True, at_look=lambda look: scene.heartbeat.beat() if look % 2 else None)
     assert scene.play() == []
 
 
@@ -113,7 +113,7 @@ def test_a_shutdown_is_no_stall() -> None:
 
 def test_it_says_where_everything_stands() -> None:
     """Whoever reads the log of an ended worker sees what each thread and task was waiting for."""
-    dog = Watchdog(Pulse(), lambda: False, lambda: 0.0, look_seconds=0.001)
+    dog = Watchdog(Heartbeat(), lambda: False, lambda: 0.0, look_seconds=0.001)
 
     async def waits_for_ever() -> None:
         await asyncio.Event().wait()

@@ -1,1 +1,0 @@
-"""The command line and the web application: the only place that wires the parts together."""

@@ -1,1 +1,0 @@
-"""The web application: pages over the same functions as the command line."""

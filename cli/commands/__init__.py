@@ -1,0 +1,1 @@
+"""One module per group of commands. Each parses its arguments, calls the parts, prints, and returns an exit code."""

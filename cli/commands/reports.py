@@ -1,0 +1,209 @@
+"""Commands that answer questions: `status`, `batches`, `log`, `why`, `audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from cli.options import DATABASE, environment, identity, json_option
+from cli.output import out, table, write_json, write_lines
+from cli.progress import watch as watch_batch
+from config.startup import load
+from db import reports as db_reports
+from db.connect import Connection, connect
+from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON
+from schemas.vocabulary import Audience
+
+_STATUS_FIELDS = (
+    "batch_id", "event_id", "audience", "state", "planned", "deliveries", "sent", "failed", "unknown", "skipped",
+    "pending", "started_at", "completed_at", "error", "initiator",
+)  # fmt: skip
+
+#: A person reads some names; a program asks for all with --json.
+_NAMES_SHOWN = 20
+
+
+@contextmanager
+def _database(*, autocommit: bool = True) -> Iterator[Connection]:
+    url = load().require_database()
+    with connect(url, application="bidden-report", autocommit=autocommit) as conn:
+        yield conn
+
+
+def show_status(conn: Connection, status: dict[str, Any]) -> None:
+    """A batch for people."""
+    table(
+        f"Batch {status['batch_id']} · event {status['event_id']} · {status['audience']} · by {status['initiator']}",
+        ["state", "#members", "#mails", "#sent", "#failed", "#unknown", "#skipped", "#pending", "started", "completed"],
+        [
+            [
+                status[name]
+                for name in (
+                    "state", "planned", "deliveries", "sent", "failed", "unknown", "skipped", "pending",
+                    "started_at", "completed_at",
+                )
+            ]
+        ],
+    )  # fmt: skip
+    left_out = db_reports.exclusions(conn, status["batch_id"])
+    if left_out:
+        table("Left out at planning", ["reason", "#members"], left_out.items())
+    if status["error"]:
+        out.print(f"first error: {status['error']}", markup=False)
+
+
+@click.command(epilog=environment(DATABASE))
+@identity("batch")
+@click.option("--watch", is_flag=True, help="Stay until the batch has ended.")
+@json_option
+def status(batch: int, watch: bool, as_json: bool) -> None:
+    """A batch in numbers.
+
+    Example: bidden status 7 --watch
+    """
+    with _database() as conn:
+        found = watch_batch(conn, batch, quiet=as_json) if watch else db_reports.status(conn, batch)
+        _print(conn, found, as_json=as_json)
+
+
+def print_status(conn: Connection, batch: int, *, as_json: bool) -> None:
+    """A batch as it is now: what every command prints that decides about one."""
+    _print(conn, db_reports.status(conn, batch), as_json=as_json)
+
+
+def _print(conn: Connection, found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        write_json({name: found[name] for name in _STATUS_FIELDS})
+    else:
+        show_status(conn, found)
+
+
+@click.command(epilog=environment(DATABASE))
+@json_option
+def batches(as_json: bool) -> None:
+    """All batches, one line each.
+
+    Example: bidden batches
+    """
+    with _database() as conn:
+        rows = db_reports.batches(conn)
+        if as_json:
+            write_lines({name: row[name] for name in _STATUS_FIELDS} for row in rows)
+        else:
+            table(
+                "Batches",
+                ["@batch", "@event", "audience", "state", "#mails", "#sent", "#failed", "#unknown", "#skipped",
+                 "#pending", "started", "by"],
+                (
+                    [row[name] for name in ("batch_id", "event_id", "audience", "state", "deliveries", "sent", "failed",
+                                            "unknown", "skipped", "pending", "started_at", "initiator")]
+                    for row in rows
+                ),
+            )  # fmt: skip
+
+
+@click.command(epilog=environment(DATABASE))
+@identity("batch")
+@click.option(
+    "--status",
+    "status_filter",
+    type=click.Choice(["sent", "failed", "unknown", "skipped", "pending"]),
+    help="Only deliveries with this outcome.",
+)
+@click.option("--excluded", is_flag=True, help="The members left out at planning instead.")
+@json_option
+def log(batch: int, status_filter: str | None, excluded: bool, as_json: bool) -> None:
+    """What became of every delivery of a batch, with its reason.
+
+    Example: bidden log 7 --status failed
+    """
+    with _database() as conn:
+        rows = db_reports.excluded(conn, batch) if excluded else db_reports.log(conn, batch, status_filter)
+        if as_json:
+            write_lines(rows)
+        else:
+            names = ("member_id", "role", "status", "reason", "attempts", "at", "partition", "offset")
+            table(
+                f"Batch {batch}",
+                ["@member", "role", "status", "reason", "#attempts", "at", "@partition", "@offset"],
+                ([row[name] for name in names] for row in rows),
+            )
+
+
+@click.command(epilog=environment(DATABASE))
+@identity("event")
+@identity("member")
+@json_option
+def why(event: int, member: int, as_json: bool) -> None:
+    """Why a member got a mail for an event, or did not.
+
+    Example: bidden why 42 1017
+    """
+    with _database() as conn:
+        found = db_reports.why(conn, event, member)
+    if as_json:
+        write_json(found)
+        return
+    verdict = "may be invited" if found["eligible"] else f"may not be invited: {', '.join(found['reasons'])}"
+    out.print(f"member {member}, event {event}: {verdict}")
+    if found["deliveries"]:
+        table(
+            "Deliveries",
+            ["role", "status", "reason", "@batch", "at"],
+            ([d[name] for name in ("role", "status", "reason", "batch_id", "at")] for d in found["deliveries"]),
+        )
+    else:
+        out.print("no batch has planned a mail to this member")
+
+
+@click.command(epilog=environment(DATABASE))
+@identity("event")
+@click.option(
+    "--audience",
+    type=click.Choice([audience.value for audience in Audience]),
+    default="everyone",
+    show_default=True,
+    help="Whose invitations to look at.",
+)
+@json_option
+def audit(event: int, audience: str, as_json: bool) -> int:
+    """Was everyone who is eligible invited? Exit 1 if anything needs a person.
+
+    Example: bidden audit 42
+    """
+    with _database(autocommit=False) as conn:
+        found = db_reports.audit(conn, event, Audience(audience))
+    if as_json:
+        write_json(found)
+    else:
+        show_audit(found)
+    return audit_exit_code(found)
+
+
+def audit_exit_code(found: dict[str, Any]) -> int:
+    """1 when anything failed, is unknown, pending or missing, or does not balance."""
+    open_ends = found["failed"] or found["unknown"] or found["pending"] or found["missing"] or not found["balanced"]
+    return EXIT_NEEDS_A_PERSON if open_ends else EXIT_DONE
+
+
+def show_audit(found: dict[str, Any]) -> None:
+    """An audit for people."""
+    names = ("eligible", "sent", "failed", "unknown", "skipped", "pending")
+    table(
+        f"Audit of event {found['event_id']}, {found['audience']} (deliveries)",
+        [*(f"#{name}" for name in names), "#missing", "balanced"],
+        [[*(found[name] for name in names), len(found["missing"]), found["balanced"]]],
+    )
+    for kind, count in found["contradictions"].items():
+        out.print(f"[red]{count:,}[/] {kind}")
+    if found["missing"]:
+        shown = found["missing"][:_NAMES_SHOWN]
+        table("Missing", ["@member", "role"], ([row["member_id"], row["role"]] for row in shown))
+        if len(found["missing"]) > len(shown):
+            out.print(f"and {len(found['missing']) - len(shown):,} more: `bidden audit {found['event_id']} --json`")
+
+
+COMMANDS: list[click.Command] = [status, batches, log, why, audit]

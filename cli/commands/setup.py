@@ -1,0 +1,65 @@
+"""Commands that set things up: `migrate`, `import`."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import click
+
+from cli.options import DATABASE, KAFKA, environment, json_option
+from cli.output import out, table, write_json
+from config import crash_points
+from config.crash_points import CrashPoint
+from config.startup import load
+from schemas.errors import InputError
+
+
+@click.command(epilog=environment(DATABASE, KAFKA, ("BIDDEN_PARTITIONS",)))
+@json_option
+def migrate(as_json: bool) -> None:
+    """Bring the database to the newest schema and create the topics. Safe to repeat.
+
+    Example: bidden migrate
+    """
+    from db.migrate import upgrade
+    from producers.topics import Topics
+
+    settings = load()
+    database_url = settings.require_database()
+    topics = Topics(settings)
+    topics.check_reachable()
+    result = {"revision": upgrade(database_url), "topics": topics.create()}
+    if as_json:
+        write_json(result)
+    else:
+        out.print(f"database at revision {result['revision']}; topics: {', '.join(result['topics'])}")
+
+
+@click.command("import", epilog=environment(DATABASE))
+@click.argument("file", type=click.File("rb", lazy=True))
+@json_option
+def import_directory(file: BinaryIO, as_json: bool) -> None:
+    """Read chapters, members, lists, bans, events and invitations from FILE (JSON Lines; `-` for stdin).
+
+    Everything or nothing: a wrong line is named, and nothing is written.
+
+    Example: bidden import directory.jsonl
+    """
+    from db.connect import connect
+    from db.directory import import_lines
+    from schemas.directory_file import parse_lines
+
+    settings = load()
+    with connect(settings.require_database(), application="bidden-import") as conn:
+        try:
+            counts = import_lines(conn, parse_lines(file))
+        except OSError as error:
+            raise InputError(f"{file.name!r} cannot be read: {error.strerror}", field="file") from error
+        crash_points.reach(CrashPoint.IMPORT_READY)
+    if as_json:
+        write_json(counts)
+    else:
+        table("Imported", ["type", "#lines"], sorted(counts.items()))
+
+
+COMMANDS: list[click.Command] = [migrate, import_directory]

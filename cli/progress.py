@@ -1,0 +1,45 @@
+"""Waiting for a batch, with a bar for people."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cli.output import err
+from db import reports
+from db.connect import Connection
+
+_LOOK_SECONDS: Final = 0.25
+ENDED: Final = frozenset({"completed", "cancelled"})
+
+
+def watch(conn: Connection, batch_id: int, *, quiet: bool = False) -> dict[str, Any]:
+    """Until the batch has ended; returns its last status. `conn` must be in autocommit mode."""
+    with Progress(
+        TextColumn("batch {task.fields[batch]} {task.fields[state]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[parts]}"),
+        TimeElapsedColumn(),
+        console=err,
+        disable=quiet,
+        transient=False,
+    ) as progress:
+        task = progress.add_task("", batch=batch_id, state="", parts="", total=None)
+        while True:
+            status = reports.status(conn, batch_id)
+            parts = ", ".join(
+                f"{status[name]:,} {name}" for name in ("sent", "failed", "unknown", "skipped") if status[name]
+            )
+            progress.update(
+                task,
+                total=status["deliveries"],
+                completed=status["deliveries"] - status["pending"],
+                state=status["state"],
+                parts=parts,
+            )
+            if status["state"] in ENDED:
+                return status
+            time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,15 @@
+"""What every process does first: load the settings, and set up logging as they say."""
+
+from __future__ import annotations
+
+from config.logs import set_up_logs
+from config.settings import Settings
+
+
+def load(*, logs_as_json: bool = False) -> Settings:
+    """The settings, and logs set up as they say. SettingsError for a setting that makes no sense."""
+    settings = Settings.load()
+    if logs_as_json:
+        settings = settings.model_copy(update={"log_format": "json"})
+    set_up_logs(settings)
+    return settings

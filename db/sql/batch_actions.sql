@@ -1,0 +1,285 @@
+-- What a person decides about batches: pause, resume, cancel, retry, resolve, clean up. Each function of db/batch_control.py
+-- runs these in one transaction that has locked the batch against workers, which hold FOR KEY SHARE for as long as
+-- a commit of theirs takes; so what a worker judged and what a person decided never cross. Locks are taken in the
+-- order event, batches by id, deliveries, log entries, items: that of workers and of planning.
+
+-- name: find_batch
+SELECT id AS batch_id, event_id FROM batches WHERE id = %(batch_id)s
+
+-- name: hold_batch
+-- Keeps other operators out. Does not wait for workers, so a decision takes effect however many of them are at work.
+SELECT id FROM batches WHERE id = %(batch_id)s FOR NO KEY UPDATE
+
+-- name: lock_batch
+-- Waits for each worker that is in the middle of a commit for the batch, and keeps them out until ours.
+SELECT state FROM batches WHERE id = %(batch_id)s FOR UPDATE
+
+-- name: hold_event
+-- No batch of the event can be planned until the transaction ends; the event itself may be read.
+SELECT id FROM events WHERE id = %(event_id)s FOR NO KEY UPDATE
+
+-- name: lock_batches_of_event
+SELECT id FROM batches WHERE event_id = %(event_id)s ORDER BY id FOR UPDATE
+
+-- name: decide_state
+UPDATE batches SET state = %(state)s, cancelled_at = CASE %(state)s WHEN 'cancelled' THEN now() END
+WHERE id = %(batch_id)s AND state NOT IN (%(state)s, 'cancelled')
+
+-- name: wake_batches
+-- What was paused and has come to its end meanwhile shows as completed: opened again, it runs.
+UPDATE batches b SET state = 'running'
+WHERE b.id = ANY(%(batches)s) AND b.state = 'paused'
+    AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL)
+
+-- name: rest_items
+-- Of a paused batch nothing is due: the index of what is due stays short.
+UPDATE batch_items SET publish_at = NULL
+WHERE batch_id = %(batch_id)s AND settled_at IS NULL AND publish_at IS NOT NULL
+
+-- name: make_items_due
+-- All that is unsettled: messages that came during the pause were acknowledged and left alone.
+UPDATE batch_items SET publish_at = now() WHERE batch_id = %(batch_id)s AND settled_at IS NULL
+
+-- name: cancel_deliveries
+-- What nobody hands over and no other batch will take. Settled items count too: a worker that had recorded a retry
+-- when the cancel came has settled its item and left the key in `retry`.
+WITH open AS MATERIALIZED (
+    SELECT d.event_id, d.action, d.member_id, d.slot
+    FROM batch_items i
+    JOIN batches b ON b.id = i.batch_id
+    JOIN events e ON e.id = b.event_id
+    CROSS JOIN LATERAL unnest(i.roles) AS r(role)
+    CROSS JOIN LATERAL (
+        SELECT d.event_id, d.action, d.member_id, d.slot FROM deliveries d
+        WHERE d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
+            AND d.slot = {{slot_of_role}} AND d.state IN ('planned', 'retry')
+        FOR UPDATE
+    ) d
+    WHERE i.batch_id = %(batch_id)s AND NOT EXISTS (
+        SELECT FROM batches o JOIN batch_items oi ON oi.batch_id = o.id
+        WHERE o.event_id = b.event_id AND o.action = b.action AND o.id <> b.id AND o.state <> 'cancelled'
+            AND oi.member_id = i.member_id AND oi.settled_at IS NULL
+            AND (e.role_policy = 'one' OR r.role = ANY(oi.roles))
+    )
+)
+UPDATE deliveries d SET state = 'skipped', reason = 'batch_cancelled', batch_id = %(batch_id)s, not_before = NULL,
+    updated_at = now()
+FROM open o
+WHERE d.event_id = o.event_id AND d.action = o.action AND d.member_id = o.member_id AND d.slot = o.slot
+RETURNING d.event_id, d.action, d.member_id, d.slot
+
+-- name: conclude_cancelled
+-- As `conclude`, from the batch's items instead of messages. What this batch has in flight stays open, and is logged
+-- as what becomes of it. A key without a row in the ledger can only be a leftover: it ends here, too.
+WITH judged AS MATERIALIZED (
+    SELECT i.batch_id, i.member_id, {{slot_of_role}} AS slot, coalesce(d.role, r.role) AS role,
+        i.partition, i.kafka_offset, l.status IN ('sent', 'failed', 'skipped')
+            AND (d.state, d.batch_id) IS DISTINCT FROM ('handing_off', b.id) AS is_logged,
+        CASE WHEN d.state IS NULL THEN 'skipped' ELSE {{judgement}} END AS final,
+        CASE WHEN d.state IS NULL THEN 'batch_cancelled' ELSE {{reason_of_judgement}} END AS reason,
+        CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM b.id THEN 0 ELSE coalesce(d.attempts, 0) END
+            AS attempts,
+        CASE WHEN d.state = 'sent' AND d.batch_id = b.id THEN d.updated_at ELSE now() END AS at
+    FROM batches b
+    JOIN batch_items i ON i.batch_id = b.id
+    JOIN events e ON e.id = b.event_id
+    CROSS JOIN LATERAL unnest(i.roles) AS r(role)
+    LEFT JOIN LATERAL (
+        SELECT * FROM deliveries
+        WHERE event_id = b.event_id AND action = b.action AND member_id = i.member_id AND slot = {{slot_of_role}}
+        OFFSET 0
+    ) d ON true
+    LEFT JOIN LATERAL (
+        SELECT status FROM log_entries
+        WHERE batch_id = i.batch_id AND member_id = i.member_id AND slot = {{slot_of_role}} OFFSET 0
+    ) l ON true
+    WHERE b.id = %(batch_id)s AND i.settled_at IS NULL
+), logged AS (
+    INSERT INTO log_entries
+        (batch_id, member_id, slot, role, status, reason, attempts, at, partition, kafka_offset)
+    SELECT batch_id, member_id, slot, role, final, reason, attempts, at, partition, kafka_offset
+    FROM judged WHERE final IS NOT NULL AND is_logged IS NOT TRUE
+    ORDER BY batch_id, member_id, slot
+    ON CONFLICT (batch_id, member_id, slot) DO UPDATE SET role = excluded.role, status = excluded.status,
+        reason = excluded.reason, attempts = excluded.attempts, at = excluded.at
+), ended AS MATERIALIZED (
+    SELECT batch_id, member_id FROM judged
+    GROUP BY batch_id, member_id HAVING bool_and(final IS NOT NULL OR is_logged IS TRUE)
+)
+UPDATE batch_items i SET settled_at = now(), publish_at = NULL
+FROM ended
+WHERE i.batch_id = ended.batch_id AND i.member_id = ended.member_id
+
+-- name: retry_deliveries
+-- What failed in this batch, and still has in the ledger, is open again with all its attempts.
+WITH failed AS MATERIALIZED (
+    SELECT l.batch_id, d.event_id, d.action, d.member_id, d.slot
+    FROM log_entries l
+    JOIN batches b ON b.id = l.batch_id
+    JOIN batch_items i ON i.batch_id = l.batch_id AND i.member_id = l.member_id
+    CROSS JOIN LATERAL (
+        SELECT d.event_id, d.action, d.member_id, d.slot FROM deliveries d
+        WHERE d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id AND d.slot = l.slot
+            AND d.state = 'failed'
+        FOR UPDATE
+    ) d
+    WHERE l.batch_id = %(batch_id)s AND l.status = 'failed'
+), reopened AS (
+    UPDATE deliveries d SET state = 'planned', attempts = 0, reason = NULL, reply = NULL, not_before = NULL,
+        batch_id = NULL, updated_at = now()
+    FROM failed f
+    WHERE d.event_id = f.event_id AND d.action = f.action AND d.member_id = f.member_id AND d.slot = f.slot
+    RETURNING f.batch_id, d.member_id, d.slot
+), logged AS (
+    UPDATE log_entries l SET status = 'retry', attempts = 0, at = now()
+    FROM reopened r
+    WHERE l.batch_id = r.batch_id AND l.member_id = r.member_id AND l.slot = r.slot
+), due AS (
+    UPDATE batch_items i SET settled_at = NULL, publish_at = CASE b.state WHEN 'running' THEN now() END
+    FROM (SELECT DISTINCT batch_id, member_id FROM reopened) r
+    JOIN batches b ON b.id = r.batch_id
+    WHERE i.batch_id = r.batch_id AND i.member_id = r.member_id
+)
+SELECT count(*) AS n FROM reopened
+
+-- name: resolve_deliveries
+-- A person says what became of deliveries in doubt. `resend` opens them again under a new fence, for the batches that
+-- call them unknown; where all of those are cancelled, or removed, they are skipped and open to a new batch.
+WITH doubtful AS MATERIALIZED (
+    SELECT d.event_id, d.action, d.member_id, d.slot,
+        EXISTS (
+            SELECT FROM log_entries l
+            JOIN batches b ON b.id = l.batch_id
+            JOIN batch_items i ON i.batch_id = l.batch_id AND i.member_id = l.member_id
+            WHERE l.member_id = d.member_id AND l.slot = d.slot AND l.status = 'unknown'
+                AND b.event_id = d.event_id AND b.action = d.action AND b.state <> 'cancelled'
+        ) AS has_batch
+    FROM deliveries d
+    WHERE d.event_id = %(event_id)s AND d.state = 'unknown'
+        AND (%(member_id)s::bigint IS NULL OR d.member_id = %(member_id)s)
+    ORDER BY d.action, d.member_id, d.slot
+    FOR UPDATE OF d
+), verdict AS MATERIALIZED (
+    SELECT *, CASE
+        WHEN %(verdict)s <> 'resend' THEN %(verdict)s
+        WHEN has_batch THEN 'planned'
+        ELSE 'skipped'
+    END AS state
+    FROM doubtful
+)
+UPDATE deliveries d SET state = v.state,
+    reason = CASE v.state WHEN 'planned' THEN NULL WHEN 'skipped' THEN 'batch_cancelled' ELSE %(reason)s END,
+    fence = d.fence + CASE %(verdict)s WHEN 'resend' THEN 1 ELSE 0 END,
+    attempts = CASE %(verdict)s WHEN 'resend' THEN 0 ELSE d.attempts END,
+    batch_id = CASE v.state WHEN 'planned' THEN NULL ELSE d.batch_id END,
+    reply = NULL, owner = NULL, lease_until = NULL, updated_at = now()
+FROM verdict v
+WHERE d.event_id = v.event_id AND d.action = v.action AND d.member_id = v.member_id AND d.slot = v.slot
+RETURNING d.event_id, d.action, d.member_id, d.slot, d.state
+
+-- name: logs_in_doubt
+-- Which entries call these deliveries unknown.
+SELECT l.batch_id, t.event_id, t.action, t.member_id, t.slot
+FROM jsonb_to_recordset(%(touched)s) AS t(event_id bigint, action text, member_id bigint, slot text)
+CROSS JOIN LATERAL (
+    SELECT l.batch_id FROM log_entries l
+    WHERE l.member_id = t.member_id AND l.status = 'unknown' AND l.slot = t.slot OFFSET 0
+) l
+JOIN batches b ON b.id = l.batch_id AND b.event_id = t.event_id AND b.action = t.action
+
+-- name: correct_resolved
+-- Those entries say what the ledger now says; opened again, they are pending.
+UPDATE log_entries l SET status = coalesce({{judgement}}, 'retry'), reason = {{reason_of_judgement}},
+    attempts = CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM b.id THEN 0 ELSE d.attempts END, at = now()
+FROM jsonb_to_recordset(%(entries)s)
+    AS t(batch_id bigint, event_id bigint, action text, member_id bigint, slot text), batches b, deliveries d
+WHERE b.id = t.batch_id
+    AND l.batch_id = t.batch_id AND l.member_id = t.member_id AND l.slot = t.slot
+    AND d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id AND d.slot = t.slot
+
+-- name: settle_resolved
+-- An item is settled when each of its entries is final, and due again when one is not.
+WITH summed AS MATERIALIZED (
+    SELECT t.batch_id, t.member_id, b.state = 'paused' AS paused, (
+        SELECT count(*) FROM log_entries l
+        JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
+            AND d.slot = l.slot
+        WHERE l.batch_id = t.batch_id AND l.member_id = t.member_id AND l.status <> 'retry'
+            AND {{judgement}} IS NOT NULL
+    ) AS finals
+    FROM (
+        SELECT DISTINCT batch_id, member_id
+        FROM jsonb_to_recordset(%(entries)s) AS u(batch_id bigint, member_id bigint)
+    ) t
+    JOIN batches b ON b.id = t.batch_id
+)
+UPDATE batch_items i SET
+    settled_at = CASE WHEN s.finals >= cardinality(i.roles) THEN coalesce(i.settled_at, now()) END,
+    publish_at = CASE WHEN s.finals < cardinality(i.roles) AND NOT s.paused THEN now() END
+FROM summed s
+WHERE i.batch_id = s.batch_id AND i.member_id = s.member_id AND i.excluded IS NULL
+
+-- name: keep_resolved_error
+UPDATE batches b SET first_error = %(reason)s
+WHERE b.id = ANY(%(batches)s) AND b.first_error IS NULL
+    AND EXISTS (SELECT FROM log_entries l WHERE l.batch_id = b.id AND l.status = 'failed')
+
+-- name: items_to_replay
+-- Everything that was planned, in the order of sending. `claimed` is no claim: what is due stays due.
+SELECT i.batch_id, i.member_id, i.roles, now() - interval '1 day' AS claimed, b.event_id, b.action
+FROM batch_items i JOIN batches b ON b.id = i.batch_id
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL
+ORDER BY i.position
+
+-- fragment: has_ended
+-- Nothing is unsettled, and nothing was written for that long.
+(b.archived IS NULL
+    AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL)
+    AND greatest(
+        b.started_at, b.cancelled_at,
+        (SELECT max(u.settled_at) FROM batch_items u WHERE u.batch_id = b.id),
+        (SELECT max(u.at) FROM log_entries u WHERE u.batch_id = b.id)
+    ) < now() - %(seconds)s * interval '1 second')
+
+-- name: batches_to_clean
+SELECT b.id FROM batches b WHERE {{has_ended}} ORDER BY b.id
+
+-- name: archive_batch
+-- The numbers outlive the rows that they were counted from: kept in the transaction that removes those.
+UPDATE batches b SET archived = jsonb_build_object(
+    'planned', i.planned, 'deliveries', i.deliveries, 'last_settled_at', i.last_settled_at,
+    'sent', l.sent, 'failed', l.failed, 'unknown', l.unknown, 'skipped', l.skipped,
+    'excluded', x.excluded, 'removed_at', now()
+)
+FROM (
+    SELECT count(*) FILTER (WHERE excluded IS NULL) AS planned,
+        coalesce(sum(cardinality(roles)), 0)::bigint AS deliveries, max(settled_at) AS last_settled_at
+    FROM batch_items WHERE batch_id = %(batch_id)s
+) i, (
+    SELECT count(*) FILTER (WHERE status = 'sent') AS sent, count(*) FILTER (WHERE status = 'failed') AS failed,
+        count(*) FILTER (WHERE status = 'unknown') AS unknown, count(*) FILTER (WHERE status = 'skipped') AS skipped
+    FROM log_entries WHERE batch_id = %(batch_id)s
+) l, (
+    SELECT coalesce(jsonb_object_agg(excluded, members), '{}') AS excluded FROM (
+        SELECT excluded, count(*) AS members FROM batch_items
+        WHERE batch_id = %(batch_id)s AND excluded IS NOT NULL GROUP BY excluded
+    ) counted
+) x
+WHERE b.id = %(batch_id)s AND {{has_ended}}
+
+-- name: remove_log
+DELETE FROM log_entries WHERE batch_id = %(batch_id)s
+
+-- name: remove_items
+DELETE FROM batch_items WHERE batch_id = %(batch_id)s
+
+-- name: redriven_letters
+SELECT partition, kafka_offset, redriven_at FROM redriven_letters WHERE topic_id = %(topic_id)s
+
+-- name: remember_redriven
+-- The latest time counts.
+INSERT INTO redriven_letters (topic_id, partition, kafka_offset, redriven_at)
+SELECT %(topic_id)s, r.partition, r.kafka_offset, now()
+FROM jsonb_to_recordset(%(letters)s) AS r(partition int, kafka_offset bigint)
+ORDER BY r.partition, r.kafka_offset
+ON CONFLICT (topic_id, partition, kafka_offset) DO UPDATE SET redriven_at = excluded.redriven_at

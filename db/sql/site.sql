@@ -1,0 +1,310 @@
+-- What the site shows. `chapters` are those whose events and members may be seen; null: all of them.
+
+-- fragment: event_in_scope
+(%(chapters)s::bigint[] IS NULL OR EXISTS (
+    SELECT FROM event_chapters x WHERE x.event_id = e.id AND x.chapter_id = ANY(%(chapters)s)
+))
+
+-- fragment: member_in_scope
+-- Who is, or was by a link in a mail, on a list of these chapters.
+(%(chapters)s::bigint[] IS NULL OR EXISTS (
+    SELECT FROM subscriptions x JOIN groups y ON y.id = x.group_id
+    WHERE x.member_id = m.id AND y.chapter_id = ANY(%(chapters)s)
+))
+
+-- fragment: may_be_named
+-- Who may be named of an event. `unlisted`: also who is on no list at all, and was met by it all the same.
+({{member_in_scope}} OR (%(unlisted)s AND NOT EXISTS (SELECT FROM subscriptions x WHERE x.member_id = m.id)))
+
+-- fragment: full_name
+CASE WHEN m.deleted_at IS NULL THEN concat_ws(' ', m.name, m.surname) END
+
+-- fragment: known_event
+e.id, e.kind, e.name, e.starts_at, e.ends_at, e.cancelled_at, e.invitable, e.host_name IS NOT NULL AS has_host,
+e.role_policy, e.starts_at <= now() AS is_past,
+coalesce(e.time_zone, c.zones[1]) AS time_zone, c.ids AS chapter_ids, c.names AS chapter_names
+
+-- fragment: with_chapters
+CROSS JOIN LATERAL (
+    SELECT array_agg(chapters.id ORDER BY position) AS ids, array_agg(chapters.name ORDER BY position) AS names,
+        array_agg(chapters.time_zone ORDER BY position) AS zones
+    FROM event_chapters JOIN chapters ON chapters.id = chapter_id WHERE event_id = e.id
+) c
+
+-- name: browse_event
+SELECT {{known_event}} FROM events e {{with_chapters}} WHERE e.id = %(event_id)s AND {{event_in_scope}}
+
+-- name: browse_events
+-- What is to come first, the next one at the top; then what is over, the last one first.
+SELECT {{known_event}}, b.batches, b.last_started_at,
+    EXISTS (
+        SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
+        WHERE r.event_id = e.id AND r.state = 'running'
+    ) AS is_running,
+    EXISTS (
+        SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
+        WHERE r.event_id = e.id AND r.state = 'paused'
+    ) AS is_paused
+FROM events e {{with_chapters}}
+CROSS JOIN LATERAL (
+    SELECT count(*) AS batches, max(started_at) AS last_started_at FROM batches WHERE event_id = e.id
+) b
+WHERE {{event_in_scope}} AND (%(words)s = '' OR strpos(lower(e.name), lower(%(words)s)) > 0)
+ORDER BY e.starts_at <= now(), CASE WHEN e.starts_at > now() THEN e.starts_at END, e.starts_at DESC, e.id
+LIMIT %(limit)s OFFSET %(skip)s
+
+-- name: browse_batches
+-- In short, newest first: numbers are for a batch's own page.
+SELECT b.id AS batch_id, b.event_id, e.name AS event_name, b.audience, {{state_of_batch}} AS state, b.initiator,
+    b.started_at, b.first_error AS error, coalesce(e.time_zone, c.zones[1]) AS time_zone
+FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
+WHERE {{event_in_scope}} AND (%(event_id)s::bigint IS NULL OR b.event_id = %(event_id)s)
+ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
+
+-- name: event_of_batch
+SELECT {{known_event}} FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
+WHERE b.id = %(batch_id)s AND {{event_in_scope}}
+
+-- fragment: lists
+-- The event's lists, and the ledger's slot of who is on them.
+lists AS MATERIALIZED (
+    SELECT r.id, r.role, {{slot_of_role}} AS slot
+    FROM events e
+    JOIN event_chapters c ON c.event_id = e.id
+    JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) r ON r.chapter_id = c.chapter_id
+    WHERE e.id = %(event_id)s AND r.role = ANY(%(roles)s)
+)
+
+-- fragment: people
+-- The people of the CTE `considered`, who may all be named, who are behind one number of a dry run: those left out for
+-- that reason, or with null those who would be invited.
+subscribed AS MATERIALIZED (
+    SELECT considered.member_id, found.roles
+    FROM considered CROSS JOIN LATERAL (
+        SELECT array_agg(DISTINCT l.role) AS roles FROM subscriptions s JOIN lists l ON l.id = s.group_id
+        WHERE s.member_id = considered.member_id AND s.left_at IS NULL
+    ) found
+    WHERE found.roles IS NOT NULL
+), {{judged}}
+SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.open_roles AS roles
+FROM candidates x JOIN members m ON m.id = x.member_id
+WHERE x.excluded IS NOT DISTINCT FROM %(reason)s
+ORDER BY m.id LIMIT %(limit)s
+
+-- name: browse_candidates_near
+-- Among the next so many subscribers of the event's lists, in the order of the key.
+WITH {{lists}}, considered AS MATERIALIZED (
+    SELECT m.id AS member_id FROM (
+        SELECT DISTINCT s.member_id AS id FROM subscriptions s
+        WHERE s.group_id = ANY(ARRAY(SELECT id FROM lists)) AND s.member_id > %(after)s
+        ORDER BY s.member_id LIMIT %(looked_at)s
+    ) m WHERE {{may_be_named}}
+), {{people}}
+
+-- name: browse_candidates
+-- Among all of whom it can be true. Of this union only the part for the reason that is asked for is carried out.
+WITH {{lists}}, possible AS (
+    SELECT x.id FROM members x WHERE %(reason)s::text = 'terms_not_accepted' AND x.accepted_toc_at IS NULL
+    UNION ALL
+    SELECT x.member_id FROM bans x WHERE %(reason)s::text = 'banned' AND (x.permanent OR x.expires_at > now())
+    UNION ALL
+    SELECT x.member_id FROM invitations x WHERE %(reason)s::text IN ('signed_up', 'declined')
+        AND x.event_id = %(event_id)s AND x.attending = (%(reason)s::text = 'signed_up')
+    UNION ALL
+    SELECT x.member_id FROM deliveries x WHERE %(reason)s::text IN ('already_sent', 'unknown')
+        AND x.event_id = %(event_id)s AND x.action = %(action)s
+        AND x.state = CASE %(reason)s::text WHEN 'unknown' THEN 'unknown' ELSE 'sent' END
+    UNION ALL
+    -- Nobody is invited without the terms, nor while banned, nor for a role that was mailed. But for OFFSET the planner,
+    -- to whom all lists are as long, might ask the ledger once for each subscriber.
+    SELECT m.id
+    FROM lists l
+    JOIN subscriptions s ON s.group_id = l.id AND s.left_at IS NULL
+    JOIN members m ON m.id = s.member_id AND m.accepted_toc_at IS NOT NULL AND NOT {{is_banned}}
+    WHERE %(reason)s::text IS NULL AND NOT EXISTS (
+        SELECT FROM (
+            SELECT d.member_id, d.slot FROM deliveries d
+            WHERE d.event_id = %(event_id)s AND d.action = %(action)s AND d.state = 'sent' OFFSET 0
+        ) d WHERE d.member_id = s.member_id AND d.slot = l.slot
+    )
+), considered AS MATERIALIZED (
+    SELECT DISTINCT m.id AS member_id FROM possible m WHERE m.id > %(after)s AND {{may_be_named}}
+), {{people}}
+
+-- fragment: shown_status
+CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END
+
+-- fragment: words_found
+-- LIKE and not strpos: of a pattern the planner can tell whether it is rare. `number` is the words as an id, if they
+-- can be one.
+(%(words)s::text = '' OR m.id = %(number)s::bigint OR m.search LIKE '%%' || replace(replace(replace(
+    lower(%(words)s::text), '\', '\\'), '%%', '\%%'), '_', '\_') || '%%')
+
+-- fragment: entry
+-- `item_role` is what pages go by: under the policy `one` another batch may have mailed her as something else.
+m.id AS member_id, {{full_name}} AS name, m.email, coalesce(l.role, r.role) AS role, r.role AS item_role,
+{{shown_status}} AS status,
+l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
+CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
+CASE WHEN l.status = 'sent' THEN d.reply END AS reply
+
+-- name: browse_entries
+-- A page of a batch's log, by member: of all, or of those pending. One more than fits tells whether there is another
+-- page. Pending is only what belongs to an unsettled item, and those have an index. That `member_id` is not before
+-- the last row's is said twice: so the walk begins there.
+SELECT {{entry}}
+FROM batch_items i
+JOIN batches b ON b.id = %(batch_id)s
+JOIN events e ON e.id = b.event_id
+JOIN members m ON m.id = i.member_id
+CROSS JOIN LATERAL unnest(i.roles) AS r(role)
+LEFT JOIN log_entries l ON l.batch_id = %(batch_id)s AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
+LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
+    AND d.slot = {{slot_of_role}}
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND {{may_be_named}} AND {{words_found}}
+    AND (%(status)s::text IS NULL OR (i.settled_at IS NULL AND %(status)s::text = {{shown_status}}))
+    AND i.member_id >= %(after_member)s AND (i.member_id, r.role) > (%(after_member)s, %(after_role)s)
+ORDER BY i.member_id, r.role LIMIT %(limit)s
+
+-- name: browse_outcomes
+-- The same for one outcome, found by the log: a rare one is not looked for among all items. Where the walk begins is
+-- said of each table: so whichever are merged, none is read from its beginning.
+SELECT {{entry}}
+FROM log_entries l
+JOIN batches b ON b.id = %(batch_id)s
+JOIN events e ON e.id = b.event_id
+JOIN batch_items i ON i.batch_id = %(batch_id)s AND i.member_id = l.member_id AND i.excluded IS NULL
+JOIN members m ON m.id = l.member_id
+CROSS JOIN LATERAL (
+    SELECT x.role FROM unnest(i.roles) AS x(role) WHERE e.role_policy = 'one' OR x.role = l.slot LIMIT 1
+) r
+LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id AND d.slot = l.slot
+WHERE l.batch_id = %(batch_id)s AND l.status = %(status)s AND {{may_be_named}} AND {{words_found}}
+    AND l.member_id >= %(after_member)s AND i.member_id >= %(after_member)s AND m.id >= %(after_member)s
+    AND (l.member_id, r.role) > (%(after_member)s, %(after_role)s)
+ORDER BY l.member_id, r.role LIMIT %(limit)s
+
+-- name: browse_left_out
+-- The same for those left out at planning.
+SELECT i.member_id, {{full_name}} AS name, m.email, NULL AS role, NULL AS item_role, 'left out' AS status, i.excluded AS reason,
+    0 AS attempts, i.settled_at AS at, NULL AS sent_by_batch, NULL AS reply
+FROM batch_items i JOIN members m ON m.id = i.member_id
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{may_be_named}} AND {{words_found}}
+    AND i.member_id > %(after_member)s
+ORDER BY i.member_id LIMIT %(limit)s
+
+-- name: browse_hidden
+-- Somebody in the batch who is, or was, on lists of other chapters only.
+SELECT FROM batch_items i
+WHERE i.batch_id = %(batch_id)s
+    AND NOT EXISTS (
+        SELECT FROM subscriptions x JOIN groups y ON y.id = x.group_id
+        WHERE x.member_id = i.member_id AND y.chapter_id = ANY(%(chapters)s)
+    )
+    AND EXISTS (SELECT FROM subscriptions x WHERE x.member_id = i.member_id)
+LIMIT 1
+
+-- name: lists_of_error
+-- The words may quote an address. They are told of somebody who has just these words in the log.
+SELECT ARRAY(
+    SELECT y.chapter_id FROM subscriptions x JOIN groups y ON y.id = x.group_id WHERE x.member_id = l.member_id
+) AS chapters
+FROM batches b JOIN log_entries l ON l.batch_id = b.id AND l.status = 'failed' AND l.reason = b.first_error
+WHERE b.id = %(batch_id)s LIMIT 1
+
+-- name: browse_standing
+-- One batch in numbers, with those left out by reason, as `batch_status` and `batch_exclusions` say, and the pace, from
+-- one look at each table. The batch is named to each look: so the planner knows its size.
+WITH items AS MATERIALIZED (
+    SELECT excluded, count(*) AS members, sum(cardinality(roles))::bigint AS deliveries, max(settled_at) AS last
+    FROM batch_items WHERE batch_id = %(batch_id)s GROUP BY excluded
+), i AS MATERIALIZED (
+    SELECT coalesce(sum(members) FILTER (WHERE excluded IS NULL), 0)::bigint AS planned,
+        coalesce(sum(deliveries), 0)::bigint AS deliveries, max(last) AS last_settled_at,
+        coalesce(jsonb_object_agg(excluded, members) FILTER (WHERE excluded IS NOT NULL), '{}') AS left_out
+    FROM items
+), outcomes AS MATERIALIZED (
+    SELECT status, count(*) AS n, count(*) FILTER (WHERE at > now() - %(seconds)s * interval '1 second') AS lately
+    FROM log_entries WHERE batch_id = %(batch_id)s GROUP BY status
+), l AS MATERIALIZED (
+    SELECT coalesce(sum(n) FILTER (WHERE status = 'sent'), 0)::bigint AS sent,
+        coalesce(sum(n) FILTER (WHERE status = 'failed'), 0)::bigint AS failed,
+        coalesce(sum(n) FILTER (WHERE status = 'unknown'), 0)::bigint AS unknown,
+        coalesce(sum(n) FILTER (WHERE status = 'skipped'), 0)::bigint AS skipped,
+        coalesce(sum(n) FILTER (WHERE status <> 'retry'), 0)::bigint AS settled,
+        coalesce(sum(lately) FILTER (WHERE status IN ('sent', 'failed')), 0)::float8 / %(seconds)s AS per_second
+    FROM outcomes
+)
+SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.left_out) AS left_out, l.per_second
+FROM batches b CROSS JOIN i CROSS JOIN l {{with_archived}}
+WHERE b.id = %(batch_id)s
+
+-- name: browse_missing
+-- Names for those whom an audit misses.
+SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.role
+FROM jsonb_to_recordset(%(missing)s) AS x(member_id bigint, role text)
+JOIN members m ON m.id = x.member_id
+WHERE {{may_be_named}}
+ORDER BY m.id, x.role LIMIT %(limit)s
+
+-- name: browse_members
+SELECT m.id AS member_id, {{full_name}} AS name, m.email
+FROM members m
+WHERE m.deleted_at IS NULL AND {{member_in_scope}} AND {{words_found}}
+ORDER BY m.id LIMIT %(limit)s
+
+-- name: browse_member
+-- Who is of these chapters, or is on no list at all and was mailed about an event that is only theirs.
+SELECT m.id AS member_id, {{full_name}} AS name, m.email, m.accepted_toc_at, m.deleted_at,
+    {{is_banned}} AS is_banned,
+    -- Null for a ban without an end: no program can read an infinite time.
+    (SELECT nullif(max(coalesce(expires_at, 'infinity')), 'infinity') FROM {{bans_that_hold}}) AS banned_until
+FROM members m
+WHERE m.id = %(member_id)s AND ({{member_in_scope}} OR (
+    NOT EXISTS (SELECT FROM subscriptions x WHERE x.member_id = m.id)
+    AND EXISTS (
+        SELECT FROM events e
+        JOIN deliveries d ON d.event_id = e.id AND d.action = 'invite' AND d.member_id = m.id
+        WHERE {{event_in_scope}} AND NOT EXISTS (
+            SELECT FROM event_chapters x WHERE x.event_id = e.id AND x.chapter_id <> ALL(%(chapters)s)
+        )
+    )
+))
+
+-- name: browse_lists_of_member
+SELECT h.name AS chapter_name, g.name AS group_name, s.left_at
+FROM subscriptions s JOIN groups g ON g.id = s.group_id JOIN chapters h ON h.id = g.chapter_id
+WHERE s.member_id = %(member_id)s AND (%(chapters)s::bigint[] IS NULL OR h.id = ANY(%(chapters)s))
+ORDER BY h.name, g.name
+
+-- name: browse_member_events
+-- What she was invited to, or would have been: every batch that met her, and what the ledger says now.
+SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone, c.zones[1]) AS time_zone,
+    b.id AS batch_id, i.excluded, coalesce(l.role, r.role) AS role,
+    CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{shown_status}} END AS status,
+    coalesce(i.excluded, l.reason) AS reason, coalesce(l.at, i.settled_at) AS at, l.attempts,
+    CASE WHEN l.status = 'sent' THEN d.reply END AS reply, v.attending
+FROM batches b
+JOIN batch_items i ON i.batch_id = b.id AND i.member_id = %(member_id)s
+JOIN events e ON e.id = b.event_id
+{{with_chapters}}
+LEFT JOIN LATERAL unnest(i.roles) AS r(role) ON true
+LEFT JOIN log_entries l ON l.batch_id = b.id AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
+LEFT JOIN deliveries d ON d.event_id = e.id AND d.action = b.action AND d.member_id = i.member_id
+    AND d.slot = {{slot_of_role}}
+LEFT JOIN invitations v ON v.event_id = e.id AND v.member_id = i.member_id AND v.role = r.role
+WHERE {{event_in_scope}}
+ORDER BY b.id DESC, role LIMIT %(limit)s
+
+-- name: browse_upcoming
+-- What is to come in the chapters whose lists she is or was on, and for which the ledger has nothing of her yet.
+SELECT {{known_event}} FROM events e {{with_chapters}}
+WHERE e.starts_at > now() AND {{event_in_scope}}
+    AND EXISTS (
+        SELECT FROM event_chapters y
+        JOIN groups g ON g.chapter_id = y.chapter_id
+        JOIN subscriptions s ON s.group_id = g.id AND s.member_id = %(member_id)s
+        WHERE y.event_id = e.id
+    )
+    AND NOT EXISTS (SELECT FROM deliveries d WHERE d.event_id = e.id AND d.member_id = %(member_id)s)
+ORDER BY e.starts_at, e.id LIMIT %(limit)s

@@ -1,0 +1,220 @@
+"""One connection to the mail server: bytes in and out, and a deadline. The dialogue itself is `mail.smtp.dialogue`.
+
+While a session is being opened replies are awaited (`ask`); from then on every reply is handled where it
+arrives, without a task or a timer per mail: that is what makes thousands of mails a second possible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from config import crash_points
+from config.crash_points import CrashPoint
+from mail.envelope import Envelope
+from mail.smtp.dialogue import Dialogue, Extensions, Finished, Stage
+from mail.smtp.replies import NotSmtp, Reply, ReplyParser
+from schemas.send_results import Accepted, NotSent, Refused, SendResult
+
+
+@dataclass(slots=True)
+class Job:
+    """A mail on its way and who wants to know; `tries` counts stale connections that it met."""
+
+    envelope: Envelope
+    done: Callable[[SendResult], None]
+    tries: int = 0
+
+
+class Owner(Protocol):
+    """What a connection tells its owner, always from the event loop."""
+
+    def finished(self, connection: Connection, job: Job, outcome: SendResult) -> None:
+        """The mail's outcome is known. If the connection is `usable` it waits for another mail."""
+
+    def stale(self, connection: Connection, job: Job) -> None:
+        """A kept connection turned out dead before the server heard of this mail; it may go to another."""
+
+    def gone(self, connection: Connection) -> None:
+        """The connection is closed. Called once, whatever ended it."""
+
+
+class SessionError(Exception):
+    """No session could be opened; the message is for people and holds no secrets."""
+
+
+class Connection(asyncio.Protocol):
+    """Used by `mail.smtp.session` until `begin_mails`, by the pool afterwards."""
+
+    def __init__(self, owner: Owner, address: str, timeout: float) -> None:
+        self._owner = owner
+        self._address = address
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._parser = ReplyParser()
+        self._replies: list[Reply] = []
+        self._waiter: asyncio.Future[Reply] | None = None
+        self._dialogue: Dialogue | None = None
+        self._job: Job | None = None
+        self._gone = False
+        self.transport: asyncio.Transport | None = None
+        #: When the reply that is awaited becomes too late, in the loop's time.
+        self.deadline = 0.0
+        #: Whether the server may have dropped it since it was last heard of.
+        self.kept = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given a mail now."""
+        return self._dialogue is not None and self._job is None and not self._gone
+
+    @property
+    def busy(self) -> bool:
+        """Whether a mail is in mid-dialogue."""
+        return self._job is not None
+
+    # -- opening a session ------------------------------------------------------------------------------
+
+    async def ask(self, command: bytes | None) -> Reply:
+        """Writes a command (none for the greeting) and waits for its reply. SessionError on loss or silence."""
+        if command is not None:
+            self.expect_silence()
+            self._write(command)
+        if not self._replies:
+            if self._gone:
+                raise SessionError(f"mail server {self._address} closed the connection")
+            self._waiter = self._loop.create_future()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self._waiter
+            except TimeoutError as error:
+                raise SessionError(f"mail server {self._address} gave no answer within {self._timeout:g} s") from error
+            finally:
+                self._waiter = None
+        return self._replies.pop(0)
+
+    def expect_silence(self) -> None:
+        """SessionError unless all that the server said has been read, and the connection stands."""
+        if self._replies or self._parser.in_mid_reply:
+            raise SessionError(f"mail server {self._address} spoke out of turn")
+        if self._gone:
+            raise SessionError(f"mail server {self._address} closed the connection")
+
+    def begin_mails(self, extensions: Extensions) -> None:
+        """The session is open: from here on it takes mails."""
+        self.expect_silence()
+        self._dialogue = Dialogue(extensions)
+
+    # -- mails ------------------------------------------------------------------------------------------
+
+    def start(self, job: Job) -> Refused | None:
+        """Begins the dialogue about a mail; Refused at once, the connection untouched, if it cannot be had."""
+        assert self._dialogue is not None
+        step = self._dialogue.begin(job.envelope)
+        if isinstance(step, Refused):
+            return step
+        self._job = job
+        self._write(step)
+        crash_points.reach(CrashPoint.SMTP_ENVELOPE)
+        return None
+
+    def give_up(self, reason: str) -> None:
+        """Ends the connection now; the mail in mid-dialogue gets the outcome that its stage implies."""
+        self._end(reason, may_be_stale=False)
+
+    def quit(self) -> None:
+        """Says goodbye and closes, without waiting for an answer."""
+        if not self._gone and self.transport is not None:
+            self.transport.write(b"QUIT\r\n")
+            self.transport.close()
+
+    # -- asyncio.Protocol -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._gone:
+            return
+        try:
+            replies = self._parser.feed(data)
+        except NotSmtp as error:
+            self._end(f"mail server {self._address} sent nonsense: {error}", may_be_stale=False)
+            return
+        if self._dialogue is None:
+            self._opening(replies)
+            return
+        left = len(replies)
+        for reply in replies:
+            left -= 1
+            if self._job is None:
+                # Nothing was asked: it says goodbye, or nonsense.
+                self._end(f"mail server {self._address} closes: {reply}", may_be_stale=False)
+                return
+            if not self._take(reply, more=left > 0 or self._parser.in_mid_reply):
+                return
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        why = f"{type(exc).__name__}" if exc is not None else "closed by the server"
+        self._end(f"connection to mail server {self._address} lost: {why}", may_be_stale=True)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _opening(self, replies: list[Reply]) -> None:
+        self._replies += replies
+        if self._replies and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._replies.pop(0))
+
+    def _take(self, reply: Reply, more: bool) -> bool:
+        """One reply in the dialogue about the mail; whether to go on with the next."""
+        assert self._dialogue is not None
+        assert self._job is not None
+        assert self.transport is not None
+        stage = self._dialogue.stage
+        unsent = stage is Stage.BODY and self.transport.get_write_buffer_size() > 0
+        step = self._dialogue.receive(reply, more=more, unsent=unsent)
+        if not isinstance(step, Finished):
+            if step:
+                self._write(step)
+                if self._dialogue.stage is Stage.BODY:
+                    crash_points.reach(CrashPoint.SMTP_DATA)
+            return True
+        if isinstance(step.outcome, Accepted):
+            crash_points.reach(CrashPoint.SMTP_ACCEPTED)
+        job, self._job = self._job, None
+        stale = stage is Stage.MAIL and self.kept and not step.usable and isinstance(step.outcome, NotSent)
+        self.kept = True
+        if not step.usable:
+            self._end(str(reply), may_be_stale=False)
+        if stale:
+            self._owner.stale(self, job)
+        else:
+            self._owner.finished(self, job, step.outcome)
+        return step.usable and not more
+
+    def _write(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+        self.deadline = self._loop.time() + self._timeout
+
+    def _end(self, reason: str, may_be_stale: bool) -> None:
+        """Closes for good, once; reports the mail in mid-dialogue."""
+        if self._gone:
+            return
+        self._gone = True
+        if self.transport is not None:
+            self.transport.abort()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(SessionError(reason))
+        self._owner.gone(self)
+        job, self._job = self._job, None
+        if job is not None and self._dialogue is not None:
+            if may_be_stale and self.kept and self._dialogue.stage is Stage.MAIL:
+                self._owner.stale(self, job)
+            else:
+                self._owner.finished(self, job, self._dialogue.lost(reason))

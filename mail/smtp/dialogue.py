@@ -1,0 +1,191 @@
+"""The SMTP dialogue for one mail after another on an open session, as a state machine. Pure: no socket, no clock.
+
+    begin ──▶ MAIL ─▶ RCPT ─▶ DATA ─▶ BODY ─▶ outcome
+                 └───────┴──────┴─▶ RESET / LONE_DOT ─▶ outcome
+
+With PIPELINING (RFC 2920) MAIL, RCPT and DATA go out in one write. The body goes out only after 354 and only if
+sender and recipient were both taken; and never with it the next mail, since a server may answer the body by
+closing. What each point of failure means:
+
+| it happens                          | outcome                                                            |
+|-------------------------------------|--------------------------------------------------------------------|
+| 4xx or 5xx to MAIL, RCPT, DATA, body | Refused: the reply is about this mail, and it was not accepted     |
+| 421 at any point, the body included | NotSent: the server is closing and has accepted nothing (RFC 5321) |
+| 530, 534, 535, 538                  | NotSent: our log-in is the trouble and not the mail                |
+| loss, silence or nonsense, no body  | NotSent: the data never went out                                   |
+| the same once the body was written  | Ambiguous: nobody knows                                            |
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+from mail.envelope import Envelope
+from mail.smtp.replies import Reply
+from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
+
+CLOSING: Final = 421
+_START_DATA: Final = 354
+_OUR_LOG_IN: Final = frozenset({530, 534, 535, 538})
+# Whatever could end a command or its argument early. Composing lets none of it through: this is the second lock.
+_UNSAFE: Final = re.compile(r"[\x00-\x20<>\x7f\ud800-\udfff]")
+
+
+class Stage(Enum):
+    """Whose reply is awaited."""
+
+    IDLE = auto()
+    MAIL = auto()
+    RCPT = auto()
+    DATA = auto()
+    BODY = auto()
+    LONE_DOT = auto()
+    RESET = auto()
+
+
+class Extensions(NamedTuple):
+    """What the server offers, of what matters here."""
+
+    pipelining: bool = False
+    smtputf8: bool = False
+    eight_bit_mime: bool = False
+
+
+class Finished(NamedTuple):
+    """The dialogue about one mail is over; `usable` says whether the session can take another."""
+
+    outcome: SendResult
+    usable: bool
+
+
+class Dialogue:
+    """The state of one session. `begin`, then `receive` each reply until it is Finished; `lost` at any time."""
+
+    __slots__ = ("_envelope", "_extensions", "_failure", "stage")
+
+    def __init__(self, extensions: Extensions) -> None:
+        self._extensions = extensions
+        self._envelope: Envelope | None = None
+        self._failure: SendResult | None = None
+        self.stage = Stage.IDLE
+
+    def begin(self, envelope: Envelope) -> bytes | Refused:
+        """What to write first for this mail; or Refused, with nothing to write, if this server cannot take it."""
+        sender, recipient = envelope.sender, envelope.recipient
+        if not recipient or _UNSAFE.search(sender) or _UNSAFE.search(recipient):
+            return Refused("no address, or one with white space, brackets or controls", permanent=True)
+        parameters = ""
+        if envelope.needs_utf8 or not (sender.isascii() and recipient.isascii()):
+            if not self._extensions.smtputf8:
+                return Refused(
+                    "the address is beyond ASCII and the mail server does not offer SMTPUTF8", permanent=True
+                )
+            parameters = " BODY=8BITMIME SMTPUTF8" if self._extensions.eight_bit_mime else " SMTPUTF8"
+        self._envelope = envelope
+        self._failure = None
+        self.stage = Stage.MAIL
+        mail = f"MAIL FROM:<{sender}>{parameters}\r\n"
+        if self._extensions.pipelining:
+            mail = f"{mail}RCPT TO:<{recipient}>\r\nDATA\r\n"
+        return mail.encode()
+
+    def receive(self, reply: Reply, *, more: bool = False, unsent: bool = False) -> bytes | Finished:
+        """Takes the next reply: what to write now (nothing, if more replies are due), or the outcome.
+
+        `more` is whether the server has already said something beyond this reply. Where the next word is ours,
+        that means that it does not answer what we write, and nothing more is written to it. `unsent` is whether
+        some of what was to be written has not left yet: then consent to the data cannot mean the data.
+        """
+        if unsent and self.stage is Stage.BODY and reply.code < 400:
+            return self._finish(Ambiguous(f"answered before the mail had left: {reply}"), usable=False)
+        if reply.code == CLOSING:
+            return self._finish(self._failure or NotSent(str(reply)), usable=False)
+        step = self._step(reply)
+        if isinstance(step, Finished):
+            return step._replace(usable=step.usable and not (more or unsent))
+        if step and more:
+            return self._finish(self._failure or NotSent("the server spoke out of turn"), usable=False)
+        return step
+
+    def lost(self, reason: str) -> SendResult:
+        """The outcome if the connection ends here, for whatever reason, or the server says nonsense."""
+        if self.stage is Stage.BODY:
+            return Ambiguous(reason)
+        return self._failure or NotSent(reason)
+
+    def _step(self, reply: Reply) -> bytes | Finished:
+        pipelining = self._extensions.pipelining
+        good = 200 <= reply.code < 300
+        stage = self.stage
+        if stage is Stage.BODY:
+            if good:
+                return self._finish(Accepted(str(reply)))
+            if reply.code < 400:
+                return self._finish(Ambiguous(f"no verdict on the data: {reply}"), usable=False)
+            return self._finish(_failure(reply))
+        if stage is Stage.MAIL:
+            if not good:
+                self._failure = _failure(reply)
+                if not pipelining:
+                    # No transaction was opened: there is nothing to reset.
+                    return self._finish(self._failure, usable=reply.code >= 400)
+            self.stage = Stage.RCPT
+            return b"" if pipelining else f"RCPT TO:<{self._mail.recipient}>\r\n".encode()
+        if stage is Stage.RCPT:
+            if not good:
+                self._failure = self._failure or _failure(reply)
+                if not pipelining:
+                    return self._reset()
+            self.stage = Stage.DATA
+            return b"" if pipelining else b"DATA\r\n"
+        if stage is Stage.DATA:
+            return self._after_data(reply)
+        # LONE_DOT and RESET: the outcome is known, and the session is clean if the server agrees.
+        assert self._failure is not None
+        return self._finish(self._failure, usable=good or (stage is Stage.LONE_DOT and reply.code >= 400))
+
+    def _after_data(self, reply: Reply) -> bytes | Finished:
+        if reply.code != _START_DATA:
+            self._failure = self._failure or _failure(reply)
+            return self._reset() if reply.code >= 400 else self._finish(self._failure, usable=False)
+        if self._failure is not None:
+            # RFC 2920, 3.1: pipelined DATA may be let through though no recipient was. An end without a body
+            # gives the server nothing to deliver to nobody.
+            self.stage = Stage.LONE_DOT
+            return b".\r\n"
+        self.stage = Stage.BODY
+        return stuffed(self._mail.data)
+
+    def _reset(self) -> bytes:
+        self.stage = Stage.RESET
+        return b"RSET\r\n"
+
+    @property
+    def _mail(self) -> Envelope:
+        assert self._envelope is not None, "a reply without a mail"
+        return self._envelope
+
+    def _finish(self, outcome: SendResult, usable: bool = True) -> Finished:
+        self._envelope = None
+        self.stage = Stage.IDLE
+        return Finished(outcome, usable)
+
+
+def stuffed(data: bytes) -> bytes:
+    """The message as it is written after 354: leading dots doubled, and the end that a lone dot makes."""
+    if b"\n." in data:
+        data = data.replace(b"\n.", b"\n..")
+    if data.startswith(b"."):
+        data = b"." + data
+    return data + b".\r\n" if data.endswith(b"\r\n") else data + b"\r\n.\r\n"
+
+
+def _failure(reply: Reply) -> SendResult:
+    """What a reply that is no consent says, given that nothing was accepted."""
+    if reply.code in _OUR_LOG_IN:
+        return NotSent(f"the mail server wants us to log in: {reply}")
+    if reply.code >= 400:
+        return Refused(str(reply), permanent=reply.code >= 500)
+    return NotSent(f"the mail server answered out of turn: {reply}")

@@ -1,0 +1,269 @@
+"""The sender for SMTP: a pool of kept connections, one queue, and the patience to wait for a server.
+
+Mails wait in one queue and go to whichever connection is free; connections are opened when mails wait, up to the
+limit, and kept. A mail that meets a connection the server had dropped meanwhile goes to another one unseen: the
+server never heard of it. When no connection can be had, everything in the queue is NotSent at once, so that the
+caller can set it aside and wait in `ready`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from mail.envelope import Envelope
+from mail.smtp.connection import Connection, Job, SessionError
+from mail.smtp.session import open_session
+from mail.smtp.url import Tls, parse
+from schemas.errors import SettingsError, UnreachableError
+from schemas.send_results import NotSent, SendResult
+
+_log = structlog.get_logger()
+
+_FIRST_WAIT: Final = 0.25
+_LONGEST_WAIT: Final = 5.0
+#: How often at most the log says that the server is still away, in seconds.
+_SAY_AGAIN: Final = 30.0
+#: A server that takes some connections and refuses more is not asked for more before this time, in seconds.
+_FULL_FOR: Final = 5.0
+_GOODBYE: Final = 1.0
+
+
+class SmtpSender:
+    """See `mail.sender.Sender` for the contract.
+
+    `url` is the setting BIDDEN_SMTP_URL (`mail.smtp.url`; SettingsError if it makes no sense). `timeout` is for
+    the answer to each write, `drain` for how long `close` lets mails in mid-dialogue finish; both in seconds.
+    `hello` is the name for EHLO. May be made outside of an event loop; belongs to the first that uses it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        connections: int = 10,
+        timeout: float = 30.0,  # per reply, kept for the sender's life
+        drain: float = 10.0,
+        hello: str | None = None,
+    ) -> None:
+        self._server = parse(url)
+        self._context = None if self._server.tls is Tls.NEVER else _tls_context(self._server.ca_file)
+        self._limit = connections
+        self._timeout = timeout
+        self._drain = drain
+        self._hello = hello
+        self._queue: deque[Job] = deque()
+        self._idle: list[Connection] = []
+        self._connections: set[Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._refused: str | None = None
+        self._full_until = 0.0
+        self._sweep: asyncio.TimerHandle | None = None
+        self._changed: asyncio.Event = asyncio.Event()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"SmtpSender({self._server.address}, {self._server.tls.value})"
+
+    async def check(self) -> None:
+        """See `Sender.check`. The session that it opened is kept for mails."""
+        if not self._connections:
+            try:
+                await self._open()
+            except SessionError as error:
+                raise UnreachableError(str(error)) from error
+
+    async def ready(self) -> None:
+        """See `Sender.ready`."""
+        wait = _FIRST_WAIT
+        attempts, said = 0, 0.0
+        clock = asyncio.get_running_loop().time
+        while not self._connections:
+            if self._closed:
+                raise RuntimeError("the sender is closed")
+            try:
+                await self._open()
+            except SessionError as error:
+                attempts += 1
+                if attempts == 1 or clock() - said >= _SAY_AGAIN:
+                    said = clock()
+                    _log.warning("mail server is away, waiting", reason=str(error), attempts=attempts)
+                # Jitter, so that many workers do not come back in step.
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311
+                wait = min(wait * 2, _LONGEST_WAIT)
+        if attempts:
+            _log.info("mail server is back", server=self._server.address, attempts=attempts)
+
+    def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
+        """See `Sender.submit`."""
+        job = Job(envelope, done)
+        if self._closed:
+            asyncio.get_running_loop().call_soon(_report, job, NotSent("the sender is closed"))
+            return
+        self._queue.append(job)
+        self._pump()
+
+    async def close(self) -> None:
+        """See `Sender.close`."""
+        self._closed = True
+        try:
+            for task in self._opening:
+                task.cancel()
+            self._fail_queue("the sender is closing")
+            await self._until(lambda: not any(c.busy for c in self._connections), self._drain)
+        finally:
+            for connection in list(self._connections):
+                if connection.busy:
+                    connection.give_up("the sender was closed before the mail server answered")
+                else:
+                    connection.quit()
+        await self._until(lambda: not self._connections and not self._opening, _GOODBYE)
+        for connection in list(self._connections):
+            connection.give_up("closed")
+        if self._sweep is not None:
+            self._sweep.cancel()
+        # What was reported by way of the loop has been reported after this.
+        await asyncio.sleep(0)
+
+    # -- what connections tell (mail.smtp.connection.Owner) --------------------------------------------------
+
+    def finished(self, connection: Connection, job: Job, outcome: SendResult) -> None:
+        """The connection first takes its next mail: the server works while the outcome is being handled."""
+        if connection.usable:
+            self._feed(connection)
+        elif self._queue:
+            self._pump()
+        self._changed.set()
+        _report(job, outcome)
+
+    def stale(self, connection: Connection, job: Job) -> None:
+        """To the front of the queue. The limit only guards against a server that drops every connection."""
+        del connection
+        job.tries += 1
+        if self._closed or job.tries > self._limit:
+            _report(job, NotSent(f"mail server {self._server.address} closes its connections"))
+        else:
+            self._queue.appendleft(job)
+            self._pump()
+
+    def gone(self, connection: Connection) -> None:
+        """Not one of ours any more; another is opened if mails wait."""
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._changed.set()
+        if self._queue:
+            self._pump()
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _feed(self, connection: Connection) -> None:
+        """Gives a free connection its next mail, or rest."""
+        while self._queue:
+            job = self._queue.popleft()
+            refused = connection.start(job)
+            if refused is None:
+                if self._sweep is None:
+                    self._plan_sweep()
+                return
+            asyncio.get_running_loop().call_soon(_report, job, refused)
+        connection.kept = True
+        self._idle.append(connection)
+
+    def _pump(self) -> None:
+        """Mails that wait go to connections that rest; for what is left, more are opened within the limit."""
+        while self._queue and self._idle:
+            self._feed(self._idle.pop())
+        loop = asyncio.get_running_loop()
+        if self._refused is not None or (self._connections and loop.time() < self._full_until):
+            return
+        more = min(len(self._queue), self._limit - len(self._connections)) - len(self._opening)
+        for _ in range(more):
+            task = loop.create_task(self._open_for_queue())
+            self._opening.add(task)
+            task.add_done_callback(self._opened)
+
+    async def _open_for_queue(self) -> None:
+        try:
+            await self._open()
+        except SessionError as error:
+            self._refused = str(error)
+        except Exception as error:  # whatever it is, mails must not wait for a connection that nobody opens
+            _log.exception("opening a connection to the mail server failed")
+            self._refused = f"{type(error).__name__} while opening a connection to the mail server"
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        """Once one attempt failed no other is begun until all have ended: then there is a connection, or none."""
+        self._opening.discard(task)
+        self._changed.set()
+        if self._opening or self._closed:
+            return
+        refused, self._refused = self._refused, None
+        if refused is not None and self._connections:
+            self._full_until = asyncio.get_running_loop().time() + _FULL_FOR
+        elif refused is not None:
+            self._fail_queue(refused)
+        self._pump()
+
+    async def _open(self) -> None:
+        connection = await open_session(
+            self._server, self, reply_timeout=self._timeout, hello=self._hello, context=self._context
+        )
+        if self._closed or len(self._connections) >= self._limit:
+            connection.quit()
+            return
+        self._connections.add(connection)
+        self._feed(connection)
+
+    def _fail_queue(self, reason: str) -> None:
+        # Those who hear of it may submit again at once: their mails belong to the next attempt.
+        jobs = list(self._queue)
+        self._queue.clear()
+        for job in jobs:
+            _report(job, NotSent(reason))
+
+    def _plan_sweep(self) -> None:
+        """One timer looks after all connections: a timer per command would cost more than the command."""
+        interval = min(1.0, self._timeout / 4)
+        self._sweep = asyncio.get_running_loop().call_later(interval, self._end_the_silent)
+
+    def _end_the_silent(self) -> None:
+        self._sweep = None
+        now = asyncio.get_running_loop().time()
+        busy = [connection for connection in self._connections if connection.busy]
+        for connection in busy:
+            if connection.deadline <= now:
+                connection.give_up(f"mail server {self._server.address} gave no answer within {self._timeout:g} s")
+        if any(connection.busy for connection in self._connections):
+            self._plan_sweep()
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Waits for a condition about the connections, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+
+def _report(job: Job, outcome: SendResult) -> None:
+    try:
+        job.done(outcome)
+    except Exception:  # the caller's trouble must not become the connection's, nor another mail's
+        _log.exception("the handler of a mail's outcome failed")
+
+
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise SettingsError(
+            f"BIDDEN_SMTP_URL names a ca_file that cannot be read: {ca_file}", field="BIDDEN_SMTP_URL"
+        ) from error

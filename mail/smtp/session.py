@@ -1,0 +1,157 @@
+"""Opens a session with the mail server: connect, greeting, EHLO, STARTTLS, log-in. One coroutine per connection."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from base64 import b64encode
+from typing import Final, NoReturn
+
+from mail.smtp.connection import Connection, Owner, SessionError
+from mail.smtp.dialogue import Extensions
+from mail.smtp.replies import Reply
+from mail.smtp.url import SmtpServer, Tls
+
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+
+
+async def open_session(
+    server: SmtpServer, owner: Owner, *, reply_timeout: float, hello: str | None, context: ssl.SSLContext | None
+) -> Connection:
+    """A connection that takes mails. SessionError, without secrets, when there is none to be had.
+
+    `reply_timeout` in seconds is for each step; `hello` is the name in EHLO, by default this machine's.
+    """
+    loop = asyncio.get_running_loop()
+    connection = Connection(owner, server.address, reply_timeout)
+    try:
+        try:
+            async with asyncio.timeout(reply_timeout):
+                await loop.create_connection(
+                    lambda: connection,
+                    server.host,
+                    server.port,
+                    ssl=context if server.tls is Tls.IMPLICIT else None,
+                    server_hostname=server.host if server.tls is Tls.IMPLICIT else None,
+                )
+            extensions = await _greet(connection, server, reply_timeout, hello, context)
+        except TimeoutError as error:
+            raise SessionError(f"mail server {server.address} gave no answer within {reply_timeout:g} s") from error
+        except (OSError, UnicodeError) as error:
+            raise SessionError(f"cannot reach mail server {server.address}: {_words(error)}") from error
+        connection.begin_mails(_offered(extensions))
+    except BaseException:
+        connection.give_up("no session")
+        raise
+    return connection
+
+
+async def _greet(
+    connection: Connection,
+    server: SmtpServer,
+    reply_timeout: float,
+    hello: str | None,
+    context: ssl.SSLContext | None,
+) -> dict[str, str]:
+    """From the greeting to the log-in; what the server offers at the end of it."""
+    greeting = await connection.ask(None)
+    if greeting.code != 220:
+        _refused(server, "the connection", greeting)
+    name = hello or _own_name(connection)
+    encrypted = server.tls is Tls.IMPLICIT
+    extensions = await _hello(connection, server, name)
+    if server.tls in (Tls.STARTTLS, Tls.OPTIONAL):
+        if "STARTTLS" in extensions:
+            async with asyncio.timeout(reply_timeout):
+                await _start_tls(connection, server, context)
+            encrypted = True
+            extensions = await _hello(connection, server, name)
+        elif server.tls is Tls.STARTTLS:
+            raise SessionError(f"mail server {server.address} does not offer STARTTLS, which is required")
+    if server.user is not None and server.password is not None:
+        if not encrypted and not server.may_send_password_in_clear:
+            raise SessionError(f"mail server {server.address} offers no TLS: the password was not sent")
+        await _log_in(connection, server, server.user, server.password, extensions)
+    return extensions
+
+
+async def _hello(connection: Connection, server: SmtpServer, name: str) -> dict[str, str]:
+    reply = await connection.ask(f"EHLO {name}\r\n".encode("ascii", "replace"))
+    if 500 <= reply.code < 600:
+        # A server from before ESMTP has no extensions.
+        reply = await connection.ask(f"HELO {name}\r\n".encode("ascii", "replace"))
+    if reply.code != 250:
+        _refused(server, "our greeting", reply)
+    extensions: dict[str, str] = {}
+    for line in reply.text.split("\n")[1:]:
+        # Some old servers write AUTH=LOGIN.
+        word, _, parameters = line.replace("=", " ", 1).strip().partition(" ")
+        extensions.setdefault(word.upper(), parameters.upper())
+    return extensions
+
+
+async def _start_tls(connection: Connection, server: SmtpServer, context: ssl.SSLContext | None) -> None:
+    assert context is not None
+    reply = await connection.ask(b"STARTTLS\r\n")
+    if reply.code != 220:
+        _refused(server, "STARTTLS", reply)
+    # Bytes in the clear behind the consent would pass for the server's words after it.
+    connection.expect_silence()
+    assert connection.transport is not None
+    transport = await asyncio.get_running_loop().start_tls(
+        connection.transport, connection, context, server_hostname=server.host
+    )
+    if transport is None:
+        raise SessionError(f"mail server {server.address} closed the connection during the TLS handshake")
+    connection.transport = transport
+
+
+async def _log_in(
+    connection: Connection, server: SmtpServer, user: str, password: str, extensions: dict[str, str]
+) -> None:
+    mechanisms = extensions.get("AUTH", "").split()
+    if "PLAIN" in mechanisms:
+        reply = await connection.ask(b"AUTH PLAIN " + b64encode(f"\0{user}\0{password}".encode()) + b"\r\n")
+    elif "LOGIN" in mechanisms:
+        reply = await connection.ask(b"AUTH LOGIN\r\n")
+        for secret in (user, password):
+            if reply.code != 334:
+                break
+            reply = await connection.ask(b64encode(secret.encode()) + b"\r\n")
+    else:
+        raise SessionError(f"mail server {server.address} offers no log-in that we know (PLAIN, LOGIN)")
+    if reply.code != 235:
+        # The code alone: the words might repeat what was given, and some providers' user names are secret too.
+        raise SessionError(f"mail server {server.address} refused the log-in with {reply.code}")
+
+
+def _offered(extensions: dict[str, str]) -> Extensions:
+    return Extensions(
+        pipelining="PIPELINING" in extensions,
+        smtputf8="SMTPUTF8" in extensions,
+        eight_bit_mime="8BITMIME" in extensions,
+    )
+
+
+def _own_name(connection: Connection) -> str:
+    """This machine's full name, or else its address as a literal (RFC 5321, 4.1.3)."""
+    name = socket.gethostname()
+    if _HOST_NAME.fullmatch(name):
+        return name
+    assert connection.transport is not None
+    own = str((connection.transport.get_extra_info("sockname") or ("127.0.0.1",))[0])
+    return f"[IPv6:{own.partition('%')[0]}]" if ":" in own else f"[{own}]"
+
+
+def _refused(server: SmtpServer, what: str, reply: Reply) -> NoReturn:
+    raise SessionError(f"mail server {server.address} refused {what}: {reply}")
+
+
+def _words(error: OSError | UnicodeError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, UnicodeError):
+        return "its name is no host name"
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,129 @@
+"""Questions to Kafka that can end the process that asks them: asked by a process of their own. For admins' pages.
+
+librdkafka's admin client ends its process when the brokers go away while they are asked about a group (ADR 15). A
+command may be lost that way; the site must not be, least of all while somebody watches an outage on it.
+
+As a program: `python -m monitoring.probe QUESTION` with the settings as JSON on stdin; the answer is JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from pydantic import SecretStr
+
+from config.settings import Settings
+from monitoring.kafka import PATIENCE
+from schemas.errors import BiddenError, UnreachableError
+
+log = structlog.get_logger()
+
+#: Seconds for all of a question.
+_LAG_SECONDS: Final = 9.0
+#: The doctor asks each server with a command's patience, and looks twice.
+_DOCTOR_SECONDS: Final = 90.0
+
+
+def lag(settings: Settings) -> dict[str, Any]:
+    """How far the workers' group is, by partition, and who is in it. UnreachableError."""
+    return dict(_ask("lag", settings, _LAG_SECONDS))
+
+
+def doctor(settings: Settings) -> list[dict[str, Any]]:
+    """All that `bidden doctor` finds: dicts of `check`, `ok` and `detail`. UnreachableError if it comes to no end."""
+    return list(_ask("doctor", settings, _DOCTOR_SECONDS))
+
+
+def _ask(question: str, settings: Settings, seconds: float) -> Any:
+    source = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join(part for part in (source, os.environ.get("PYTHONPATH")) if part)
+    try:
+        # -P: the working directory's folders are not ours, whatever their names are.
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "monitoring.probe", question],
+            input=json.dumps(_bare(settings)),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UnreachableError(f"there was no answer within {seconds:g} s") from error
+    if done.returncode > 0:
+        log.error("a question to the servers broke", question=question, said=done.stderr[-2000:])
+        raise UnreachableError("it broke while it was asked, and the log says how")
+    if done.returncode < 0:
+        raise UnreachableError("Kafka was lost while it was asked: ask again")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise UnreachableError(answer["error"])
+    return answer["answer"]
+
+
+def _bare(settings: Settings) -> dict[str, Any]:
+    """The settings with their secrets, for a pipe and never for a log."""
+    secrets = {
+        name: value.get_secret_value()
+        for name in Settings.model_fields
+        if isinstance(value := getattr(settings, name), SecretStr)
+    }
+    return {**settings.model_dump(mode="json"), **secrets}
+
+
+def _lag(settings: Settings) -> dict[str, Any]:
+    from producers.topics import Topics
+
+    topics = Topics(settings, PATIENCE)
+    topics.check_reachable()
+    topics.require_id()
+    partitions = topics.partitions()
+    committed, earliest, latest = topics.committed(partitions), topics.earliest(partitions), topics.latest(partitions)
+    members = topics.members()
+    return {
+        "partitions": [
+            {
+                "partition": p,
+                "first_kept": earliest[p],
+                "committed": committed.get(p),
+                "end": latest[p],
+                "lag": max(0, latest[p] - max(committed.get(p, 0), earliest[p])),
+                "worker": ", ".join(member.name for member in members if p in member.partitions),
+            }
+            for p in sorted(latest)
+        ],
+        "workers": [{"name": member.name, "partitions": sorted(member.partitions)} for member in members],
+    }
+
+
+def _doctor(settings: Settings) -> list[dict[str, Any]]:
+    from monitoring.checks import run_checks
+
+    return [asdict(finding) for finding in run_checks(settings)]
+
+
+def main() -> None:
+    """Answers one question."""
+    from config import driver_errors
+
+    settings = Settings.model_validate(json.load(sys.stdin))
+    result: dict[str, Any]
+    try:
+        result = {"answer": {"lag": _lag, "doctor": _doctor}[sys.argv[1]](settings)}
+    except Exception as error:
+        words = error if isinstance(error, BiddenError) else driver_errors.translate_error(error)
+        if words is None:
+            raise
+        result = {"error": words.detail}
+    json.dump(result, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

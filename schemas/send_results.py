@@ -1,0 +1,48 @@
+"""What a sender reports of one mail: how far the hand-over to the mail server got.
+
+These are facts of the SMTP dialogue. What follows from them (sent, failed, retry, unknown) is decided by
+`streams.policy`, a pure function, and written to the ledger under the fence of the hand-over's mark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server answered the end of the data with 2xx: it has taken responsibility."""
+
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server answered 4xx or 5xx for this very mail (sender, recipient or data). It was not accepted.
+
+    `permanent` is true for 5xx, and for what can never work (an address beyond ASCII without SMTPUTF8).
+    """
+
+    reply: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """The mail's data never went out, for a reason that is not the recipient's.
+
+    A refused connection, a failed log-in, 421, or a time-out or lost connection before the data.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """The data went out (at least in part) and no verdict came back: accepted or not, nobody knows."""
+
+    reason: str
+
+
+SendResult: TypeAlias = Accepted | Refused | NotSent | Ambiguous

@@ -1,0 +1,53 @@
+"""The API put together: its routes, its errors, and its OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.datastructures import State
+
+from web.api import batches, dead_letters, events
+from web.api.problems import Problem, add_handlers
+
+PATH: Final = "/api/v1"
+ROUTERS: Final = (events.router, batches.router, dead_letters.router)
+_ABOUT: Final = """
+Invite the members of a community to an event, and learn what became of it.
+
+A client acts for an account of the site: it sees the events of the account's chapters, and may do what its scopes name.
+More fields than are described here may come; none of these goes.
+"""
+
+
+def build(state: State) -> FastAPI:
+    """The application for this path. `state` is that of the application around it: pool, settings, should_stop."""
+    api = FastAPI(
+        title="bidden",
+        version="1",
+        description=_ABOUT.strip(),
+        license_info={"name": "MIT", "identifier": "MIT"},
+        servers=[{"url": PATH}],
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    api.state = state
+    for router in ROUTERS:
+        api.include_router(router)
+    add_handlers(api)
+    described = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = described()
+        schemas = document["components"]["schemas"]
+        if "Problem" in schemas:
+            return document
+        template = "#/components/schemas/{model}"
+        problem = Problem.model_json_schema(ref_template=template)
+        schemas.update({**problem.pop("$defs"), "Problem": problem})
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign] # as FastAPI tells to do it
+    return api

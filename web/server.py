@@ -1,0 +1,51 @@
+"""Serves the application until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+
+from config.settings import Settings
+from schemas.errors import EXIT_DONE, UsageError
+from web.app import build
+
+log = structlog.get_logger()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but asked to stop is not killed: the exit code is 0."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
+
+def serve(settings: Settings, host: str, port: int, *, with_links: bool) -> int:
+    """Returns the exit code when it has been stopped. UsageError when it cannot listen there."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", field="port") from error
+    app = build(settings, with_links=with_links)
+    config = uvicorn.Config(
+        app,
+        # Ours are set up. No access log: addresses hold tokens.
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_graceful_shutdown=10,
+    )
+    name = f"[{host}]" if ":" in host else host
+    log.info("the web application is up", address=f"http://{name}:{listener.getsockname()[1]}")
+    server = _Server(config)
+    app.state.should_stop = lambda: server.should_exit
+    server.run(sockets=[listener])
+    return EXIT_DONE
