@@ -65,8 +65,8 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     app = FastAPI(title="bidden", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.pool = pool
     app.state.settings = settings
-    app.state.looks = batches.looks(pool)
-    app.state.system = system.System(settings)
+    app.state.progress_cache = batches.progress_cache(pool)
+    app.state.system_probes = system.SystemProbes(settings)
     app.state.https = urlsplit(settings.base_url).scheme == "https"
     #: Asked by whatever answers for long; the server that runs this says when.
     app.state.should_stop = lambda: False

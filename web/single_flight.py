@@ -1,71 +1,108 @@
-"""One look for all who watch the same thing: a hundred watchers cost the database what one does."""
+"""A single-flight cache with a TTL: a hundred threads that ask for the same thing cost one query."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+#: A key that nobody has asked for during so many TTLs is evicted.
+_IDLE_TTLS: Final = 60
 
-class SharedLooks(Generic[T]):
-    """What `look` finds at a key, at most so many seconds old. Who comes while another looks waits for that look.
 
-    For threads. What nobody has asked for in a while is forgotten. `clock` counts as `since` does.
+class SingleFlightCache(Generic[K, T]):
+    """Caches what `load(key)` returns for `ttl` seconds after it has returned. Thread-safe.
+
+    At most one thread loads a key at a time. An error is raised in every thread that waited for this load, and is not
+    cached.
     """
 
-    def __init__(self, look: Callable[[int], T], seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._look = look
-        self._seconds = seconds
+    def __init__(self, load: Callable[[K], T], ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._load = load
+        self._ttl = ttl
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: dict[int, _Kept[T]] = {}
+        self._entries: dict[K, _Entry[T]] = {}
 
-    def at(self, key: int, since: float = 0.0) -> T:
-        """What is there, and was not looked at before `since`: who has just changed it must not be shown what was.
+    def get(self, key: K, *, not_before: float = -math.inf) -> T:
+        """The cached value; waits while it is loaded.
 
-        An error of the look is told to all who waited for it, and nothing is kept of it: in an outage, where each look
-        takes long, they would wait for one after the other.
+        `not_before`, a time of `clock`: a value whose load began earlier does not count. Somebody who has just changed
+        something must not be shown how it was before.
         """
+        entry, now, failures = self._entry(key)
+        with entry.lock:
+            # In an outage each load takes long: those who waited must not load again one after the other.
+            if entry.error is not None and entry.failures != failures:
+                raise entry.error.with_traceback(None)
+            # Compared with the time before the wait: after a slow load none of those who waited needs another one.
+            cached = entry.cached
+            if cached is not None and self._is_fresh(cached, now) and cached.began_at > not_before:
+                return cached.value
+            return self._reload(key, entry)
+
+    def get_stale(self, key: K) -> T | None:
+        """The cached value, however old, while another thread loads it; None while it is loaded for the first time."""
+        entry, now, _ = self._entry(key)
+        cached = entry.cached
+        if cached is not None and self._is_fresh(cached, now):
+            return cached.value
+        if not entry.lock.acquire(blocking=False):
+            return None if cached is None else cached.value
+        try:
+            return self._reload(key, entry)
+        finally:
+            entry.lock.release()
+
+    def _entry(self, key: K) -> tuple[_Entry[T], float, int]:
+        """The key's entry, the time, and how many of its loads have failed by then."""
         with self._lock:
-            asked_at = self._clock()
-            self._forget(asked_at)
-            kept = self._kept.setdefault(key, _Kept())
-            kept.asked_at = asked_at
-            failures = kept.failures
-        # Said before the wait: of those who wait for a slow look none needs another one after it.
-        oldest = max(since, asked_at - self._seconds)
-        with kept.lock:
-            if kept.error is not None and kept.failures != failures:
-                raise kept.error.with_traceback(None)
-            if kept.found is None or kept.looked_at <= oldest:
-                kept.found = kept.error = None
-                began = self._clock()
-                try:
-                    kept.found = (self._look(key),)
-                except Exception as error:
-                    kept.error = error
-                    kept.failures += 1
-                    raise
-                kept.looked_at = began
-            return kept.found[0]
+            now = self._clock()
+            idle_since = now - _IDLE_TTLS * self._ttl
+            for other in [k for k, e in self._entries.items() if e.used_at < idle_since and not e.lock.locked()]:
+                del self._entries[other]
+            entry = self._entries.setdefault(key, _Entry())
+            entry.used_at = now
+            return entry, now, entry.failures
 
-    def _forget(self, now: float) -> None:
-        ends = now - 60 * self._seconds
-        for key in [key for key, kept in self._kept.items() if kept.asked_at < ends and not kept.lock.locked()]:
-            del self._kept[key]
+    def _is_fresh(self, cached: _Cached[T], now: float) -> bool:
+        return cached.ended_at > now - self._ttl
+
+    def _reload(self, key: K, entry: _Entry[T]) -> T:
+        """Called with the entry's lock held."""
+        began_at = self._clock()
+        try:
+            value = self._load(key)
+        except Exception as error:
+            entry.cached, entry.error = None, error
+            entry.failures += 1
+            raise
+        entry.cached, entry.error = _Cached(value, began_at, self._clock()), None
+        return value
 
 
-class _Kept(Generic[T]):
-    """The last look at one thing."""
+@dataclass(frozen=True, slots=True)
+class _Cached(Generic[T]):
+    """A value, and when its load began and ended."""
+
+    value: T
+    began_at: float
+    ended_at: float
+
+
+class _Entry(Generic[T]):
+    """What is known about a key. `lock` is held by the thread that loads it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.asked_at = 0.0
-        self.looked_at = 0.0
-        self.found: tuple[T] | None = None
-        #: Of the last look, if that failed; and how many have.
+        self.used_at = 0.0
+        self.cached: _Cached[T] | None = None
+        #: What the last load raised, if it did, and how many loads have failed.
         self.error: Exception | None = None
         self.failures = 0

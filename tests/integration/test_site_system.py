@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -22,7 +19,6 @@ from schemas.errors import UnreachableError
 from tests.acceptance.processes import eventually
 from tests.integration.site import Site, open_site, words
 from tests.integration.world import World
-from web.lately import Lately
 
 PARTS = ("/system/lag", "/system/servers", "/system/doctor")
 HTMX = {"HX-Request": "true"}
@@ -143,35 +139,3 @@ def test_a_question_without_an_answer(settings: Settings, monkeypatch: pytest.Mo
     monkeypatch.setattr(probe, "_LAG_SECONDS", 0.001)
     with pytest.raises(UnreachableError, match="no answer within"):
         probe.lag(settings)
-
-
-def test_nobody_waits_for_who_asks() -> None:
-    """While one asks, others get what was heard last, or nothing yet; nothing is asked twice at the same time."""
-    entered, go_on = threading.Event(), threading.Event()
-    asked: list[int] = []
-    now = [0.0]
-
-    def ask() -> int:
-        asked.append(len(asked))
-        entered.set()
-        assert go_on.wait(30)
-        return asked[-1]
-
-    lately = Lately(ask, 4, lambda: now[0])
-    for before in (None, 0):
-        entered.clear()
-        go_on.clear()
-        now[0] += 5
-        answers: list[Any] = []
-        thread = threading.Thread(target=lambda heard: heard.append(lately.answer()), args=(answers,))
-        thread.start()
-        assert entered.wait(30)
-        assert lately.answer() == before
-        go_on.set()
-        thread.join()
-        assert answers == [asked[-1]]
-        assert lately.answer() == asked[-1]
-    assert asked == [0, 1]
-    began = time.monotonic()
-    assert lately.answer() == 1
-    assert time.monotonic() - began < 1

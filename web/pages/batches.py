@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import anyio
@@ -23,7 +24,7 @@ from web.auth.current_user import Database, OwnBatch, OwnedBatch, Signed, Viewer
 from web.database import Pool
 from web.pages.events import Skip, Words
 from web.pages.rendering import page, part, query, text
-from web.single_flight import SharedLooks
+from web.single_flight import SingleFlightCache
 
 router = APIRouter(include_in_schema=False)
 
@@ -81,23 +82,23 @@ def progress(conn: Connection, batch_id: int) -> Progress:
     return Progress(found.status, found.per_second, found.left_out, lists)
 
 
-class Looks(SharedLooks[Progress]):
-    """What watchers of batches see: one look a second at each batch, however many watch it."""
+class ProgressCache(SingleFlightCache[int, Progress]):
+    """The progress of batches that are watched: one query a second for each batch, however many watch it."""
 
-    def __init__(self, look: Callable[[int], Progress]) -> None:
-        super().__init__(look, _LIVE_SECONDS)
-        #: All other requests are answered by threads, too: however long looks take, watchers leave them most.
+    def __init__(self, load: Callable[[int], Progress]) -> None:
+        super().__init__(load, _LIVE_SECONDS)
+        #: All other requests run in threads, too: however long the queries take, watchers leave them most.
         self.threads = anyio.CapacityLimiter(_LIVE_THREADS)
 
 
-def looks(pool: Pool) -> Looks:
-    """Those of an application."""
+def progress_cache(pool: Pool) -> ProgressCache:
+    """The cache of one application."""
 
-    def look(batch_id: int) -> Progress:
+    def load(batch_id: int) -> Progress:
         with pool.connection() as conn:
             return progress(conn, batch_id)
 
-    return Looks(look)
+    return ProgressCache(load)
 
 
 @router.get("/batches")
@@ -173,15 +174,16 @@ def _entries(
 @router.get("/batches/{batch}/live")
 def watch(viewer: Signed, batch: OwnBatch, request: Request) -> Response:
     """Server-sent events: `progress`, `actions` and `spoken` whenever these change, `ended` when nothing is pending."""
-    shared: Looks = request.app.state.looks
-    since = time.monotonic()
+    cache: ProgressCache = request.app.state.progress_cache
+    # What the viewer did before they opened the page must show.
+    load = partial(cache.get, batch.id, not_before=time.monotonic())
 
     async def events() -> AsyncIterator[str]:
         shown: dict[str, str] = {}
         with anyio.move_on_after(_STREAM_SECONDS):
             while not request.app.state.should_stop():
                 try:
-                    now = await anyio.to_thread.run_sync(shared.at, batch.id, since, limiter=shared.threads)
+                    now = await anyio.to_thread.run_sync(load, limiter=cache.threads)
                 except DatabaseError:
                     # The browser asks again, and finds the database back or a page that says so.
                     return

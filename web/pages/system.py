@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from enum import StrEnum
+from typing import Any, Final
 
 import confluent_kafka
 from fastapi import APIRouter, Request
@@ -19,18 +20,26 @@ from monitoring.kafka import PATIENCE, worded
 from producers.topics import Topics
 from schemas.errors import BiddenError
 from web.auth.current_user import Admin, Database
-from web.lately import Lately
 from web.pages.rendering import page, part
+from web.single_flight import SingleFlightCache
 
 router = APIRouter(include_in_schema=False)
 
-#: How long an answer is good enough. The page asks every 5 s.
-_FRESH_SECONDS: Final = 4.0
+#: The page asks every 5 s.
+_TTL_SECONDS: Final = 4.0
+
+
+class Probe(StrEnum):
+    """A question about the system that takes seconds to answer."""
+
+    LAG = "lag"
+    SERVERS = "servers"
+    DOCTOR = "doctor"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What was heard, or in words why nothing was."""
+class ProbeResult:
+    """What a probe found, or why it found nothing. An outage is worth caching, too."""
 
     found: Any = None
     problem: str = ""
@@ -38,24 +47,36 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One of those that we need: does it answer, and what there is to say about it."""
+    """A server that bidden needs, and whether it answers."""
 
     name: str
     ok: bool
     details: tuple[str, ...]
 
 
-class System:
-    """What was heard lately, for all who look at the pages of one application."""
+class SystemProbes(SingleFlightCache[Probe, ProbeResult]):
+    """The results that all admins of one application share. Nobody waits for a probe that somebody else started."""
 
     def __init__(self, settings: Settings) -> None:
-        self.lag = _lately(lambda: probe.lag(settings))
-        self.servers = _lately(lambda: (_kafka(settings), _mail(settings)))
-        self.doctor = _lately(lambda: probe.doctor(settings))
+        run: dict[Probe, Callable[[], Any]] = {
+            Probe.LAG: lambda: probe.lag(settings),
+            Probe.SERVERS: lambda: (_kafka(settings), _mail(settings)),
+            Probe.DOCTOR: lambda: probe.doctor(settings),
+        }
+
+        def load(wanted: Probe) -> ProbeResult:
+            try:
+                return ProbeResult(run[wanted]())
+            except BiddenError as error:
+                return ProbeResult(problem=error.detail)
+
+        super().__init__(load, _TTL_SECONDS)
 
 
-def _system(request: Request) -> System:
-    return cast("System", request.app.state.system)
+def _result(request: Request, wanted: Probe) -> ProbeResult | None:
+    """None while the first result is awaited."""
+    probes: SystemProbes = request.app.state.system_probes
+    return probes.get_stale(wanted)
 
 
 @router.get("/system")
@@ -67,18 +88,18 @@ def show_system(viewer: Admin) -> HTMLResponse:
 @router.get("/system/lag")
 def show_lag(viewer: Admin, request: Request) -> HTMLResponse:
     """Per partition what waits and who has it; the workers alive."""
-    answer = _system(request).lag.answer()
+    answer = _result(request, Probe.LAG)
     return part(request, "lag", title="How far the workers are", back="/system", viewer=viewer, answer=answer)
 
 
 @router.get("/system/servers")
 def show_servers(viewer: Admin, request: Request, conn: Database) -> HTMLResponse:
     """PostgreSQL, Kafka, the mail server and the dispatchers."""
-    answer = _system(request).servers.answer()
+    answer = _result(request, Probe.SERVERS)
     settings: Settings = request.app.state.settings
     address = without_secrets(settings.require_database())
     database = Server("PostgreSQL", True, (f"version {checks.version(conn)}", f"at {address}"))
-    found = None if answer is None else Answer([database, *answer.found])
+    found = None if answer is None else ProbeResult([database, *answer.found])
     return part(
         request,
         "servers",
@@ -93,18 +114,8 @@ def show_servers(viewer: Admin, request: Request, conn: Database) -> HTMLRespons
 @router.get("/system/doctor")
 def show_findings(viewer: Admin, request: Request) -> HTMLResponse:
     """All checks. Takes some seconds; changes nothing."""
-    answer = _system(request).doctor.answer()
+    answer = _result(request, Probe.DOCTOR)
     return part(request, "doctor", title="The doctor's findings", back="/system", viewer=viewer, answer=answer)
-
-
-def _lately(ask: Callable[[], Any]) -> Lately[Answer]:
-    def worded_answer() -> Answer:
-        try:
-            return Answer(ask())
-        except BiddenError as error:
-            return Answer(problem=error.detail)
-
-    return Lately(worded_answer, _FRESH_SECONDS)
 
 
 def _kafka(settings: Settings) -> Server:
