@@ -1,7 +1,7 @@
-"""Whom to tell of a batch's end, and how far that has come. For the web application; connections in autocommit mode.
+"""Webhook notifications of batches that have ended. For the web application; connections in autocommit mode.
 
-A row is due when its batch has ended and `due_at` has passed. Who claims it moves `due_at` on, so that nobody else
-takes it meanwhile and no lock is held while a receiver takes its time; who dies over it has it claimed again.
+A row is due when its batch has ended and `due_at` has passed. A claim moves `due_at` into the future: no other process
+sends it meanwhile, no lock is held while the receiver answers, and after a crash it becomes due again.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from db.statements import sql
 
 @dataclass(frozen=True, slots=True)
 class DueWebhook:
-    """A batch that has ended, and whom to tell. `attempts` counts the one about to be made."""
+    """A claimed notification. `attempts` includes the one about to be made."""
 
     batch_id: int
     client_id: int
     url: str
     secret: bytes = field(repr=False)
     attempts: int
-    #: For whom the client acts; None where it may not any more.
+    #: The account that the client acts for; None if the client is revoked or the account disabled.
     account: Account | None
 
 
-def want(conn: Connection, batch_id: int, client_id: int) -> None:
-    """The client is to be told of the batch's end. In the transaction that plans the batch."""
-    conn.execute(sql("want_webhook"), {"batch_id": batch_id, "client_id": client_id})
+def request(conn: Connection, batch_id: int, client_id: int) -> None:
+    """The client is to be notified of the batch's end. Call in the transaction that plans the batch."""
+    conn.execute(sql("request_webhook"), {"batch_id": batch_id, "client_id": client_id})
 
 
 def claim(conn: Connection, *, seconds: float, limit: int) -> list[DueWebhook]:
-    """Some that are due, nobody else's for so many seconds."""
+    """Some that are due. They are not due again for so many seconds."""
     rows = conn.execute(sql("claim_webhooks"), {"seconds": seconds, "limit": limit}).fetchall()
     return [_due(row) for row in rows]
 
@@ -50,16 +50,16 @@ def _due(row: dict[str, Any]) -> DueWebhook:
     )
 
 
-def delivered(conn: Connection, batch_id: int) -> None:
-    """The receiver has it."""
-    conn.execute(sql("webhook_delivered"), {"batch_id": batch_id})
+def record_delivery(conn: Connection, batch_id: int) -> None:
+    """The receiver accepted it."""
+    conn.execute(sql("record_webhook_delivery"), {"batch_id": batch_id})
 
 
-def failed(conn: Connection, batch_id: int, error: str, again_in: float | None) -> None:
-    """The receiver has it not: again in so many seconds, or with None never."""
-    conn.execute(sql("webhook_failed"), {"batch_id": batch_id, "error": error, "seconds": again_in})
+def record_failure(conn: Connection, batch_id: int, error: str, retry_in: float | None) -> None:
+    """The attempt failed. It is due again in so many seconds, or with None never."""
+    conn.execute(sql("record_webhook_failure"), {"batch_id": batch_id, "error": error, "seconds": retry_in})
 
 
-def find(conn: Connection, batch_id: int, client_id: int) -> dict[str, Any] | None:
-    """How far it has come; None if this client is not to be told of this batch."""
-    return conn.execute(sql("webhook_of_batch"), {"batch_id": batch_id, "client_id": client_id}).fetchone()
+def status(conn: Connection, batch_id: int, client_id: int) -> dict[str, Any] | None:
+    """The status of the notification; None if this client is not to be notified of this batch."""
+    return conn.execute(sql("webhook_status"), {"batch_id": batch_id, "client_id": client_id}).fetchone()

@@ -1,6 +1,7 @@
-"""What organisers and admins do, from a page or by the API: done by the same functions as the commands, and recorded.
+"""The actions of organisers and admins, for pages and the API: the functions behind the commands, audited.
 
-Every deed is in the trail before it begins, with who does it. Whether they may is asked before, by `viewer`.
+Each action is in the audit log before it begins, with its actor. Authorization happens before, in the dependencies of
+the routes.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from producers.batch_control import Verdict
 from producers.dead_letters import DeadLetter, DeadLetterReader, Redriver
 from producers.plan import Planned, plan
 from schemas.vocabulary import Audience
-from web.auth.current_user import OwnedBatch
+from web.scope import BatchWithEvent
 
 
 class Decision(StrEnum):
-    """About a batch under way."""
+    """A decision about a running batch."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -40,9 +41,11 @@ _DECISIONS: Final = {
     Decision.RESUME: batch_control.resume,
     Decision.CANCEL: batch_control.cancel,
 }
-_SHOWN_PLACES: Final = 20
-#: For the brokers to take the letters that are handed to them at a time.
-_REDRIVE_SECONDS: Final = 8.0
+_MAX_ACTOR_LENGTH: Final = 200
+#: An entry of the audit log names no more places than this.
+_NAMED_PLACES: Final = 20
+#: The brokers' time for the dead letters that are produced at once.
+_REDRIVE_TIMEOUT_SECONDS: Final = 8.0
 
 
 def invite(
@@ -57,41 +60,41 @@ def invite(
 ) -> Planned:
     """Plan a batch and leave it to the dispatchers. The same key again returns the first batch (FM-31).
 
-    A `client` with a webhook is to be told of the batch's end: that is written in the transaction that plans it.
+    If `client` has a webhook, the transaction that plans the batch also requests the notification of its end.
     """
-    tells = client is not None and client.has_webhook
-    with audited(conn, AuditEntry(actor, "invite", event_id=event.id, detail=audience.value)) as deed:
-        with conn.transaction() if tells else nullcontext():
+    notifies = client is not None and client.has_webhook
+    with audited(conn, AuditEntry(actor, "invite", event_id=event.id, detail=audience.value)) as entry:
+        with conn.transaction() if notifies else nullcontext():
             planned = plan(
                 conn,
                 event_id=event.id,
                 audience=audience,
-                initiator=actor[:200],
+                initiator=actor[:_MAX_ACTOR_LENGTH],
                 key=key,
                 policy=settings.unknown_policy,
                 claim_seconds=0,
             )
-            if client is not None and tells and not planned.already_triggered:
+            if client is not None and notifies and not planned.already_triggered:
                 assert planned.batch_id is not None
-                webhooks.want(conn, planned.batch_id, client.id)
-        deed.batch_id = planned.batch_id
-        deed.note("triggered before" if planned.already_triggered else f"{planned.planned} members")
+                webhooks.request(conn, planned.batch_id, client.id)
+        entry.batch_id = planned.batch_id
+        entry.note("triggered before" if planned.already_triggered else f"{planned.planned} members")
     if not planned.already_triggered:
         planning.analyse(conn)
     return planned
 
 
-def decide(conn: Connection, actor: str, batch: OwnedBatch, decision: Decision) -> None:
+def decide(conn: Connection, actor: str, batch: BatchWithEvent, decision: Decision) -> None:
     """Pause, resume or cancel. RefusedError as the commands of these names."""
     with audited(conn, AuditEntry(actor, decision, event_id=batch.event.id, batch_id=batch.id)):
         _DECISIONS[decision](conn, batch.id)
 
 
-def retry(conn: Connection, actor: str, batch: OwnedBatch) -> int:
-    """The batch's failed deliveries are due again; returns how many."""
-    with audited(conn, AuditEntry(actor, "retry", event_id=batch.event.id, batch_id=batch.id)) as deed:
+def retry(conn: Connection, actor: str, batch: BatchWithEvent) -> int:
+    """Make the batch's failed deliveries due again; returns how many."""
+    with audited(conn, AuditEntry(actor, "retry", event_id=batch.event.id, batch_id=batch.id)) as entry:
         count = batch_control.retry(conn, batch.id)
-        deed.note(f"{count} deliveries")
+        entry.note(f"{count} deliveries")
     return count
 
 
@@ -104,66 +107,88 @@ def resolve(
     *,
     member_id: int | None = None,
 ) -> Resolved:
-    """Say what became of deliveries that are unknown, of the event or of one member."""
-    deed = AuditEntry(actor, f"resolve as {verdict}", event_id=event.id, member_id=member_id)
-    with audited(conn, deed):
+    """Record what became of unknown deliveries: all of the event, or those of one member."""
+    with audited(conn, AuditEntry(actor, f"resolve as {verdict}", event_id=event.id, member_id=member_id)) as entry:
         done = batch_control.resolve(
-            conn, event.id, verdict, member_id=member_id, by=actor[:200], resend_below=settings.resend_below
+            conn,
+            event.id,
+            verdict,
+            member_id=member_id,
+            by=actor[:_MAX_ACTOR_LENGTH],
+            resend_below=settings.resend_below,
         )
-        deed.note(f"{done.resolved} deliveries")
+        entry.note(f"{done.resolved} deliveries")
     return done
 
 
 @dataclass(frozen=True, slots=True)
-class PutBack:
-    """Letters on their source topic again; those left where they are, for a reason; and why others failed."""
+class RedriveSummary:
+    """How many dead letters were redriven, how many were skipped and why, and the errors of those that failed."""
 
     redriven: int
-    before: int
-    elsewhere: int
+    redriven_before: int
+    from_elsewhere: int
     failed: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """For the page and the audit log; without the failed ones."""
+        parts = [f"{self.redriven:,} dead {'letter' if self.redriven == 1 else 'letters'} redriven"]
+        if self.redriven_before:
+            parts.append(f"{self.redriven_before:,} skipped: redriven before")
+        if self.from_elsewhere:
+            parts.append(f"{self.from_elsewhere:,} skipped: from another topic")
+        return "; ".join(parts)
 
-def put_back(
-    conn: Connection, settings: Settings, deed: AuditEntry, places: Sequence[tuple[int, int]] | None, *, again: bool
-) -> PutBack:
+
+def redrive(
+    conn: Connection, settings: Settings, actor: str, places: Sequence[tuple[int, int]] | None, *, again: bool
+) -> RedriveSummary:
     """Put dead letters on their source topic again: those at these places, or with None all that came from it.
 
-    NotFoundError, RefusedError for a place before any letter is put back. What breaks half-way leaves in the deed how
-    many were back by then.
+    NotFoundError or RefusedError for a place, before any dead letter is redriven. If Kafka goes away half-way, the
+    audit log says how many were redriven by then.
     """
-    box = DeadLetterReader(settings, PATIENCE)
-    redriver = Redriver(settings, box, _REDRIVE_SECONDS)
-    read = elsewhere = 0
+    detail = ("all" if places is None else _named(places)) + (", again" if again else "")
+    with audited(conn, AuditEntry(actor, "redrive", detail=detail)) as entry, worded():
+        reader = DeadLetterReader(settings, PATIENCE)
+        redriver = Redriver(settings, reader, _REDRIVE_TIMEOUT_SECONDS)
+        try:
+            done = _redrive(conn, reader, redriver, places, again=again)
+        except Exception:
+            if redriver.put_back:
+                entry.note(f"{redriver.put_back} dead letters redriven before the error")
+            raise
+        entry.note(f"{done}; {len(done.failed)} failed" if done.failed else str(done))
+    return done
 
-    def ours(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-        nonlocal read, elsewhere
+
+def _redrive(
+    conn: Connection,
+    reader: DeadLetterReader,
+    redriver: Redriver,
+    places: Sequence[tuple[int, int]] | None,
+    *,
+    again: bool,
+) -> RedriveSummary:
+    ours = elsewhere = 0
+
+    def only_ours(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+        nonlocal ours, elsewhere
         for letter in letters:
             if redriver.is_ours(letter):
-                read += 1
+                ours += 1
                 yield letter
             else:
                 elsewhere += 1
 
-    named = None if places is None else box.at(places)
+    named = None if places is None else reader.at(places)
     for letter in named or ():
         redriver.require_ours(letter)
-    try:
-        done = redriver.redrive(conn, ours(box.letters() if named is None else named), again=again)
-    except Exception:
-        deed.note(f"{redriver.put_back} letters put back before this")
-        raise
-    return PutBack(done.redriven, read - done.redriven - len(done.failed), elsewhere, done.failed)
+    done = redriver.redrive(conn, only_ours(reader.letters() if named is None else named), again=again)
+    return RedriveSummary(done.redriven, ours - done.redriven - len(done.failed), elsewhere, done.failed)
 
 
-def redrive(
-    conn: Connection, settings: Settings, actor: str, places: Sequence[tuple[int, int]], *, again: bool
-) -> PutBack:
-    """Put the letters at these places on their source topic again, and record it."""
-    shown = ", ".join(f"{partition}:{offset}" for partition, offset in places[:_SHOWN_PLACES])
-    more = len(places) - _SHOWN_PLACES
-    detail = shown + (f" and {more} more" if more > 0 else "") + (", again" if again else "")
-    with audited(conn, AuditEntry(actor, "redrive", detail=detail)) as deed, worded():
-        done = put_back(conn, settings, deed, places, again=again)
-        deed.note(f"{done.redriven} letters" + (f", {len(done.failed)} failed" if done.failed else ""))
-    return done
+def _named(places: Sequence[tuple[int, int]]) -> str:
+    named = ", ".join(f"{partition}:{offset}" for partition, offset in places[:_NAMED_PLACES])
+    more = len(places) - _NAMED_PLACES
+    return f"{named} and {more} more" if more > 0 else named

@@ -1,4 +1,4 @@
-"""The application: routes, errors and headers put together, over one pool of connections."""
+"""The web application: routes, error handlers and middleware, over one pool of database connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
 from config.settings import Settings
-from web import body_limits, errors
+from web import body_limits
 from web.api import application
 from web.auth import oidc, sign_in
 from web.database import make_pool
@@ -23,6 +23,7 @@ from web.pages import (
     batches,
     dead_letters,
     directory,
+    errors,
     events,
     invitation_links,
     mail,
@@ -30,10 +31,11 @@ from web.pages import (
     system,
 )
 from web.pages.rendering import FOLDER
+from web.progress import progress_cache
 from web.security_headers import SecurityHeaders
-from web.webhooks import telling
+from web.webhooks import run_dispatcher
 
-#: What the site consists of, for those who sign in; each route says who may use it.
+#: The pages. Each route's dependencies say who may use it.
 ROUTERS: Final = (
     sign_in.router,
     events.router,
@@ -50,14 +52,14 @@ ROUTERS: Final = (
 
 
 def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
-    """The application for these settings. `with_links`: whether the links in mails lead here."""
+    """The application for these settings. `with_links`: whether it serves the links in mails."""
     pool = make_pool(settings.require_database())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         pool.open()
         try:
-            async with telling(pool):
+            async with run_dispatcher(pool):
                 yield
         finally:
             pool.close()
@@ -65,25 +67,27 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     app = FastAPI(title="bidden", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.pool = pool
     app.state.settings = settings
-    app.state.progress_cache = batches.progress_cache(pool)
+    app.state.progress_cache = progress_cache(pool)
     app.state.system_probes = system.SystemProbes(settings)
     app.state.https = urlsplit(settings.base_url).scheme == "https"
-    #: Asked by whatever answers for long; the server that runs this says when.
+    #: Polled by streams. The server replaces it.
     app.state.should_stop = lambda: False
-    app.add_middleware(body_limits.LimitedBodies, usual=body_limits.USUAL, others={directory.PATH: directory.UPLOAD})
+    app.add_middleware(
+        body_limits.BodyLimits, default=body_limits.DEFAULT, by_path={directory.PATH: directory.UPLOAD_LIMIT}
+    )
     app.add_middleware(SecurityHeaders, https=app.state.https)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.mount(application.PATH, application.build(app.state), name="api")
-    by_provider = [oidc.routes(settings)] if settings.oidc_issuer else []
-    for router in (*ROUTERS, *by_provider, *([invitation_links.router] if with_links else [])):
+    oidc_routers = [oidc.routes(settings)] if settings.oidc_issuer else []
+    for router in (*ROUTERS, *oidc_routers, *([invitation_links.router] if with_links else [])):
         app.include_router(router)
 
     @app.get("/healthz", include_in_schema=False)
     def health() -> PlainTextResponse:
-        """Whether requests can be answered: the database is asked."""
+        """Whether the database answers."""
         with pool.connection() as conn:
             conn.execute("SELECT 1")
         return PlainTextResponse("ok\n")
 
-    errors.answer(app)
+    errors.add_handlers(app)
     return app

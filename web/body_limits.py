@@ -1,4 +1,4 @@
-"""What a request may bring along, and how long that may take. Before anybody is known: a body is read first of all."""
+"""Limits the size of request bodies and the time they may take. Applies before authentication, which reads forms."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Of a body: so large at most, and here within so many seconds."""
+    """Bytes of a body, and the seconds within which it must arrive."""
 
     size: int
     seconds: float
 
 
-#: Far more than any form here needs, or any request of the API: a hundred places of letters are 4 kB.
-USUAL: Final = Limit(65_536, 15.0)
+#: Far more than any form or API request needs: a hundred places of dead letters are 4 kB.
+DEFAULT: Final = Limit(65_536, 15.0)
 
 
-class LimitedBodies:
-    """Ends a request whose body is too large or too slow, however it is sent. `others`: by path, what is not usual.
+class BodyLimits:
+    """Middleware: 413 for a body that is too large, 408 for one that is too slow, chunked or not.
 
-    The errors are raised where the body is read: the application around that answers them as it answers others.
+    The errors are raised where the application reads the body, so that its handlers respond to them.
     """
 
-    def __init__(self, app: ASGIApp, *, usual: Limit, others: Mapping[str, Limit]) -> None:
+    def __init__(self, app: ASGIApp, *, default: Limit, by_path: Mapping[str, Limit]) -> None:
         self._app = app
-        self._usual = usual
-        self._others = others
+        self._default = default
+        self._by_path = by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Called by the server."""
+        """The ASGI interface."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._others.get(scope["path"], self._usual)
+        limit = self._by_path.get(scope["path"], self._default)
         received = 0
         deadline: float | None = None
-        # Of the request when all of it is there, or of whoever reads it once it is answered.
+        # The body has arrived, or the response has begun.
         is_over = False
 
-        async def receive_some() -> Message:
+        async def limited_receive() -> Message:
             nonlocal received, deadline, is_over
             if is_over:
                 return await receive()
@@ -56,18 +56,18 @@ class LimitedBodies:
             if message is None:
                 if is_over:
                     return {"type": "http.disconnect"}
-                # Whoever takes so long is not waited for on the same connection, either.
-                raise HTTPException(408, "What was sent took too long to arrive", headers={"Connection": "close"})
+                # The rest of the body must not be waited for on this connection, either.
+                raise HTTPException(408, "The request took too long to arrive", headers={"Connection": "close"})
             received += len(message.get("body", b""))
             if received > limit.size:
-                raise HTTPException(413, f"What was sent is too large: {limit.size:,} bytes are taken here at most")
+                raise HTTPException(413, f"The request is too large: at most {limit.size:,} bytes are accepted here")
             if not message.get("more_body", False):
                 is_over = True
             return message
 
-        async def send_some(message: Message) -> None:
+        async def observed_send(message: Message) -> None:
             nonlocal is_over
             is_over = True
             await send(message)
 
-        await self._app(scope, receive_some, send_some)
+        await self._app(scope, limited_receive, observed_send)

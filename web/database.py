@@ -1,4 +1,4 @@
-"""Connections for requests: a pool that finds the database again after an outage."""
+"""The pool of database connections for requests. It reconnects after an outage."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ STATEMENT_SECONDS: Final = 60
 
 
 def make_pool(url: str, size: int = 10) -> Pool:
-    """A closed pool: the application opens it when it starts. A request waits for 5 s at most for a connection."""
+    """A closed pool, which the application opens when it starts. A request waits up to 5 s for a connection."""
     how = session("bidden-admin", autocommit=True)
-    # An audit sorts and hashes everybody there is: with the usual 4 MB it does so on disk. No statement may keep one of
-    # few connections, and whoever waits for it, for ever; an import has a connection of its own.
+    # An event audit sorts and hashes all members: with the default of 4 MB it would do so on disk. The timeout keeps a
+    # slow statement from holding one of few connections for ever; an import has a connection of its own.
     options = f"{how['options']} -c work_mem=32MB -c statement_timeout={STATEMENT_SECONDS}s"
     return ConnectionPool(
         url,
@@ -33,7 +33,7 @@ def make_pool(url: str, size: int = 10) -> Pool:
 
 
 def connection(request: Request) -> Iterator[Connection]:
-    """For a route: a connection in autocommit mode, for as long as the request lasts."""
+    """A connection in autocommit mode for the duration of a request."""
     pool: Pool = request.app.state.pool
     with pool.connection() as conn:
         yield conn

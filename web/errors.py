@@ -1,101 +1,75 @@
-"""What a page says when it cannot be had: translate_error, with the right status, and never a traceback."""
+"""Exceptions as HTTP errors: the status and the sentence that pages and the API respond with, never a traceback."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
 import structlog
-from fastapi import FastAPI, Request
+from confluent_kafka import KafkaException
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from config.driver_errors import public_message, translate_error
 from db.connect import NOT_MIGRATED, OUTAGES
 from schemas.errors import BiddenError, NotFoundError, RefusedError, UnreachableError
 from schemas.text import sentence
-from web.auth.current_user import SignInNeededError, sign_in_address
-from web.pages.rendering import message
-from web.security_headers import set_headers
 
 log = structlog.get_logger()
 
-#: Whoever comes by a mail has no business on the site.
-_BY_MAIL: Final = ("/invitation/", "/unsubscribe/")
+RETRY_SECONDS: Final = 30
+_UNAVAILABLE: Final = (*OUTAGES, *NOT_MIGRATED, KafkaException)
+#: What `to_http_error` translates. Validation errors are worded differently on pages and by the API.
+HANDLED: Final = (HTTPException, BiddenError, *_UNAVAILABLE, psycopg.DataError, Exception)
 
 
-def answer(app: FastAPI) -> None:
-    """Has the application answer its errors by these pages."""
-    app.add_exception_handler(SignInNeededError, _sign_in)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _not_understood)
-    app.add_exception_handler(BiddenError, _worded)
-    for away in (*OUTAGES, *NOT_MIGRATED):
-        app.add_exception_handler(away, _away)
-    app.add_exception_handler(psycopg.DataError, _out_of_range)
-    app.add_exception_handler(Exception, _broken)
+@dataclass(frozen=True, slots=True)
+class HttpError:
+    """`detail` is a sentence for a person; `field` names what it is about, where that has a name."""
+
+    status: int
+    detail: str
+    field: str | None = None
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _say(request: Request, title: str, text: str, *, status: int) -> HTMLResponse:
-    return message(title, text, status=status, home=not request.url.path.startswith(_BY_MAIL))
+NOTHING_HERE: Final = HttpError(404, "There is nothing at this address.")
 
 
-def _sign_in(request: Request, error: Exception) -> Response:
-    assert isinstance(error, SignInNeededError)
-    address = sign_in_address(error.next_path)
-    if "hx-request" in request.headers:
-        # Part of a page was asked for: the whole page is to go there.
-        return Response(status_code=401, headers={"HX-Redirect": address})
-    return RedirectResponse(address, status_code=303)
+def to_http_error(request: Request, error: Exception) -> HttpError:
+    """The error to respond with. Logs the cause of an outage, which the response does not name."""
+    if isinstance(error, HTTPException):
+        return HttpError(error.status_code, sentence(str(error.detail)), headers=error.headers or {})
+    if isinstance(error, BiddenError):
+        status = status_of(error)
+        return _unavailable(error.detail) if status == 503 else HttpError(status, sentence(error.detail), error.field)
+    if isinstance(error, _UNAVAILABLE):
+        route = getattr(request.scope.get("route"), "path", None)
+        log.warning("request failed: a server is unavailable", path=route, cause=str(translate_error(error) or error))
+        return _unavailable(public_message(error))
+    if isinstance(error, psycopg.DataError):
+        # PostgreSQL could not represent a value that passed validation.
+        return HttpError(422, "A value is out of range.")
+    return HttpError(500, "This is an error of the server, which has logged it. Try again later.")
 
 
-def _refused(request: Request, error: Exception) -> HTMLResponse:
-    assert isinstance(error, HTTPException)
-    title = "Not here" if error.status_code == 404 else "That did not work"
-    response = _say(request, title, sentence(error.detail), status=error.status_code)
-    response.headers.update(error.headers or {})
-    return response
-
-
-def _not_understood(request: Request, error: Exception) -> HTMLResponse:
-    assert isinstance(error, RequestValidationError)
-    in_path = any(problem["loc"][0] == "path" for problem in error.errors())
-    if in_path:
-        return _say(request, "Not here", "There is nothing at this address.", status=404)
-    fields = ", ".join(sorted({str(problem["loc"][-1]) for problem in error.errors()}))
-    return _say(request, "Not understood", f"This cannot be read: {fields}. Go back and try again.", status=422)
-
-
-def _worded(request: Request, error: Exception) -> HTMLResponse:
-    assert isinstance(error, BiddenError)
-    text = sentence(error.detail)
+def status_of(error: BiddenError) -> int:
+    """The HTTP status for an error of ours."""
     if isinstance(error, NotFoundError):
-        return _say(request, "Not here", text, status=404)
+        return 404
     if isinstance(error, RefusedError):
-        return _say(request, "Refused", text, status=409)
-    if isinstance(error, UnreachableError):
-        return _say(request, "One moment", text, status=503)
-    return _say(request, "That did not work", text, status=422)
+        return 409
+    return 503 if isinstance(error, UnreachableError) else 422
 
 
-def _away(request: Request, error: Exception) -> HTMLResponse:
-    route = request.scope.get("route")
-    cause = str(translate_error(error) or error)
-    log.warning("a request could not be answered", path=getattr(route, "path", None), cause=cause)
-    response = _say(request, "One moment", public_message(error), status=503)
-    response.headers["Retry-After"] = "30"
-    return response
+def _unavailable(detail: str) -> HttpError:
+    return HttpError(503, sentence(detail), headers={"Retry-After": str(RETRY_SECONDS)})
 
 
-def _out_of_range(request: Request, _: Exception) -> HTMLResponse:
-    # PostgreSQL's own word that it could not hold a value.
-    text = "This cannot be read: a value is out of range. Go back and try again."
-    return _say(request, "Not understood", text, status=422)
-
-
-def _broken(request: Request, _: Exception) -> HTMLResponse:
-    """What nobody foresaw; the server logs it. The middleware does not see this answer: the headers are set here."""
-    response = _say(request, "That did not work", "Something broke, and was written down. Try again later.", status=500)
-    set_headers(response.headers, https=request.app.state.https)
-    return response
+def is_path_error(error: RequestValidationError) -> bool:
+    """Whether the path holds something that is no id: there is nothing at such an address."""
+    return any(problem["loc"][0] == "path" for problem in error.errors())

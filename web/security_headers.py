@@ -1,4 +1,4 @@
-"""The headers of every response: nothing from elsewhere, in no frame, and no address given away."""
+"""Security headers of every response: nothing is loaded from other sites, nothing framed, no address leaked."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _POLICY: Final = (
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
-    # Not `no-referrer`: with that, browsers hide from us, too, that a form is our own (`Origin: null`).
+    # Not `no-referrer`: browsers would then send `Origin: null` with our own forms.
     "Referrer-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Addresses hold tokens: neither caches nor search engines keep what stands there.
+    # Addresses contain tokens: neither caches nor search engines may keep these pages.
     "X-Robots-Tag": "noindex, nofollow",
 }
 _ONE_YEAR: Final = 31_536_000
 
 
 def set_headers(headers: MutableHeaders, *, https: bool) -> None:
-    """Those that a response has not set itself."""
+    """Sets the headers that the response does not have yet."""
     for name, value in _HEADERS.items():
         headers.setdefault(name, value)
     headers.setdefault("Cache-Control", "no-store")
@@ -35,14 +35,14 @@ def set_headers(headers: MutableHeaders, *, https: bool) -> None:
 
 
 class SecurityHeaders:
-    """Adds them to whatever the application answers. `https`: whether browsers may insist on it from now on."""
+    """Middleware. `https`: whether to send Strict-Transport-Security."""
 
     def __init__(self, app: ASGIApp, *, https: bool) -> None:
         self._app = app
         self._https = https
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Called by the server."""
+        """The ASGI interface."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -20,14 +20,14 @@ log = structlog.get_logger()
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but asked to stop is not killed: the exit code is 0."""
+        """Like uvicorn's, but without raising the signal again afterwards: the exit code is 0."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.handle_exit)
         yield
 
 
 def serve(settings: Settings, host: str, port: int, *, with_links: bool) -> int:
-    """Returns the exit code when it has been stopped. UsageError when it cannot listen there."""
+    """Blocks; returns the exit code. UsageError if it cannot listen on this address."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
@@ -36,7 +36,7 @@ def serve(settings: Settings, host: str, port: int, *, with_links: bool) -> int:
     app = build(settings, with_links=with_links)
     config = uvicorn.Config(
         app,
-        # Ours are set up. No access log: addresses hold tokens.
+        # Logging is configured already. No access log: addresses contain tokens.
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,10 +1,10 @@
--- Telling a client's webhook of the end of its batches.
+-- Notifications of clients' webhooks of the end of their batches.
 
--- name: want_webhook
+-- name: request_webhook
 INSERT INTO batch_webhooks (batch_id, client_id, due_at) VALUES (%(batch_id)s, %(client_id)s, now())
 
 -- name: claim_webhooks
--- A batch has ended when none of its items is unsettled, cancelled or not: what was in flight has its outcome then.
+-- A batch, cancelled or not, has ended when all its items are settled: deliveries that were in flight have outcomes then.
 WITH due AS (
     SELECT w.batch_id FROM batch_webhooks w
     WHERE w.due_at <= now()
@@ -17,15 +17,15 @@ WHERE w.batch_id = due.batch_id AND k.id = w.client_id AND a.id = k.account_id
 RETURNING w.batch_id, w.client_id, w.attempts, k.webhook_url, k.webhook_secret,
     k.revoked_at IS NULL AND a.disabled_at IS NULL AS is_active, {{account_columns}}
 
--- name: webhook_delivered
+-- name: record_webhook_delivery
 UPDATE batch_webhooks SET due_at = NULL, delivered_at = now(), last_error = NULL WHERE batch_id = %(batch_id)s
 
--- name: webhook_failed
--- Not what somebody else has delivered meanwhile: who was claimed after a long sleep is told twice, but once is enough.
+-- name: record_webhook_failure
+-- A claim may expire while a process is suspended, so that two processes send: if either succeeded, it is delivered.
 UPDATE batch_webhooks SET due_at = now() + %(seconds)s::float8 * interval '1 second', last_error = %(error)s
 WHERE batch_id = %(batch_id)s AND delivered_at IS NULL
 
--- name: webhook_of_batch
+-- name: webhook_status
 SELECT batch_id, attempts, due_at, delivered_at, last_error,
     CASE
         WHEN delivered_at IS NOT NULL THEN 'delivered'

@@ -1,4 +1,4 @@
-"""Fixtures: a site with its dispatcher and worker, and people at browsers."""
+"""Fixtures: a site with its dispatcher and worker, and users in browsers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def find_chromium() -> str | None:
-    """Where a Chromium is: what BIDDEN_TEST_CHROMIUM says, else one on the path."""
+    """The path of a Chromium: BIDDEN_TEST_CHROMIUM, or the first found on PATH."""
     named = os.environ.get("BIDDEN_TEST_CHROMIUM")
     return named or next((found for found in map(shutil.which, _NAMES) if found), None)
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser. For a module and not a session: while it runs, its thread can run no other event loop."""
+    """A browser. Module scope, because its thread can run no other event loop while it runs."""
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium here: install one, or name it in BIDDEN_TEST_CHROMIUM")
@@ -47,7 +47,7 @@ def chromium() -> Iterator[Browser]:
 def stage(
     chromium: Browser, settings: Settings, conn: Connection, mail_sink: MailServer, tmp_path: Path
 ) -> Iterator[Stage]:
-    """The site, its dispatcher and one worker with few mails in flight, so that one can be in time."""
+    """The site, a dispatcher, and a worker with few mails in flight, so that a test can act in the middle."""
     port = ports.choose({"web": None}, {})["web"]
     address = f"http://127.0.0.1:{port}"
     env = {"BIDDEN_BASE_URL": address, "BIDDEN_SMTP_CONNECTIONS": "4", "BIDDEN_HANDOVER_WINDOW": "4"}
@@ -62,7 +62,7 @@ def stage(
 
 
 def account(conn: Connection, email: str, role: str, *chapters: int) -> None:
-    """Somebody who can sign in with the usual password."""
+    """An account with the usual password."""
     accounts.add(
         conn,
         email=email,

@@ -1,4 +1,4 @@
-"""Programs for tests of the API: clients with a token, as `bidden client add` makes them."""
+"""API clients for tests, as `bidden client add` creates them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVERYTHING: Sequence[str] = (Scope.READ, Scope.INVITE, Scope.OPERATE)
 
 
 class Program:
-    """A program with a token. It keeps no cookies and follows no redirects."""
+    """A program with a client's token. It keeps no cookies and does not follow redirects."""
 
     def __init__(self, http: TestClient, client_id: int, token: str, webhook_secret: str | None) -> None:
         self._http = http
@@ -25,19 +25,19 @@ class Program:
         self.webhook_secret = webhook_secret
 
     def call(self, method: str, path: str, **options: Any) -> Response:
-        """Any request to the API."""
+        """Send any request to the API."""
         headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
         path = path if path.startswith(PATH) else PATH + path
         return self._http.request(method, path, headers=headers, **options)
 
     def get(self, path: str, status: int = 200) -> Any:
-        """What is at an address."""
+        """GET; returns the JSON."""
         response = self.call("GET", path)
         assert response.status_code == status, response.text
         return response.json()
 
     def post(self, path: str, json: Any = None, status: int = 200, **options: Any) -> Any:
-        """Have something done."""
+        """POST; returns the JSON."""
         response = self.call("POST", path, **({} if json is None else {"json": json}), **options)
         assert response.status_code == status, response.text
         return response.json()
@@ -57,7 +57,7 @@ def program(
 ) -> Program:
     """A client of the account."""
     made = make_client(site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
-    # What tests ask about is what came after.
+    # Tests check only the audit log of what follows.
     site.conn.execute("DELETE FROM trail WHERE action = 'add client'")
     return Program(site.browser().client, made.id, made.token, made.webhook_secret)
 

@@ -1,4 +1,4 @@
-"""A site for tests: the application on a test's database, and browsers that are signed in to it."""
+"""A site for tests: the application on the test's database, and browsers signed in to it."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from web.auth import tokens
 
 PASSWORD = "correct horse battery"
 
-#: It takes long on purpose, and most tests have the same password.
+#: Hashing is slow on purpose, and most tests use the same password.
 _hashed = cache(tokens.hash_password)
 
 
 class Browser:
-    """Somebody at a browser, signed in unless `account` is None. Follows no redirect by itself."""
+    """A user's browser; signed in if it has a token. Does not follow redirects."""
 
     def __init__(self, client: TestClient, token: str | None) -> None:
         self.client = client
         self.token = token
 
     def get(self, path: str, **options: Any) -> Response:
-        """Ask for a page."""
+        """GET a page."""
         return self.client.get(path, **options)
 
     def post(self, path: str, data: dict[str, Any] | None = None, **options: Any) -> Response:
-        """Send a form as a page of the site has it: with the session's token."""
+        """POST a form like a page of the site: with the session's CSRF token."""
         csrf = {"csrf": tokens.csrf_token(self.token)} if self.token else {}
         return self.client.post(path, data={**csrf, **(data or {})}, **options)
 
 
 class Site:
-    """Makes accounts and browsers."""
+    """The running application, which creates accounts and browsers."""
 
     def __init__(self, app: FastAPI, conn: Connection, stack: ExitStack) -> None:
         self.app = app
@@ -53,7 +53,7 @@ class Site:
     def account(
         self, email: str, role: str = "organiser", chapters: Sequence[int] = (), password: str | None = None
     ) -> int:
-        """An account's id. Hashing takes long: most tests need no password."""
+        """Adds an account; returns its id. Hashing is slow, and most tests need no password."""
         return accounts.add(
             self.conn,
             email=email,
@@ -64,7 +64,7 @@ class Site:
         )
 
     def browser(self, account_id: int | None = None) -> Browser:
-        """A browser of its own; signed in with an account's id."""
+        """A new browser; signed in to the account if one is given."""
         client = self._stack.enter_context(TestClient(self.app, follow_redirects=False))
         token = None
         if account_id is not None:
@@ -74,24 +74,24 @@ class Site:
         return Browser(client, token)
 
     def admin(self) -> Browser:
-        """A browser with an admin at it."""
+        """The browser of a new admin."""
         return self.browser(self.account("ada@bidden.example", "admin"))
 
     def organiser(self, *chapters: int) -> Browser:
-        """A browser with an organiser of these chapters at it."""
+        """The browser of a new organiser of these chapters."""
         return self.browser(self.account("olga@bidden.example", chapters=chapters))
 
 
 @contextmanager
 def open_site(database_url: str, conn: Connection, **settings: Any) -> Iterator[Site]:
-    """A site on this database, while it lasts."""
+    """A running site on this database."""
     app = build(Settings(**{"database_url": database_url, "base_url": "http://testserver", **settings}))
     with ExitStack() as stack:
-        # Its lifespan, and so the pool of connections, is that of the first client.
+        # The first client runs the lifespan, and so opens the connection pool.
         stack.enter_context(TestClient(app))
         yield Site(app, conn, stack)
 
 
 def words(response: Response) -> str:
-    """What a page says, without its tags, on one line."""
+    """The text of a page, without tags, on one line."""
     return " ".join(re.sub(r"<[^>]*>", " ", response.text).split())

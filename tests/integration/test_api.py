@@ -1,4 +1,4 @@
-"""The API as a program uses it: found, invited, watched, decided about, and told of errors in one form."""
+"""The API as a program uses it: events, batches, decisions, paging, and errors as problem details."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def site(world: World, database_url: str) -> Iterator[Site]:
 
 @pytest.fixture
 def planner(site: Site) -> Program:
-    """A client of chapter 1's organiser, with every scope she may have."""
+    """A client of an organiser of chapter 1, with every scope that they may have."""
     return organisers(site, 1)
 
 
 def problem_of(response: Response, status: int) -> dict[str, Any]:
-    """The problem, which every error is."""
+    """The problem details of an error response."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     found: dict[str, Any] = response.json()
@@ -63,7 +63,7 @@ def with_chapter_two(world: World) -> None:
 
 
 def test_from_events_to_a_batch(planner: Program, world: World) -> None:
-    """A planner finds its event, asks what would come of it, invites, and reads what became of everybody."""
+    """A planner finds its event, makes a dry run, invites, and reads the log."""
     (event,) = planner.get("/events?q=work")["items"]
     assert (event["id"], event["state"], event["why_not"]) == (1, "not invited yet", None)
     assert event["chapters"] == [{"id": 1, "name": "London"}]
@@ -93,7 +93,7 @@ def test_from_events_to_a_batch(planner: Program, world: World) -> None:
 
 
 def test_the_same_key_again(planner: Program, site: Site, world: World) -> None:
-    """FM-31: the same key gives the first batch, another event or audience is refused, another client has its own."""
+    """FM-31: the same key returns the first batch; other events or audiences are refused; keys are per client."""
     headers = {"Idempotency-Key": "press-1"}
     first, second = (
         planner.call("POST", "/events/1/batches", json={"audience": "students"}, headers=headers) for _ in range(2)
@@ -110,7 +110,7 @@ def test_the_same_key_again(planner: Program, site: Site, world: World) -> None:
 
 
 def test_the_same_key_at_once(site: Site, world: World, planner: Program) -> None:
-    """FM-31: of requests at the same moment one starts the batch, and all are answered with it."""
+    """FM-31: of concurrent requests one starts the batch, and all get it."""
     start = threading.Barrier(4)
 
     def press(_: int) -> tuple[int, int]:
@@ -128,7 +128,7 @@ def test_the_same_key_at_once(site: Site, world: World, planner: Program) -> Non
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": ""}, {"Idempotency-Key": "x" * 101}])
 def test_a_key_is_needed(planner: Program, world: World, headers: dict[str, str]) -> None:
-    """FM-31: without a key a repeat would be a second batch."""
+    """FM-31: without a key a retry would start a second batch."""
     response = planner.call("POST", "/events/1/batches", json={"audience": "students"}, headers=headers)
     (mistake,) = problem_of(response, 422)["errors"]
     assert mistake["where"] == "header.Idempotency-Key"
@@ -136,7 +136,7 @@ def test_a_key_is_needed(planner: Program, world: World, headers: dict[str, str]
 
 
 def test_deciding_about_a_batch(planner: Program, world: World) -> None:
-    """Paused, resumed, retried, resolved, cancelled; each is in the trail, refused or done."""
+    """Pause, resume, retry, resolve, cancel; each is audited, refused or done."""
     planner.invite(audience="students")
     agent = world.agent()
     agent.deliver(world.wanted(1, 1), Failed("550 no"))
@@ -157,7 +157,7 @@ def test_deciding_about_a_batch(planner: Program, world: World) -> None:
 
 
 def test_pages_of_a_list(planner: Program, world: World) -> None:
-    """`next` leads through all of a list: each once, none left out."""
+    """`next` leads through the whole list, each item once."""
     world.build(students=range(100, 220))
     planner.invite(audience="students")
     for path in ("/events/1/people?audience=students&reason=already_sent", "/batches/1/entries?status=pending"):
@@ -171,7 +171,7 @@ def test_pages_of_a_list(planner: Program, world: World) -> None:
 
 
 def test_other_chapters(planner: Program, site: Site, world: World) -> None:
-    """What is not of the account's chapters is not there; of an event held together only their members are named."""
+    """404 outside the account's chapters; of a joint event only their members are listed."""
     with_chapter_two(world)
     admin = program(site, site.account("ada@bidden.example", "admin"))
     audit = planner.get("/events/2/audit")
@@ -191,7 +191,7 @@ def test_other_chapters(planner: Program, site: Site, world: World) -> None:
     problem_of(planner.call("GET", "/events/2/members/20/why"), 404)
     problem_of(planner.call("POST", "/events/2/resolve", json={"verdict": "sent", "member_id": 20}), 404)
     assert admin.get("/events/2/members/20/why")["eligible"]
-    # A mail server quotes addresses.
+    # A mail server's reply quotes the address.
     wanted = world.wanted(together, 20)
     wanted = replace(wanted, key=replace(wanted.key, event_id=2))
     world.agent().deliver(wanted, Failed("550 <m20@example.org> unknown"))
@@ -200,7 +200,7 @@ def test_other_chapters(planner: Program, site: Site, world: World) -> None:
 
 
 def test_an_event_that_was_moved(planner: Program, site: Site, world: World) -> None:
-    """Whom its batches met while it was another chapter's is not named; nor in the words of a mail server."""
+    """Members mailed before the move are not listed; nor does a mail server's reply name them."""
     with_chapter_two(world)
     batch = world.plan()
     agent = world.agent()
@@ -220,7 +220,7 @@ def test_an_event_that_was_moved(planner: Program, site: Site, world: World) -> 
 
 
 def test_without_a_token(planner: Program, site: Site, world: World) -> None:
-    """401 with the challenge: no token, a wrong one, another scheme, one revoked, a disabled account; no cookies."""
+    """401 with a challenge: no token, an unknown or revoked one, another scheme, a disabled account; no cookies."""
     signed_in = site.admin()
     for headers in (
         {},
@@ -240,7 +240,7 @@ def test_without_a_token(planner: Program, site: Site, world: World) -> None:
 
 
 def test_a_scope_is_named(site: Site) -> None:
-    """403 says which scope is missing, in words and in the challenge."""
+    """403 names the missing scope, in the detail and in the challenge."""
     reader = organisers(site, 1, scopes=[Scope.READ])
     response = reader.call("POST", "/batches/1/cancel")
     assert "operate" in problem_of(response, 403)["detail"]
@@ -283,7 +283,7 @@ def test_a_scope_is_named(site: Site) -> None:
     ],
 )  # fmt: skip
 def test_what_makes_no_sense(planner: Program, method: str, path: str, options: dict[str, Any], status: int) -> None:
-    """FM-32: whatever is sent, the answer is a problem that says what is wrong."""
+    """FM-32: the response to an invalid request is a problem that says what is wrong."""
     if "json" in options:
         options = {"content": json.dumps(options["json"]), "headers": {"Content-Type": "application/json"}}
     response = planner.call(method, path, **options)
@@ -294,14 +294,14 @@ def test_what_makes_no_sense(planner: Program, method: str, path: str, options: 
         assert found["errors"]
 
 
-def test_words_that_no_database_holds(planner: Program) -> None:
-    """U+0000 and bytes that are no text are left out of what is looked for."""
+def test_text_that_cannot_be_stored(planner: Program) -> None:
+    """U+0000 and invalid UTF-8 are removed from search text."""
     assert len(planner.get("/events?q=%00work%ED%A0%80")["items"]) <= 1
     assert len(planner.get("/events?q=%00work")["items"]) == 1
 
 
 def test_refusals(planner: Program, world: World) -> None:
-    """409 says why nobody may be invited; nothing is written."""
+    """409 says why the event cannot be invited to; nothing is written."""
     world.execute("UPDATE events SET invitable = false")
     assert "not marked as invitable" in planner.get("/events/1")["why_not"]
     for response in (
@@ -313,7 +313,7 @@ def test_refusals(planner: Program, world: World) -> None:
 
 
 def test_the_document(site: Site) -> None:
-    """The OpenAPI document is for everybody, names every route's scope, and each of its errors as a problem."""
+    """The OpenAPI document is public, and has every route's scope and errors."""
     response = site.browser().get(f"{PATH}/openapi.json")
     assert response.status_code == 200
     document = response.json()
@@ -338,8 +338,8 @@ def test_the_document(site: Site) -> None:
         "https://example.org/" + "x" * 1000, "http://127.0.0.1.example.org/", "http://[fe80::1]/",
     ],
 )  # fmt: skip
-def test_addresses_that_are_no_webhooks(url: str) -> None:
-    """Only https, or http on the machine itself; nothing that would be sent in secret or not at all."""
+def test_refused_webhook_addresses(url: str) -> None:
+    """Only https, or http on the machine itself; no credentials and no fragment."""
     with pytest.raises(RefusedError) as caught:
         require_webhook_address(url)
     assert caught.value.field == "webhook"
@@ -348,8 +348,8 @@ def test_addresses_that_are_no_webhooks(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["https://example.org/a?b=c", "http://127.0.0.1:8/", "http://[::1]/x", "http://localhost"]
 )
-def test_addresses_that_are(url: str) -> None:
-    """Those that may be called."""
+def test_accepted_webhook_addresses(url: str) -> None:
+    """These are accepted."""
     require_webhook_address(url)
 
 
@@ -364,8 +364,8 @@ def test_addresses_that_are(url: str) -> None:
         ("a", ["read", "dead-letters"], "scope"),
     ],
 )
-def test_clients_that_are_not_made(site: Site, name: str, scopes: list[str], field: str) -> None:
-    """Nothing that could not be shown, or that its account could not do."""
+def test_refused_clients(site: Site, name: str, scopes: list[str], field: str) -> None:
+    """An invalid name, unknown scopes, or one that its account may not use."""
     account = site.account("olga@bidden.example", chapters=[1])
     with pytest.raises(RefusedError) as caught:
         make_client(site.conn, "Ada", name=name, account_id=account, scopes=scopes)
@@ -373,7 +373,7 @@ def test_clients_that_are_not_made(site: Site, name: str, scopes: list[str], fie
 
 
 def test_servers_that_are_away(planner: Program, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503 with the time to wait, and the next request finds the database again."""
+    """503 with Retry-After, and the next request finds the database again."""
     world.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'bidden-admin'")
     planner.get("/events")
 

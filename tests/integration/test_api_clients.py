@@ -1,4 +1,4 @@
-"""`bidden client`: made, listed, revoked."""
+"""`bidden client`: add, list, revoke."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tests.integration.world import World
 
 @pytest.fixture
 def site(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A site, and commands on the same database."""
+    """A site, and commands on its database."""
     world.build(students=[1])
     monkeypatch.setenv("BIDDEN_DATABASE_URL", database_url)
     with open_site(database_url, world.conn) as site:
         yield site
 
 
-def test_made_used_listed_and_revoked(site: Site, world: World) -> None:
-    """The token that is printed is the one that holds, until it is revoked; and the trail tells of it."""
+def test_added_used_listed_and_revoked(site: Site, world: World) -> None:
+    """The printed token works until it is revoked; both are audited."""
     site.account("olga@bidden.example", chapters=[1])
     words = ("client", "add", "planner", "--account", "Olga@bidden.example", "--scope", "read", "--json")
     made = json.loads(run(*words, "--webhook", "https://example.org/hook").out)
@@ -46,7 +46,7 @@ def test_made_used_listed_and_revoked(site: Site, world: World) -> None:
 
 
 def test_shown_once(site: Site) -> None:
-    """For a person: the token, and nothing of a webhook that is not there."""
+    """Without --json: the token, and no webhook secret for a client without webhook."""
     site.account("olga@bidden.example", chapters=[1])
     said = run("client", "add", "planner", "--account", "olga@bidden.example", "--scope", "invite")
     assert (said.code, "token: bidden_" in said.out, "secret" in said.out) == (0, True, False)
@@ -61,8 +61,8 @@ def test_shown_once(site: Site) -> None:
         (["--account", "olga@bidden.example", "--scope", "read", "--webhook", "http://example.org"], "webhook"),
     ],
 )
-def test_not_made(site: Site, world: World, options: list[str], field: str) -> None:
-    """Refused by name, and nothing is written."""
+def test_not_added(site: Site, world: World, options: list[str], field: str) -> None:
+    """Refused with the field, and nothing is written."""
     site.account("olga@bidden.example", chapters=[1])
     said = run("client", "add", "planner", *options, "--json")
     assert (said.code, said.error["field"]) == (2, field)

@@ -1,4 +1,4 @@
-"""The API and its OpenAPI document held against each other: what fits the document, and what does not."""
+"""Fuzzes the API from its OpenAPI document, with requests that match it and requests that do not."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from web.auth.api_clients import Scope as ClientScope
 from web.auth.api_clients import make_client
 
 EXAMPLES: Final = 25
-#: A client of Kafka takes its time.
+#: Opening a Kafka client takes time.
 KAFKA_EXAMPLES: Final = 5
-#: What is there, so that not all of the examples are about what is not.
+#: Ids that exist, so that not all examples get 404.
 KNOWN: Final[dict[str, Any]] = {"event": 1, "batch": 1, "member": 3, "partition": 0, "offset": 0}
 
 
 class _Running:
-    """The application of a site that runs already: nobody else is to start or stop it."""
+    """The application of a running site, which schemathesis must not start or stop."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -67,7 +67,7 @@ def kafka(real_servers: Servers) -> dict[str, Any]:
 
 @pytest.fixture
 def api(world: World, database_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
-    """The API as schemathesis sees it, with a batch that has every outcome; and an admin's token with every scope."""
+    """The API with a batch that has every outcome, and an admin's token with every scope."""
     kafka = request.getfixturevalue("kafka") if "dead-letters" in request.node.name else {}
     world.build(students=[1, 2, 3], coaches=[4], both=[5])
     agent = world.agent()
@@ -87,11 +87,11 @@ def api(world: World, database_url: str, request: pytest.FixtureRequest) -> Iter
         yield schemathesis.openapi.from_asgi(f"{PATH}/openapi.json", _Running(site.app)), made.token
 
 
-# The pool of connections draws from `random` in a thread of its own: hypothesis takes that for a strategy's doing.
+# The connection pool uses `random` in another thread, which hypothesis would take for a strategy's.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @pytest.mark.parametrize(("method", "path"), sorted(ROUTES), ids=lambda word: word.strip("/"))
 def test_a_route(api: tuple[Any, str], method: str, path: str) -> None:
-    """FM-32: no failure of the server; answers and errors as described; no more and no less is taken."""
+    """FM-32: no 500; responses and errors as documented; exactly the documented requests are accepted."""
     schema, token = api
     operation = schema[path][method]
     known = {name: value for name, value in KNOWN.items() if f"{{{name}}}" in path}
@@ -106,7 +106,7 @@ def test_a_route(api: tuple[Any, str], method: str, path: str) -> None:
     def check(case: Case[Any]) -> None:
         headers = {"Authorization": f"Bearer {token}"}
         response = case.call(headers=headers)
-        # The document cannot say that a key was used before.
+        # The document cannot express that a key was used before.
         is_reused = response.status_code == 422 and "another event or audience" in response.text
         case.validate_response(
             response, excluded_checks=[positive_data_acceptance] if is_reused else [], headers=headers

@@ -1,4 +1,4 @@
-"""Who may call what: every route of the API, for every kind of client. A route that is not in the table fails here."""
+"""Every route of the API for every kind of client. A route that is not in the table fails here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def site(world: World, database_url: str) -> Iterator[Site]:
 
 
 def routes() -> set[tuple[str, str]]:
-    """All that the API has."""
+    """All routes of the API."""
     return {
         (method, route.path)
         for router in application.ROUTERS
@@ -43,25 +43,25 @@ def routes() -> set[tuple[str, str]]:
 
 
 def call(client: Program, route: tuple[str, str]) -> int:
-    """The answer's status."""
+    """The status of the response."""
     method, path = route
     address = path.format(event=1, batch=1, member=1, partition=0, offset=0)
     return client.call(method, address, **ROUTES[route][1]).status_code
 
 
 def client_of(site: Site, role: str, scopes: list[str], chapter: int = 1) -> Program:
-    """A client that was given these scopes when its account was an admin's."""
+    """A client that got these scopes while its account was an admin's."""
     account = site.account("x@bidden.example", "admin")
     made = program(site, account, scopes)
     if role == "organiser":
-        # Somebody else stays admin.
+        # There must always be an admin.
         site.account("ada@bidden.example", "admin")
         accounts.change(site.conn, account, name="X", role=AccountRole.ORGANISER, chapters=[chapter])
     return made
 
 
 def test_every_route_is_in_the_table(site: Site) -> None:
-    """A new route says here who may call it; the document names the same ones, with their scopes."""
+    """A new route must be added to the table; the OpenAPI document has the same routes and scopes."""
     assert routes() == set(ROUTES)
     document = site.browser().get(f"{PATH}/openapi.json").json()
     described = {
@@ -74,7 +74,7 @@ def test_every_route_is_in_the_table(site: Site) -> None:
 
 @pytest.mark.parametrize(("role", "chapter"), [("organiser", 1), ("organiser", 2), ("admin", 0)])
 def test_with_every_scope(site: Site, world: World, role: str, chapter: int) -> None:
-    """What a client may do is what its account may."""
+    """A client with every scope may do what its account may."""
     client = client_of(site, role, EVERY, chapter)
     before = world.execute("SELECT id FROM trail")
     for route, (_, _, own, other, admin) in ROUTES.items():
@@ -88,7 +88,7 @@ def test_with_every_scope(site: Site, world: World, role: str, chapter: int) -> 
 @pytest.mark.parametrize("role", ["organiser", "admin"])
 @pytest.mark.parametrize("scope", list(Scope))
 def test_with_one_scope(site: Site, role: str, scope: Scope) -> None:
-    """One scope opens its routes and no other."""
+    """A scope allows its routes and no others."""
     client = client_of(site, role, [scope.value])
     for route, row in ROUTES.items():
         expected = row[4 if role == "admin" else 2] if row[0] is scope else 403
@@ -96,7 +96,7 @@ def test_with_one_scope(site: Site, role: str, scope: Scope) -> None:
 
 
 def test_without_a_token(site: Site, world: World) -> None:
-    """By default: nothing. A cookie of somebody who is signed in changes nothing."""
+    """401 everywhere. The cookie of a session does not help."""
     admin = site.admin()
     nobody = Program(admin.client, 0, "wrong", None)
     for route in ROUTES:
@@ -107,8 +107,8 @@ def test_without_a_token(site: Site, world: World) -> None:
     assert world.execute("SELECT id FROM trail") == []
 
 
-def test_what_is_redriven_is_recorded(site: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who redrove which letters stands in the trail, also if it came to nothing."""
+def test_a_redrive_is_audited(site: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit log has actor and places, even if the redrive failed."""
     client = client_of(site, "admin", EVERY)
 
     def away(*_: object) -> None:

@@ -84,8 +84,8 @@ def test_no_answer_at_all(invited: World, site: TestClient, answer: str) -> None
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"starts_at": "2020-01-01T18:00:00Z", "ends_at": "2020-01-01T20:00:00Z"}, "begun already"),
-        ({"cancelled_at": "2026-01-01T00:00:00Z"}, "has been cancelled"),
+        ({"starts_at": "2020-01-01T18:00:00Z", "ends_at": "2020-01-01T20:00:00Z"}, "This event has begun"),
+        ({"cancelled_at": "2026-01-01T00:00:00Z"}, "This event was cancelled"),
     ],
 )
 def test_too_late(invited: World, site: TestClient, change: dict[str, str], words: str) -> None:

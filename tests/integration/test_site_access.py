@@ -22,12 +22,12 @@ from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import TERMS_ACCEPTED, World
 from web.auth.api_clients import make_client
 
-#: Sent to the sign-in page; asked in vain; not there, as far as this one is to know.
+#: Redirected to the sign-in page; forbidden; not found, because it is out of scope.
 SIGN_IN, NO, HIDDEN = "sign in", 403, 404
-#: Let in, whatever comes of it: another test looks at that.
+#: Allowed, whatever the result: other tests check that.
 IN = "let in"
 
-#: What a form of a route holds besides the token.
+#: The fields of a route's form besides the CSRF token.
 FORMS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/events/{event}/invite"): {"audience": "everyone", "key": "k" * 36},
     ("POST", "/events/{event}/resolve"): {"verdict": "failed"},
@@ -37,28 +37,28 @@ FORMS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/invitation/{token}"): {"answer": "yes"},
     ("POST", "/letters/redrive"): {"letter": "0:0"},
 }
-#: What stands for each part of an address. Event 1 and its batches are of chapter 1.
+#: The values of path parameters. Event 1 and its batches belong to chapter 1.
 PLACES: Final[dict[str, Any]] = {
     "event": 1, "batch": 1, "member": 7_351_001, "account": 1, "client": 1, "token": "token-of-1", "decision": "pause",
     "role": "Student", "partition": 0, "offset": 0,
 }  # fmt: skip
-#: Where another batch is needed: one that has ended, so that what is told of it ends, too.
+#: Routes that need a batch that has ended, so that its stream ends, too.
 OTHER_PLACES: Final[dict[str, dict[str, Any]]] = {"/batches/{batch}/live": {"batch": 2}}
 
-#: For each route: nobody signed in, an organiser of another chapter, an organiser of the chapter, an admin.
+#: For each route the result when not signed in, for an organiser of another chapter, of the chapter, and an admin.
 TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | str]]] = {
-    # For everybody.
+    # Public.
     ("GET", "/healthz"): (200, 200, 200, 200),
     ("GET", "/sign-in"): (200, 200, 200, 200),
     ("POST", "/sign-in"): (NO, NO, NO, NO),  # with no password, that is
     ("GET", "/sign-in/provider"): (503, 503, 503, 503),  # the provider is away
     ("GET", "/sign-in/callback"): (NO, NO, NO, NO),  # from nowhere
-    # For whoever has the link from a mail.
+    # For members, by the link in a mail.
     ("GET", "/invitation/{token}"): (200, 200, 200, 200),
     ("POST", "/invitation/{token}"): (303, 303, 303, 303),
     ("GET", "/unsubscribe/{token}"): (200, 200, 200, 200),
     ("POST", "/unsubscribe/{token}"): (303, 303, 303, 303),
-    # For whoever is signed in: what is theirs of it.
+    # For every user, within their scope.
     ("GET", "/"): (SIGN_IN, 303, 303, 303),
     ("GET", "/events"): (SIGN_IN, 200, 200, 200),
     ("GET", "/batches"): (SIGN_IN, 200, 200, 200),
@@ -110,7 +110,7 @@ TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | 
     ("GET", "/system/doctor"): (SIGN_IN, NO, NO, IN),
 }
 
-#: Whom an organiser of chapter 2 is never told of, and whom she is. By ids, too, which are nothing else's.
+#: Members whom an organiser of chapter 2 must not see, and one whom they may. Their ids are used for nothing else.
 FOREIGN: Final = ("Foreign", "foreign")
 FIRST_ID: Final = 7_351_000
 OWN: Final = "Fritz"
@@ -146,23 +146,23 @@ def world(world: World) -> World:
 
 
 def person(number: int, **fields: Any) -> dict[str, Any]:
-    """A member of chapter 1, whose name and address say so."""
+    """A member of chapter 1, whose name and address are recognisable."""
     about = {"name": f"Foreign{number}", "email": f"foreign{number}@example.org", "accepted_toc_at": TERMS_ACCEPTED}
     return member(FIRST_ID + number, **{**about, **fields})
 
 
 @pytest.fixture
 def site(world: World, database_url: str) -> Iterator[Site]:
-    """A site with all that there may be: links, and a provider, which is away."""
+    """A site with all routes: links, and a sign-in provider, which is unreachable."""
     provider = {"oidc_issuer": "http://127.0.0.1:9", "oidc_client_id": "x", "oidc_client_secret": "x"}
     with open_site(database_url, world.conn, **provider) as site:
-        # What is told of a batch as it goes on ends at once.
+        # Streams end at once.
         site.app.state.should_stop = lambda: True
         yield site
 
 
 def routes(site: Site) -> set[tuple[str, str]]:
-    """All that the application answers by itself: no files, and no API, which is an application of its own."""
+    """All routes but the static files and the API, which is an application of its own."""
     return {
         (method, context.path or "")
         for context in iter_route_contexts(site.app.routes)
@@ -172,25 +172,25 @@ def routes(site: Site) -> set[tuple[str, str]]:
 
 
 def ask(browser: Browser, method: str, route: str) -> Response:
-    """What a route answers, asked as its own page would ask."""
+    """The response of a route to a request as its page would send it."""
     path = route.format(**{**PLACES, **OTHER_PLACES.get(route, {})})
     return browser.get(path) if method == "GET" else browser.post(path, FORMS.get((method, route)))
 
 
 def came_to(answer: Response) -> int | str:
-    """In a word of the table."""
+    """As a value of the table."""
     is_away = answer.status_code == 303 and answer.headers["location"].startswith("/sign-in")
     return SIGN_IN if is_away else answer.status_code
 
 
 def test_every_route_has_a_row(site: Site) -> None:
-    """What is new is for nobody until it stands in the table, and the table has nothing that is not there."""
+    """A new route must be added to the table, and a removed one deleted."""
     assert routes(site) == set(TABLE)
 
 
 @pytest.mark.parametrize("row", list(TABLE), ids=" ".join)
 def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureRequest) -> None:
-    """Each as the table says; what is refused changes nothing."""
+    """The result is that of the table; a refused request changes nothing."""
     first = site.account("zoe@bidden.example")
     assert first == PLACES["account"]
     make_client(site.conn, "Ada", name="Calendar", account_id=first, scopes=["read"])
@@ -211,7 +211,7 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
             assert everything(site.conn) == before, viewer
 
 
-#: Whatever a request could change, but for what is counted and noted of requests themselves.
+#: All tables that a request could change, but for attempts and the audit log.
 CHANGEABLE: Final = (
     "accounts", "account_chapters", "api_clients", "batches", "batch_items", "batch_webhooks", "deliveries", "events",
     "event_chapters", "invitations", "log_entries", "members", "redriven_letters", "subscriptions", "trail",
@@ -219,7 +219,7 @@ CHANGEABLE: Final = (
 
 
 def everything(conn: Connection) -> list[Any]:
-    """All rows of these, in short, and how many sessions there are."""
+    """A digest of these tables, and the number of sessions."""
     digest = SQL("(SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {} t)")
     digests = SQL(", ").join(digest.format(Identifier(table)) for table in CHANGEABLE)
     row = conn.execute(SQL("SELECT ARRAY[{}] AS digests, (SELECT count(*) FROM sessions)").format(digests)).fetchone()
@@ -228,14 +228,14 @@ def everything(conn: Connection) -> list[Any]:
 
 
 def test_no_scope_is_no_event(site: Site) -> None:
-    """An organiser without chapters sees nothing, and is not in the way."""
+    """An organiser without chapters sees no event."""
     browser = site.organiser()
     assert "Joint" not in words(browser.get("/events"))
     assert browser.get("/events/1").status_code == 404
     assert browser.get("/batches/1").status_code == 404
 
 
-#: What else can be asked of a route: each way to have people named.
+#: More requests to a route: every parameter that lists members.
 QUERIES: Final[dict[str, list[str]]] = {
     "/events": ["?q=oreign", "?q=joint"],
     "/events/{event}/people": [
@@ -256,7 +256,7 @@ QUERIES: Final[dict[str, list[str]]] = {
 
 
 def every_end(world: World, event: int) -> int:
-    """A batch: somebody was sent, failed with a reason that names her, is unknown, left out, and pending."""
+    """A batch with a delivery of every status; the failed one's reason names the member."""
     batch = world.plan("everyone", event=event)
     agent = world.agent()
     refusal = Failed("550 5.1.1 <foreign2@example.org>: no such user Foreign2")
@@ -266,27 +266,27 @@ def every_end(world: World, event: int) -> int:
 
 
 def joint_batch(world: World) -> int:
-    """Of event 2, with somebody of chapter 2 who was sent."""
+    """A batch of event 2, with a sent delivery to a member of chapter 2."""
     batch = every_end(world, 2)
     world.agent().deliver(world.wanted(batch, 21, event=2), Sent("250 ok"))
     return batch
 
 
 def moved_batch(world: World) -> int:
-    """Of event 4, which is of the other chapter since."""
+    """A batch of event 4, which was moved to the other chapter afterwards."""
     batch = every_end(world, 4)
     world.load(EVENT | {"id": 4, "name": "Moved", "chapter_ids": [2]})
     return batch
 
 
 def names_found(answer: Response, path: str) -> list[str]:
-    """What an answer says of members of chapter 1; what was asked for by an id may say the id."""
+    """The members of chapter 1 that a response names; an id that was requested may be repeated."""
     ids = [str(FIRST_ID + n) for n in range(1, 7)]
     return [name for name in (*FOREIGN, *(n for n in ids if n not in path)) if name in answer.text]
 
 
-def test_nobody_is_told_of_a_foreign_member(site: Site, world: World) -> None:
-    """An organiser of chapter 2 asks whatever there is to ask, of events that are joint or moved: no name, no id."""
+def test_no_page_names_a_member_of_another_chapter(site: Site, world: World) -> None:
+    """No request about joint or moved events shows an organiser of chapter 2 a name or id of chapter 1."""
     joint, moved = joint_batch(world), moved_batch(world)
     world.load(subscription(FIRST_ID + 6, 2))
     berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
@@ -310,24 +310,24 @@ def test_nobody_is_told_of_a_foreign_member(site: Site, world: World) -> None:
     assert all(f"foreign{n}@example.org" in seen_by_admin for n in (1, 2, 3, 5))
     assert all(f"/members/{FIRST_ID + n}" in seen_by_admin for n in (1, 2, 3, 4, 5, 6))
     assert OWN in words(berlin.get(f"/batches/{joint}"))
-    assert "only members of your chapters are named here" in words(berlin.get(f"/batches/{joint}"))
-    assert "only members of your chapters are named here" in words(berlin.get(f"/batches/{moved}"))
+    assert "only members of your chapters are listed" in words(berlin.get(f"/batches/{joint}"))
+    assert "only members of your chapters are listed" in words(berlin.get(f"/batches/{moved}"))
 
 
-def test_the_live_stream_names_nobody(site: Site, world: World) -> None:
-    """What a batch's page is told as it goes on, too."""
+def test_no_stream_names_a_member_of_another_chapter(site: Site, world: World) -> None:
+    """Nor does the live stream of a batch."""
     moved = moved_batch(world)
     site.app.state.should_stop = lambda: False
     batch_control.cancel(world.conn, moved)
     berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
     told = berlin.get(f"/batches/{moved}/live")
-    assert "First error: see below" in words(told)
+    assert "First error: about a member of another chapter" in words(told)
     assert names_found(told, "") == []
     assert "foreign2@example.org" in site.admin().get(f"/batches/{moved}/live").text
 
 
-def test_no_deed_tells_of_a_foreign_member(site: Site, world: World) -> None:
-    """Whatever she sends, of joint and moved events: neither the answer nor the page after it names one."""
+def test_no_action_names_a_member_of_another_chapter(site: Site, world: World) -> None:
+    """Neither the response to a form about joint and moved events nor the page after it names one."""
     batches = {2: joint_batch(world), 4: moved_batch(world)}
     berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
     told, done = [], 0
@@ -346,8 +346,8 @@ def test_no_deed_tells_of_a_foreign_member(site: Site, world: World) -> None:
 
 
 @pytest.mark.parametrize("event", [2, 4])
-def test_deeds_about_foreign_members(site: Site, world: World, event: int) -> None:
-    """Of an event of both, or that moved, nobody resolves what concerns a member of the other chapter by name."""
+def test_no_action_on_a_member_of_another_chapter(site: Site, world: World, event: int) -> None:
+    """Deliveries to a member of the other chapter cannot be resolved one by one."""
     batch = joint_batch(world) if event == 2 else moved_batch(world)
     berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
     answer = berlin.post(f"/events/{event}/resolve", {"verdict": "failed", "member": str(FIRST_ID + 3)})
@@ -366,18 +366,18 @@ HEADERS: Final = {
 
 
 def is_mail(answer: Response) -> bool:
-    """Whether it is a mail as members get it."""
+    """Whether it is the HTML of a mail."""
     return answer.status_code == 200 and answer.url.path.endswith("/html")
 
 
 def assert_headers(answer: Response) -> None:
-    """What every answer has."""
+    """The headers of every response."""
     for name, value in HEADERS.items():
         assert answer.headers[name] == value, (answer.url, name)
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; ")
     if is_mail(answer):
-        # Shown in a frame of our own pages, with its own style, and able to do nothing.
+        # Only our own pages may frame it; inline styles, and no scripts.
         assert "sandbox;" in policy
         assert "frame-ancestors 'self'" in policy
         assert "script-src" not in policy
@@ -392,7 +392,7 @@ def assert_headers(answer: Response) -> None:
 
 
 def test_headers(world: World, database_url: str) -> None:
-    """Security headers on whatever is answered: pages, parts, redirects, files, errors, and what broke."""
+    """Every response has security headers: pages, fragments, redirects, files and errors."""
     values = {"oidc_issuer": "http://127.0.0.1:9", "oidc_client_id": "x", "oidc_client_secret": "x"}
     with open_site(database_url, world.conn, base_url="https://testserver", **values) as site:
         site.app.state.should_stop = lambda: True
@@ -408,8 +408,8 @@ def test_headers(world: World, database_url: str) -> None:
         assert_headers(answer)
 
 
-def test_headers_of_what_broke(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistake of ours is answered in words, with the headers, and without what broke."""
+def test_headers_after_an_unexpected_error(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an unexpected error the page has the headers, and does not disclose the error."""
     from fastapi.testclient import TestClient
 
     def broken(*_: Any, **__: Any) -> None:
@@ -421,5 +421,9 @@ def test_headers_of_what_broke(world: World, database_url: str, monkeypatch: pyt
         client = TestClient(site.app, base_url="https://testserver", raise_server_exceptions=False)
         client.cookies.set("__Host-bidden", token)
         answer = client.get("/events")
-    assert (answer.status_code, "Something broke" in answer.text, "secret" in answer.text) == (500, True, False)
+    assert (answer.status_code, "This is an error of the server" in answer.text, "secret" in answer.text) == (
+        500,
+        True,
+        False,
+    )
     assert_headers(answer)

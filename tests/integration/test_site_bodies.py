@@ -1,4 +1,4 @@
-"""What is sent to the site, too much of it and too slowly: it is answered in words, and nobody else waits for it."""
+"""Request bodies that are too large or too slow: they get an error page, and block no other request."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ from web.body_limits import Limit
 from web.pages import directory
 
 FORM = "application/x-www-form-urlencoded"
-#: For whatever must come: no test waits so long unless it fails.
-PATIENCE = 20.0
-#: Each with a form, or a body, that anybody may send.
+#: Only a failing test waits that long.
+TIMEOUT_SECONDS = 20.0
+#: Public routes with a form.
 OPEN = ["/sign-in", "/unsubscribe/x", "/invitation/x"]
-#: Those that are read for the page's token.
-SIGNED = ["/sign-out", "/account/password", "/events/1/invite", "/batches/1/retry", "/directory", "/clients/1/revoke"]
+#: Forms that are read for the CSRF token.
+WITH_CSRF = [
+    "/sign-out",
+    "/account/password",
+    "/events/1/invite",
+    "/batches/1/retry",
+    "/directory",
+    "/clients/1/revoke",
+]
 RESOLVE = "/api/v1/events/1/resolve"
 
 
@@ -38,7 +45,7 @@ def site(world: World, database_url: str) -> Iterator[Site]:
 
 
 class Sender:
-    """Sends `chunks` of a body, and then keeps the rest of it."""
+    """Sends `chunks` of a body, and never the rest."""
 
     def __init__(self, *chunks: bytes) -> None:
         self.chunks = list(chunks)
@@ -46,19 +53,19 @@ class Sender:
         self.waits = asyncio.Event()
 
     async def __call__(self) -> dict[str, Any]:
-        """As a server is asked for more."""
+        """The ASGI `receive`."""
         self.asked += 1
         if self.chunks:
             return {"type": "http.request", "body": self.chunks.pop(0), "more_body": True}
         self.waits.set()
         await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
+        raise AssertionError("never set")
 
 
 async def ask(
     site: Site, method: str, path: str, receive: Callable[[], Awaitable[Any]], cookie: str = "", form: str = FORM
 ) -> tuple[int, dict[str, str], str]:
-    """What the application answers: status, headers and text."""
+    """The response of the application: status, headers and text."""
     answer: dict[str, Any] = {"body": b""}
 
     async def send(message: Any) -> None:
@@ -77,7 +84,7 @@ async def ask(
 
 
 def session(site: Site) -> str:
-    """The cookie of an admin."""
+    """The session cookie of an admin."""
     token = site.admin().token
     assert token is not None
     return token
@@ -85,46 +92,46 @@ def session(site: Site) -> str:
 
 @pytest.mark.parametrize("path", [*OPEN, "/sign-out"])
 def test_too_large(site: Site, path: str) -> None:
-    """A page says so, before the rest of it is read."""
+    """413, before the rest is read."""
     sender, cookie = Sender(*[b"x" * 40_000] * 1500), session(site)
     status, _, text = asyncio.run(ask(site, "POST", path, sender, cookie))
-    assert (status, "What was sent is too large: 65,536 bytes are taken here at most." in text) == (413, True)
+    assert (status, "The request is too large: at most 65,536 bytes are accepted here." in text) == (413, True)
     assert sender.asked == 2
 
 
-def test_as_large_as_may_be(site: Site) -> None:
-    """A form of the usual limit is read."""
-    answer = site.browser().client.post("/sign-in", content=b"password=".ljust(body_limits.USUAL.size, b"x"))
+def test_a_body_of_the_largest_size(site: Site) -> None:
+    """A form of the default limit is read."""
+    answer = site.browser().client.post("/sign-in", content=b"password=".ljust(body_limits.DEFAULT.size, b"x"))
     assert answer.status_code == 403
-    answer = site.browser().client.post("/unsubscribe/x", content=b"again=".ljust(body_limits.USUAL.size, b"x"))
+    answer = site.browser().client.post("/unsubscribe/x", content=b"again=".ljust(body_limits.DEFAULT.size, b"x"))
     assert answer.status_code == 404
 
 
 def test_too_slow(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever stops in the middle is told so, on pages and by the API, and the connection is ended."""
-    monkeypatch.setattr(body_limits, "USUAL", Limit(65_536, 0.01))
-    monkeypatch.setattr(directory, "UPLOAD", Limit(directory.LARGEST, 0.01))
+    """A body that stops in the middle gets 408 on pages and from the API, and the connection is closed."""
+    monkeypatch.setattr(body_limits, "DEFAULT", Limit(65_536, 0.01))
+    monkeypatch.setattr(directory, "UPLOAD_LIMIT", Limit(directory.MAX_BYTES, 0.01))
     world.build(students=[1])
     with open_site(database_url, world.conn) as site:
         cookie = session(site)
-        for path in (*OPEN, *SIGNED):
+        for path in (*OPEN, *WITH_CSRF):
             status, headers, text = asyncio.run(ask(site, "POST", path, Sender(b"a=b"), cookie))
             assert (path, status, headers["connection"]) == (path, 408, "close")
-            assert "What was sent took too long to arrive." in text
+            assert "The request took too long to arrive." in text
         status, headers, text = asyncio.run(ask(site, "POST", RESOLVE, Sender(b"{"), form="application/json"))
         assert (status, json.loads(text)["status"], headers["connection"]) == (408, 408, "close")
 
 
 def test_an_upload_has_longer(site: Site) -> None:
-    """The directory's file has limits of its own."""
-    assert directory.UPLOAD.seconds > body_limits.USUAL.seconds
+    """The directory upload has limits of its own."""
+    assert directory.UPLOAD_LIMIT.seconds > body_limits.DEFAULT.seconds
 
     async def upload() -> None:
         head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
         sender, cookie = Sender(head, *[b"x" * 40_000] * 10), session(site)
         form = "multipart/form-data; boundary=x"
         asking = asyncio.create_task(ask(site, "POST", "/directory", sender, cookie, form=form))
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(TIMEOUT_SECONDS):
             await sender.waits.wait()
         assert not asking.done()
         asking.cancel()
@@ -133,15 +140,15 @@ def test_an_upload_has_longer(site: Site) -> None:
     asyncio.run(upload())
 
 
-@pytest.mark.parametrize("path", SIGNED)
-def test_a_body_that_does_not_come_holds_nothing(site: Site, path: str) -> None:
-    """More of them than there are connections to the database, and everybody else is answered."""
+@pytest.mark.parametrize("path", WITH_CSRF)
+def test_a_stalled_body_holds_no_connection(site: Site, path: str) -> None:
+    """With more stalled bodies than database connections, other requests are still served."""
 
     async def hold() -> None:
         cookie = session(site)
         senders = [Sender() for _ in range(site.app.state.pool.max_size + 2)]
         asking = [asyncio.create_task(ask(site, "POST", path, sender, cookie)) for sender in senders]
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(TIMEOUT_SECONDS):
             for sender in senders:
                 await sender.waits.wait()
         assert (await ask(site, "GET", "/healthz", Sender(b"")))[0] == 200
@@ -160,7 +167,7 @@ def _in_order(dependant: Dependant) -> Iterator[Any]:
 
 
 def test_no_route_holds_a_connection_before_the_token_is_read(site: Site) -> None:
-    """Who asks comes first among the parameters of every route that needs both."""
+    """The user's dependency precedes the connection's in every route that has both."""
     seen = 0
     for context in iter_route_contexts(site.app.routes):
         dependant = getattr(context.original_route, "dependant", None)
@@ -171,9 +178,9 @@ def test_no_route_holds_a_connection_before_the_token_is_read(site: Site) -> Non
     assert seen > 20
 
 
-def test_a_body_of_a_stranger_is_not_read(site: Site) -> None:
-    """Without a session nothing is read for the page's token, and an upload not at all."""
-    for path in (SIGNED[0], "/directory"):
+def test_no_body_is_read_without_a_session(site: Site) -> None:
+    """Neither a form, for its CSRF token, nor an upload."""
+    for path in (WITH_CSRF[0], "/directory"):
         sender = Sender()
         status, headers, _ = asyncio.run(ask(site, "POST", path, sender, tokens.new_token()))
         assert (status, headers["location"], sender.asked) == (303, "/sign-in", 0)

@@ -1,4 +1,4 @@
-"""The directory's upload on the site: everything or nothing, with the line that is wrong."""
+"""Uploading a directory file: all of it is imported or, with an invalid line, nothing."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ def site(conn: Connection, database_url: str) -> Iterator[Site]:
 
 
 def upload(browser: Browser, *lines: dict[str, Any] | bytes, name: str = "directory.jsonl") -> Any:
-    """Send the form with a file of these lines."""
+    """Upload a file with these lines."""
     content = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
     return browser.post("/directory", files={"file": (name, content)})
 
 
 def members(conn: Connection) -> int:
-    """How many there are."""
+    """The number of members."""
     ((count,),) = rows(conn, "SELECT count(*) FROM members")
     number: int = count
     return number
 
 
 def test_import(site: Site, conn: Connection) -> None:
-    """The file is imported, and the page says how many lines of each type; the trail says who."""
+    """The file is imported, the page shows the lines by type, and the audit log the actor."""
     browser = site.admin()
     assert 'enctype="multipart/form-data"' in browser.get("/directory").text
     answer = upload(browser, *BASE, name="<b>.jsonl")
     assert answer.status_code == 200
     text = words(answer)
-    assert "&lt;b&gt;.jsonl is imported." in text
+    assert "&lt;b&gt;.jsonl was imported." in text
     assert "member 2" in text
     assert "group 2" in text
     assert members(conn) == 2
@@ -51,8 +51,8 @@ def test_import(site: Site, conn: Connection) -> None:
     ]
 
 
-def test_a_wrong_line(site: Site, conn: Connection) -> None:
-    """The page names line, field and what is wrong; nothing was written."""
+def test_an_invalid_line(site: Site, conn: Connection) -> None:
+    """The page shows line, field and problem; nothing is written."""
     answer = upload(site.admin(), *BASE, member(3, email=7))
     assert answer.status_code == 422
     text = words(answer)
@@ -66,14 +66,14 @@ def test_a_wrong_line(site: Site, conn: Connection) -> None:
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"no JSON", b"\x00" * 10])
 def test_no_directory_file(site: Site, content: bytes) -> None:
-    """Whatever is uploaded is an error of its first line."""
+    """Other files are refused at their first line."""
     answer = upload(site.admin(), content)
     assert answer.status_code == 422
     assert "line 1" in words(answer)
 
 
 def test_a_large_file(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits on disk, is read once, and its temporary file is closed."""
+    """It is spooled to disk, read once, and its temporary file closed."""
     opened: list[tempfile.SpooledTemporaryFile[bytes]] = []
     real = tempfile.SpooledTemporaryFile
 
@@ -92,8 +92,8 @@ def test_a_large_file(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPa
 
 
 def test_too_large(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is beyond the limit is refused before it is read, and so is what does not say how large it is."""
-    monkeypatch.setattr(directory, "LARGEST", 100)
+    """A file beyond the limit, or of unknown size, is refused before it is read."""
+    monkeypatch.setattr(directory, "MAX_BYTES", 100)
     browser = site.admin()
     answer = upload(browser, *BASE)
     assert answer.status_code == 413
@@ -103,7 +103,7 @@ def test_too_large(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_chosen(site: Site) -> None:
-    """The form without a file, or with a text in its place."""
+    """The form without a file, or with text in its place."""
     browser = site.admin()
     for answer in (browser.post("/directory"), browser.post("/directory", {"file": "text"}), upload(browser, name="")):
         assert answer.status_code == 422
@@ -111,15 +111,15 @@ def test_nothing_chosen(site: Site) -> None:
 
 
 def test_one_at_a_time(site: Site) -> None:
-    """A second file waits for nobody: it is refused while another is being imported."""
-    with directory._importing:
+    """A second import is refused while another is running."""
+    with directory._import_lock:
         answer = upload(site.admin(), *BASE)
     assert answer.status_code == 409
     assert "another file is being imported" in words(answer)
 
 
 def test_for_admins_only(site: Site, conn: Connection) -> None:
-    """An organiser, a stranger and a form without the page's token import nothing."""
+    """An organiser, an anonymous user and a form without CSRF token are refused."""
     organiser = site.organiser()
     assert organiser.get("/directory").status_code == 403
     assert upload(organiser, *BASE).status_code == 403

@@ -1,4 +1,4 @@
-"""Events and batches on the site: looked at, invited to, decided about."""
+"""Events and batches on the site."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def site(world: World, database_url: str) -> Iterator[Site]:
 
 
 def test_from_events_to_a_batch(site: Site, world: World) -> None:
-    """An organiser finds her event, sees the numbers and the names behind them, and invites."""
+    """An organiser finds an event, sees the dry runs, and invites."""
     browser = site.organiser(1)
     assert "Workshop" in words(browser.get("/events"))
     assert "Who would be invited now" in words(browser.get("/events/1"))
@@ -36,13 +36,13 @@ def test_from_events_to_a_batch(site: Site, world: World) -> None:
     assert world.execute("SELECT initiator FROM batches") == [{"initiator": "Olga <olga@bidden.example>"}]
     page = words(browser.get("/batches/1"))
     assert "0 of 7 mails" in page
-    assert "Everybody in it" in page
+    assert "Download as CSV" in page
     trail = world.execute("SELECT actor, action, batch_id, outcome FROM trail ORDER BY id")
     assert [(row["action"], row["batch_id"], row["outcome"]) for row in trail] == [("invite", 1, "done")] * 2
 
 
-def test_what_was_done_is_said_by_the_site_alone(site: Site, world: World) -> None:
-    """The page after a deed says what came of it; a link of somebody's cannot make it say anything."""
+def test_notices_cannot_be_forged(site: Site, world: World) -> None:
+    """The page after an action has a notice; a link with another text shows none."""
     browser = site.organiser(1)
     done = browser.post("/events/1/resolve", {"verdict": "sent"})
     assert "Done: resolved as sent: 0." in words(browser.get(done.headers["location"]))

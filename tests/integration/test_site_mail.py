@@ -1,4 +1,4 @@
-"""The preview of a mail on the site, and the test mail to the viewer."""
+"""The preview of a mail on the site, and the test mail to the user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from web.pages import mail
 
 @pytest.fixture
 def invited(world: World) -> World:
-    """A workshop of chapter 1, event 1, whose description nobody should trust."""
+    """A workshop of chapter 1, event 1, whose description contains HTML."""
     return world.build(students=[1], coaches=[2], description="<script>alert(1)</script> & more")
 
 
@@ -32,14 +32,14 @@ def site(invited: World, database_url: str, mail_sink: MailServer) -> Iterator[S
 
 
 def test_preview(site: Site) -> None:
-    """Subject, sender, where answers go, and both parts, with the viewer's name and links that are an example."""
+    """Subject, sender, Reply-To and both parts, with the user's name and example links."""
     browser = site.organiser(1)
     page = browser.get("/events/1/mail/Coach")
     assert page.status_code == 200
     text = words(page)
     assert "Subject Workshop Coach Invitation Monday 9 April 2096" in text
     assert "From Invitations &lt;invitations@bidden.example&gt;" in text
-    assert "Answers go to London &lt;london@example.org&gt;" in text
+    assert "Reply to London &lt;london@example.org&gt;" in text
     assert "members on the list Coaches of London" in text
     assert "Hello Olga," in text
     assert "http://testserver/invitation/this-is-an-example" in text
@@ -50,7 +50,7 @@ def test_preview(site: Site) -> None:
 
 
 def test_frame(site: Site) -> None:
-    """The HTML part comes as members get it, may do nothing at all, and can be framed by our own pages only."""
+    """The HTML part as members get it, sandboxed, and framed only by our own pages."""
     browser = site.organiser(1)
     part = browser.get("/events/1/mail/Student/html")
     assert part.status_code == 200
@@ -66,8 +66,8 @@ def test_frame(site: Site) -> None:
     assert "x-frame-options" not in part.headers
 
 
-def test_what_is_not_there(site: Site) -> None:
-    """Another role, another chapter's event, or nobody signed in."""
+def test_not_found(site: Site) -> None:
+    """An unknown role, another chapter's event, or no session."""
     browser = site.organiser(1)
     for path in ("/events/1/mail/Nobody", "/events/1/mail/student", "/events/2/mail/Student"):
         assert browser.get(path).status_code == 404
@@ -79,7 +79,7 @@ def test_what_is_not_there(site: Site) -> None:
 
 
 def test_test_mail(site: Site, mail_sink: MailServer, invited: World) -> None:
-    """It goes to the viewer and to nobody else, is marked as a test, and is no delivery."""
+    """It is sent to the user only, marked as a test, and is no delivery."""
     browser = site.organiser(1)
     shown = browser.get("/events/1/mail/Student/html").text
     answer = browser.post("/events/1/mail/Student/test", {"email": "m1@example.org"})
@@ -105,7 +105,7 @@ def test_test_mail(site: Site, mail_sink: MailServer, invited: World) -> None:
 
 
 def test_refused_test_mail(site: Site, mail_sink: MailServer, invited: World) -> None:
-    """What the mail server says against it stands on the page."""
+    """The page shows the mail server's reply."""
     mail_sink.set_rules([{"do": "refuse_recipient", "recipient": "olga@*"}])
     answer = site.organiser(1).post("/events/1/mail/Student/test")
     assert answer.status_code == 422
@@ -116,7 +116,7 @@ def test_refused_test_mail(site: Site, mail_sink: MailServer, invited: World) ->
 
 @pytest.mark.parametrize("smtp_url", [None, "smtp://127.0.0.1:{port}"])
 def test_mail_server_away(invited: World, database_url: str, smtp_url: str | None) -> None:
-    """No mail server, or none set: the page says which, and the preview is there all the same."""
+    """Unreachable, or not configured: the page says which, and still shows the preview."""
     port = ports.choose({"smtp": None}, {})["smtp"]
     url = smtp_url and smtp_url.format(port=port)
     with open_site(database_url, invited.conn, smtp_url=url) as site:
@@ -129,29 +129,29 @@ def test_mail_server_away(invited: World, database_url: str, smtp_url: str | Non
 
 
 def test_throttled(site: Site, mail_sink: MailServer) -> None:
-    """Ten within a quarter of an hour for each account."""
+    """Ten within 15 minutes for each account."""
     browser, other = site.organiser(1), site.admin()
     answers = [browser.post("/events/1/mail/Student/test") for _ in range(11)]
     assert [answer.status_code for answer in answers] == [303] * 10 + [429]
-    assert "Wait for" in words(answers[-1])
+    assert "Wait " in words(answers[-1])
     assert mail_sink.count() == 10
     assert other.post("/events/1/mail/Student/test").status_code == 303
 
 
 def test_few_at_a_time(site: Site, mail_sink: MailServer) -> None:
-    """A mail server that takes its time does not keep all connections to the database."""
+    """A slow mail server cannot use up the database connections."""
     browser = site.organiser(1)
     with ExitStack() as others:
         for _ in range(3):
             others.enter_context(mail._sending)
         answer = browser.post("/events/1/mail/Student/test")
-    assert (answer.status_code, "other test mails wait for the mail server" in words(answer)) == (503, True)
+    assert (answer.status_code, "other test mails are waiting for the mail server" in words(answer)) == (503, True)
     assert mail_sink.count() == 0
     assert browser.post("/events/1/mail/Student/test").status_code == 303
 
 
-def test_needs_the_pages_token(site: Site, mail_sink: MailServer) -> None:
-    """A form of another site sends nothing."""
+def test_needs_a_csrf_token(site: Site, mail_sink: MailServer) -> None:
+    """A form of another site sends no mail."""
     browser = site.organiser(1)
     assert browser.client.post("/events/1/mail/Student/test").status_code == 403
     assert mail_sink.count() == 0

@@ -1,4 +1,4 @@
-"""Members on the site: found, and what was sent to one of them, when, and why not."""
+"""Members on the site: the search, and what was sent to a member, when, and why not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def site(world: World, database_url: str) -> Iterator[Site]:
 
 
 def test_search(site: Site) -> None:
-    """By name, address or id, from two characters on, and within one's chapters."""
+    """By name, address or id, from two characters on, within the user's chapters."""
     admin, organiser = site.admin(), site.organiser(1)
     assert "Find a member" in words(admin.get("/members"))
     assert "at least two characters" in words(admin.get("/members?q=m"))
@@ -41,12 +41,12 @@ def test_search(site: Site) -> None:
     assert "<b>" not in found.text
     assert "M1" in words(organiser.get("/members?q=example"))
     hidden = words(organiser.get("/members?q=hopper"))
-    assert "Nobody in your chapters" in hidden
+    assert "No member of your chapters" in hidden
     assert "Grace" not in hidden
 
 
 def test_of_other_chapters(site: Site) -> None:
-    """Who is of none of the viewer's chapters is not there, and ids that are none are not either."""
+    """Members outside the user's chapters and invalid ids are not found."""
     organiser = site.organiser(1)
     for path in ("/members/4", "/members/5", "/members/99", "/members/0", "/members/x"):
         assert organiser.get(path).status_code == 404
@@ -55,7 +55,7 @@ def test_of_other_chapters(site: Site) -> None:
 
 
 def test_of_an_event_that_was_moved(site: Site, world: World) -> None:
-    """Who was mailed about it stays her own chapter's; on no list any more, she is the event's, and of no other."""
+    """A mailed member is visible to their own chapter; on no list any more, only to the event's chapter."""
     batch = world.plan()
     for number in (1, 2, 3):
         world.agent().deliver(world.wanted(batch, number))
@@ -70,7 +70,7 @@ def test_of_an_event_that_was_moved(site: Site, world: World) -> None:
 
 
 def test_what_was_sent(site: Site, world: World) -> None:
-    """Every batch that met her, with status, reason, reply and answer, in the event's time zone."""
+    """Every batch that included the member, with status, reason, reply and answer, in the event's time zone."""
     agent = world.agent()
     first = world.plan()
     agent.deliver(world.wanted(first, 1), Sent("250 queued as 17"))
@@ -84,17 +84,17 @@ def test_what_was_sent(site: Site, world: World) -> None:
     assert "London, Students" in text
     assert "accepted 1 January 2020, 00:00 UTC" in text
     assert re.search(
-        r"Batch 1 student sent The mail server said: 250 queued as 17 \d+ \w+ \d+, \d\d:\d\d (GMT|BST) no", text
+        r"Batch 1 student sent The mail server replied: 250 queued as 17 \d+ \w+ \d+, \d\d:\d\d (GMT|BST) no", text
     )
-    assert "Batch 2 left out said no to this event" in text
+    assert "Batch 2 not invited declined" in text
     assert 'href="/batches/1"' in page.text
     assert not re.search(r"<[^>]*\s(style|on\w+)=", page.text)
     assert "failed 550 no such user" in words(browser.get("/members/2"))
-    assert "no batch has met her" in words(site.admin().get("/members/5"))
+    assert "no batch has included this member" in words(site.admin().get("/members/5"))
 
 
 def test_unknown_is_resolved_here(site: Site, world: World) -> None:
-    """A mail in doubt is resolved from her page, for her alone, and leads back to it."""
+    """An unknown delivery is resolved from the member's page, for this member only, and redirects back to it."""
     agent = world.agent()
     batch = world.plan()
     for number in (1, 2):
@@ -109,8 +109,8 @@ def test_unknown_is_resolved_here(site: Site, world: World) -> None:
     assert (world.delivery(1)["state"], world.delivery(2)["state"]) == ("sent", "unknown")
 
 
-def test_why_she_would_not_be_invited(site: Site, world: World) -> None:
-    """For events to come that have no mail for her: whether she would be invited now, and what stands against it."""
+def test_upcoming_events(site: Site, world: World) -> None:
+    """For upcoming events without a mail to the member: whether they would be invited now, or why not."""
     world.load(
         EVENT | {"id": 2, "name": "Second", "invitable": False},
         EVENT | {"id": 3, "name": "Elsewhere", "chapter_ids": [2]},
@@ -127,22 +127,22 @@ def test_why_she_would_not_be_invited(site: Site, world: World) -> None:
     assert "Past" not in first
     second = words(browser.get("/members/2"))
     assert "No: terms not accepted, banned." in second
-    assert "Banned for good" in second
+    assert "Banned permanently" in second
     third = words(browser.get("/members/3"))
     assert "(left 1 January 2024, 00:00 UTC)" in third
     assert "No: on no list of this event." in third
     world.plan("students")
-    assert "Workshop" not in words(browser.get("/members/1")).partition("What she could be invited to")[2]
+    assert "Workshop" not in words(browser.get("/members/1")).partition("Upcoming events")[2]
 
 
-def test_a_ban_for_a_time(site: Site, world: World) -> None:
-    """The page says until when."""
+def test_a_temporary_ban(site: Site, world: World) -> None:
+    """The page says when it ends."""
     world.load({"type": "ban", "id": 1, "member_id": 1, "expires_at": "2090-01-01T00:00:00Z"})
     assert "Banned until 1 January 2090" in words(site.admin().get("/members/1"))
 
 
 def test_deleted(site: Site, world: World) -> None:
-    """Nothing of her is shown but what was sent."""
+    """Only the record of mails is shown."""
     batch = world.plan()
     world.agent().deliver(world.wanted(batch, 1))
     world.load({"type": "member", "id": 1, "deleted": True})

@@ -20,7 +20,7 @@ from tests.integration.world import World
 from web.auth import tokens
 from web.auth.sign_in import own_path
 
-WRONG = "This address and password do not go together"
+WRONG = "Wrong e-mail address or password"
 TOO_MANY = "Too many attempts"
 
 

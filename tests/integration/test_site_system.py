@@ -1,4 +1,4 @@
-"""The machinery on the site: lag, servers and the doctor, on real servers and without them."""
+"""The system pages: lag, servers and health checks, with real servers and without them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HTMX = {"HX-Request": "true"}
 
 @pytest.fixture
 def site(world: World, settings: Settings, database_url: str) -> Iterator[Site]:
-    """A site with all its servers."""
+    """A site with all servers."""
     assert settings.smtp_url is not None
     names = ("kafka_bootstrap", "topic_prefix", "group", "smtp_url")
     with open_site(database_url, world.conn, **{name: getattr(settings, name) for name in names}) as site:
@@ -34,7 +34,7 @@ def site(world: World, settings: Settings, database_url: str) -> Iterator[Site]:
 
 
 def test_lag(site: Site, settings: Settings) -> None:
-    """Per partition what is kept, committed and waiting, and which worker has it."""
+    """Offsets, lag and worker of each partition."""
     producer = Producer(client_config(settings, "test"), logger=None)
     for _ in range(5):
         producer.produce(settings.invitations_topic, b"x", partition=1)
@@ -53,7 +53,7 @@ def test_lag(site: Site, settings: Settings) -> None:
         part = browser.get("/system/lag", headers=HTMX)
         text = words(part)
         assert part.status_code == 200
-        assert "3 messages wait , 1 worker is alive" in text
+        assert "Total lag: 3 messages . 1 worker is running." in text
         assert re.search(r"a-worker at \S+: partitions 0, 1, 2, 3", text)
         assert re.search(r"1 0 2 5 3 a-worker at", text)
         assert re.search(r"0 0 none yet 0 0 a-worker at", text)
@@ -64,14 +64,14 @@ def test_lag(site: Site, settings: Settings) -> None:
 
 
 def test_servers(site: Site, settings: Settings) -> None:
-    """All answer; their versions, the topics' ids, and that no dispatcher is there."""
+    """All servers are reachable; versions, topic ids, and that no dispatcher is running."""
     browser = site.admin()
     text = words(browser.get("/system/servers"))
     assert re.search(r"PostgreSQL ok version \d+", text)
     assert "1 broker at" in text
     assert f"topic {settings.invitations_topic}, id {Topics(settings).topic_id()}" in text
     assert "Mail server ok" in text
-    assert "0 dispatchers are alive: nothing is published until one is started" in text
+    assert "0 dispatchers are running: nothing is published until you start one" in text
     page = browser.get("/system")
     assert 'hx-get="/system/lag"' in page.text
     for path in ("/system", *PARTS[:2]):
@@ -79,15 +79,15 @@ def test_servers(site: Site, settings: Settings) -> None:
 
 
 def test_doctor(site: Site) -> None:
-    """What `bidden doctor` finds, in words."""
+    """The checks of `bidden doctor`."""
     text = words(site.admin().get("/system/doctor"))
-    assert "All is well." in text
+    assert "All checks passed." in text
     assert "schema ok revision" in text
     assert "mail server ok smtp://127.0.0.1" in text
 
 
 def test_servers_away(world: World, database_url: str) -> None:
-    """Each outage stands on the page in words, with what the other servers say."""
+    """The page describes each outage, and still shows the other servers."""
     port = ports.choose({"kafka": None}, {})["kafka"]
     away = {"kafka_bootstrap": f"127.0.0.1:{port}", "smtp_url": f"smtp://127.0.0.1:{port}"}
     with open_site(database_url, world.conn, **away) as site:
@@ -102,7 +102,7 @@ def test_servers_away(world: World, database_url: str) -> None:
 
 
 def test_settings_missing(world: World, database_url: str) -> None:
-    """The page says which."""
+    """The page names them."""
     with open_site(database_url, world.conn) as site:
         browser = site.admin()
         assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in words(browser.get("/system/lag"))
@@ -110,21 +110,21 @@ def test_settings_missing(world: World, database_url: str) -> None:
         assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in servers
         assert "BIDDEN_SMTP_URL is not set" in servers
         findings = words(browser.get("/system/doctor"))
-        assert "2 findings need a look." in findings
+        assert "2 checks failed." in findings
         assert "kafka not ok BIDDEN_KAFKA_BOOTSTRAP is not set" in findings
         assert "database ok" in findings
 
 
 def test_for_admins_only(world: World, database_url: str) -> None:
-    """Organisers have no business with it."""
+    """Organisers get 403."""
     with open_site(database_url, world.conn) as site:
         organiser = site.organiser()
         for path in ("/system", *PARTS):
             assert organiser.get(path).status_code == 403
 
 
-def test_a_question_that_ends_its_process(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An assertion of the client library costs an answer, and not the site; a mistake is none of Kafka's."""
+def test_a_probe_that_crashes(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An assertion of the Kafka client ends the probe's process only; a bug is not reported as an outage."""
     aborts = tmp_path / "aborts"
     aborts.write_text("#!/bin/sh\nkill -ABRT $$\n")
     aborts.chmod(0o700)
@@ -134,8 +134,8 @@ def test_a_question_that_ends_its_process(settings: Settings, monkeypatch: pytes
             probe.lag(settings)
 
 
-def test_a_question_without_an_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silence ends after a time."""
+def test_a_probe_that_times_out(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe has a time limit."""
     monkeypatch.setattr(probe, "_LAG_SECONDS", 0.001)
     with pytest.raises(UnreachableError, match="no answer within"):
         probe.lag(settings)

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from schemas.errors import NotFoundError
 from web.pages import batches as batch_pages
-from web.pages.batches import Progress, ProgressCache
+from web.progress import Progress, ProgressCache
 from web.single_flight import SingleFlightCache
 
 

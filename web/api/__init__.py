@@ -1,1 +1,1 @@
-"""The HTTP API for programs: what the pages do, for clients with a token."""
+"""The HTTP API: what the pages do, for programs with a token."""

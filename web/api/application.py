@@ -1,4 +1,4 @@
-"""The API put together: its routes, its errors, and its OpenAPI document."""
+"""The API application: its routes, error handlers and OpenAPI document."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from fastapi import FastAPI
 from starlette.datastructures import State
 
 from web.api import batches, dead_letters, events
-from web.api.problems import Problem, add_handlers
+from web.api.errors import Problem, add_handlers
 
 PATH: Final = "/api/v1"
 ROUTERS: Final = (events.router, batches.router, dead_letters.router)
-_ABOUT: Final = """
-Invite the members of a community to an event, and learn what became of it.
+_DESCRIPTION: Final = """
+Invite the members of a community to an event, and follow what happens.
 
 A client acts for an account of the site: it sees the events of the account's chapters, and may do what its scopes name.
-More fields than are described here may come; none of these goes.
+Fields may be added in this version; none is removed.
 """
 
 
 def build(state: State) -> FastAPI:
-    """The application for this path. `state` is that of the application around it: pool, settings, should_stop."""
+    """The application to mount at PATH. `state` is that of the application around it: pool, settings, should_stop."""
     api = FastAPI(
         title="bidden",
         version="1",
-        description=_ABOUT.strip(),
+        description=_DESCRIPTION.strip(),
         license_info={"name": "MIT", "identifier": "MIT"},
         servers=[{"url": PATH}],
         docs_url=None,
@@ -37,10 +37,10 @@ def build(state: State) -> FastAPI:
     for router in ROUTERS:
         api.include_router(router)
     add_handlers(api)
-    described = api.openapi
+    generate = api.openapi
 
     def openapi() -> dict[str, Any]:
-        document = described()
+        document = generate()
         schemas = document["components"]["schemas"]
         if "Problem" in schemas:
             return document
@@ -49,5 +49,5 @@ def build(state: State) -> FastAPI:
         schemas.update({**problem.pop("$defs"), "Problem": problem})
         return document
 
-    api.openapi = openapi  # type: ignore[method-assign] # as FastAPI tells to do it
+    api.openapi = openapi  # type: ignore[method-assign] # as FastAPI documents it
     return api

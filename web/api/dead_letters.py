@@ -1,97 +1,60 @@
-"""Dead letters: read, and put on their source topic again. For clients of admins."""
+"""Dead letters: listed, read, and redriven. For clients of admins."""
 
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
-from db import batch_actions
-from monitoring.kafka import PATIENCE, worded
-from producers.dead_letters import DeadLetter, DeadLetterReader
-from web import actions
+from web import actions, dead_letters
 from web.api import models
-from web.api.caller import LARGEST, PLAIN, Calling, needs
-from web.api.paging import next_page
-from web.api.problems import documented
+from web.api.current_client import AuthenticatedClient, require_scope
+from web.api.errors import documented
+from web.api.parameters import PLAIN, next_page
 from web.auth.api_clients import Scope
-from web.auth.current_user import Database
-from web.dependencies import Config
+from web.dead_letters import MAX_PARTITION, PLACE_PATTERN, as_text
+from web.dependencies import MAX_ID, Config, Database
 
-router = APIRouter(tags=["dead letters"], dependencies=[needs(Scope.DEAD_LETTERS)])
+router = APIRouter(tags=["dead letters"], dependencies=[require_scope(Scope.DEAD_LETTERS)])
 
-_PAGE: Final = 50
-_LONGEST: Final = 2000
-_PARTITIONS: Final = 2**31 - 1
-Before = Annotated[
-    str | None, Query(pattern=r"^[0-9]{1,9}:[0-9]{1,18}$", description="Where the page before ended, like 0:17.")
-]
+Before = Annotated[str | None, Query(pattern=PLACE_PATTERN, description="The last place of the page before, as 0:17.")]
 
 
 @router.get("/dead-letters", responses=documented())
-def list_letters(request: Request, conn: Database, config: Config, before: Before = None) -> models.Page[models.Letter]:
-    """Every letter: why, and where it came from. The newest first."""
-    partition, _, offset = (before or "").partition(":")
-    with worded():
-        box = DeadLetterReader(config, PATIENCE)
-        shelf = box.newest(_PAGE, (int(partition), int(offset)) if before else None, _fields)
-    redriven = batch_actions.redriven_letters(conn, box.topic_id)
-    items = [
-        models.Letter(**letter, redriven_at=redriven.get((letter["partition"], letter["offset"])))
-        for letter in shelf.letters
-    ]
-    last = f"{items[-1].partition}:{items[-1].offset}" if items else None
-    return models.Page(items=items, next=next_page(request, shelf.has_more, before=last))
+def list_letters(
+    request: Request, conn: Database, config: Config, before: Before = None
+) -> models.Page[models.DeadLetter]:
+    """All dead letters: why they failed, and where they came from. The newest first."""
+    found = dead_letters.newest(conn, config, before)
+    items = [models.DeadLetter.model_validate(letter) for letter in found.letters]
+    return models.Page(items=items, next=next_page(request, found.next is not None, before=found.next))
 
 
 @router.get("/dead-letters/{partition}/{offset}", responses=documented(404))
 def show_letter(
     conn: Database,
     config: Config,
-    partition: Annotated[int, Path(ge=0, le=_PARTITIONS, description="The letter's partition."), PLAIN],
-    offset: Annotated[int, Path(ge=0, le=LARGEST, description="Its offset there."), PLAIN],
-) -> models.WholeLetter:
-    """One letter whole."""
-    with worded():
-        box = DeadLetterReader(config, PATIENCE)
-        letter = box.letter(partition, offset)
-    return models.WholeLetter(
-        **_fields(letter),
-        redriven_at=batch_actions.redriven_letters(conn, box.topic_id).get(letter.place),
+    partition: Annotated[int, Path(ge=0, le=MAX_PARTITION, description="The dead letter's partition."), PLAIN],
+    offset: Annotated[int, Path(ge=0, le=MAX_ID, description="Its offset there."), PLAIN],
+) -> models.WholeDeadLetter:
+    """A dead letter with its headers and bytes."""
+    letter, summary = dead_letters.find(conn, config, partition, offset)
+    return models.WholeDeadLetter(
+        **models.DeadLetter.model_validate(summary).model_dump(),
         value=None if letter.value is None else base64.b64encode(letter.value).decode(),
-        headers={name: _text(content) for name, content in letter.headers},
+        headers={name: None if content is None else as_text(content) for name, content in letter.headers},
     )
 
 
 @router.post("/dead-letters/redrive", responses=documented(400, 404, 408, 409, 413, 415))
-def redrive(caller: Calling, conn: Database, config: Config, wanted: models.RedriveRequest) -> models.Redriven:
-    """Put letters on their source topic again, with the original key and bytes: after what ailed them was repaired.
+def redrive(
+    client: AuthenticatedClient, conn: Database, config: Config, wanted: models.RedriveRequest
+) -> models.Redriven:
+    """Put dead letters on their source topic again, with the original key and bytes: after their cause was repaired.
 
-    Those that were redriven before are left out, unless `again` is set.
+    Those redriven before are skipped, unless `again` is set.
     """
     places = dict.fromkeys((place.partition, place.offset) for place in wanted.letters)
-    done = actions.redrive(conn, config, caller.actor, list(places), again=wanted.again)
+    done = actions.redrive(conn, config, client.actor, list(places), again=wanted.again)
     return models.Redriven.model_validate(done)
-
-
-def _fields(letter: DeadLetter) -> dict[str, Any]:
-    words = {
-        "reason": letter.header("bidden-reason"),
-        "source_topic": letter.header("bidden-topic"),
-        "at": letter.header("bidden-time"),
-        "key": _text(letter.key),
-    }
-    return {
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "source_partition": letter.number("bidden-partition"),
-        "source_offset": letter.number("bidden-offset"),
-        # Anybody may have written them, and as long as a message may be.
-        **{name: text and text[:_LONGEST] for name, text in words.items()},
-    }
-
-
-def _text(content: bytes | None) -> str | None:
-    """Bytes that are text, mostly; the others are escaped."""
-    return None if content is None else content.decode("utf-8", "backslashreplace")

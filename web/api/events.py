@@ -1,4 +1,4 @@
-"""Events: found, looked at before anything is sent, invited to, audited."""
+"""Events: the list, dry runs, starting a batch, resolving, the event audit, and why a member got a mail or not."""
 
 from __future__ import annotations
 
@@ -12,50 +12,49 @@ from producers.plan import plan, refusal, trigger_of
 from schemas.errors import RefusedError
 from schemas.text import storable
 from schemas.vocabulary import Audience, Reason
-from web import actions
+from web import actions, scope
 from web.api import models
-from web.api.caller import Calling, MemberId, OwnEvent, needs
-from web.api.paging import After, Skip, Words, next_page
-from web.api.problems import documented
+from web.api.current_client import AuthenticatedClient, EventInScope, require_scope
+from web.api.errors import documented
+from web.api.parameters import After, MemberId, SearchText, Skip, next_page
 from web.auth.api_clients import Scope
-from web.auth.current_user import Database
-from web.dependencies import Config
-from web.pages.events import state_of
+from web.dependencies import Config, Database
+from web.event_state import event_state
 
 router = APIRouter(tags=["events"])
 
-Whom = Annotated[Audience, Query(description="Whose invitations it is about.")]
-Key = Annotated[
+AudienceQuery = Annotated[Audience, Query(description="The audience that it is about.")]
+IdempotencyKey = Annotated[
     str,
     Header(
         alias="Idempotency-Key",
         pattern=r"^[!-~]{1,100}$",
-        description="Chosen by the client, one for each press of the button. The same key again gives the same batch.",
+        description="Chosen by the client, a new one for each batch. The same key again returns the same batch.",
     ),
 ]
 _EVENT: Final = documented(404)
-_LOCATION: Final = {"Location": {"description": "Where the batch is.", "schema": {"type": "string"}}}
+_LOCATION: Final = {"Location": {"description": "The address of the batch.", "schema": {"type": "string"}}}
 
 
-@router.get("/events", dependencies=[needs(Scope.READ)], responses=documented())
+@router.get("/events", dependencies=[require_scope(Scope.READ)], responses=documented())
 def list_events(
-    request: Request, caller: Calling, conn: Database, q: Words = "", skip: Skip = 0
+    request: Request, client: AuthenticatedClient, conn: Database, q: SearchText = "", skip: Skip = 0
 ) -> models.Page[models.ListedEvent]:
-    """The account's events, those to come first."""
-    words = storable(q)
-    listed, has_more = site_queries.events(conn, caller.account.scope, words=words, skip=skip)
+    """The events of the account's chapters, upcoming ones first."""
+    text = storable(q)
+    listed, has_more = site_queries.events(conn, client.account.scope, words=text, skip=skip)
     items = [
         models.ListedEvent(
-            **_fields(entry.event), state=state_of(entry), batches=entry.batches, last_batch_at=entry.last_started_at
+            **_fields(entry.event), state=event_state(entry), batches=entry.batches, last_batch_at=entry.last_started_at
         )
         for entry in listed
     ]
-    return models.Page(items=items, next=next_page(request, has_more, q=words, skip=skip + len(items)))
+    return models.Page(items=items, next=next_page(request, has_more, q=text, skip=skip + len(items)))
 
 
-@router.get("/events/{event}", dependencies=[needs(Scope.READ)], responses=_EVENT)
-def show_event(event: OwnEvent) -> models.Event:
-    """An event, and whether anybody may be invited to it."""
+@router.get("/events/{event}", dependencies=[require_scope(Scope.READ)], responses=_EVENT)
+def show_event(event: EventInScope) -> models.Event:
+    """An event, and whether it can be invited to."""
     return models.Event(**_fields(event))
 
 
@@ -73,38 +72,42 @@ _SAME: Final = (
 )  # fmt: skip
 
 
-@router.get("/events/{event}/dry-run", dependencies=[needs(Scope.READ)], responses=documented(404, 409))
-def dry_run(event: OwnEvent, conn: Database, config: Config, audience: Whom = Audience.EVERYONE) -> models.DryRun:
-    """What a batch would come to now: how many would be invited, and why others would not. 409 if it were refused."""
+@router.get("/events/{event}/dry-run", dependencies=[require_scope(Scope.READ)], responses=documented(404, 409))
+def dry_run(
+    event: EventInScope, conn: Database, config: Config, audience: AudienceQuery = Audience.EVERYONE
+) -> models.DryRun:
+    """How many members a batch would invite now, and why it would exclude others. 409 if it would be refused."""
     found = plan(conn, event_id=event.id, audience=audience, policy=config.unknown_policy, dry_run=True)
     return models.DryRun.model_validate(found)
 
 
-@router.get("/events/{event}/people", dependencies=[needs(Scope.READ)], responses=_EVENT)
+@router.get("/events/{event}/people", dependencies=[require_scope(Scope.READ)], responses=_EVENT)
 def list_people(
     request: Request,
-    caller: Calling,
-    event: OwnEvent,
+    client: AuthenticatedClient,
+    event: EventInScope,
     conn: Database,
     config: Config,
-    audience: Whom = Audience.EVERYONE,
-    reason: Annotated[Reason | None, Query(description="Those left out for it; without it, those invited.")] = None,
+    audience: AudienceQuery = Audience.EVERYONE,
+    reason: Annotated[
+        Reason | None, Query(description="Those excluded for this reason; without it, those who would be invited.")
+    ] = None,
     after: After = 0,
-) -> models.People:
-    """The names behind a number of a dry run."""
-    scope = caller.account.scope
+) -> models.Candidates:
+    """The members behind a number of a dry run."""
+    account_scope = client.account.scope
     trigger = trigger_of(event.facts, audience, policy=config.unknown_policy)
-    found = site_queries.candidates(conn, trigger, reason, event.names_in(scope), after=after)
+    found = site_queries.candidates(conn, trigger, reason, event.names_in(account_scope), after=after)
     items = [models.Candidate(**row) for row in found.rows]
     last = items[-1].member_id if items else after
     following = next_page(request, found.has_more, audience=audience.value, reason=reason and reason.value, after=last)
-    return models.People(items=items, next=following, some_hidden=event.is_shared(scope))
+    return models.Candidates(items=items, next=following, some_hidden=event.is_shared(account_scope))
 
 
 @router.post(
     "/events/{event}/batches",
     status_code=201,
-    dependencies=[needs(Scope.INVITE)],
+    dependencies=[require_scope(Scope.INVITE)],
     responses={
         200: {
             "model": models.StartedBatch,
@@ -118,24 +121,24 @@ def list_people(
 def start_batch(
     request: Request,
     response: Response,
-    caller: Calling,
-    event: OwnEvent,
+    client: AuthenticatedClient,
+    event: EventInScope,
     conn: Database,
     config: Config,
     wanted: models.BatchRequest,
-    key: Key,
+    key: IdempotencyKey,
 ) -> models.StartedBatch:
-    """Plan a batch, and leave it to the dispatchers. 422 for a key that was used for another event or audience."""
-    # The client's id: nobody can meet, or guess at, another's batch by its key.
+    """Plan a batch and leave it to the dispatchers. 422 for a key that was used for another event or audience."""
+    # With the client's id in it, nobody can reach or guess another client's batch by its key.
     try:
         planned = actions.invite(
             conn,
             config,
-            caller.actor,
+            client.actor,
             event,
             wanted.audience,
-            key=f"api/{caller.client.id}/{key}",
-            client=caller.client,
+            key=f"api/{client.registered.id}/{key}",
+            client=client.registered,
         )
     except RefusedError as error:
         if error.field != "key":
@@ -148,35 +151,34 @@ def start_batch(
 
 
 @router.post(
-    "/events/{event}/resolve", dependencies=[needs(Scope.OPERATE)], responses=documented(400, 404, 408, 409, 413, 415)
+    "/events/{event}/resolve",
+    dependencies=[require_scope(Scope.OPERATE)],
+    responses=documented(400, 404, 408, 409, 413, 415),
 )
 def resolve(
-    caller: Calling, event: OwnEvent, conn: Database, config: Config, word: models.ResolveRequest
+    client: AuthenticatedClient, event: EventInScope, conn: Database, config: Config, wanted: models.ResolveRequest
 ) -> models.Resolved:
-    """Say what became of deliveries that are unknown, of the whole event or of one member."""
-    if word.member_id is not None:
-        _require_member(conn, caller, word.member_id)
-    done = actions.resolve(conn, config, caller.actor, event, word.verdict, member_id=word.member_id)
+    """Record what became of unknown deliveries: all of the event, or those of one member."""
+    if wanted.member_id is not None:
+        scope.require_member(conn, wanted.member_id, client.account)
+    done = actions.resolve(conn, config, client.actor, event, wanted.verdict, member_id=wanted.member_id)
     return models.Resolved.model_validate(done)
 
 
-@router.get("/events/{event}/audit", dependencies=[needs(Scope.READ)], responses=_EVENT)
-def audit(caller: Calling, event: OwnEvent, conn: Database, audience: Whom = Audience.EVERYONE) -> models.Audit:
-    """Was everyone invited? It reads all there is about the event."""
+@router.get("/events/{event}/audit", dependencies=[require_scope(Scope.READ)], responses=_EVENT)
+def audit(
+    client: AuthenticatedClient, event: EventInScope, conn: Database, audience: AudienceQuery = Audience.EVERYONE
+) -> models.Audit:
+    """Was everyone invited? Reads everything about the event."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    named = site_queries.missing(conn, found["missing"], event.names_in(caller.account.scope))
+    named = site_queries.missing(conn, found["missing"], event.names_in(client.account.scope))
     numbers = {**found, "missing": len(found["missing"])}
     return models.Audit(**numbers, missing_members=[models.Missing(**row) for row in named.rows])
 
 
-@router.get("/events/{event}/members/{member}/why", dependencies=[needs(Scope.READ)], responses=_EVENT)
-def why(caller: Calling, event: OwnEvent, member_id: MemberId, conn: Database) -> models.Why:
+@router.get("/events/{event}/members/{member}/why", dependencies=[require_scope(Scope.READ)], responses=_EVENT)
+def why(client: AuthenticatedClient, event: EventInScope, member_id: MemberId, conn: Database) -> models.Why:
     """Why a member got a mail for the event, or did not."""
-    _require_member(conn, caller, member_id)
+    scope.require_member(conn, member_id, client.account)
     return models.Why(**reports.why(conn, event.id, member_id))
-
-
-def _require_member(conn: Database, caller: Calling, member_id: int) -> None:
-    if not site_queries.knows_member(conn, member_id, caller.account.scope):
-        raise HTTPException(404, "There is no such member, or she is of none of this account's chapters")

@@ -1,4 +1,4 @@
-"""Writes the OpenAPI document to docs/openapi.json, or checks that it is fresh.
+"""Writes the OpenAPI document to docs/openapi.json, or checks that it is up to date.
 
 `python -m web.api.export [--check]`
 """
@@ -18,17 +18,17 @@ _PATH: Final = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 
 
 def document() -> str:
-    """The file's text."""
+    """The content of the file."""
     return json.dumps(build(State()).openapi(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def main(arguments: list[str]) -> int:
-    """0; 1 with `--check` when the file is not what the routes say."""
+    """0; 1 with `--check` if the file is out of date."""
     text = document()
     if _PATH.exists() and _PATH.read_text(encoding="utf-8") == text:
         return 0
     if "--check" in arguments:
-        sys.stderr.write(f"{_PATH} is not what the routes say: run `make schemas`\n")
+        sys.stderr.write(f"{_PATH} is out of date: run `make schemas`\n")
         return 1
     _PATH.write_text(text, encoding="utf-8")
     return 0

@@ -1,4 +1,4 @@
-"""What the API answers: every field with what it means. The OpenAPI document is made of these."""
+"""Requests and responses of the API. The OpenAPI document is generated from these."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from producers.batch_control import Verdict
 from schemas.vocabulary import Audience, BatchState, EventKind, Reason, Role, RolePolicy
+from web.dead_letters import MAX_PARTITION
+from web.dependencies import MAX_ID
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
 Status = Literal["sent", "failed", "unknown", "skipped", "pending"]
-_LARGEST = 2**63 - 1
 
 
 def _whole(value: Any) -> Any:
-    """A number of JSON, where 1.0 is 1; neither a text nor a truth value, which pydantic would take."""
+    """A JSON number, where 1.0 is 1. Pydantic would also take a string or a boolean."""
     if isinstance(value, bool | str):
-        raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic words ValueError
+        raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic reports a ValueError
     return value
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
@@ -31,21 +32,21 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Page(_Answer, Generic[T]):
-    """Some of what there is."""
+class Page(_Response, Generic[T]):
+    """A page of a list."""
 
     items: list[T]
-    next: str | None = Field(description="The address of the next page, to be called as it is; null on the last one.")
+    next: str | None = Field(description="The address of the next page; null on the last one.")
 
 
-class Chapter(_Answer):
+class Chapter(_Response):
     """A chapter that holds an event."""
 
     id: int
     name: str
 
 
-class Event(_Answer):
+class Event(_Response):
     """An event."""
 
     id: int
@@ -53,73 +54,75 @@ class Event(_Answer):
     name: str
     starts_at: datetime
     ends_at: datetime
-    time_zone: str = Field(description="Where its times are at home.", examples=["Europe/London"])
+    time_zone: str = Field(description="The time zone of its chapter.", examples=["Europe/London"])
     cancelled_at: datetime | None
-    invitable: bool = Field(description="Whether it is marked as one that may be invited to.")
-    role_policy: RolePolicy = Field(description="Whether who is on both lists gets a mail for each role, or one.")
+    invitable: bool = Field(description="Whether the directory marks it as invitable.")
+    role_policy: RolePolicy = Field(description="Whether a member on both lists gets a mail for each role, or one.")
     chapters: list[Chapter]
-    why_not: str | None = Field(description="Why nobody may be invited to it now; null when nothing is against it.")
+    why_not: str | None = Field(description="Why it cannot be invited to now; null if it can.")
 
 
 class ListedEvent(Event):
-    """An event, and what became of it so far."""
+    """An event, with a summary of its batches."""
 
-    state: str = Field(description="Where it stands, in a word or two.", examples=["invited"])
+    state: str = Field(description="The state that the site shows.", examples=["invited"])
     batches: Count = Field(description="How many batches were started.")
-    last_batch_at: datetime | None = Field(description="When the last one was.")
+    last_batch_at: datetime | None = Field(description="When the last one was started.")
 
 
-class DryRun(_Answer):
-    """What a batch would come to now. Nothing was written."""
+class DryRun(_Response):
+    """What a batch would do now. Nothing was written."""
 
     event_id: int
     audience: Audience
     planned: Count = Field(description="Members who would be invited.")
-    deliveries: Count = Field(description="Mails that they would get.")
-    excluded: dict[str, int] = Field(description="Members who would be left out, by reason.")
+    deliveries: Count = Field(description="Mails that would be sent.")
+    excluded: dict[str, int] = Field(description="Members who would be excluded, by reason.")
 
 
-class Person(_Answer):
-    """A member, as far as the caller may know of her."""
+class Member(_Response):
+    """A member, as far as the client's account may see them."""
 
     member_id: int
-    name: str | None = Field(description="Null for a member who was deleted.")
+    name: str | None = Field(description="Null for a deleted member.")
     email: str | None
 
 
-class Candidate(Person):
-    """Somebody behind a number of a dry run."""
+class Candidate(Member):
+    """A member behind a number of a dry run."""
 
-    roles: list[Role] | None = Field(description="What she would be invited as; null if she has had all her mails.")
+    roles: list[Role] | None = Field(
+        description="As what they would be invited; null if they have had all their mails."
+    )
 
 
-class People(Page[Candidate]):
-    """Who is behind a number of a dry run."""
+class Candidates(Page[Candidate]):
+    """The members behind a number of a dry run."""
 
-    some_hidden: bool = Field(description="The event is held by other chapters too: their members are not named.")
+    some_hidden: bool = Field(description="Other chapters hold the event, too. Their members are not listed.")
 
 
 class BatchRequest(_Request):
-    """Whom to invite."""
+    """The audience to invite."""
 
     audience: Audience
 
 
-class StartedBatch(_Answer):
-    """What a trigger came to."""
+class StartedBatch(_Response):
+    """A batch that was started."""
 
     batch_id: int
     event_id: int
     audience: Audience
     planned: Count = Field(description="Members who are invited.")
-    deliveries: Count = Field(description="Mails that they get.")
-    excluded: dict[str, int] = Field(description="Members left out, by reason.")
+    deliveries: Count = Field(description="Mails that are sent to them.")
+    excluded: dict[str, int] = Field(description="Members who were excluded, by reason.")
     state: BatchState
-    already_triggered: bool = Field(description="The key was used before: this is the batch that it started then.")
+    already_triggered: bool = Field(description="Whether the key was used before, and started this batch then.")
 
 
-class ListedBatch(_Answer):
-    """A batch in short."""
+class ListedBatch(_Response):
+    """A batch in a list."""
 
     batch_id: int
     event_id: int
@@ -130,7 +133,7 @@ class ListedBatch(_Answer):
     started_at: datetime
 
 
-class Batch(_Answer):
+class Batch(_Response):
     """A batch in numbers. sent, failed, unknown, skipped and pending sum to deliveries."""
 
     batch_id: int
@@ -138,83 +141,83 @@ class Batch(_Answer):
     audience: Audience
     state: BatchState
     planned: Count = Field(description="Members who are invited.")
-    deliveries: Count = Field(description="Mails that they get.")
+    deliveries: Count = Field(description="Mails that are sent to them.")
     sent: Count
     failed: Count
-    unknown: Count = Field(description="The mail server may have taken them; a person resolves that.")
+    unknown: Count = Field(description="The mail server may have accepted them; a person must resolve these.")
     skipped: Count
     pending: Count
-    excluded: dict[str, int] = Field(description="Members left out at planning, by reason.")
+    excluded: dict[str, int] = Field(description="Members who were excluded at planning, by reason.")
     started_at: datetime
     completed_at: datetime | None = Field(description="When the last delivery was settled, or the batch cancelled.")
     error: str | None = Field(
-        description="The first error, in the mail server's words. Null, too, where it is about somebody whom the "
-        "account may not know of, or about nobody any more: it may name her."
+        description="The first error, usually a reply of the mail server, which may quote an address. Null also if it "
+        "is about a member whom the account may not see, or who is gone."
     )
     initiator: str
 
 
-class Entry(Person):
-    """What became of a delivery of a batch, or why a member was left out of it."""
+class Entry(Member):
+    """The outcome of a delivery of a batch, or why the batch excluded a member."""
 
-    role: Role | None = Field(description="Null for who was left out.")
+    role: Role | None = Field(description="Null for an excluded member.")
     status: Literal["sent", "failed", "unknown", "skipped", "pending", "left out"]
     reason: str | None
     attempts: Count
     at: datetime | None
-    sent_by_batch: int | None = Field(description="The batch that sent it, where another one had done so before.")
-    reply: str | None = Field(description="What the mail server said when it took the mail.")
+    sent_by_batch: int | None = Field(description="The batch that sent the mail, if an earlier one did.")
+    reply: str | None = Field(description="The mail server's reply when it accepted the mail.")
 
 
 class Entries(Page[Entry]):
     """A batch's log, by member."""
 
-    some_hidden: bool = Field(description="Members of other chapters may be in it, too: they are not named.")
+    some_hidden: bool = Field(description="Members of other chapters may be in it, too. They are not listed.")
 
 
-class Telling(_Answer):
-    """How far a client's webhook has been told of a batch's end."""
+class WebhookStatus(_Response):
+    """The status of a client's webhook for a batch: the notification of the batch's end."""
 
     batch_id: int
     state: Literal["waiting", "retrying", "delivered", "given up"] = Field(
-        description="waiting: nothing was sent yet; retrying: it did not arrive, and is sent again."
+        description="waiting: nothing was sent yet; retrying: an attempt failed, and there will be another."
     )
     attempts: Count
-    due_at: datetime | None = Field(description="When it is sent again; while the batch runs, when it was started.")
+    due_at: datetime | None = Field(description="When the next attempt is due; before the end, when the batch started.")
     delivered_at: datetime | None
     last_error: str | None
 
 
-class Retried(_Answer):
-    """What a retry came to."""
+class Retried(_Response):
+    """The result of a retry."""
 
     deliveries: Count = Field(description="How many failed deliveries are due again.")
 
 
 class ResolveRequest(_Request):
-    """A person's word about deliveries in doubt."""
+    """What became of unknown deliveries, decided by a person."""
 
-    verdict: Verdict = Field(description="sent: they arrived; failed: they did not; resend: hand them over again.")
-    member_id: Annotated[int, Field(ge=1, le=_LARGEST), BeforeValidator(_whole)] | None = Field(
-        default=None, description="Only what is unknown of this member; without it, all of the event."
+    verdict: Verdict = Field(description="sent: they arrived; failed: they did not; resend: send them again.")
+    member_id: Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)] | None = Field(
+        default=None, description="Only deliveries to this member; without it, all of the event."
     )
 
 
-class Resolved(_Answer):
-    """What resolving came to."""
+class Resolved(_Response):
+    """The result of resolving."""
 
     resolved: Count = Field(description="Deliveries that were unknown.")
-    without_batch: Count = Field(description="Of those to be sent again, how many wait for a new batch.")
+    without_batch: Count = Field(description="With resend: how many need a new batch to be sent.")
 
 
-class Missing(Person):
-    """Somebody eligible for whom there is no outcome and no work under way."""
+class Missing(Member):
+    """An eligible member with neither an outcome nor a pending delivery."""
 
     role: Role
 
 
-class Audit(_Answer):
-    """Was everyone who is eligible invited? Counts deliveries."""
+class Audit(_Response):
+    """Was every eligible member invited? Counts deliveries."""
 
     event_id: int
     audience: Audience
@@ -225,12 +228,12 @@ class Audit(_Answer):
     skipped: Count
     pending: Count
     missing: Count
-    missing_members: list[Missing] = Field(description="The missing by name, at most 500, as far as they may be named.")
-    balanced: bool = Field(description="The numbers sum up, and no log contradicts the ledger.")
-    contradictions: dict[str, int] = Field(description="Where a log and the ledger say different things.")
+    missing_members: list[Missing] = Field(description="The missing members whom the account may see, at most 500.")
+    balanced: bool = Field(description="Whether the numbers add up, and no log contradicts the ledger.")
+    contradictions: dict[str, int] = Field(description="How often a log and the ledger disagree, by kind.")
 
 
-class Delivery(_Answer):
+class Delivery(_Response):
     """A mail to a member for an event."""
 
     role: Role
@@ -242,18 +245,18 @@ class Delivery(_Answer):
     reply: str | None
 
 
-class Why(_Answer):
+class Why(_Response):
     """Why a member got a mail for an event, or did not."""
 
     event_id: int
     member_id: int
     eligible: bool
-    reasons: list[Reason] = Field(description="All that stands against a mail now.")
+    reasons: list[Reason] = Field(description="Every reason why no mail would be sent now.")
     deliveries: list[Delivery]
 
 
-class Letter(_Answer):
-    """A dead letter: a message that could never be processed. What its headers do not say is null."""
+class DeadLetter(_Response):
+    """A dead letter: a message that could not be processed. A field whose header is missing is null."""
 
     partition: int
     offset: int
@@ -266,31 +269,31 @@ class Letter(_Answer):
     redriven_at: datetime | None
 
 
-class WholeLetter(Letter):
-    """A dead letter with its bytes."""
+class WholeDeadLetter(DeadLetter):
+    """A dead letter with its bytes and headers."""
 
-    value: str | None = Field(description="The message's bytes, as base64.")
+    value: str | None = Field(description="The message's bytes in base64; null if it has none.")
     headers: dict[str, str | None]
 
 
 class Place(_Request):
-    """Where a letter lies."""
+    """The place of a dead letter in its topic."""
 
-    partition: Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)]
-    offset: Annotated[int, Field(ge=0, le=_LARGEST), BeforeValidator(_whole)]
+    partition: Annotated[int, Field(ge=0, le=MAX_PARTITION), BeforeValidator(_whole)]
+    offset: Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(_whole)]
 
 
 class RedriveRequest(_Request):
-    """Which letters to put on their source topic again."""
+    """The dead letters to put on their source topic again."""
 
     letters: list[Place] = Field(min_length=1, max_length=100)
     again: Annotated[bool, Field(strict=True)] = Field(
-        default=False, description="Those that were redriven before, too."
+        default=False, description="Whether to redrive also those that were redriven before."
     )
 
 
-class Redriven(_Answer):
-    """What a redrive came to."""
+class Redriven(_Response):
+    """The result of a redrive."""
 
     redriven: Count
-    failed: list[str] = Field(description="Letters that the broker did not take, each with why.")
+    failed: list[str] = Field(description="Dead letters that Kafka did not accept, each with the error.")

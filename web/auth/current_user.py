@@ -1,6 +1,6 @@
-"""Who asks, and whether they may: the dependencies that every page but the sign-in and the mails' links stands on.
+"""The user who is signed in, as dependencies of the pages: `SignedInUser`, `AdminUser`, `EventInScope`, `BatchInScope`.
 
-What a viewer may not see is answered as if it were not there (404): its existence is not given away.
+Only sign-in and the pages behind the links in mails do without them.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, HTTPException, Path, Request, Response
 
-from db import accounts, site_queries
+from db import accounts
 from db.accounts import Account
-from db.connect import Connection
 from db.site_queries import KnownEvent
+from web import scope
 from web.auth import tokens
-from web.database import Pool, connection
+from web.database import Pool
+from web.dependencies import MAX_ID, Database
+from web.scope import BatchWithEvent
 
-#: Given back before the answer goes out: who watches a stream keeps no connection.
-Database = Annotated[Connection, Depends(connection, scope="function")]
-#: As the database holds it.
-Id = Annotated[int, Path(ge=1, lt=2**63)]
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class SignInNeededError(Exception):
-    """Nobody is signed in. `next_path` is where they wanted to go."""
+class SignInRequiredError(Exception):
+    """Nobody is signed in. `next_path` is the page to show after sign-in."""
 
     def __init__(self, next_path: str) -> None:
         super().__init__()
@@ -34,39 +32,40 @@ class SignInNeededError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Viewer:
-    """Somebody signed in at a browser."""
+class CurrentUser:
+    """The user of this request's session. `csrf` is the token of their forms."""
 
     account: Account
     csrf: str
 
     @property
     def actor(self) -> str:
-        """As the initiator of a batch, and in the trail."""
+        """The name in the audit log, and as the initiator of a batch."""
         return str(self.account)
 
 
 def cookie_name(request: Request) -> str:
-    """With HTTPS the name by which browsers hold the cookie to this host and to HTTPS."""
+    """The session's. With HTTPS it has the prefix by which browsers bind the cookie to this host and to HTTPS."""
     return "__Host-bidden" if request.app.state.https else "bidden"
 
 
 def keep_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
-    """A cookie for this site alone, which no script reads and no other site's form brings along."""
+    """Sets a cookie that no script can read and no cross-site form sends."""
     response.set_cookie(
         name, value, max_age=seconds, path="/", secure=request.app.state.https, httponly=True, samesite="lax"
     )
 
 
 def drop_cookie(request: Request, response: Response, name: str) -> None:
-    """Ends one of those."""
+    """Deletes such a cookie."""
     response.delete_cookie(name, path="/", secure=request.app.state.https, httponly=True)
 
 
 def require_same_site(request: Request) -> None:
-    """Refuses what another site had a browser send. Browsers say where a request comes from; programs do not.
+    """403 for an unsafe request that a browser sent for another site. Programs send neither header, and may pass.
 
-    Sec-Fetch-Site decides where it is sent, that is over HTTPS; else the Origin: of this host, or of BIDDEN_BASE_URL.
+    Sec-Fetch-Site decides where it is sent, that is over HTTPS; else the Origin, which must be this host or that of
+    BIDDEN_BASE_URL.
     """
     if request.method in _SAFE_METHODS:
         return
@@ -76,13 +75,13 @@ def require_same_site(request: Request) -> None:
         ours = {request.headers.get("host"), urlsplit(request.app.state.settings.base_url).netloc}
         site = "same-origin" if origin.partition("://")[2] in ours else "cross-site"
     if site not in (None, "same-origin", "none"):
-        raise HTTPException(403, "This was sent from another site. Open the page here and try again")
+        raise HTTPException(403, "This request came from another site. Open the page here and try again")
 
 
-def account_of(request: Request) -> Account:
-    """Whose session it is. SignInNeededError without one.
+def session_account(request: Request) -> Account:
+    """The account of the session. SignInRequiredError without one.
 
-    By a connection that is given back at once: what comes next is the body, for which nothing is held.
+    Its connection is returned to the pool at once: the body, which is read next, may be slow.
     """
     pool: Pool = request.app.state.pool
     token = request.cookies.get(cookie_name(request), "")
@@ -92,68 +91,54 @@ def account_of(request: Request) -> Account:
             account = accounts.of_session(conn, tokens.digest(token))
     if account is None:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        raise SignInNeededError(here if request.method == "GET" else "/")
+        raise SignInRequiredError(here if request.method == "GET" else "/")
     return account
 
 
-async def signed_in(request: Request, account: Annotated[Account, Depends(account_of)]) -> Viewer:
-    """The viewer; what changes something needs the page's token (CSRF). Comes before `Database` in every route."""
+async def signed_in(request: Request, account: Annotated[Account, Depends(session_account)]) -> CurrentUser:
+    """The user; an unsafe request needs the page's CSRF token. Must precede `Database` in every route."""
     token = request.cookies[cookie_name(request)]
     if request.method not in _SAFE_METHODS:
         require_same_site(request)
         given = request.headers.get("x-csrf-token") or (await request.form()).get("csrf")
         if not isinstance(given, str) or not tokens.is_csrf_token(token, given):
             raise HTTPException(403, "This page is out of date. Reload it and try again")
-    return Viewer(account, tokens.csrf_token(token))
+    return CurrentUser(account, tokens.csrf_token(token))
 
 
-Signed = Annotated[Viewer, Depends(signed_in)]
+SignedInUser = Annotated[CurrentUser, Depends(signed_in)]
 
 
-def admin_only(viewer: Signed) -> Viewer:
-    """An admin."""
-    if not viewer.account.is_admin:
+def require_admin(user: SignedInUser) -> CurrentUser:
+    """The user, who is an admin; else 403."""
+    if not user.account.is_admin:
         raise HTTPException(403, "Only admins may see this")
-    return viewer
+    return user
 
 
-Admin = Annotated[Viewer, Depends(admin_only)]
+AdminUser = Annotated[CurrentUser, Depends(require_admin)]
 
 
-def own_event(
-    event_id: Annotated[int, Path(alias="event", ge=1, lt=2**63)], viewer: Signed, conn: Database
+def event_in_scope(
+    event_id: Annotated[int, Path(alias="event", ge=1, le=MAX_ID)], user: SignedInUser, conn: Database
 ) -> KnownEvent:
-    """The event of the address, if it is the viewer's."""
-    event = site_queries.event(conn, event_id, viewer.account.scope)
-    if event is None:
-        raise HTTPException(404, "There is no such event, or it is not one of your chapters")
-    return event
+    """The event of the path; 404 unless the user may see it."""
+    return scope.require_event(conn, event_id, user.account)
 
 
-OwnEvent = Annotated[KnownEvent, Depends(own_event)]
+EventInScope = Annotated[KnownEvent, Depends(event_in_scope)]
 
 
-@dataclass(frozen=True, slots=True)
-class OwnedBatch:
-    """A batch, and the event that it is of."""
-
-    id: int
-    event: KnownEvent
-
-
-def own_batch(
-    batch_id: Annotated[int, Path(alias="batch", ge=1, lt=2**63)], viewer: Signed, conn: Database
-) -> OwnedBatch:
-    """The batch of the address, if its event is the viewer's."""
-    event = site_queries.event_of_batch(conn, batch_id, viewer.account.scope)
-    if event is None:
-        raise HTTPException(404, "There is no such batch, or it is not of your chapters")
-    return OwnedBatch(batch_id, event)
+def batch_in_scope(
+    batch_id: Annotated[int, Path(alias="batch", ge=1, le=MAX_ID)], user: SignedInUser, conn: Database
+) -> BatchWithEvent:
+    """The batch of the path; 404 unless the user may see it."""
+    return scope.require_batch(conn, batch_id, user.account)
 
 
-OwnBatch = Annotated[OwnedBatch, Depends(own_batch)]
+BatchInScope = Annotated[BatchWithEvent, Depends(batch_in_scope)]
 
 
-def sign_in_address(next_path: str) -> str:
-    """Where to sign in, and go on from there."""
+def sign_in_url(next_path: str) -> str:
+    """The sign-in page, which leads back to `next_path`."""
     return "/sign-in" + (f"?next={quote(next_path, safe='')}" if next_path != "/" else "")

@@ -17,7 +17,8 @@ from db.connect import Connection
 from schemas.errors import RefusedError
 from schemas.text import is_storable
 from web.auth import tokens
-from web.auth.current_user import Database, Signed, cookie_name, drop_cookie, keep_cookie, require_same_site
+from web.auth.current_user import SignedInUser, cookie_name, drop_cookie, keep_cookie, require_same_site
+from web.dependencies import Database
 from web.pages.rendering import page
 
 log = structlog.get_logger()
@@ -91,9 +92,9 @@ def address_of(request: Request) -> str:
 
 
 @router.post("/sign-out")
-def sign_out(request: Request, viewer: Signed, conn: Database) -> Response:
+def sign_out(request: Request, user: SignedInUser, conn: Database) -> Response:
     """Ends the session."""
-    with audited(conn, AuditEntry(viewer.actor, "sign out")):
+    with audited(conn, AuditEntry(user.actor, "sign out")):
         accounts.end_session(conn, tokens.digest(request.cookies[cookie_name(request)]))
     response = RedirectResponse("/sign-in", status_code=303)
     drop_cookie(request, response, cookie_name(request))

@@ -1,4 +1,4 @@
-"""Accounts: for admins all of them, for everybody their own."""
+"""Accounts: all of them for admins, and one's own for every user."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Form, HTTPException, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 
 from db import accounts
 from db.accounts import Account, AccountRole
 from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import storable
-from web.auth import accounts as deeds
+from web.auth import accounts as account_actions
 from web.auth import tokens
-from web.auth.current_user import Admin, Database, Id, Signed, Viewer, cookie_name
-from web.dependencies import Config
-from web.pages.rendering import page, query
+from web.auth.current_user import AdminUser, CurrentUser, SignedInUser, cookie_name
+from web.dependencies import MAX_ID, Config, Database, PathId
+from web.pages.parameters import FormText, Notice
+from web.pages.rendering import page, redirect
 
 router = APIRouter(include_in_schema=False)
 
-Typed = Annotated[str, Form(max_length=1000)]
-Chosen = Annotated[list[Annotated[int, Form(ge=1, lt=2**63)]], Form(max_length=1000)]
+ChapterIds = Annotated[list[Annotated[int, Form(ge=1, le=MAX_ID)]], Form(max_length=1000)]
 
-#: Guesses at one's own old password, by whoever sits at a browser that is signed in.
-_GUESSES: Final = 5
+#: Attempts at one's own old password: somebody else may be at a browser that is signed in.
+_MAX_ATTEMPTS: Final = 5
 _WINDOW_SECONDS: Final = 15 * 60.0
 
 
-class How(StrEnum):
-    """Where a password comes from."""
+class PasswordSource(StrEnum):
+    """Where a new password comes from."""
 
     MADE = "made"
     TYPED = "typed"
@@ -38,18 +38,18 @@ class How(StrEnum):
 
 
 @router.get("/accounts")
-def show_accounts(viewer: Admin, conn: Database, config: Config) -> HTMLResponse:
-    """All of them, and the form for another."""
-    return _accounts(viewer, conn, provider=config.oidc_issuer is not None)
+def show_accounts(user: AdminUser, conn: Database, config: Config) -> HTMLResponse:
+    """All accounts, and the form to add one."""
+    return _accounts(user, conn, provider=config.oidc_issuer is not None)
 
 
-def _accounts(viewer: Viewer, conn: Connection, *, provider: bool, status: int = 200, **typed: Any) -> HTMLResponse:
-    values = {"problem": None, "email": "", "name": "", "role": AccountRole.ORGANISER, "chosen": (), **typed}
+def _accounts(user: CurrentUser, conn: Connection, *, provider: bool, status: int = 200, **filled: Any) -> HTMLResponse:
+    values = {"problem": None, "email": "", "name": "", "role": AccountRole.ORGANISER, "selected": (), **filled}
     chapters = accounts.chapters_named(conn, None)
     return page(
         "accounts",
         status=status,
-        viewer=viewer,
+        user=user,
         rows=accounts.every(conn),
         chapters=chapters,
         names={row["id"]: row["name"] for row in chapters},
@@ -61,41 +61,41 @@ def _accounts(viewer: Viewer, conn: Connection, *, provider: bool, status: int =
 
 @router.post("/accounts")
 def add(
-    viewer: Admin,
+    user: AdminUser,
     conn: Database,
     config: Config,
     role: Annotated[AccountRole, Form()],
-    how: Annotated[How, Form()] = How.MADE,
-    email: Typed = "",
-    name: Typed = "",
-    password: Typed = "",
-    chapter: Chosen = [],  # noqa: B006 # never changed; FastAPI takes no tuple here
+    how: Annotated[PasswordSource, Form()] = PasswordSource.MADE,
+    email: FormText = "",
+    name: FormText = "",
+    password: FormText = "",
+    chapter: ChapterIds = [],  # noqa: B006 # never changed; FastAPI takes no tuple here
 ) -> Response:
-    """A new account. A password that was made is shown once, in the answer."""
+    """Adds an account. A generated password is shown once, in the response."""
     new = _new_password(how, password)
     try:
-        added = deeds.add(conn, viewer.actor, email=email, name=name, role=role, chapters=chapter, password=new)
+        added = account_actions.add(conn, user.actor, email=email, name=name, role=role, chapters=chapter, password=new)
     except (RefusedError, NotFoundError) as error:
-        typed = {"email": storable(email), "name": storable(name), "role": role, "chosen": chapter}
+        filled = {"email": storable(email), "name": storable(name), "role": role, "selected": chapter}
         provider = config.oidc_issuer is not None
-        return _accounts(viewer, conn, provider=provider, status=409, problem=error.detail, **typed)
-    if how is How.MADE:
-        return page("password_made", viewer=viewer, account=added, password=new)
-    return RedirectResponse(f"/accounts/{added.id}" + query(said="it may sign in"), status_code=303)
+        return _accounts(user, conn, provider=provider, status=409, problem=error.detail, **filled)
+    if how is PasswordSource.MADE:
+        return page("password_created", user=user, account=added, password=new)
+    return redirect(f"/accounts/{added.id}", notice="the account was added")
 
 
 @router.get("/accounts/{account}")
-def show_account(viewer: Admin, account: Id, conn: Database, said: str = "") -> HTMLResponse:
-    """One account, and what can be changed of it."""
-    return _account(viewer, conn, account, said=said[:100])
+def show_account(user: AdminUser, account: PathId, conn: Database, notice: Notice = "") -> HTMLResponse:
+    """An account, and the forms to change it."""
+    return _account(user, conn, account, notice=notice)
 
 
-def _account(viewer: Viewer, conn: Connection, account_id: int, *, status: int = 200, **told: Any) -> HTMLResponse:
-    values = {"problem": None, "said": "", **told}
+def _account(user: CurrentUser, conn: Connection, account_id: int, *, status: int = 200, **shown: Any) -> HTMLResponse:
+    values = {"problem": None, "notice": "", **shown}
     return page(
         "account",
         status=status,
-        viewer=viewer,
+        user=user,
         account=accounts.details(conn, account_id),
         chapters=accounts.chapters_named(conn, None),
         roles=list(AccountRole),
@@ -105,102 +105,106 @@ def _account(viewer: Viewer, conn: Connection, account_id: int, *, status: int =
 
 @router.post("/accounts/{account}")
 def change(
-    viewer: Admin,
-    account: Id,
+    user: AdminUser,
+    account: PathId,
     conn: Database,
     role: Annotated[AccountRole, Form()],
-    name: Typed = "",
-    chapter: Chosen = [],  # noqa: B006 # never changed; FastAPI takes no tuple here
+    name: FormText = "",
+    chapter: ChapterIds = [],  # noqa: B006 # never changed; FastAPI takes no tuple here
 ) -> Response:
-    """Another name, role, or chapters. Takes effect with the account's next request."""
+    """Changes name, role and chapters, with effect from the account's next request."""
     found = accounts.find(conn, account)
     try:
-        deeds.change(conn, viewer.actor, found, name=name, role=role, chapters=chapter)
+        account_actions.change(conn, user.actor, found, name=name, role=role, chapters=chapter)
     except (RefusedError, NotFoundError) as error:
-        return _account(viewer, conn, account, status=409, problem=error.detail)
-    return _done(account, "changed")
+        return _account(user, conn, account, status=409, problem=error.detail)
+    return redirect(f"/accounts/{account}", notice="changed")
 
 
 @router.post("/accounts/{account}/password")
 def set_password(
-    viewer: Admin, account: Id, conn: Database, how: Annotated[How, Form()] = How.MADE, password: Typed = ""
+    user: AdminUser,
+    account: PathId,
+    conn: Database,
+    how: Annotated[PasswordSource, Form()] = PasswordSource.MADE,
+    password: FormText = "",
 ) -> Response:
-    """A new password; signs the account out everywhere."""
+    """Sets a new password, and signs the account out everywhere."""
     found = accounts.find(conn, account)
     new = _new_password(how, password)
     if new is None:
-        raise HTTPException(422, "A password is made or typed. Go back and try again")
+        raise HTTPException(422, "Choose a generated or a typed password. Go back and try again")
     try:
-        deeds.set_password(conn, viewer.actor, found, new)
+        account_actions.set_password(conn, user.actor, found, new)
     except RefusedError as error:
-        return _account(viewer, conn, account, status=409, problem=error.detail)
-    if how is How.MADE:
-        return page("password_made", viewer=viewer, account=found, password=new)
-    return _done(account, "a new password")
+        return _account(user, conn, account, status=409, problem=error.detail)
+    if how is PasswordSource.MADE:
+        return page("password_created", user=user, account=found, password=new)
+    return redirect(f"/accounts/{account}", notice="the password was changed")
 
 
 @router.post("/accounts/{account}/disable")
-def disable(viewer: Admin, account: Id, conn: Database) -> Response:
-    """Nobody gets in with it any more."""
+def disable(user: AdminUser, account: PathId, conn: Database) -> Response:
+    """Signs the account out, and lets nobody sign in with it."""
     found = accounts.find(conn, account)
     try:
-        deeds.disable(conn, viewer.actor, found)
+        account_actions.disable(conn, user.actor, found)
     except RefusedError as error:
-        return _account(viewer, conn, account, status=409, problem=error.detail)
-    return _done(account, "disabled")
+        return _account(user, conn, account, status=409, problem=error.detail)
+    return redirect(f"/accounts/{account}", notice="disabled")
 
 
 @router.post("/accounts/{account}/enable")
-def enable(viewer: Admin, account: Id, conn: Database) -> Response:
-    """It may sign in again."""
-    deeds.enable(conn, viewer.actor, accounts.find(conn, account))
-    return _done(account, "enabled")
+def enable(user: AdminUser, account: PathId, conn: Database) -> Response:
+    """Lets the account sign in again."""
+    account_actions.enable(conn, user.actor, accounts.find(conn, account))
+    return redirect(f"/accounts/{account}", notice="enabled")
 
 
 @router.get("/account")
-def show_own(viewer: Signed, conn: Database, said: str = "") -> HTMLResponse:
-    """Who one is here, and one's password."""
-    return _own(viewer, conn, said=said[:100])
+def show_own(user: SignedInUser, conn: Database, notice: Notice = "") -> HTMLResponse:
+    """The user's own account, and the form to change its password."""
+    return _own(user, conn, notice=notice)
 
 
 @router.post("/account/password")
 def change_own(
     request: Request,
-    viewer: Signed,
+    user: SignedInUser,
     conn: Database,
-    old: Typed = "",
-    password: Typed = "",
-    again: Typed = "",
+    old: FormText = "",
+    password: FormText = "",
+    again: FormText = "",
 ) -> Response:
-    """Another password for oneself, who knows the old one. Ends one's other sessions."""
-    key = f"own {viewer.account.id}"
+    """Changes the user's own password, and ends their other sessions."""
+    key = f"own {user.account.id}"
     attempts, _ = accounts.count_attempt(conn, key, _WINDOW_SECONDS)
-    if attempts > _GUESSES:
-        return _own(viewer, conn, status=429, problem="too many attempts: wait a quarter of an hour")
-    old_hash = _stored_hash(conn, viewer.account)
+    if attempts > _MAX_ATTEMPTS:
+        return _own(user, conn, status=429, problem="too many attempts: wait 15 minutes")
+    old_hash = _stored_hash(conn, user.account)
     if not tokens.is_password(old, old_hash):
-        return _own(viewer, conn, status=403, problem="this is not your old password")
+        return _own(user, conn, status=403, problem="this is not your old password")
     accounts.forget_attempts(conn, [key], _WINDOW_SECONDS)
     if password != again:
-        return _own(viewer, conn, status=409, problem="the new passwords are not the same")
+        return _own(user, conn, status=409, problem="the two new passwords differ")
     keep = tokens.digest(request.cookies[cookie_name(request)])
     try:
-        deeds.set_password(conn, viewer.actor, viewer.account, password, old_hash=old_hash, keep=keep)
+        account_actions.set_password(conn, user.actor, user.account, password, old_hash=old_hash, keep=keep)
     except RefusedError as error:
-        return _own(viewer, conn, status=409, problem=error.detail)
-    return RedirectResponse("/account" + query(said="your new password holds"), status_code=303)
+        return _own(user, conn, status=409, problem=error.detail)
+    return redirect("/account", notice="your password was changed")
 
 
-def _own(viewer: Viewer, conn: Connection, *, status: int = 200, **told: Any) -> HTMLResponse:
-    account = viewer.account
+def _own(user: CurrentUser, conn: Connection, *, status: int = 200, **shown: Any) -> HTMLResponse:
+    account = user.account
     return page(
         "own_account",
         status=status,
-        viewer=viewer,
+        user=user,
         chapters=accounts.chapters_named(conn, list(account.chapters)),
         has_password=_stored_hash(conn, account) is not None,
-        shortest=tokens.SHORTEST_PASSWORD,
-        **{"problem": None, "said": "", **told},
+        min_length=tokens.SHORTEST_PASSWORD,
+        **{"problem": None, "notice": "", **shown},
     )
 
 
@@ -209,11 +213,7 @@ def _stored_hash(conn: Connection, account: Account) -> str | None:
     return None if found is None else found[1]
 
 
-def _new_password(how: How, typed: str) -> str | None:
-    if how is How.NONE:
+def _new_password(how: PasswordSource, typed: str) -> str | None:
+    if how is PasswordSource.NONE:
         return None
-    return tokens.new_password() if how is How.MADE else typed
-
-
-def _done(account_id: int, words: str) -> Response:
-    return RedirectResponse(f"/accounts/{account_id}" + query(said=words), status_code=303)
+    return tokens.new_password() if how is PasswordSource.MADE else typed

@@ -1,66 +1,67 @@
-"""API clients, for admins: seen, made and revoked."""
+"""API clients, for admins: the list, adding and revoking them."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 
 from db import accounts
 from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import storable
 from web.auth.api_clients import LONGEST_NAME, SCOPES, make_client, revoke_client
-from web.auth.current_user import Admin, Database, Id, Viewer
-from web.pages.accounts import Typed
-from web.pages.rendering import page, query
+from web.auth.current_user import AdminUser, CurrentUser
+from web.dependencies import MAX_ID, Database, PathId
+from web.pages.parameters import FormText, Notice
+from web.pages.rendering import page, redirect
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/clients")
-def show_clients(viewer: Admin, conn: Database, said: str = "") -> HTMLResponse:
-    """All of them, and the form for another."""
-    return _clients(viewer, conn, said=said[:100])
+def show_clients(user: AdminUser, conn: Database, notice: Notice = "") -> HTMLResponse:
+    """All clients, and the form to add one."""
+    return _clients(user, conn, notice=notice)
 
 
-def _clients(viewer: Viewer, conn: Connection, *, status: int = 200, **typed: Any) -> HTMLResponse:
-    values = {"problem": None, "said": "", "name": "", "chosen": (), "webhook": "", "account": 0, **typed}
+def _clients(user: CurrentUser, conn: Connection, *, status: int = 200, **filled: Any) -> HTMLResponse:
+    values = {"problem": None, "notice": "", "name": "", "selected": (), "webhook": "", "account": 0, **filled}
     return page(
-        "clients",
+        "api_clients",
         status=status,
-        viewer=viewer,
+        user=user,
         rows=accounts.clients(conn),
         accounts=[row for row in accounts.every(conn) if row["disabled_at"] is None],
         scopes=SCOPES,
-        longest=LONGEST_NAME,
+        max_length=LONGEST_NAME,
         **values,
     )
 
 
 @router.post("/clients")
 def add(
-    viewer: Admin,
+    user: AdminUser,
     conn: Database,
-    account: Annotated[int, Form(ge=1, lt=2**63)],
-    name: Typed = "",
+    account: Annotated[int, Form(ge=1, le=MAX_ID)],
+    name: FormText = "",
     scope: Annotated[list[str], Form(max_length=20)] = [],  # noqa: B006 # never changed; FastAPI takes no tuple here
-    webhook: Typed = "",
+    webhook: FormText = "",
 ) -> Response:
-    """A new client. Its token, and its webhook's secret, are shown once, in the answer."""
-    typed = {"name": storable(name), "chosen": scope, "webhook": storable(webhook), "account": account}
+    """Adds a client. Its token and its webhook's secret are shown once, in the response."""
     try:
-        made = make_client(
-            conn, viewer.actor, name=name, account_id=account, scopes=scope, webhook_url=webhook.strip() or None
+        created = make_client(
+            conn, user.actor, name=name, account_id=account, scopes=scope, webhook_url=webhook.strip() or None
         )
     except (RefusedError, NotFoundError) as error:
-        return _clients(viewer, conn, status=409, problem=error.detail, **typed)
-    return page("client_made", viewer=viewer, made=made, name=name)
+        filled = {"name": storable(name), "selected": scope, "webhook": storable(webhook), "account": account}
+        return _clients(user, conn, status=409, problem=error.detail, **filled)
+    return page("api_client_created", user=user, created=created, name=name)
 
 
 @router.post("/clients/{client}/revoke")
-def revoke(viewer: Admin, client: Id, conn: Database) -> Response:
-    """Its token is worth nothing any more."""
-    revoke_client(conn, viewer.actor, client)
-    return RedirectResponse("/clients" + query(said="revoked"), status_code=303)
+def revoke(user: AdminUser, client: PathId, conn: Database) -> Response:
+    """Makes its token invalid."""
+    revoke_client(conn, user.actor, client)
+    return redirect("/clients", notice="revoked")

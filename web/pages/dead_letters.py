@@ -1,220 +1,139 @@
-"""Dead letters: listed, shown to the byte, and put on their topic again. For admins."""
+"""Dead letters: listed, shown to the byte, and redriven. For admins."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Form, HTTPException, Path, Query
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 
 from config.settings import Settings
-from db import batch_actions
-from db.audit_log import AuditEntry, audited
 from db.connect import Connection
-from monitoring.kafka import PATIENCE, worded
-from producers.dead_letters import DeadLetter, DeadLetterReader
 from schemas.errors import BiddenError, RefusedError, UnreachableError, printable
 from schemas.text import sentence
-from web.actions import PutBack, put_back
-from web.auth.current_user import Admin, Database, Viewer
-from web.dependencies import Config
-from web.pages.rendering import page, plural, query
+from web import actions, dead_letters
+from web.auth.current_user import AdminUser, CurrentUser
+from web.dead_letters import MAX_HEADER_LENGTH, MAX_PARTITION, PAGE_SIZE, PLACE_PATTERN, as_text, parse_place
+from web.dependencies import MAX_ID, Config, Database
+from web.pages.parameters import Notice
+from web.pages.rendering import page, plural, redirect
 
 router = APIRouter(include_in_schema=False)
 
-_PLACE: Final = r"^[0-9]{1,9}:[0-9]{1,18}$"
-_PAGE: Final = 50
-#: How much of a letter's bytes a page shows.
-_SHOWN: Final = 64 * 1024
-_ROW: Final = 16
-#: How much of a header, which anybody may have written, and of a reason.
-_LONGEST: Final = 2000
-_NAMED: Final = 10
+#: How many bytes of a dead letter a page shows.
+_SHOWN_BYTES: Final = 64 * 1024
+_BYTES_PER_LINE: Final = 16
+_SHOWN_FAILURES: Final = 10
 
-Partition = Annotated[int, Path(ge=0, lt=2**31)]
-Offset = Annotated[int, Path(ge=0, lt=2**63)]
-Place = Annotated[str, Query(pattern=_PLACE)]
-Checked = Annotated[str, Form(pattern=_PLACE)]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A letter in short."""
-
-    place: tuple[int, int]
-    reason: str
-    source: str
-    at: datetime | None
-    key: str
-    size: int | None
-
-    @property
-    def name(self) -> str:
-        """As the command line names it: `0:17`."""
-        return f"{self.place[0]}:{self.place[1]}"
+Partition = Annotated[int, Path(ge=0, le=MAX_PARTITION)]
+Offset = Annotated[int, Path(ge=0, le=MAX_ID)]
+Before = Annotated[str | None, Query(pattern=PLACE_PATTERN)]
+SelectedPlace = Annotated[str, Form(pattern=PLACE_PATTERN)]
 
 
 @router.get("/letters")
-def show_letters(
-    viewer: Admin,
-    conn: Database,
-    config: Config,
-    before: Place | None = None,
-    said: Annotated[str, Query(max_length=200)] = "",
+def show_dead_letters(
+    user: AdminUser, conn: Database, config: Config, before: Before = None, notice: Notice = ""
 ) -> HTMLResponse:
-    """The newest first; those redriven are marked."""
-    return _list(viewer, conn, config, before=before, said=said)
+    """The newest first."""
+    return _list(user, conn, config, before=before, notice=notice)
 
 
 @router.get("/letters/{partition}/{offset}")
-def show_letter(viewer: Admin, conn: Database, config: Config, partition: Partition, offset: Offset) -> HTMLResponse:
-    """One letter whole, but for the end of a very long one."""
-    with worded():
-        box = DeadLetterReader(config, PATIENCE)
-        letter = box.letter(partition, offset)
-        redriven = batch_actions.redriven_letters(conn, box.topic_id).get(letter.place)
-    value = letter.value
+def show_dead_letter(
+    user: AdminUser, conn: Database, config: Config, partition: Partition, offset: Offset
+) -> HTMLResponse:
+    """A dead letter with its headers and bytes, of which a very long one shows only the first."""
+    letter, summary = dead_letters.find(conn, config, partition, offset)
+    shown = None if letter.value is None else letter.value[:_SHOWN_BYTES]
     return page(
-        "letter",
-        viewer=viewer,
-        line=summary(letter),
-        redriven_at=redriven,
-        key=_text(letter.key and letter.key[:_SHOWN]),
+        "dead_letter",
+        user=user,
+        letter=summary,
+        key=_printable(letter.key and letter.key[:_SHOWN_BYTES]),
         headers=[
-            (printable(name[:_LONGEST]), _text(content and content[:_LONGEST])) for name, content in letter.headers
+            (printable(name[:MAX_HEADER_LENGTH]), _printable(content and content[:MAX_HEADER_LENGTH]))
+            for name, content in letter.headers
         ],
-        size=None if value is None else len(value),
-        text=None if value is None else _text(value[:_SHOWN]),
-        dump=None if value is None else hex_dump(value[:_SHOWN]),
-        shown=_SHOWN,
+        text=_printable(shown),
+        dump=None if shown is None else hex_dump(shown),
+        shown=_SHOWN_BYTES,
         is_ours=letter.header("bidden-topic") == config.invitations_topic,
     )
 
 
 @router.get("/letters/{partition}/{offset}/value")
-def download(_: Admin, config: Config, partition: Partition, offset: Offset) -> Response:
-    """The very bytes."""
-    with worded():
-        letter = DeadLetterReader(config, PATIENCE).letter(partition, offset)
+def download(_: AdminUser, conn: Database, config: Config, partition: Partition, offset: Offset) -> Response:
+    """The original bytes."""
+    letter, _summary = dead_letters.find(conn, config, partition, offset)
     if letter.value is None:
-        raise HTTPException(404, "This letter has no bytes")
-    headers = {"Content-Disposition": f'attachment; filename="letter-{partition}-{offset}.bin"'}
+        raise HTTPException(404, "This dead letter has no bytes")
+    headers = {"Content-Disposition": f'attachment; filename="dead-letter-{partition}-{offset}.bin"'}
     return Response(letter.value, media_type="application/octet-stream", headers=headers)
 
 
 @router.post("/letters/redrive")
 def redrive(
-    viewer: Admin,
+    user: AdminUser,
     conn: Database,
     config: Config,
-    letter: Annotated[list[Checked], Form(max_length=_PAGE)] = [],  # noqa: B006 - FastAPI copies it
-    everything: Annotated[bool, Form(alias="all")] = False,
+    letter: Annotated[list[SelectedPlace], Form(max_length=PAGE_SIZE)] = [],  # noqa: B006 - FastAPI copies it
+    all_letters: Annotated[bool, Form(alias="all")] = False,
     again: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Puts letters on their topic again: those chosen, or all; those put back before only if `again` is said."""
-    places = list(dict.fromkeys(_place(text) for text in letter))
-    if not (places or everything):
-        return _list(viewer, conn, config, problem="Choose letters first.", status=422)
-    # Of the places only so many that the trail stays readable.
-    named = ", ".join(letter[:_NAMED]) + (f" and {len(places) - _NAMED} more" if len(places) > _NAMED else "")
-    detail = ("all" if everything else named) + (", again" if again else "")
+    """Redrives those selected, or all; those that were redriven before only with `again`."""
+    places = list(dict.fromkeys(parse_place(place) for place in letter))
+    if not (places or all_letters):
+        return _list(user, conn, config, problem="Select dead letters first.", status=422)
     try:
-        with audited(conn, AuditEntry(viewer.actor, "redrive", detail=detail)) as deed, worded():
-            done = put_back(conn, config, deed, None if everything else places, again=again)
-            told = _told(done)
-            deed.note(told + (f"; {len(done.failed)} failed" if done.failed else ""))
+        done = actions.redrive(conn, config, user.actor, None if all_letters else places, again=again)
     except RefusedError as error:
-        return _list(viewer, conn, config, problem=sentence(error.detail), status=409)
+        return _list(user, conn, config, problem=sentence(error.detail), status=409)
     if done.failed:
-        shown = "; ".join(done.failed[:_NAMED])
-        problem = f"{told}. {plural(len(done.failed), 'letter')} could not be put back: {shown}."
-        return _list(viewer, conn, config, problem=problem, status=503)
-    return RedirectResponse("/letters" + query(said=told), status_code=303)
-
-
-def _told(done: PutBack) -> str:
-    words = [f"put back {plural(done.redriven, 'letter')}"]
-    if done.before:
-        words.append(f"{done.before:,} had been put back before")
-    if done.elsewhere:
-        words.append(f"{done.elsewhere:,} came from another topic and stay here")
-    return "; ".join(words)
+        failures = "; ".join(done.failed[:_SHOWN_FAILURES])
+        problem = f"{done}. {plural(len(done.failed), 'dead letter')} could not be redriven: {failures}."
+        return _list(user, conn, config, problem=problem, status=503)
+    return redirect("/letters", notice=str(done))
 
 
 def _list(
-    viewer: Viewer,
+    user: CurrentUser,
     conn: Connection,
     settings: Settings,
     *,
     before: str | None = None,
-    said: str = "",
+    notice: str = "",
     problem: str = "",
     status: int = 200,
 ) -> HTMLResponse:
-    """The list; what keeps it from being read stands in its place."""
-    values: dict[str, Any] = {"shelf": None, "redriven": {}, "waiting": 0, "next": ""}
+    """The list, or why it cannot be read."""
+    found = None
     try:
-        with worded():
-            box = DeadLetterReader(settings, PATIENCE)
-            shelf = box.newest(_PAGE, _place(before) if before else None, summary)
-        redriven = batch_actions.redriven_letters(conn, box.topic_id)
-        waiting = shelf.size - sum(shelf.holds(place) for place in redriven)
-        last = shelf.letters[-1].name if shelf.has_more and shelf.letters else ""
-        values = {"shelf": shelf, "redriven": redriven, "waiting": waiting, "next": last}
+        found = dead_letters.newest(conn, settings, before)
     except BiddenError as error:
         problem = problem or sentence(error.detail)
         status = 503 if isinstance(error, UnreachableError) else max(status, 422)
     return page(
-        "letters",
+        "dead_letters",
         status=status,
-        viewer=viewer,
+        user=user,
         topic=settings.dead_letter_topic,
+        found=found,
         is_first=before is None,
-        said=said,
+        notice=notice,
         problem=problem,
-        **values,
-    )
-
-
-def summary(letter: DeadLetter) -> Line:
-    """A letter in short; its headers may say anything, or nothing. Pure."""
-    partition, offset = letter.number("bidden-partition"), letter.number("bidden-offset")
-    place = f" {partition}:{offset}" if partition is not None and offset is not None else ""
-    return Line(
-        place=letter.place,
-        reason=printable((letter.header("bidden-reason") or "no reason given")[:_LONGEST]),
-        source=printable((letter.header("bidden-topic") or "unknown")[:_LONGEST]) + place,
-        at=_time(letter.header("bidden-time")),
-        key=_text(letter.key) or "",
-        size=None if letter.value is None else len(letter.value),
     )
 
 
 def hex_dump(content: bytes) -> str:
-    """Sixteen bytes a line: where they stand, in hexadecimal digits, and as ASCII. Pure."""
+    """Lines of sixteen bytes: their offset, in hexadecimal, and as ASCII. Pure."""
     lines = []
-    for start in range(0, len(content), _ROW):
-        row = content[start : start + _ROW]
-        letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        lines.append(f"{start:08x}  {row.hex(' '):<{3 * _ROW - 1}}  {letters}")
+    for start in range(0, len(content), _BYTES_PER_LINE):
+        row = content[start : start + _BYTES_PER_LINE]
+        ascii_text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{start:08x}  {row.hex(' '):<{3 * _BYTES_PER_LINE - 1}}  {ascii_text}")
     return "\n".join(lines)
 
 
-def _text(content: bytes | None) -> str | None:
-    """Bytes that are text, mostly; all that cannot be shown as such is escaped."""
-    return None if content is None else printable(content.decode("utf-8", "backslashreplace"))
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        time = None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time is not None and time.tzinfo is not None else None
-
-
-def _place(text: str) -> tuple[int, int]:
-    partition, _, offset = text.partition(":")
-    return int(partition), int(offset)
+def _printable(content: bytes | None) -> str | None:
+    return None if content is None else printable(as_text(content))

@@ -1,4 +1,4 @@
-"""The directory, brought up to date by a file. For admins; the same import as the command's."""
+"""Imports a directory file, as `bidden import` does. For admins."""
 
 from __future__ import annotations
 
@@ -16,83 +16,83 @@ from db.connect import connect
 from db.directory import import_lines
 from schemas.directory_file import parse_lines
 from schemas.errors import BiddenError, RefusedError, UnreachableError, printable
-from web.auth.current_user import Admin, Database, Viewer
+from web.auth.current_user import AdminUser, CurrentUser
 from web.body_limits import Limit
-from web.dependencies import Config
+from web.dependencies import Config, Database
 from web.pages.rendering import page, plural
 
 router = APIRouter(include_in_schema=False)
 
-#: Of a request with a file. A directory of 100,000 members takes a third of it.
-LARGEST: Final = 100 * 1024 * 1024
-UPLOAD: Final = Limit(LARGEST, 600.0)
+#: Bytes of a request with a file. A directory of 100,000 members needs a third of it.
+MAX_BYTES: Final = 100 * 1024 * 1024
+UPLOAD_LIMIT: Final = Limit(MAX_BYTES, 600.0)
 PATH: Final = "/directory"
-#: What a file becomes in memory is several times as large: one at a time.
-_importing: Final = threading.Lock()
+#: A file needs several times its size in memory: one import at a time.
+_import_lock: Final = threading.Lock()
 
 
-async def upload(request: Request) -> AsyncIterator[None]:
-    """Refuses what is too large before it is read, and what does not say how large it is; closes what was read.
+async def check_upload(request: Request) -> AsyncIterator[None]:
+    """Refuses a file that is too large, or of unknown size, before it is read; closes the form afterwards.
 
-    Whoever is refused later has had her file read, too: `signed_in` reads a form for its token.
+    Precedes `signed_in`, which reads the whole form for its token.
     """
     length = request.headers.get("content-length", "")
     if not (length.isascii() and length.isdigit()):
         raise HTTPException(411, "The browser did not say how large the file is")
-    if len(length) > 18 or int(length) > LARGEST:
-        raise HTTPException(413, f"The file is larger than {LARGEST // 2**20} MB: use `bidden import`")
+    if len(length) > 18 or int(length) > MAX_BYTES:
+        raise HTTPException(413, f"The file is larger than {MAX_BYTES // 2**20} MB: use `bidden import`")
     try:
         yield
     finally:
         await request.close()
 
 
-async def uploaded(request: Request, _: Admin) -> UploadFile | None:
-    """The file of the form, on disk if it is large; None if none was chosen.
+async def uploaded_file(request: Request, _: AdminUser) -> UploadFile | None:
+    """The form's file, on disk if it is large; None if none was chosen.
 
-    Not a parameter of the route: that would be read before it is known who sends it. A form is read only once.
+    Not a `File` parameter of the route: FastAPI would read it before it knows the user.
     """
     file = (await request.form()).get("file")
     return file if isinstance(file, UploadFile) and file.filename else None
 
 
 @router.get(PATH)
-def show_directory(viewer: Admin) -> HTMLResponse:
+def show_directory(user: AdminUser) -> HTMLResponse:
     """The form."""
-    return _page(viewer)
+    return _page(user)
 
 
-@router.post(PATH, dependencies=[Depends(upload)])
+@router.post(PATH, dependencies=[Depends(check_upload)])
 def import_directory(
-    viewer: Admin, file: Annotated[UploadFile | None, Depends(uploaded)], conn: Database, config: Config
+    user: AdminUser, file: Annotated[UploadFile | None, Depends(uploaded_file)], conn: Database, config: Config
 ) -> HTMLResponse:
-    """Imports all of the file or, if a line is wrong, nothing."""
+    """Imports the whole file or, if a line is invalid, nothing."""
     if file is None:
-        return _page(viewer, problem="Choose a file first", status=422)
+        return _page(user, problem="Choose a file first", status=422)
     name = printable((file.filename or "")[:100])
     try:
-        with audited(conn, AuditEntry(viewer.actor, "import", detail=name)) as deed:
+        with audited(conn, AuditEntry(user.actor, "import", detail=name)) as entry:
             counts = _import(config, file)
-            deed.note(", ".join(plural(count, kind) for kind, count in counts.items() if count) or "no lines")
+            entry.note(", ".join(plural(count, kind) for kind, count in counts.items() if count) or "no lines")
     except BiddenError as error:
         status = 503 if isinstance(error, UnreachableError) else 409 if isinstance(error, RefusedError) else 422
-        return _page(viewer, name=name, error=error, status=status)
-    return _page(viewer, name=name, counts=counts)
+        return _page(user, name=name, error=error, status=status)
+    return _page(user, name=name, counts=counts)
 
 
 def _import(settings: Settings, file: UploadFile) -> dict[str, int]:
-    if not _importing.acquire(blocking=False):
-        raise RefusedError("another file is being imported here: try again when it is done")
+    if not _import_lock.acquire(blocking=False):
+        raise RefusedError("another file is being imported: try again when that is done")
     try:
-        # In one transaction, and so not by the request's connection.
+        # The request's connection is in autocommit mode; an import is one transaction.
         with connect(settings.require_database(), application="bidden-import") as conn:
             return import_lines(conn, parse_lines(file.file))
     finally:
-        _importing.release()
+        _import_lock.release()
 
 
 def _page(
-    viewer: Viewer,
+    user: CurrentUser,
     *,
     name: str = "",
     counts: dict[str, int] | None = None,
@@ -103,10 +103,10 @@ def _page(
     return page(
         "directory",
         status=status,
-        viewer=viewer,
+        user=user,
         name=name,
         counts=counts,
         error=error,
         problem=problem,
-        largest=LARGEST // 2**20,
+        max_megabytes=MAX_BYTES // 2**20,
     )

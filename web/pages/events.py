@@ -1,4 +1,4 @@
-"""Events: found, looked at before anything is sent, and invited to."""
+"""Events: the list, an event with its dry runs, the question before inviting, the event audit, resolving."""
 
 from __future__ import annotations
 
@@ -7,198 +7,176 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Form, HTTPException, Query, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from config.settings import Settings
 from db import reports, site_queries
 from db.connect import Connection
-from db.site_queries import KnownEvent, ListedEvent
+from db.site_queries import KnownEvent
 from mail.dates import describe
 from producers.batch_control import Verdict
 from producers.plan import Planned, dry_runs, refusal, trigger_of
 from schemas.text import storable
 from schemas.vocabulary import Audience, Reason
-from web import actions
-from web.auth.current_user import Database, OwnEvent, Signed
-from web.dependencies import Config
-from web.pages.rendering import page, part, query
+from web import actions, scope
+from web.auth.current_user import EventInScope, SignedInUser
+from web.dependencies import MAX_ID, Config, Database
+from web.event_state import event_state
+from web.pages.parameters import After, Notice, SearchText, Skip
+from web.pages.rendering import fragment, page, redirect
 
 router = APIRouter(include_in_schema=False)
 
-#: Of a number of skipped rows: more than anybody pages through.
-Skip = Annotated[int, Query(ge=0, le=1_000_000)]
-Words = Annotated[str, Query(max_length=200)]
 _KEY_LENGTH: Final = 36
 
 
 @router.get("/")
-def first_page(_: Signed) -> Response:
-    """The events."""
+def show_home(_: SignedInUser) -> Response:
+    """The events are the home page."""
     return RedirectResponse("/events", status_code=303)
 
 
 @router.get("/events")
-def show_events(viewer: Signed, conn: Database, q: Words = "", skip: Skip = 0) -> HTMLResponse:
-    """The viewer's events, those to come first."""
-    words = storable(q)
-    listed, has_more = site_queries.events(conn, viewer.account.scope, words=words, skip=skip)
-    rows = [(entry.event, state_of(entry)) for entry in listed]
-    return page("events", viewer=viewer, rows=rows, words=words, skip=skip, has_more=has_more, size=site_queries.PAGE)
+def show_events(user: SignedInUser, conn: Database, q: SearchText = "", skip: Skip = 0) -> HTMLResponse:
+    """The events of the user's chapters, upcoming ones first."""
+    text = storable(q)
+    listed, has_more = site_queries.events(conn, user.account.scope, words=text, skip=skip)
+    rows = [(entry.event, event_state(entry)) for entry in listed]
+    return page("events", user=user, rows=rows, search=text, skip=skip, has_more=has_more, size=site_queries.PAGE)
 
 
 @router.get("/events/{event}")
-def show_event(
-    viewer: Signed, event: OwnEvent, conn: Database, said: Annotated[str, Query(max_length=100)] = ""
-) -> HTMLResponse:
-    """What it is, what was sent, and what can be done. The numbers of a dry run come by themselves."""
-    batches = site_queries.batches(conn, viewer.account.scope, event_id=event.id)
+def show_event(user: SignedInUser, event: EventInScope, conn: Database, notice: Notice = "") -> HTMLResponse:
+    """An event, its batches and what can be done. The dry runs are loaded as a fragment."""
     return page(
         "event",
-        viewer=viewer,
+        user=user,
         event=event,
         when=describe(event.starts_at, event.ends_at, event.time_zone),
         why_not=refusal(event.facts),
-        batches=batches,
+        batches=site_queries.batches(conn, user.account.scope, event_id=event.id),
         roles=[role.value for role in event.kind.precedence],
-        said=said,
+        notice=notice,
     )
 
 
 @router.get("/events/{event}/numbers")
-def show_numbers(request: Request, viewer: Signed, event: OwnEvent, conn: Database, config: Config) -> HTMLResponse:
-    """Part of the event's page: for each audience who would be invited now, and why others would not."""
-    title, back = "Who would be invited now", f"/events/{event.id}"
-    return part(
+def show_dry_runs(
+    request: Request, user: SignedInUser, event: EventInScope, conn: Database, config: Config
+) -> HTMLResponse:
+    """Fragment: for each audience how many members would be invited now, and why others would not."""
+    return fragment(
         request,
-        "numbers",
-        title=title,
-        back=back,
-        viewer=viewer,
+        "dry_runs",
+        title="Who would be invited now",
+        back=f"/events/{event.id}",
+        user=user,
         event=event,
-        plans=_dry_runs(conn, config, event, list(Audience)),
+        runs=_dry_runs(conn, config, event, list(Audience)),
     )
 
 
 @router.get("/events/{event}/people")
-def show_people(
-    viewer: Signed,
-    event: OwnEvent,
+def show_candidates(
+    user: SignedInUser,
+    event: EventInScope,
     conn: Database,
     config: Config,
     audience: Audience = Audience.EVERYONE,
     reason: Reason | None = None,
-    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+    after: After = 0,
 ) -> HTMLResponse:
-    """The names behind a number of a dry run: who would be invited, or who is left out for a reason."""
-    scope = viewer.account.scope
+    """The members behind a number of a dry run: those who would be invited, or those excluded for a reason."""
+    account_scope = user.account.scope
     trigger = trigger_of(event.facts, audience, policy=config.unknown_policy)
-    found = site_queries.candidates(conn, trigger, reason, event.names_in(scope), after=after)
     return page(
-        "people",
-        viewer=viewer,
+        "candidates",
+        user=user,
         event=event,
         audience=audience,
         why=reason,
-        found=found,
-        # These are all on lists of the event.
-        some_hidden=event.is_shared(scope),
+        found=site_queries.candidates(conn, trigger, reason, event.names_in(account_scope), after=after),
+        # All candidates are on lists of the event.
+        some_hidden=event.is_shared(account_scope),
     )
 
 
 @router.get("/events/{event}/invite")
-def ask_to_invite(
-    viewer: Signed, event: OwnEvent, conn: Database, config: Config, audience: Audience = Audience.EVERYONE
+def confirm_invite(
+    user: SignedInUser, event: EventInScope, conn: Database, config: Config, audience: Audience = Audience.EVERYONE
 ) -> HTMLResponse:
-    """The question before the deed, with the numbers. The form carries a key: sent twice, it starts one batch."""
-    (planned,) = _dry_runs(conn, config, event, [audience])
-    return page("invite", viewer=viewer, event=event, planned=planned, key=str(uuid.uuid4()))
+    """The question before inviting, with the numbers. The form has a key: sent twice, it starts one batch."""
+    (run,) = _dry_runs(conn, config, event, [audience])
+    return page("invite", user=user, event=event, run=run, key=str(uuid.uuid4()))
 
 
 @router.post("/events/{event}/invite")
 def invite(
-    viewer: Signed,
-    event: OwnEvent,
+    user: SignedInUser,
+    event: EventInScope,
     conn: Database,
     config: Config,
     audience: Annotated[Audience, Form()],
     key: Annotated[str, Form(min_length=_KEY_LENGTH, max_length=_KEY_LENGTH)],
 ) -> Response:
     """Starts the batch, or shows the one that this form started before (FM-31)."""
-    # The viewer's id: nobody can meet, or guess at, another's batch by its key.
-    planned = actions.invite(
-        conn, config, viewer.actor, event, audience, key=f"page/{viewer.account.id}/{storable(key)}"
-    )
-    return RedirectResponse(f"/batches/{planned.batch_id}", status_code=303)
+    # With the account's id in it, nobody can reach or guess another user's batch by its key.
+    key = f"page/{user.account.id}/{storable(key)}"
+    planned = actions.invite(conn, config, user.actor, event, audience, key=key)
+    return redirect(f"/batches/{planned.batch_id}")
 
 
 @router.get("/events/{event}/audit")
-def show_audit(viewer: Signed, event: OwnEvent, audience: Audience = Audience.EVERYONE) -> HTMLResponse:
-    """Was everyone invited? The answer comes by itself: it reads all there is about the event."""
-    return page("audit", viewer=viewer, event=event, audience=audience, audiences=list(Audience))
+def show_audit(user: SignedInUser, event: EventInScope, audience: Audience = Audience.EVERYONE) -> HTMLResponse:
+    """Was everyone invited? The result is loaded as a fragment: it reads everything about the event."""
+    return page("event_audit", user=user, event=event, audience=audience, audiences=list(Audience))
 
 
 @router.get("/events/{event}/audit/answer")
-def show_answer(
-    request: Request, viewer: Signed, event: OwnEvent, conn: Database, audience: Audience = Audience.EVERYONE
+def show_audit_result(
+    request: Request, user: SignedInUser, event: EventInScope, conn: Database, audience: Audience = Audience.EVERYONE
 ) -> HTMLResponse:
-    """Part of the audit's page: the numbers, and who is missing by name."""
+    """Fragment: the counts of the audit, and the missing members by name."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    names = event.names_in(viewer.account.scope)
-    missing = site_queries.missing(conn, found["missing"], names)
-    return part(
+    missing = site_queries.missing(conn, found["missing"], event.names_in(user.account.scope))
+    return fragment(
         request,
-        "audit",
+        "event_audit",
         title="Was everyone invited?",
         back=f"/events/{event.id}",
-        viewer=viewer,
+        user=user,
         event=event,
         audience=audience,
         found=found,
         missing=missing,
         hidden=0 if missing.has_more else len(found["missing"]) - len(missing.rows),
-        open_ends=[name for name in ("failed", "unknown", "pending") if found[name]],
+        unfinished=[name for name in ("failed", "unknown", "pending") if found[name]],
         why_not=refusal(event.facts),
     )
 
 
 @router.post("/events/{event}/resolve")
 def resolve(
-    viewer: Signed,
-    event: OwnEvent,
+    user: SignedInUser,
+    event: EventInScope,
     conn: Database,
     config: Config,
     verdict: Annotated[Verdict, Form()],
-    member: Annotated[int | None, Form(ge=1, lt=2**63)] = None,
+    member: Annotated[int | None, Form(ge=1, le=MAX_ID)] = None,
     back: Annotated[str, Form(pattern=r"^(/(events|batches|members)/[0-9]{1,19})?$")] = "",
 ) -> Response:
-    """A person's word about deliveries in doubt."""
-    if member is not None and not site_queries.knows_member(conn, member, viewer.account.scope):
-        raise HTTPException(404, "There is no such member, or she is of none of your chapters")
-    done = actions.resolve(conn, config, viewer.actor, event, verdict, member_id=member)
-    words = f"resolved as {verdict}: {done.resolved}"
-    return RedirectResponse((back or f"/events/{event.id}") + query(said=words), status_code=303)
-
-
-def state_of(entry: ListedEvent) -> str:
-    """Where an event stands, in a word or two. Pure."""
-    if entry.event.cancelled_at is not None:
-        return "cancelled"
-    if entry.is_running:
-        return "inviting"
-    if entry.is_paused:
-        return "paused"
-    if entry.event.is_past:
-        return "over"
-    if entry.batches:
-        return "invited"
-    return "not invited yet" if refusal(entry.event.facts) is None else "cannot be invited to"
+    """Records what became of unknown deliveries."""
+    if member is not None:
+        scope.require_member(conn, member, user.account)
+    done = actions.resolve(conn, config, user.actor, event, verdict, member_id=member)
+    return redirect(back or f"/events/{event.id}", notice=f"resolved as {verdict}: {done.resolved}")
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a trigger would come to now. `why_not` stands where nobody may be invited."""
+    """What inviting an audience would do now. `why_not` says why the event cannot be invited to."""
 
     audience: Audience
     planned: Planned | None
@@ -206,7 +184,7 @@ class DryRun:
 
     @property
     def excluded(self) -> list[tuple[str, int]]:
-        """Reasons with the number of members, the largest first."""
+        """Reasons with their number of members, the largest first."""
         found = {} if self.planned is None else self.planned.excluded
         return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 

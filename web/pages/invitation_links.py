@@ -1,7 +1,7 @@
-"""Where the links in mails lead: an invitation is answered, a list is left.
+"""The pages behind the links in mails: answer an invitation, leave a list.
 
-The token in the address is all that is asked for. A GET changes nothing, because mail programs and virus scanners open
-every link; what changes something is a form, or the one click of RFC 8058.
+The token in the address is the only credential. A GET changes nothing, because mail programs and virus scanners follow
+every link; changes need a form, or the one-click request of RFC 8058.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from db import links
 from db.connect import Connection
 from db.links import LinkedInvitation
 from mail.dates import describe
-from mail.sample import TOKEN as EXAMPLE
-from web.auth.current_user import Database
-from web.pages.rendering import message, page
+from mail.sample import TOKEN as EXAMPLE_TOKEN
+from web.dependencies import Database
+from web.pages.rendering import message_page, page
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/invitation/{token}", name="invitation")
 def show_invitation(token: str, conn: Database) -> HTMLResponse:
-    """What one is invited to, and the question."""
+    """The event, and whether the member will come."""
     return _show("invitation", conn, token)
 
 
 @router.post("/invitation/{token}")
 def answer_invitation(request: Request, token: str, conn: Database, answer: Annotated[str, Form()] = "") -> Response:
-    """Yes or no. After it the page is shown anew, so that a reload asks for nothing."""
+    """Records yes or no, and redirects, so that a reload sends nothing again."""
     invitation = links.find(conn, token)
     if invitation is None:
         return _unknown(token)
     if answer not in ("yes", "no"):
-        return message("Not understood", "The answer is yes or no. Go back and try again.", status=422)
+        return message_page("Invalid input", "The answer must be yes or no. Go back and try again.", status=422)
     if not links.answer(conn, token, attending=answer == "yes"):
         return page("invitation", status=409, **_about(invitation, token))
     return RedirectResponse(request.url_for("invitation", token=token).path, status_code=303)
@@ -43,7 +43,7 @@ def answer_invitation(request: Request, token: str, conn: Database, answer: Anno
 
 @router.get("/unsubscribe/{token}", name="unsubscribe")
 def show_lists(token: str, conn: Database) -> HTMLResponse:
-    """Which list it is, and the question."""
+    """The list, and whether to leave it."""
     return _show("unsubscribe", conn, token)
 
 
@@ -55,7 +55,7 @@ def leave_lists(
     one_click: Annotated[str, Form(alias="List-Unsubscribe")] = "",
     again: Annotated[str, Form()] = "",
 ) -> Response:
-    """Leaves the list, or joins it `again`. A mail program's one click is answered in words, not by a page."""
+    """Leaves the list, or joins it `again`. A one-click request of a mail program gets a plain-text response."""
     if links.find(conn, token) is None:
         return PlainTextResponse("unknown link\n", status_code=404) if one_click else _unknown(token)
     if again and not one_click:
@@ -84,9 +84,11 @@ def _about(invitation: LinkedInvitation, token: str) -> dict[str, Any]:
 
 
 def _unknown(token: str) -> HTMLResponse:
-    if token == EXAMPLE:
-        return message(
-            "Only an example", "In a member's mail this link leads to her invitation, or off the list.", status=404
+    if token == EXAMPLE_TOKEN:
+        return message_page(
+            "Only an example",
+            "In a member's mail this link leads to their invitation, or to leaving the list.",
+            status=404,
         )
-    text = "This link is not known here. It may have been cut off in the mail: copy all of it into the address bar."
-    return message("Unknown link", text, status=404)
+    text = "This link is unknown. Your mail program may have cut it off: copy the whole link into the address bar."
+    return message_page("Unknown link", text, status=404)

@@ -1,4 +1,4 @@
-"""The mail of an event, as it will arrive; and one of them to the viewer herself, to see it arrive."""
+"""Previews of an event's mails, and a test mail to the user."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import secrets
 import threading
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import APIRouter, Query
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, Response
 
 from config.settings import Settings
 from db import accounts, events
+from db.accounts import Account
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
 from db.site_queries import KnownEvent
@@ -23,87 +24,92 @@ from mail.smtp.sender import SmtpSender
 from schemas.errors import BiddenError, RefusedError, UnreachableError
 from schemas.send_results import Accepted, Refused
 from schemas.vocabulary import GROUP_OF_ROLE, Role
-from web.auth.current_user import Database, OwnEvent, Signed, Viewer
-from web.dependencies import Config
-from web.pages.rendering import page, query
+from web.auth.current_user import CurrentUser, EventInScope, SignedInUser
+from web.dependencies import Config, Database
+from web.pages.parameters import Notice
+from web.pages.rendering import page, redirect
 
 router = APIRouter(include_in_schema=False)
 
-#: The mail's own page: its styles stand in it, and it may do nothing. Our other pages may frame it.
+#: For the HTML of a mail: inline styles, no scripts or forms, and only our own pages may frame it.
 _MAIL_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: https:; base-uri 'none'; form-action 'none'; "
     "sandbox; frame-ancestors 'self'"
 )
-#: Within the window, which is that of all attempts: older ones are forgotten at any sign-in.
-_MOST_TESTS: Final = 10
+#: Test mails of one account within the window. It is the window of all attempts: any sign-in forgets older ones.
+_MAX_TESTS: Final = 10
 _WINDOW_SECONDS: Final = 15 * 60.0
-#: For each answer of the mail server, and for all of the test.
+#: For each reply of the mail server, and for the whole test.
 _REPLY_SECONDS: Final = 5.0
 _TEST_SECONDS: Final = 15.0
-#: Each keeps its connection to the database while the mail server takes its time: the rest of them is for the others.
+#: Each holds a database connection while it waits for the mail server: this many of the pool at most.
 _sending: Final = threading.BoundedSemaphore(3)
 
 
 @router.get("/events/{event}/mail/{role}")
 def show_mail(
-    viewer: Signed,
-    event: OwnEvent,
+    user: SignedInUser,
+    event: EventInScope,
     role: Role,
     conn: Database,
     config: Config,
-    said: Annotated[str, Query(max_length=400)] = "",
+    notice: Notice = "",
 ) -> HTMLResponse:
     """The mail that members get in this role."""
-    return _show(viewer, event, role, conn, config, said=said)
+    return _show(user, event, role, conn, config, notice=notice)
 
 
 @router.get("/events/{event}/mail/{role}/html")
-def show_html(viewer: Signed, event: OwnEvent, role: Role, conn: Database, config: Config) -> HTMLResponse:
-    """The mail's HTML part as it is, for a frame."""
+def show_html(user: SignedInUser, event: EventInScope, role: Role, conn: Database, config: Config) -> HTMLResponse:
+    """The HTML part of the mail, for a frame."""
     return HTMLResponse(
-        _example(viewer, event, role, conn, config).html, headers={"Content-Security-Policy": _MAIL_POLICY}
+        _example(user, event, role, conn, config).html, headers={"Content-Security-Policy": _MAIL_POLICY}
     )
 
 
 @router.post("/events/{event}/mail/{role}/test")
-def send_test(viewer: Signed, event: OwnEvent, role: Role, conn: Database, config: Config) -> Response:
-    """The mail to the viewer's own address, and to no other."""
-    key = f"test mail {viewer.account.id}"
+def send_test(user: SignedInUser, event: EventInScope, role: Role, conn: Database, config: Config) -> Response:
+    """Sends the mail to the user's own address."""
+    key = f"test mail {user.account.id}"
     attempts, seconds_left = accounts.count_attempt(conn, key, _WINDOW_SECONDS)
-    if attempts > _MOST_TESTS:
+    if attempts > _MAX_TESTS:
         minutes = int(seconds_left // 60) + 1
-        problem = f"There were {_MOST_TESTS} test mails within a quarter of an hour. Wait for {minutes} min"
-        return _show(viewer, event, role, conn, config, problem=problem, status=429)
-    deed = AuditEntry(viewer.actor, "test mail", event_id=event.id, detail=f"as {role}")
+        problem = f"You sent {_MAX_TESTS} test mails within 15 minutes. Wait {minutes} min"
+        return _show(user, event, role, conn, config, problem=problem, status=429)
     try:
-        with audited(conn, deed):
-            envelope = sample.to_send(
-                events.details(conn, event.id),
-                role,
-                config.mail_from,
-                config.base_url,
-                name=viewer.account.name,
-                email=viewer.account.email,
-                at=datetime.now(UTC),
-                unique=secrets.token_hex(8),
-            )
-            if not _sending.acquire(blocking=False):
-                raise UnreachableError("other test mails wait for the mail server: try again when they are through")
-            try:
-                reply = asyncio.run(_hand_over(config, envelope))
-            finally:
-                _sending.release()
-            deed.note(reply)
+        with audited(conn, AuditEntry(user.actor, "test mail", event_id=event.id, detail=f"as {role}")) as entry:
+            reply = _deliver_test(user.account, event, role, conn, config)
+            entry.note(reply)
     except BiddenError as error:
         problem = f"The test mail was not sent: {error.detail}"
         status = 503 if isinstance(error, UnreachableError) else 422
-        return _show(viewer, event, role, conn, config, problem=problem, status=status)
-    words = query(said=f"sent to {viewer.account.email}; the mail server said {reply}"[:400])
-    return RedirectResponse(f"/events/{event.id}/mail/{role}{words}", status_code=303)
+        return _show(user, event, role, conn, config, problem=problem, status=status)
+    notice = f"sent to {user.account.email}; the mail server replied {reply}"
+    return redirect(f"/events/{event.id}/mail/{role}", notice=notice)
 
 
-async def _hand_over(settings: Settings, envelope: Envelope) -> str:
-    """The mail server's consent. RefusedError or UnreachableError in its words, or in ours where it said nothing."""
+def _deliver_test(account: Account, event: KnownEvent, role: Role, conn: Connection, settings: Settings) -> str:
+    """The mail server's reply. UnreachableError also if too many test mails are being sent."""
+    envelope = sample.to_send(
+        events.details(conn, event.id),
+        role,
+        settings.mail_from,
+        settings.base_url,
+        name=account.name,
+        email=account.email,
+        at=datetime.now(UTC),
+        unique=secrets.token_hex(8),
+    )
+    if not _sending.acquire(blocking=False):
+        raise UnreachableError("other test mails are waiting for the mail server: try again in a moment")
+    try:
+        return asyncio.run(_send(settings, envelope))
+    finally:
+        _sending.release()
+
+
+async def _send(settings: Settings, envelope: Envelope) -> str:
+    """The mail server's reply. RefusedError or UnreachableError, with its reply where there is one."""
     sender = SmtpSender(
         settings.require_smtp(), connections=1, timeout=min(_REPLY_SECONDS, settings.smtp_timeout_seconds), drain=0.1
     )
@@ -112,7 +118,7 @@ async def _hand_over(settings: Settings, envelope: Envelope) -> str:
             await sender.check()
             outcome = await send(sender, envelope)
     except TimeoutError as error:
-        raise UnreachableError("the mail server takes too long to answer") from error
+        raise UnreachableError("the mail server did not answer in time") from error
     finally:
         await sender.close()
     if isinstance(outcome, Accepted):
@@ -123,36 +129,36 @@ async def _hand_over(settings: Settings, envelope: Envelope) -> str:
 
 
 def _show(
-    viewer: Viewer,
+    user: CurrentUser,
     event: KnownEvent,
     role: Role,
     conn: Connection,
     settings: Settings,
     *,
-    said: str = "",
+    notice: str = "",
     problem: str = "",
     status: int = 200,
 ) -> HTMLResponse:
     return page(
-        "mail",
+        "mail_preview",
         status=status,
-        viewer=viewer,
+        user=user,
         event=event,
         role=role,
         roles=event.kind.precedence,
         group=GROUP_OF_ROLE[role],
-        mail=_example(viewer, event, role, conn, settings),
-        said=said,
+        mail=_example(user, event, role, conn, settings),
+        notice=notice,
         problem=problem,
     )
 
 
-def _example(viewer: Viewer, event: KnownEvent, role: Role, conn: Connection, settings: Settings) -> sample.Shown:
+def _example(user: CurrentUser, event: KnownEvent, role: Role, conn: Connection, settings: Settings) -> sample.Shown:
     return sample.shown(
         events.details(conn, event.id),
         role,
         settings.mail_from,
         settings.base_url,
-        name=viewer.account.name,
+        name=user.account.name,
         at=datetime.now(UTC),
     )

@@ -1,11 +1,11 @@
-"""Members: found, and what was sent to one of them, when, and why not."""
+"""Members: a search, and a member with everything that was sent to them or not, and why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import APIRouter, HTTPException, Path, Query
+from fastapi import APIRouter, Path
 from fastapi.responses import HTMLResponse
 
 from db import reports, site_queries
@@ -13,59 +13,64 @@ from db.connect import Connection
 from db.site_queries import KnownEvent, Scope
 from producers.plan import refusal
 from schemas.text import storable
-from web.auth.current_user import Database, Signed
-from web.pages.events import Words
+from web.auth.current_user import SignedInUser
+from web.dependencies import MAX_ID, Database
+from web.pages.parameters import Notice, SearchText
 from web.pages.rendering import page
+from web.scope import no_such_member
 
 router = APIRouter(include_in_schema=False)
 
-_SHORTEST: Final = 2
-_UPCOMING: Final = 20
+_MIN_SEARCH_LENGTH: Final = 2
+_MAX_UPCOMING: Final = 20
 
 
 @router.get("/members")
-def find_members(viewer: Signed, conn: Database, q: Words = "") -> HTMLResponse:
-    """A search. Without words, or with one letter, nobody: lists of everybody are not for looking through."""
-    words = storable(q)
-    # An id may be short; a name or an address is at least this long.
-    enough = len(words) >= _SHORTEST or words.isdigit()
-    found = site_queries.members(conn, viewer.account.scope, words) if enough else None
-    return page("members", viewer=viewer, typed=words, found=found)
+def find_members(user: SignedInUser, conn: Database, q: SearchText = "") -> HTMLResponse:
+    """A search. There is no list of all members to browse: a text that is too short finds nobody."""
+    text = storable(q)
+    # An id may be shorter.
+    is_long_enough = len(text) >= _MIN_SEARCH_LENGTH or text.isdigit()
+    found = site_queries.members(conn, user.account.scope, text) if is_long_enough else None
+    return page("members", user=user, search=text, found=found)
 
 
 @router.get("/members/{member}")
 def show_member(
-    viewer: Signed,
+    user: SignedInUser,
     conn: Database,
-    member_id: Annotated[int, Path(alias="member", ge=1, lt=2**63)],
-    said: Annotated[str, Query(max_length=100)] = "",
+    member_id: Annotated[int, Path(alias="member", ge=1, le=MAX_ID)],
+    notice: Notice = "",
 ) -> HTMLResponse:
-    """Her record, her lists, every batch that met her, and what is to come."""
-    scope = viewer.account.scope
+    """A member: their record, their lists, what every batch did about them, and upcoming events."""
+    scope = user.account.scope
     member = site_queries.member(conn, member_id, scope)
     if member is None:
-        raise HTTPException(404, "There is no such member, or she is of none of your chapters")
+        raise no_such_member()
     return page(
         "member",
-        viewer=viewer,
+        user=user,
         member=member,
         record=member.record,
         upcoming=[] if member.record["deleted_at"] else _upcoming(conn, member_id, scope),
-        said=said,
+        notice=notice,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
-    """An event that has not invited her yet, and what stands against it: reasons about her, or one about the event."""
+class UpcomingEvent:
+    """An event without a mail to this member yet. They would be invited if `reasons` is empty and `why_not` None.
+
+    `reasons` are the member's, `why_not` is the event's.
+    """
 
     event: KnownEvent
     reasons: list[str]
     why_not: str | None
 
 
-def _upcoming(conn: Connection, member_id: int, scope: Scope) -> list[Prospect]:
+def _upcoming(conn: Connection, member_id: int, scope: Scope) -> list[UpcomingEvent]:
     return [
-        Prospect(event, reports.why(conn, event.id, member_id)["reasons"], refusal(event.facts))
-        for event in site_queries.upcoming(conn, member_id, scope, limit=_UPCOMING)
+        UpcomingEvent(event, reports.why(conn, event.id, member_id)["reasons"], refusal(event.facts))
+        for event in site_queries.upcoming(conn, member_id, scope, limit=_MAX_UPCOMING)
     ]

@@ -1,4 +1,4 @@
-"""Pages: templates filled, with what each of them needs."""
+"""Renders pages and fragments from the templates."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from mail.dates import moment
+from schemas.errors import printable
 from schemas.vocabulary import Reason
+from web.urls import query_string
 
 FOLDER: Final = Path(__file__).resolve().parents[1]
-_KEY: Final = secrets.token_bytes(32)
-_SIGNATURE: Final = 16
-_LONGEST_SAID: Final = 180
+#: Of this process: a notice of another process, or from before a restart, is not shown.
+_NOTICE_KEY: Final = secrets.token_bytes(32)
+_SIGNATURE_LENGTH: Final = 16
+_MAX_NOTICE_LENGTH: Final = 180
 
-#: Why somebody was left out or skipped, as an organiser says it: of one member or of many.
+#: Why members were not invited, or deliveries skipped: in the words of an organiser, for one member or many.
 REASONS: Final[Mapping[str, str]] = {
-    Reason.SIGNED_UP: "coming already",
-    Reason.DECLINED: "said no to this event",
-    Reason.ALREADY_SENT: "mailed already",
+    Reason.SIGNED_UP: "already coming",
+    Reason.DECLINED: "declined",
+    Reason.ALREADY_SENT: "already mailed",
     Reason.TERMS_NOT_ACCEPTED: "terms not accepted",
     Reason.BANNED: "banned",
-    Reason.UNKNOWN: "may have been mailed: unknown, and not resolved yet",
+    Reason.UNKNOWN: "possibly mailed: the delivery is unknown and not resolved yet",
     Reason.LEFT_LIST: "left the list before the mail went out",
     Reason.EVENT_CANCELLED: "event cancelled before the mail went out",
     Reason.BATCH_CANCELLED: "batch cancelled before the mail went out",
@@ -44,13 +46,13 @@ def number(value: float) -> str:
     return f"{value:,}"
 
 
-def reason(word: str | None) -> str:
-    """In words; what a mail server said is its own words."""
-    return "" if word is None else REASONS.get(word, word)
+def reason_text(reason: str | None) -> str:
+    """The text for a reason. What a mail server said is shown as it is."""
+    return "" if reason is None else REASONS.get(reason, reason)
 
 
-def at(value: datetime | None, time_zone: str = "UTC") -> str:
-    """A moment in the zone of whom it concerns."""
+def local_time(value: datetime | None, time_zone: str = "UTC") -> str:
+    """A timestamp in a time zone: that of the event, where it is about one."""
     return "" if value is None else moment(value, time_zone)
 
 
@@ -59,23 +61,15 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def query(**values: Any) -> str:
-    """The query of an address, without what is empty. `said` is what the next page is to say was done: it is signed."""
-    if values.get("said"):
-        values["said"] = _signed(str(values["said"])[:_LONGEST_SAID])
-    given = {name: value for name, value in values.items() if value not in (None, "", 0)}
-    return f"?{urlencode(given)}" if given else ""
+def _sign(notice: str) -> str:
+    """With a signature before it: a link from elsewhere must not make the site say something."""
+    return hmac.new(_NOTICE_KEY, notice.encode(), hashlib.sha256).hexdigest()[:_SIGNATURE_LENGTH] + notice
 
 
-def _signed(words: str) -> str:
-    """With a signature before them, or a link of anybody's could put words into the site's mouth."""
-    return hmac.new(_KEY, words.encode(), hashlib.sha256).hexdigest()[:_SIGNATURE] + words
-
-
-def _heard(said: str) -> str:
-    """The words, if they are the site's own; by another process, or before its restart, they are not."""
-    words = said[_SIGNATURE:]
-    return words if hmac.compare_digest(_signed(words).encode(), said.encode()) else ""
+def _verified(signed: str) -> str:
+    """The notice; nothing if the signature is wrong."""
+    notice = signed[_SIGNATURE_LENGTH:]
+    return notice if hmac.compare_digest(_sign(notice).encode(), signed.encode()) else ""
 
 
 _TEMPLATES: Final = Environment(
@@ -85,29 +79,38 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters.update(number=number, reason=reason, at=at, plural=plural)
-_TEMPLATES.globals.update(query=query)
+_TEMPLATES.filters.update(
+    number=number, reason_text=reason_text, local_time=local_time, plural=plural, printable=printable
+)
+_TEMPLATES.globals.update(query_string=query_string)
 
 
-def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page, or part of one. Whatever stands in `values` is escaped; `said` is as it came in the address."""
-    if "said" in values:
-        values["said"] = _heard(values["said"])
-    return HTMLResponse(text(template, **values), status_code=status)
-
-
-def part(request: Request, name: str, *, title: str, back: str, **values: Any) -> HTMLResponse:
-    """Part of a page, for htmx; for a browser that came by a link, because it runs no scripts, a page of its own."""
-    if "hx-request" in request.headers:
-        return page(f"_{name}", **values)
-    return page("part", part=name, title=title, back=back, **values)
-
-
-def text(template: str, **values: Any) -> str:
-    """The same without a response around it."""
+def render(template: str, **values: Any) -> str:
+    """The template filled with these values, which are escaped."""
     return _TEMPLATES.get_template(f"{template}.html.j2").render(values)
 
 
-def message(title: str, text: str, *, status: int, home: bool = False) -> HTMLResponse:
-    """A page with a sentence on it; `home`: and with a way back into the site."""
+def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """The response with a template. `notice` is verified here: pass it as it came in the query."""
+    if "notice" in values:
+        values["notice"] = _verified(values["notice"])
+    return HTMLResponse(render(template, **values), status_code=status)
+
+
+def fragment(request: Request, name: str, *, title: str, back: str, **values: Any) -> HTMLResponse:
+    """The template `_name`, for htmx; in a page of its own for a browser without scripts, which followed a link."""
+    if "hx-request" in request.headers:
+        return page(f"_{name}", **values)
+    return page("fragment", fragment=name, title=title, back=back, **values)
+
+
+def redirect(path: str, *, notice: str = "") -> RedirectResponse:
+    """To the page that shows the result of a form, with a notice of what was done."""
+    return RedirectResponse(
+        path + query_string(said=_sign(notice[:_MAX_NOTICE_LENGTH]) if notice else ""), status_code=303
+    )
+
+
+def message_page(title: str, text: str, *, status: int, home: bool = False) -> HTMLResponse:
+    """A page with one sentence; `home`: with a link into the site."""
     return page("message", status=status, title=title, text=text, home=home)

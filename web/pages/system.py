@@ -1,4 +1,4 @@
-"""The machinery: how far the workers are, which servers answer, and what the doctor finds. For admins."""
+"""The system, for admins: consumer lag, servers and health checks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from monitoring import probe
 from monitoring.kafka import PATIENCE, worded
 from producers.topics import Topics
 from schemas.errors import BiddenError
-from web.auth.current_user import Admin, Database
-from web.pages.rendering import page, part
+from web.auth.current_user import AdminUser
+from web.dependencies import Config, Database
+from web.pages.rendering import fragment, page, plural
 from web.single_flight import SingleFlightCache
 
 router = APIRouter(include_in_schema=False)
@@ -80,42 +81,41 @@ def _result(request: Request, wanted: Probe) -> ProbeResult | None:
 
 
 @router.get("/system")
-def show_system(viewer: Admin) -> HTMLResponse:
-    """The frame; its parts come by themselves."""
-    return page("system", viewer=viewer)
+def show_system(user: AdminUser) -> HTMLResponse:
+    """The page, which loads the fragments below."""
+    return page("system", user=user)
 
 
 @router.get("/system/lag")
-def show_lag(viewer: Admin, request: Request) -> HTMLResponse:
-    """Per partition what waits and who has it; the workers alive."""
-    answer = _result(request, Probe.LAG)
-    return part(request, "lag", title="How far the workers are", back="/system", viewer=viewer, answer=answer)
+def show_lag(user: AdminUser, request: Request) -> HTMLResponse:
+    """Fragment: the lag and the worker of each partition."""
+    result = _result(request, Probe.LAG)
+    return fragment(request, "lag", title="Consumer lag", back="/system", user=user, result=result)
 
 
 @router.get("/system/servers")
-def show_servers(viewer: Admin, request: Request, conn: Database) -> HTMLResponse:
-    """PostgreSQL, Kafka, the mail server and the dispatchers."""
-    answer = _result(request, Probe.SERVERS)
-    settings: Settings = request.app.state.settings
-    address = without_secrets(settings.require_database())
+def show_servers(user: AdminUser, request: Request, conn: Database, config: Config) -> HTMLResponse:
+    """Fragment: PostgreSQL, Kafka, the mail server and the dispatchers."""
+    result = _result(request, Probe.SERVERS)
+    address = without_secrets(config.require_database())
     database = Server("PostgreSQL", True, (f"version {checks.version(conn)}", f"at {address}"))
-    found = None if answer is None else ProbeResult([database, *answer.found])
-    return part(
+    found = None if result is None else ProbeResult([database, *result.found])
+    return fragment(
         request,
         "servers",
         title="Servers",
         back="/system",
-        viewer=viewer,
-        answer=found,
+        user=user,
+        result=found,
         dispatchers=checks.dispatchers(conn),
     )
 
 
 @router.get("/system/doctor")
-def show_findings(viewer: Admin, request: Request) -> HTMLResponse:
-    """All checks. Takes some seconds; changes nothing."""
-    answer = _result(request, Probe.DOCTOR)
-    return part(request, "doctor", title="The doctor's findings", back="/system", viewer=viewer, answer=answer)
+def show_checks(user: AdminUser, request: Request) -> HTMLResponse:
+    """Fragment: the checks of `bidden doctor`."""
+    result = _result(request, Probe.DOCTOR)
+    return fragment(request, "checks", title="Health checks", back="/system", user=user, result=result)
 
 
 def _kafka(settings: Settings) -> Server:
@@ -128,16 +128,17 @@ def _kafka(settings: Settings) -> Server:
             ids = {name: topics.topic_id(name) for name in names}
     except BiddenError as error:
         return Server("Kafka", False, (error.detail, client))
-    told = [f"topic {name}, id {ids[name]}" if ids[name] else f"no topic {name}: run `bidden migrate`" for name in ids]
-    brokers_told = f"{brokers} {'broker' if brokers == 1 else 'brokers'} at {settings.require_kafka()}"
-    return Server("Kafka", None not in ids.values(), (brokers_told, *told, client))
+    details = [f"{plural(brokers, 'broker')} at {settings.require_kafka()}"]
+    for name, topic_id in ids.items():
+        details.append(f"topic {name}, id {topic_id}" if topic_id else f"no topic {name}: run `bidden migrate`")
+    return Server("Kafka", None not in ids.values(), (*details, client))
 
 
 def _mail(settings: Settings) -> Server:
     try:
         url = settings.require_smtp()
-        hasty = settings.model_copy(update={"smtp_timeout_seconds": min(PATIENCE, settings.smtp_timeout_seconds)})
-        asyncio.run(check_mail_server(hasty))
+        impatient = settings.model_copy(update={"smtp_timeout_seconds": min(PATIENCE, settings.smtp_timeout_seconds)})
+        asyncio.run(check_mail_server(impatient))
     except BiddenError as error:
         return Server("Mail server", False, (error.detail,))
-    return Server("Mail server", True, (f"at {without_secrets(url)}", f"mails come from {settings.mail_from}"))
+    return Server("Mail server", True, (f"at {without_secrets(url)}", f"sends mails as {settings.mail_from}"))

@@ -1,4 +1,4 @@
-"""An organiser's evening, from the directory to the answer that everyone was invited."""
+"""An organiser invites to an event and watches, retries and resolves until the event audit says yes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.e2e.people import Person, Stage
 pytestmark = pytest.mark.slow
 
 
-def test_an_evening(stage: Stage, ada: Person) -> None:
-    """She looks, invites, watches it live to its end, opens the failed, retries, resolves, and is told: yes."""
+def test_invite_and_follow_up(stage: Stage, ada: Person) -> None:
+    """Dry run, invite, live progress, the failed deliveries, retry, resolve, and the event audit."""
     stage.bidden.import_lines(*directory(range(1, 41), range(38, 51)))
     account(stage.books.conn, "olga@bidden.example", "organiser", 1)
     stage.books.sink.set_rules(
@@ -33,18 +33,18 @@ def test_an_evening(stage: Stage, ada: Person) -> None:
     olga.page.get_by_role("button", name="Invite 40 members").dblclick()
     olga.page.wait_for_url("**/batches/1")
     expect(olga.page.locator("main .state .chip")).to_have_text("running")
-    olga.sees("a second")
+    olga.sees("per second")
     expect(olga.page.locator("main .state .chip")).to_have_text("completed")
     assert [olga.count(name) for name in ("sent", "pending", "failed", "unknown", "sum")] == ["38", "0", "1", "1", "40"]
     assert [row["id"] for row in stage.books.conn.execute("SELECT id FROM batches")] == [1]
-    # Whatever was pending in the list when the page came is shown as what became of it.
+    # The log is reloaded when the batch ends: nothing in it is pending.
     expect(olga.page.locator("#entries .chip.pending")).to_have_count(0)
 
-    olga.page.get_by_label("What became of it").select_option("failed")
+    olga.page.get_by_label("Outcome").select_option("failed")
     expect(olga.page.locator("#entries tbody tr")).to_have_count(1)
     olga.sees("M3", "No such user")
     stage.books.sink.clear_rules()
-    olga.press("Retry the failed ones")
+    olga.press("Retry failed")
     olga.sees("Done: due again: 1.")
     olga.has_count("sent", "39")
     expect(olga.page.locator("main .state .chip")).to_have_text("completed")
@@ -57,20 +57,20 @@ def test_an_evening(stage: Stage, ada: Person) -> None:
     olga.has_count("sent", "40")
 
     olga.go("/events/1/audit?audience=students")
-    olga.sees("Yes. Everyone who should have been invited was.")
+    olga.sees("Yes. Every eligible member was invited.")
     olga.press("Everyone")
     olga.sees("No: 13 mails are missing.")
-    olga.press("Invite those missing…")
+    olga.press("Invite the missing members…")
     olga.press("Invite 13 members")
     olga.has_count("sent", "13")
     olga.go("/events/1/audit")
-    olga.sees("Yes. Everyone who should have been invited was.")
+    olga.sees("Yes. Every eligible member was invited.")
     assert set(stage.books.mails().values()) == {1}
     assert len(stage.books.mails()) == 53
 
 
 def test_stopped_in_the_middle(stage: Stage, ada: Person) -> None:
-    """A batch is paused and goes on, and is cancelled for good; who was not mailed is missing, named, and invited."""
+    """A batch is paused, resumed and cancelled; the event audit names the missing members, and they are invited."""
     stage.bidden.import_lines(*directory(range(1, 61)))
     stage.books.slow(0.8)
     ada.go("/events/1/invite?audience=students")
@@ -81,8 +81,8 @@ def test_stopped_in_the_middle(stage: Stage, ada: Person) -> None:
     ada.press("Resume")
     expect(ada.page.locator("main .state .chip")).to_have_text("running")
     ada.press("Cancel…")
-    ada.sees("Cancel for good?")
-    ada.press("Cancel for good")
+    ada.sees("Cancel this batch?")
+    ada.press("Cancel the batch")
     expect(ada.page.locator("main .state .chip")).to_have_text("cancelled")
     ada.has_count("pending", "0")
     sent = int(ada.count("sent"))
@@ -91,15 +91,15 @@ def test_stopped_in_the_middle(stage: Stage, ada: Person) -> None:
     ada.sees(f"No: {60 - sent} mails are missing.")
     assert ada.page.locator("table tbody tr").count() == 60 - sent
     stage.books.sink.clear_rules()
-    ada.press("Invite those missing…")
+    ada.press("Invite the missing members…")
     ada.press(f"Invite {60 - sent} members")
     ada.has_count("sent", str(60 - sent))
     eventually(lambda: stage.books.sink.count() == 60, "each has one mail")
     stage.books.check()
 
 
-def test_an_organiser_elsewhere(stage: Stage, ada: Person) -> None:
-    """FM rule 6: another chapter's event, batch and members are not there for her, by any address."""
+def test_an_organiser_of_another_chapter(stage: Stage, ada: Person) -> None:
+    """FM rule 6: no address shows them another chapter's event, batch or members."""
     stage.bidden.import_lines(
         *directory(range(1, 4)),
         {"type": "chapter", "id": 9, "name": "Elsewhere", "email": "e@example.org", "time_zone": "UTC"},
@@ -109,10 +109,10 @@ def test_an_organiser_elsewhere(stage: Stage, ada: Person) -> None:
     ada.has_count("sent", "3")
     account(stage.books.conn, "eve@bidden.example", "organiser", 9)
     eve = stage.person("eve@bidden.example")
-    eve.sees("There are no events of your chapters yet")
+    eve.sees("There are no events in your chapters yet")
     for path in ("/events/1", "/events/1/audit", "/batches/1", "/batches/1/log.csv"):
         eve.go(path)
-        eve.sees("Not here")
+        eve.sees("Not found")
         assert "m1@example.org" not in eve.page.content()
     eve.go("/accounts")
     assert "Accounts" not in eve.page.inner_text("h1")

@@ -1,4 +1,4 @@
-"""What organisers and admins look at besides events: the mail, a member, dead letters, the system, the directory."""
+"""The pages besides events: directory, mail preview, members, dead letters, system."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def import_by_page(person: Person, file: Path) -> None:
     person.press("Import")
 
 
-def test_a_day_of_an_admin(stage: Stage, ada: Person, settings: Settings, tmp_path: Path) -> None:
-    """She imports a directory, reads the mail, has one sent to herself, looks a member up, and puts a letter back."""
+def test_an_admins_pages(stage: Stage, ada: Person, settings: Settings, tmp_path: Path) -> None:
+    """Imports a directory, previews a mail, sends a test mail, finds a member, and redrives a dead letter."""
     file = tmp_path / "directory.jsonl"
     lines = [json.dumps(line) for line in directory(range(1, 11))]
     file.write_text("\n".join([*lines, "no JSON"]))
@@ -35,16 +35,16 @@ def test_a_day_of_an_admin(stage: Stage, ada: Person, settings: Settings, tmp_pa
     assert ada.barriers() == []
     file.write_text("\n".join(lines))
     import_by_page(ada, file)
-    ada.sees("directory.jsonl is imported.")
+    ada.sees("directory.jsonl was imported.")
     assert ada.barriers() == []
 
     ada.go("/events/1")
-    ada.press("As a student gets it")
+    ada.press("For students")
     expect(ada.page.frame_locator("iframe.mail").locator("body")).to_contain_text("Hello Ada,")
     button = ada.page.frame_locator("iframe.mail").get_by_role("link", name="Answer this invitation")
     expect(button).to_have_css("background-color", "rgb(31, 95, 191)")
     assert ada.barriers() == []
-    ada.press("Send a test to me")
+    ada.press("Send me a test mail")
     ada.sees("Done: sent to ada@bidden.example")
     assert [mail.recipients for mail in stage.books.sink.mails()] == [("ada@bidden.example",)]
 
@@ -53,35 +53,35 @@ def test_a_day_of_an_admin(stage: Stage, ada: Person, settings: Settings, tmp_pa
     assert producer.flush(30) == 0
     ada.go("/letters")
 
-    def is_buried() -> bool:
+    def is_listed() -> bool:
         ada.page.reload()
         return ada.page.locator("tbody tr").count() == 1
 
-    eventually(is_buried, "the letter is there")
+    eventually(is_listed, "the dead letter is listed")
     assert ada.barriers() == []
     ada.page.get_by_role("link", name="0:0", exact=True).click()
     ada.sees(r"\xff poison", "ff 20 70 6f")
     assert ada.barriers() == []
-    ada.press("Put it back on its topic")
-    ada.sees("Done: put back 1 letter.", "put back")
+    ada.press("Redrive")
+    ada.sees("Done: 1 dead letter redriven.", "redriven")
 
     ada.go("/members")
     ada.page.get_by_label("Name, address or id").fill("m3@")
     ada.press("Search")
     assert ada.barriers() == []
     ada.page.get_by_role("cell", name="m3@").locator("xpath=..").get_by_role("link").click()
-    ada.sees("What she could be invited to", "Yes.")
+    ada.sees("Upcoming events", "Yes.")
     assert ada.barriers() == []
 
 
 @pytest.mark.parametrize(("phone", "dark"), [(False, False), (True, True)])
 def test_the_system(stage: Stage, ada: Person, phone: bool, dark: bool) -> None:
-    """Servers, lag and the doctor come by themselves, on a phone and in the dark, too."""
+    """Servers and lag are loaded by themselves, the checks on request; also on a phone and in dark mode."""
     person = stage.person("ada@bidden.example", phone=phone, dark=dark)
     person.go("/system")
-    person.sees("PostgreSQL", "1 dispatcher is alive", "0 messages wait, 1 worker is alive")
-    person.press("Examine")
-    person.sees("All is well.")
+    person.sees("PostgreSQL", "1 dispatcher is running", "Total lag: 0 messages. 1 worker is running.")
+    person.press("Run checks")
+    person.sees("All checks passed.")
     assert person.barriers() == []
     width = person.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert width <= 0

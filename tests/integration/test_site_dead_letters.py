@@ -1,4 +1,4 @@
-"""Dead letters on the site, on a real Kafka: listed, shown to the byte, put back."""
+"""Dead letters on the site, on a real Kafka: listed, shown to the byte, redriven."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def site(world: World, settings: Settings, database_url: str) -> Iterator[Site]:
         yield site
 
 
-def bury(settings: Settings, *letters: tuple[bytes | None, bytes | None], topic: str | None = None) -> None:
-    """Letters as a worker writes them."""
+def produce_dead_letters(
+    settings: Settings, *letters: tuple[bytes | None, bytes | None], topic: str | None = None
+) -> None:
+    """Dead letters as a worker produces them."""
     producer = Producer({**client_config(settings, "test"), "message.max.bytes": 2_000_000}, logger=None)
     for number, (key, value) in enumerate(letters):
         headers: list[tuple[str, str | bytes | None]] = [
@@ -46,8 +48,8 @@ def bury(settings: Settings, *letters: tuple[bytes | None, bytes | None], topic:
     assert producer.flush(30) == 0
 
 
-def source(settings: Settings, count: int) -> list[Message]:
-    """What is on the invitations' topic, once it is so many."""
+def consume_invitations(settings: Settings, count: int) -> list[Message]:
+    """The first messages on the invitations topic."""
     consumer = Consumer(client_config(settings, "test") | {"group.id": "test-source"}, logger=None)
     found: list[Message] = []
     try:
@@ -64,20 +66,20 @@ def source(settings: Settings, count: int) -> list[Message]:
 
 
 def redrive(browser: Browser, letters: Sequence[str] = (), **fields: str) -> str:
-    """Put back; what the page after it says."""
+    """Redrive; returns the text of the page after it."""
     answer = browser.post("/letters/redrive", {"letter": list(letters), **fields})
     assert answer.status_code == 303, words(answer)
     return words(browser.get(answer.headers["location"]))
 
 
 def test_shown_to_the_byte(site: Site, settings: Settings) -> None:
-    """The list gives reason, origin and key; the letter its headers and its bytes, as text and in digits."""
+    """The list has reason, source and key; the page of one its headers and bytes, as text and in hexadecimal."""
     browser = site.admin()
     assert "There are no dead letters." in words(browser.get("/letters"))
-    bury(settings, (b"\x01\xff", POISON), (None, None))
+    produce_dead_letters(settings, (b"\x01\xff", POISON), (None, None))
     page = browser.get("/letters")
     text = words(page)
-    assert "2 wait" in text
+    assert "2 are waiting" in text
     assert "not JSON: &lt;b&gt;unexpected&lt;/b&gt; byte" in text
     assert f"{settings.invitations_topic} 3:100" in text
     assert "9 April 2026, 18:30 UTC" in text
@@ -98,75 +100,75 @@ def test_shown_to_the_byte(site: Site, settings: Settings) -> None:
         assert browser.get(path).status_code == 404
 
 
-def test_put_back(site: Site, settings: Settings, world: World) -> None:
-    """The original key and bytes are on the source topic; twice only when it is asked for; the trail says who."""
+def test_redrive(site: Site, settings: Settings, world: World) -> None:
+    """The original key and bytes are on the source topic again; a second time only with `again`; it is audited."""
     browser = site.admin()
-    bury(settings, (b"7", POISON), (b"8", b"second"), (None, b"third"))
-    assert "put back 1 letter" in redrive(browser, ["0:0"])
-    (message,) = source(settings, 1)
+    produce_dead_letters(settings, (b"7", POISON), (b"8", b"second"), (None, b"third"))
+    assert "1 dead letter redriven" in redrive(browser, ["0:0"])
+    (message,) = consume_invitations(settings, 1)
     assert (message.key(), message.value()) == (b"7", POISON)
-    assert "2 wait" in words(browser.get("/letters"))
-    assert "put back 0 letters; 1 had been put back before" in redrive(browser, ["0:0"])
-    assert "put back 1 letter" in redrive(browser, ["0:0"], again="true")
-    assert "put back 2 letters; 1 had been put back before" in redrive(browser, all="true")
-    found = source(settings, 4)
+    assert "2 are waiting" in words(browser.get("/letters"))
+    assert "0 dead letters redriven; 1 skipped: redriven before" in redrive(browser, ["0:0"])
+    assert "1 dead letter redriven" in redrive(browser, ["0:0"], again="true")
+    assert "2 dead letters redriven; 1 skipped: redriven before" in redrive(browser, all="true")
+    found = consume_invitations(settings, 4)
     assert sorted((m.key() or b"", m.value() or b"") for m in found) == [
         (b"", b"third"), (b"7", POISON), (b"7", POISON), (b"8", b"second")
     ]  # fmt: skip
-    assert "None waits." in words(browser.get("/letters"))
-    assert "put back 2 letters" in redrive(browser, ["0:1", "0:2"], again="true")
+    assert "None is waiting." in words(browser.get("/letters"))
+    assert "2 dead letters redriven" in redrive(browser, ["0:1", "0:2"], again="true")
     trail = world.execute("SELECT action, detail, outcome FROM trail ORDER BY id")
     assert [(row["action"], row["outcome"]) for row in trail] == [("redrive", "done")] * 5
     assert [row["detail"] for row in trail][2:4] == [
-        "0:0, again; put back 1 letter",
-        "all; put back 2 letters; 1 had been put back before",
+        "0:0, again; 1 dead letter redriven",
+        "all; 2 dead letters redriven; 1 skipped: redriven before",
     ]
 
 
 def test_kafka_goes_away_half_way(
     site: Site, settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trail says how many were put back until then."""
-    bury(settings, (b"7", b"first"), (b"8", b"second"), (b"9", b"third"))
+    """The audit log says how many were redriven by then."""
+    produce_dead_letters(settings, (b"7", b"first"), (b"8", b"second"), (b"9", b"third"))
     letters = DeadLetterReader.letters
 
-    def some(box: DeadLetterReader) -> Iterator[DeadLetter]:
-        yield from islice(letters(box), 2)
+    def some(reader: DeadLetterReader) -> Iterator[DeadLetter]:
+        yield from islice(letters(reader), 2)
         raise UnreachableError("Kafka did not give what it holds")
 
     monkeypatch.setattr(dead_letters, "_CHUNK", 1)
     monkeypatch.setattr(DeadLetterReader, "letters", some)
     assert site.admin().post("/letters/redrive", {"all": "true"}).status_code == 503
     (entry,) = world.execute("SELECT outcome, detail FROM trail")
-    told = "all; 2 letters put back before this; Kafka did not give what it holds"
-    assert entry == {"outcome": "failed", "detail": told}
-    assert len(source(settings, 2)) == 2
+    detail = "all; 2 dead letters redriven before the error; Kafka did not give what it holds"
+    assert entry == {"outcome": "failed", "detail": detail}
+    assert len(consume_invitations(settings, 2)) == 2
 
 
 def test_from_elsewhere(site: Site, settings: Settings) -> None:
-    """Who may write to the dead-letter topic cannot make an admin write to another."""
+    """A forged header cannot make an admin produce to another topic."""
     browser = site.admin()
-    bury(settings, (b"7", b"x"), topic="elsewhere")
-    assert "cannot be put back from here" in words(browser.get("/letters/0/0"))
+    produce_dead_letters(settings, (b"7", b"x"), topic="elsewhere")
+    assert "cannot be redriven from here" in words(browser.get("/letters/0/0"))
     answer = browser.post("/letters/redrive", {"letter": "0:0"})
     assert answer.status_code == 409
     assert "came from &#39;elsewhere&#39;" in words(answer)
-    assert "put back 0 letters; 1 came from another topic and stay here" in redrive(browser, all="true")
+    assert "0 dead letters redriven; 1 skipped: from another topic" in redrive(browser, all="true")
 
 
-def test_what_makes_no_sense(site: Site, settings: Settings) -> None:
-    """Nothing chosen, a place that is none, a letter that is not there."""
+def test_invalid_requests(site: Site, settings: Settings) -> None:
+    """Nothing selected, an invalid place, and a place that does not exist."""
     browser = site.admin()
-    assert "Choose letters first" in words(browser.post("/letters/redrive"))
+    assert "Select dead letters first" in words(browser.post("/letters/redrive"))
     assert browser.post("/letters/redrive", {"letter": "0"}).status_code == 422
     assert browser.post("/letters/redrive", {"letter": "0:9"}).status_code == 404
     assert browser.get("/letters?before=x").status_code == 422
 
 
 def test_pages(site: Site, settings: Settings) -> None:
-    """Fifty to a page, the newest first, each letter once."""
+    """Fifty to a page, newest first, each dead letter once."""
     browser = site.admin()
-    bury(settings, *((b"1", b"x") for _ in range(120)))
+    produce_dead_letters(settings, *((b"1", b"x") for _ in range(120)))
     seen: list[int] = []
     path = "/letters"
     while path:
@@ -177,10 +179,10 @@ def test_pages(site: Site, settings: Settings) -> None:
     assert seen == list(range(119, -1, -1))
 
 
-def test_a_long_letter(site: Site, settings: Settings) -> None:
-    """Its beginning is shown, and says so; the whole can be had."""
+def test_a_long_value(site: Site, settings: Settings) -> None:
+    """The page shows only the beginning, and offers the whole for download."""
     browser = site.admin()
-    bury(settings, (b"1", b"y" * 700_000))
+    produce_dead_letters(settings, (b"1", b"y" * 700_000))
     page = browser.get("/letters/0/0")
     assert "700,000 bytes, of which the first 65,536 are shown" in words(page)
     assert len(page.text) < 500_000
@@ -188,7 +190,7 @@ def test_a_long_letter(site: Site, settings: Settings) -> None:
 
 
 def test_kafka_away(world: World, database_url: str) -> None:
-    """The pages say so, and soon; none set: which setting is missing."""
+    """The pages say so, within seconds; without a setting for Kafka they name it."""
     port = ports.choose({"kafka": None}, {})["kafka"]
     with open_site(database_url, world.conn, kafka_bootstrap=f"127.0.0.1:{port}") as site:
         browser = site.admin()
@@ -208,7 +210,7 @@ def test_kafka_away(world: World, database_url: str) -> None:
 
 
 def test_for_admins_only(site: Site) -> None:
-    """Messages may hold anything: organisers are not shown them."""
+    """Messages may contain anything: organisers may not see them."""
     organiser = site.organiser()
     for path in ("/letters", "/letters/0/0", "/letters/0/0/value"):
         assert organiser.get(path).status_code == 403

@@ -1,4 +1,4 @@
-"""Every page for everybody: by keyboard, by a screen reader, on a phone, in light and dark (WCAG 2.2 AA by axe)."""
+"""Every page by keyboard, on a phone, in light and dark, and for screen readers (WCAG 2.2 AA, checked by axe)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.tables import ROOT
 
 pytestmark = pytest.mark.slow
 
-#: Where one is, and what must have come before it is looked at.
+#: The address of each page, and a selector of what must be loaded before it is checked.
 PAGES: Final = {
     "events": ("/events", "table"),
     "event": ("/events/1", ".cards"),
-    "people": ("/events/1/people?audience=students&reason=banned", "h1"),
-    "question": ("/events/2/invite?audience=everyone", "form button"),
+    "candidates": ("/events/1/people?audience=students&reason=banned", "h1"),
+    "invite": ("/events/2/invite?audience=everyone", "form button"),
     "batch": ("/batches/1", "#entries table"),
     "batches": ("/batches", "table"),
     "cancel": ("/batches/1/cancel", "form button"),
@@ -29,13 +29,13 @@ PAGES: Final = {
     "mail": ("/events/1/mail/Student", "iframe"),
     "members": ("/members?q=m3", "table"),
     "member": ("/members/3", "table"),
-    "letters": ("/letters", "h1"),
+    "dead letters": ("/letters", "h1"),
     "directory": ("/directory", "form button"),
     "accounts": ("/accounts", "table"),
     "account": ("/accounts/1", "form button"),
     "own account": ("/account", "form button"),
     "clients": ("/clients", "form button"),
-    "trail": ("/trail", "table"),
+    "audit log": ("/trail", "table"),
 }
 
 
@@ -43,15 +43,15 @@ _LONG_AGO: Final = "2020-01-01T00:00:00Z"
 
 
 @pytest.fixture
-def lived_in(stage: Stage, ada: Person) -> Person:
-    """An admin on a site where things have happened: a batch with sent, failed and unknown mails."""
+def admin_with_data(stage: Stage, ada: Person) -> Person:
+    """An admin, on a site with a batch that has sent, failed and unknown mails."""
     lines = [
         line
         for line in directory(range(1, 60), range(55, 70), events=2)
         if line != member(1, accepted_toc_at=_LONG_AGO)
     ]
     lines.append({"type": "ban", "id": 1, "member_id": 20, "permanent": True})
-    # Nobody's name may push the others off the screen.
+    # A long name must not widen the page.
     lines.append(member(1, name="Wolfeschlegelsteinhausenbergerdorff" * 2, surname="x" * 60, accepted_toc_at=_LONG_AGO))
     stage.bidden.import_lines(*lines)
     stage.books.sink.set_rules(
@@ -65,15 +65,15 @@ def lived_in(stage: Stage, ada: Person) -> Person:
     return ada
 
 
-def test_every_page_is_for_everybody(stage: Stage, lived_in: Person) -> None:
-    """Axe finds nothing on any page, and a phone needs no scrolling to the side."""
+def test_every_page_is_accessible(stage: Stage, admin_with_data: Person) -> None:
+    """Axe finds no violation on any page, and no page is wider than a phone's screen."""
     found = {}
     for phone, dark in product((False, True), (False, True)):
         kind = f"{'phone' if phone else 'desktop'}-{'dark' if dark else 'light'}"
         person = stage.person("ada@bidden.example", phone=phone, dark=dark)
-        for name, (path, sign) in PAGES.items():
+        for name, (path, selector) in PAGES.items():
             person.go(path)
-            expect(person.page.locator(f"main {sign}").first).to_be_visible()
+            expect(person.page.locator(f"main {selector}").first).to_be_visible()
             barriers = person.barriers()
             width = person.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             if width > 0:
@@ -86,18 +86,18 @@ def test_every_page_is_for_everybody(stage: Stage, lived_in: Person) -> None:
     assert found == {}
 
 
-def test_signing_in_is_for_everybody(stage: Stage) -> None:
-    """The one page before an account, and what it says to a wrong password."""
+def test_the_sign_in_page_is_accessible(stage: Stage) -> None:
+    """The sign-in page, and its error after a wrong password."""
     person = stage.person()
     person.sign_in("nobody@bidden.example")
-    expect(person.page.get_by_role("alert")).to_contain_text("do not go together")
+    expect(person.page.get_by_role("alert")).to_contain_text("Wrong e-mail address or password")
     assert person.barriers() == []
     person.page.evaluate("document.querySelector('label').remove()")
     assert person.barriers() != [], "axe finds nothing at all"
 
 
-def test_by_keyboard_alone(stage: Stage, lived_in: Person) -> None:
-    """From the sign-in to a batch that runs, with Tab and Enter."""
+def test_by_keyboard_alone(stage: Stage, admin_with_data: Person) -> None:
+    """From the sign-in to a running batch, with Tab and Enter."""
     person = stage.person()
     keys = person.page.keyboard
     person.go("/sign-in")

@@ -1,4 +1,4 @@
-"""Dead letters by the API: paged, shown whole, put on their topic again once, and recorded."""
+"""Dead letters by the API: paged, read whole, redriven once, and audited."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from config.settings import Settings
 from tests.integration.calling import Program, program
 from tests.integration.site import Site, open_site
 from tests.integration.world import World
-from web.api import dead_letters
+from web import dead_letters
 
 
 @pytest.fixture
 def site(world: World, settings: Settings) -> Iterator[Site]:
-    """A site whose dead-letter topic holds three letters of ours and one from elsewhere."""
+    """A site whose dead-letter topic has three of our messages and one from elsewhere."""
     producer = Producer(client_config(settings, "test"), logger=None)
     for number in range(4):
         source = "elsewhere" if number == 3 else settings.invitations_topic
@@ -39,8 +39,8 @@ def admin(site: Site) -> Program:
 
 
 def test_read_page_by_page(admin: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FM-20: every letter once, by place; one of them whole."""
-    monkeypatch.setattr(dead_letters, "_PAGE", 3)
+    """FM-20: every dead letter once, by place; one of them whole."""
+    monkeypatch.setattr(dead_letters, "PAGE_SIZE", 3)
     first = admin.get("/dead-letters")
     assert [row["offset"] for row in first["items"]] == [3, 2, 1]
     assert first["items"][0]["source_topic"] == "elsewhere"
@@ -55,7 +55,7 @@ def test_read_page_by_page(admin: Program, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_redriven_once(admin: Program, world: World) -> None:
-    """FM-20: not a second time unless that is asked for; not those that came from elsewhere; who did it is recorded."""
+    """FM-20: not a second time without `again`; not those from elsewhere; it is audited."""
     places = [{"partition": 0, "offset": offset} for offset in (0, 1)]
     redrive = "/dead-letters/redrive"
     assert admin.post(redrive, {"letters": places}) == {"redriven": 2, "failed": []}
@@ -67,4 +67,4 @@ def test_redriven_once(admin: Program, world: World) -> None:
     assert "elsewhere" in refused["detail"]
     trail = world.execute("SELECT action, detail, outcome FROM trail ORDER BY id")
     assert [row["outcome"] for row in trail] == ["done", "done", "done", "refused"]
-    assert trail[0] == {"action": "redrive", "detail": "0:0, 0:1; 2 letters", "outcome": "done"}
+    assert trail[0] == {"action": "redrive", "detail": "0:0, 0:1; 2 dead letters redriven", "outcome": "done"}

@@ -1,0 +1,83 @@
+"""The progress of a batch: its numbers and its pace, shared by all who watch it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+
+from db import site_queries
+from db.connect import Connection
+from web.database import Pool
+from web.single_flight import SingleFlightCache
+
+#: Between two events of a stream, and how long a query's result serves all streams of a batch.
+LIVE_SECONDS: Final = 1.0
+_THREADS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A batch in numbers. The five states always sum to `deliveries`.
+
+    `excluded`: members not invited, by reason. `error_lists`: the chapters of the member that the first error is about,
+    as `site_queries.lists_of_error` returns them.
+    """
+
+    status: dict[str, Any]
+    per_second: float
+    excluded: dict[str, int] = field(default_factory=dict)
+    error_lists: list[int] | None = None
+
+    @property
+    def done(self) -> int:
+        """Deliveries that are not pending."""
+        pending: int = self.status["pending"]
+        deliveries: int = self.status["deliveries"]
+        return deliveries - pending
+
+    @property
+    def percent(self) -> int:
+        """Rounded down: 100 only when nothing is pending."""
+        return 100 * self.done // self.status["deliveries"] if self.status["deliveries"] else 100
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the current pace; None if nothing is being sent."""
+        left: float | None = self.status["pending"] / self.per_second if self.per_second else None
+        return left
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is pending any more."""
+        return self.status["state"] == "completed" or (
+            self.status["state"] == "cancelled" and not self.status["pending"]
+        )
+
+
+def read_progress(conn: Connection, batch_id: int) -> Progress:
+    """The current progress."""
+    found = site_queries.standing(conn, batch_id)
+    lists = site_queries.lists_of_error(conn, batch_id) if found.status["error"] else None
+    return Progress(found.status, found.per_second, found.left_out, lists)
+
+
+class ProgressCache(SingleFlightCache[int, Progress]):
+    """The progress of watched batches by id: one query a second for each batch, however many watch it."""
+
+    def __init__(self, load: Callable[[int], Progress]) -> None:
+        super().__init__(load, LIVE_SECONDS)
+        #: All other requests run in threads, too: however long the queries take, watchers leave them most.
+        self.threads = anyio.CapacityLimiter(_THREADS)
+
+
+def progress_cache(pool: Pool) -> ProgressCache:
+    """The cache of one application."""
+
+    def load(batch_id: int) -> Progress:
+        with pool.connection() as conn:
+            return read_progress(conn, batch_id)
+
+    return ProgressCache(load)
