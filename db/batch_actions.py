@@ -87,8 +87,8 @@ def end_items(conn: Connection, batch_id: int) -> None:
     parameters = {"batch_id": batch_id, "resend_below": _RESEND_NEVER}
     skipped = conn.execute(sql("cancel_deliveries"), parameters).fetchall()
     # A log of another batch may call unknown what a late truth had opened again.
-    conn.execute(sql("correct_logs"), {**parameters, "touched": Jsonb(skipped)})
-    conn.execute(sql("conclude_cancelled"), parameters)
+    conn.execute(sql("correct_log_entries"), {**parameters, "touched": Jsonb(skipped)})
+    conn.execute(sql("settle_cancelled_items"), parameters)
 
 
 def retry_failed(conn: Connection, batch_id: int) -> int:

@@ -17,9 +17,9 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from mail import headers, quoted_printable
-from mail.envelope import Envelope, Unmailable
 from mail.render import render
 from mail.sanitize import one_line
+from schemas.envelope import Envelope, Unmailable
 from schemas.errors import SettingsError
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey

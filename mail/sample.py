@@ -14,7 +14,7 @@ from typing import Final
 
 from mail import headers
 from mail.compose import CompiledTemplate
-from mail.envelope import Envelope, Unmailable
+from schemas.envelope import Envelope, Unmailable
 from schemas.errors import RefusedError
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from mail.envelope import Envelope
+from schemas.envelope import Envelope
 from schemas.send_results import SendResult
 
 

@@ -68,15 +68,16 @@ FROM open o
 WHERE d.event_id = o.event_id AND d.action = o.action AND d.member_id = o.member_id AND d.slot = o.slot
 RETURNING d.event_id, d.action, d.member_id, d.slot
 
--- name: conclude_cancelled
--- As `conclude`, from the batch's items instead of messages. What this batch has in flight stays open, and is logged
--- as what becomes of it. A key without a row in the ledger can only be a leftover: it ends here, too.
-WITH judged AS MATERIALIZED (
+-- name: settle_cancelled_items
+-- As `settle_items`, from the batch's items instead of messages. What this batch has in flight stays open, and is logged
+-- with its outcome. A key without a row in the ledger can only be a leftover: it ends here, too.
+WITH evaluated AS MATERIALIZED (
     SELECT i.batch_id, i.member_id, {{slot_of_role}} AS slot, coalesce(d.role, r.role) AS role,
-        i.partition, i.kafka_offset, l.status IN ('sent', 'failed', 'skipped')
+        coalesce(l.partition, i.partition) AS partition, coalesce(l.kafka_offset, i.kafka_offset) AS kafka_offset,
+        l.status IN ('sent', 'failed', 'skipped')
             AND (d.state, d.batch_id) IS DISTINCT FROM ('handing_off', b.id) AS is_logged,
-        CASE WHEN d.state IS NULL THEN 'skipped' ELSE {{judgement}} END AS final,
-        CASE WHEN d.state IS NULL THEN 'batch_cancelled' ELSE {{reason_of_judgement}} END AS reason,
+        CASE WHEN d.state IS NULL THEN 'skipped' ELSE {{final_status}} END AS final_status,
+        CASE WHEN d.state IS NULL THEN 'batch_cancelled' ELSE {{final_reason}} END AS reason,
         CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM b.id THEN 0 ELSE coalesce(d.attempts, 0) END
             AS attempts,
         CASE WHEN d.state = 'sent' AND d.batch_id = b.id THEN d.updated_at ELSE now() END AS at
@@ -90,21 +91,18 @@ WITH judged AS MATERIALIZED (
         OFFSET 0
     ) d ON true
     LEFT JOIN LATERAL (
-        SELECT status FROM log_entries
+        SELECT status, partition, kafka_offset FROM log_entries
         WHERE batch_id = i.batch_id AND member_id = i.member_id AND slot = {{slot_of_role}} OFFSET 0
     ) l ON true
     WHERE b.id = %(batch_id)s AND i.settled_at IS NULL
+), entries AS (
+    SELECT batch_id, member_id, slot, role, final_status AS status, reason, attempts, at, partition, kafka_offset
+    FROM evaluated WHERE final_status IS NOT NULL AND is_logged IS NOT TRUE
 ), logged AS (
-    INSERT INTO log_entries
-        (batch_id, member_id, slot, role, status, reason, attempts, at, partition, kafka_offset)
-    SELECT batch_id, member_id, slot, role, final, reason, attempts, at, partition, kafka_offset
-    FROM judged WHERE final IS NOT NULL AND is_logged IS NOT TRUE
-    ORDER BY batch_id, member_id, slot
-    ON CONFLICT (batch_id, member_id, slot) DO UPDATE SET role = excluded.role, status = excluded.status,
-        reason = excluded.reason, attempts = excluded.attempts, at = excluded.at
+    {{insert_log_entries}}
 ), ended AS MATERIALIZED (
-    SELECT batch_id, member_id FROM judged
-    GROUP BY batch_id, member_id HAVING bool_and(final IS NOT NULL OR is_logged IS TRUE)
+    SELECT batch_id, member_id FROM evaluated
+    GROUP BY batch_id, member_id HAVING bool_and(final_status IS NOT NULL OR is_logged IS TRUE)
 )
 UPDATE batch_items i SET settled_at = now(), publish_at = NULL
 FROM ended
@@ -189,7 +187,7 @@ JOIN batches b ON b.id = l.batch_id AND b.event_id = t.event_id AND b.action = t
 
 -- name: correct_resolved
 -- Those entries say what the ledger now says; opened again, they are pending.
-UPDATE log_entries l SET status = coalesce({{judgement}}, 'retry'), reason = {{reason_of_judgement}},
+UPDATE log_entries l SET status = coalesce({{final_status}}, 'retry'), reason = {{final_reason}},
     attempts = CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM b.id THEN 0 ELSE d.attempts END, at = now()
 FROM jsonb_to_recordset(%(entries)s)
     AS t(batch_id bigint, event_id bigint, action text, member_id bigint, slot text), batches b, deliveries d
@@ -205,7 +203,7 @@ WITH summed AS MATERIALIZED (
         JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
             AND d.slot = l.slot
         WHERE l.batch_id = t.batch_id AND l.member_id = t.member_id AND l.status <> 'retry'
-            AND {{judgement}} IS NOT NULL
+            AND {{final_status}} IS NOT NULL
     ) AS finals
     FROM (
         SELECT DISTINCT batch_id, member_id

@@ -13,9 +13,9 @@ from typing import Protocol, cast
 
 from config import crash_points
 from config.crash_points import CrashPoint
-from mail.envelope import Envelope
 from mail.smtp.dialogue import Dialogue, Extensions, Finished, Stage
 from mail.smtp.replies import NotSmtp, Reply, ReplyParser
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, NotSent, Refused, SendResult
 
 

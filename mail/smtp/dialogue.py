@@ -22,8 +22,8 @@ import re
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from mail.envelope import Envelope
 from mail.smtp.replies import Reply
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 
 CLOSING: Final = 421

@@ -17,10 +17,10 @@ from typing import Final
 
 import structlog
 
-from mail.envelope import Envelope
 from mail.smtp.connection import Connection, Job, SessionError
 from mail.smtp.session import open_session
 from mail.smtp.url import Tls, parse
+from schemas.envelope import Envelope
 from schemas.errors import SettingsError, UnreachableError
 from schemas.send_results import NotSent, SendResult
 

@@ -261,7 +261,7 @@ class ConfluentRunner:
             takes.task_done()
 
     def _acknowledge(self, take: Sequence[Record]) -> None:
-        crash_points.reach(CrashPoint.TAKE_DONE)
+        crash_points.reach(CrashPoint.POLL_DONE)
         # Left for the consumer's thread: two threads in one consumer can wait for each other for ever.
         self._finished.extend({record.partition: record.offset + 1 for record in take}.items())
 

@@ -175,7 +175,7 @@ def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
             except StoppingError:
                 # Not acknowledged, and not an error: it comes again, to whoever is there.
                 await asyncio.Event().wait()
-            crash_points.reach(CrashPoint.TAKE_DONE)
+            crash_points.reach(CrashPoint.POLL_DONE)
             for event in events:
                 await manual.ack(event)
             crash_points.reach(CrashPoint.OFFSET_STORED)

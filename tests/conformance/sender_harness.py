@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from mail.envelope import Envelope
 from mail.sender import Sender, send
 from mail.smtp.dialogue import Stage
 from mail.smtp.sender import SmtpSender
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 from tests.conformance.smtp_servers import Act, Script, ScriptedServer, Server
 

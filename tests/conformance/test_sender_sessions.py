@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mail.envelope import Envelope
 from mail.sender import send
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, Refused
 from tests.conformance.sender_harness import (
     NO_PIPELINING,

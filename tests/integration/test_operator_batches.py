@@ -10,13 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from db.connect import Connection, connect
-from db.ledger import Named
 from db.statements import sql
 from producers import batch_control
 from schemas.errors import NotFoundError, RefusedError
 from schemas.outcomes import Failed, Retry, Sent, Unknown
 from tests.integration.test_planning import ban
-from tests.integration.world import World
+from tests.integration.world import World, invitation_due
 
 Decision = Callable[[Connection, int], None]
 
@@ -167,7 +166,7 @@ def test_a_cancelled_batch_is_over(world: World) -> None:
     for decision in (batch_control.resume, batch_control.pause, batch_control.retry):
         with pytest.raises(RefusedError, match="cancelled, for good"):
             decision(world.conn, batch)
-    assert world.run(agent.ledger.find_settled([Named(0, batch, 1, 1)])) == {0}
+    assert world.run(agent.ledger.find_settled([invitation_due(batch, 1, 1)])) == {0}
     again = world.plan()
     world.load(ban(1, 2, permanent=True))
     agent.deliver(world.wanted(again, 1))

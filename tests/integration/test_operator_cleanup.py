@@ -7,13 +7,12 @@ from datetime import timedelta
 import pytest
 
 from db import outbox, reports
-from db.ledger import Named
 from producers import batch_control
 from producers.batch_control import Cleaned, Verdict
 from schemas.outcomes import Failed, Unknown
 from tests.integration.importing import member, subscription
 from tests.integration.test_planning import PAST, ban
-from tests.integration.world import TOPIC, World
+from tests.integration.world import TOPIC, World, invitation_due
 
 OLD = timedelta(days=180)
 
@@ -79,9 +78,9 @@ def test_a_replay_of_what_was_cleaned(world: World) -> None:
     batch = build(world)
     batch_control.clean_up(world.conn, OLD)
     agent = world.agent()
-    take = [Named(n, batch, 1, number) for n, number in enumerate((1, 2, 3, 4, 5))]
+    take = [invitation_due(batch, 1, number) for n, number in enumerate((1, 2, 3, 4, 5))]
     assert world.run(agent.ledger.find_settled(take)) == {0, 1, 2, 3, 4}
-    assert world.run(agent.ledger.find_settled([Named(0, batch, 2, 1)])) == set()
+    assert world.run(agent.ledger.find_settled([invitation_due(batch, 2, 1)])) == set()
     assert agent.meet(world.wanted(batch, 2)) is None
     assert world.delivery(2)["state"] == "failed"
     assert outbox.make_lost_due(world.conn, TOPIC, {}) == 0

@@ -7,10 +7,10 @@ from tests.protocol.state import (
     ABSENT,
     ANSWERED,
     CANCELLED,
+    CLAIMED,
     FAILED,
     FINAL,
     HANDING_OFF,
-    MARKED,
     PAUSED,
     PLANNED,
     RETRY,
@@ -24,7 +24,7 @@ from tests.protocol.state import (
     State,
 )
 
-_ACTIVE = ANSWERED | {MARKED}
+_ACTIVE = ANSWERED | {CLAIMED}
 
 
 def broken(scope: Scope, state: State) -> str | None:
@@ -105,13 +105,13 @@ def _wrong_change(before: State, old: Delivery, new: Delivery) -> str | None:
     if new.state == HANDING_OFF and old.state != HANDING_OFF:
         batch = before.batches[new.batch]
         if before.barred:
-            return "marked, and the member may not be mailed"
+            return "claimed, and the member may not be mailed"
         if batch.state != RUNNING:
-            return f"marked for a batch that is {batch.state}"
+            return f"claimed for a batch that is {batch.state}"
         if batch.settled:
-            return "marked for an item that is settled"
+            return "claimed for an item that is settled"
         if old.waits:
-            return "marked before its time"
+            return "claimed before its time"
     return None
 
 

@@ -20,12 +20,12 @@ CANCEL_CORRECTS: Final = Rule(
     "db.batch_actions.end_items",
     "late truth",
     "logs 0 as unknown, and the ledger knows: skipped",
-    ('sql("correct_logs")',),
+    ('sql("correct_log_entries")',),
 )
 LOGGED_IS_NOT_OVER: Final = Rule(
     "logged is not over",
     "A cancel leaves an item open whose delivery is in flight for it again, whatever its log said before.",
-    "conclude_cancelled",
+    "settle_cancelled_items",
     "later",
     "settled, and 0 is being handed over for it",
     ("(d.state, d.batch_id) IS DISTINCT FROM ('handing_off', b.id)",),

@@ -12,16 +12,16 @@ from tests.protocol.rule import Rule
 
 FENCE: Final = Rule(
     "fence",
-    "An outcome is written only under the fence of its own mark.",
-    "record",
+    "An outcome is written only under the fence of its own claim.",
+    "record_outcomes",
     "by hand",
     "the ledger says sent, and no mail was accepted",
     ("d.fence = r.fence",),
 )
 NEW_FENCE: Final = Rule(
     "new fence",
-    "Each mark has a fence of its own.",
-    "mark",
+    "Each claim has a fence of its own.",
+    "claim_deliveries",
     "by hand",
     "the ledger says sent, and no mail was accepted",
     ("fence = d.fence + 1",),
@@ -29,39 +29,39 @@ NEW_FENCE: Final = Rule(
 OPEN_OUTCOME: Final = Rule(
     "open outcome",
     "An outcome is written only over a hand-over or a doubt, never over another outcome or a person's word.",
-    "record",
+    "record_outcomes",
     "by hand",
     "what was sent has changed",
     ("d.state IN ('handing_off', 'unknown')",),
 )
 BUSY: Final = Rule(
     "busy",
-    "A delivery that another worker hands over is not marked.",
-    "mark",
+    "A delivery that another worker hands over is not claimed.",
+    "claim_deliveries",
     "crashes",
     "two mails were accepted",
     ("d.state = 'handing_off' AND d.owner = %(owner)s",),
 )
 HOLD: Final = Rule(
     "hold",
-    "What is unknown is not marked again; under `resend`, only while it has attempts left.",
-    "mark",
+    "What is unknown is not claimed again; under `resend`, only while it has attempts left.",
+    "claim_deliveries",
     "crashes",
     "two mails were accepted",
     ("d.state = 'unknown' AND d.attempts < %(resend_below)s",),
 )
 HOLD_EXPIRED: Final = Rule(
     "hold expired",
-    "A hand-over whose lease ended is not marked again; under `resend`, only while it has attempts left.",
-    "mark",
+    "A hand-over whose lease ended is not claimed again; under `resend`, only while it has attempts left.",
+    "claim_deliveries",
     "crashes",
     "two mails were accepted",
     ("d.lease_until < now() AND d.attempts + 1 < %(resend_below)s",),
 )
 SENT_IS_CLOSED: Final = Rule(
     "sent is closed",
-    "What was sent is not marked: the states that may be marked are listed, and it is not among them.",
-    "mark",
+    "What was sent is not claimed: the states that may be claimed are listed, and it is not among them.",
+    "claim_deliveries",
     "crashes",
     "what was sent has changed",
     (
@@ -80,48 +80,48 @@ SENT_IS_CLOSED: Final = Rule(
 )
 BACK_OFF: Final = Rule(
     "back-off",
-    "A retry is not marked before its time, whoever asks.",
-    "mark",
+    "A retry is not claimed before its time, whoever asks.",
+    "claim_deliveries",
     "crashes",
-    "marked before its time",
+    "claimed before its time",
     ("d.state = 'retry' AND d.not_before <= now()",),
 )
 ELIGIBLE: Final = Rule(
     "eligible",
-    "Nobody is marked who may not be mailed at that moment.",
-    "mark",
+    "Nobody is claimed who may not be mailed at that moment.",
+    "claim_deliveries",
     "later",
-    "marked, and the member may not be mailed",
+    "claimed, and the member may not be mailed",
     ("b.state = 'running' AND i.settled_at IS NULL AND coalesce(",),
 )
 RUNS: Final = Rule(
     "running",
-    "Nothing of a paused or cancelled batch is marked.",
-    "mark",
+    "Nothing of a paused or cancelled batch is claimed.",
+    "claim_deliveries",
     "decisions",
-    "marked for a batch that is paused",
+    "claimed for a batch that is paused",
     ("b.state = 'running'",),
 )
 UNSETTLED: Final = Rule(
     "unsettled",
-    "Nothing is marked for an item that is settled.",
-    "mark",
+    "Nothing is claimed for an item that is settled.",
+    "claim_deliveries",
     "later",
-    "marked for an item that is settled",
+    "claimed for an item that is settled",
     ("i.settled_at IS NULL",),
 )
 UNHEARD: Final = Rule(
     "unheard",
-    "A mark whose commit was not heard of is for its own owner to take again, or to give back.",
-    "mark",
+    "A claim whose commit was not heard of is for its own owner to take again, or to give back.",
+    "claim_deliveries",
     "repeats",
     "in doubt, and every worker lives and knows what it did",
     ("d.state = 'handing_off' AND d.owner = %(owner)s",),
 )
 GIVEN_BACK: Final = Rule(
     "given back",
-    "A mark whose commit was not heard of, and that may not be taken again, is given back: nothing was sent under it.",
-    "refuse",
+    "A claim whose commit was not heard of, and that may not be taken again, is given back: nothing was sent under it.",
+    "reject_deliveries",
     "repeats",
     "in doubt, and every worker lives and knows what it did",
     ("OR d.owner = %(owner)s",),
@@ -129,7 +129,7 @@ GIVEN_BACK: Final = Rule(
 EXPIRES: Final = Rule(
     "expires",
     "A hand-over whose lease ended without an outcome becomes unknown.",
-    "refuse",
+    "reject_deliveries",
     "crashes",
     "not everything can be settled any more",
     ("d.state = 'handing_off'", "d.lease_until < now()"),
@@ -137,7 +137,7 @@ EXPIRES: Final = Rule(
 SKIPS: Final = Rule(
     "skips",
     "Who may not be mailed any more is skipped, with the reason.",
-    "refuse",
+    "reject_deliveries",
     "later",
     "not everything can be settled any more",
     ("d.state IN ('planned', 'retry', 'skipped') AND w.running AND w.bar IS NOT NULL",),
@@ -145,7 +145,7 @@ SKIPS: Final = Rule(
 HELD_STILL: Final = Rule(
     "held still",
     "What is about to be logged as unknown stays so until the commit.",
-    "hold_unknown",
+    "lock_unknown",
     "late truth",
     "logs 0 as unknown, and the ledger knows: sent",
     ("state = 'unknown'", "FOR SHARE"),
@@ -153,7 +153,7 @@ HELD_STILL: Final = Rule(
 EVERY_SLOT: Final = Rule(
     "every slot",
     "An item is settled when each of its slots is.",
-    "conclude",
+    "settle_items",
     "two slots",
     "settled, and its log says of 1: None",
     (">= cardinality(i.roles)",),
@@ -161,15 +161,15 @@ EVERY_SLOT: Final = Rule(
 OPENS_AGAIN: Final = Rule(
     "opens again",
     "A settled item is open again when a late truth says that its delivery is to be retried.",
-    "conclude",
+    "settle_items",
     "crashes",
     "settled, and its log says of 0: retry",
     (">= cardinality(i.roles) THEN coalesce(i.settled_at, now()) END",),
 )
 ONE_SENDER: Final = Rule(
     "one sender",
-    "Only the batch whose mark it was logs it as sent; for the others it was already sent.",
-    "conclude",
+    "Only the batch whose claim it was logs it as sent; for the others it was already sent.",
+    "settle_items",
     "crashes",
     "logs 0 as sent, and the ledger does not say that it sent it",
     ("d.state = 'sent' AND d.batch_id = b.id THEN 'sent'",),
@@ -177,7 +177,7 @@ ONE_SENDER: Final = Rule(
 ITS_OWN_SKIP: Final = Rule(
     "its own skip",
     "What another batch skipped is not skipped for this one before it has asked by itself.",
-    "conclude",
+    "settle_items",
     "later",
     "logs as skipped whom it may mail",
     ("d.state = 'skipped' AND d.batch_id = b.id THEN 'skipped'",),
@@ -185,7 +185,7 @@ ITS_OWN_SKIP: Final = Rule(
 CORRECTED: Final = Rule(
     "corrected",
     "A late truth corrects every log that calls the delivery unknown.",
-    "correct_logs",
+    "correct_log_entries",
     "crashes",
     "logs 0 as unknown, and the ledger knows: sent",
     ("l.status = 'unknown'", "d.state IN ('sent', 'failed', 'skipped')"),
@@ -217,24 +217,24 @@ NO_PAUSED: Final = Rule(
 IN_FLIGHT_IS_OPEN: Final = Rule(
     "in flight is open",
     "The item of what is in flight when its batch is cancelled stays open until that is recorded.",
-    "conclude",
+    "settle_items",
     "decisions",
     "settled, and 0 is being handed over for it",
     ("b.state = 'cancelled' AND NOT (d.state = 'handing_off' AND d.batch_id = b.id)",),
 )
 
-SALVAGE_CORRECTS: Final = Rule(
-    "salvage corrects",
-    "A late truth that is salvaged corrects every log that calls the delivery unknown.",
-    "db.record_fallback._write_bare",
+FALLBACK_CORRECTS: Final = Rule(
+    "fallback corrects",
+    "A late outcome that the fallback records corrects every log that calls the delivery unknown.",
+    "db.record_fallback._record_bare",
     "refusals",
     "logs 0 as unknown, and the ledger knows: sent",
-    ('"correct_logs"',),
+    ('"correct_log_entries"',),
 )
-SALVAGE_EVERY_SLOT: Final = Rule(
-    "salvage every slot",
-    "A salvaged item is settled when each of its slots has an outcome in its own log.",
-    "salvage_item",
+FALLBACK_EVERY_SLOT: Final = Rule(
+    "fallback every slot",
+    "An item that the fallback writes is settled when each of its slots has an outcome in its own log.",
+    "fallback_item",
     "two refused",
     "settled, and its log says of 1: None",
     ("cardinality(",),

@@ -14,11 +14,11 @@ from schemas.errors import SettingsError
 
 SCRIPT = """
 from config import crash_points
-crash_points.arm({"BIDDEN_CRASH_AT": "take.done:3"})
+crash_points.arm({"BIDDEN_CRASH_AT": "poll.done:3"})
 for visit in range(1, 5):
-    crash_points.reach(crash_points.CrashPoint.TAKE_FETCHED)
+    crash_points.reach(crash_points.CrashPoint.POLL_FETCHED)
     print(visit, flush=True)
-    crash_points.reach(crash_points.CrashPoint.TAKE_DONE)
+    crash_points.reach(crash_points.CrashPoint.POLL_DONE)
 """
 
 
@@ -32,10 +32,10 @@ def test_off_by_default() -> None:
         crash_points.reach(point)
 
 
-@pytest.mark.parametrize("wish", ["nowhere", "take.done:x", "TAKE_DONE", ":2", "take.done:-1", "take.done:1:pause"])
+@pytest.mark.parametrize("wish", ["nowhere", "poll.done:x", "POLL_DONE", ":2", "poll.done:-1", "poll.done:1:pause"])
 def test_unknown_points_are_refused(wish: str) -> None:
     """By name, with those that there are."""
-    with pytest.raises(SettingsError, match=r"not a crash point.*take\.done") as caught:
+    with pytest.raises(SettingsError, match=r"not a crash point.*poll\.done") as caught:
         crash_points.arm({VARIABLE: wish})
     assert caught.value.field == VARIABLE
 

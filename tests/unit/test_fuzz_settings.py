@@ -14,9 +14,9 @@ from hypothesis import example, given
 from cli.main import main
 from config.settings import HOME_SETTINGS_FILE, PREFIX, Settings, without_secrets
 from mail.compose import CompiledTemplate, check_settings
-from mail.envelope import Envelope
 from mail.smtp import url
 from producers.topics import Topics
+from schemas.envelope import Envelope
 from schemas.errors import SettingsError
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey

@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mail.compose import CompiledTemplate, sender_address
-from mail.envelope import Envelope, Unmailable
 from mail.sanitize import one_line
+from schemas.envelope import Envelope, Unmailable
 from schemas.errors import SettingsError
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mail.envelope import Envelope
 from mail.smtp.dialogue import Dialogue, Extensions, Finished, Stage, stuffed
 from mail.smtp.replies import NotSmtp, Reply, ReplyParser
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"

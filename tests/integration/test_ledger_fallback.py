@@ -10,11 +10,10 @@ import pytest
 
 from db import ledger_transaction
 from db.connect import Connection
-from db.ledger import Finished
 from db.statements import sql
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 from schemas.states import TRANSITIONS
-from tests.integration.world import World
+from tests.integration.world import World, completed
 
 MEMBERS = (1, 2, 3)
 SOURCES = ("planned", "handing_off", "retry", "skipped", "failed", "unknown")
@@ -37,7 +36,7 @@ def record_all(world: World, batch: int, outcome: Outcome) -> None:
     agent = world.agent()
     wanted = [world.wanted(batch, number) for number in MEMBERS]
     marks = agent.advance(wanted=wanted)
-    agent.advance([Finished(w, marks[w.key].fence, outcome) for w in wanted])
+    agent.advance([completed(w, marks[w.key].fence, outcome) for w in wanted])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +103,7 @@ def test_a_mark_that_cannot_be_written(world: World) -> None:
     assert {key.member_id for key in marks} == {1, 3}
     assert world.log(batch)[2, "Student"] == ("failed", "its outcome could not be recorded: no room for 2")
     assert world.status(batch)["error"] == "its outcome could not be recorded: no room for 2"
-    agent.advance([Finished(w, marks[w.key].fence, Sent("250")) for w in wanted if w.key in marks])
+    agent.advance([completed(w, marks[w.key].fence, Sent("250")) for w in wanted if w.key in marks])
     assert world.numbers(batch) == (2, 1, 0, 0, 0)
 
 
@@ -147,8 +146,8 @@ def test_a_fault_of_the_statement_is_nobodys_failure(world: World) -> None:
 
 
 def test_every_move_of_the_salvage_is_in_the_table(conn: Connection) -> None:
-    """The moves that the table gives to `salvage_delivery` are those that it makes, and no others."""
-    moves = {(move.source.value, move.target.value) for move in TRANSITIONS if move.by == "salvage_delivery"}
+    """The moves that the table gives to `fallback_delivery` are those that it makes, and no others."""
+    moves = {(move.source.value, move.target.value) for move in TRANSITIONS if move.by == "fallback_delivery"}
     world = World(conn).build(students=[1])
     batch, seen = world.plan(), set()
     for source, (fence, target) in product(SOURCES, ((5, "sent"), (5, "failed"), (5, "unknown"), (None, "failed"))):
@@ -159,8 +158,8 @@ def test_every_move_of_the_salvage_is_in_the_table(conn: Connection) -> None:
             source,
         )
         world.execute("ALTER TABLE deliveries ENABLE TRIGGER USER")
-        key = ledger_transaction.key_row(world.wanted(batch, 1))
-        conn.execute(sql("salvage_delivery"), {**key, "fence": fence, "state": target, "reason": "broken"})
+        key = ledger_transaction.row_of(world.wanted(batch, 1))
+        conn.execute(sql("fallback_delivery"), {**key, "fence": fence, "state": target, "reason": "broken"})
         if world.delivery(1)["owner"] is None:
             seen.add((source, world.delivery(1)["state"]))
     world.close()
