@@ -1,10 +1,10 @@
-"""One message per member, made without rendering: a skeleton per event and role, into which fields are spliced.
+"""One message per member without rendering: a compiled template per event and role, into which fields are spliced.
 
-Building a message object for each mail is a thousand times slower and would be the limit of the whole system.
-A skeleton renders its templates once with placeholders where the member's fields go, encodes what lies between,
-and joins bytes from then on. Pure: the time is an argument.
+Building a message object for each mail is a thousand times slower and would limit the whole system. A compiled
+template renders once, with placeholders where the member's fields go, encodes the text between them, and from then on
+joins bytes. Pure: the time is an argument.
 
-The body is quoted-printable in both parts: seven bits, so it is right for servers with 8BITMIME and without.
+The body is quoted-printable in both parts: seven bits, so it suits servers with 8BITMIME and without.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 .\-]{0,38}[A-Za-z0-9.
 _PLAIN_TOKEN: Final = re.compile(r"[A-Za-z0-9_\-]+")
 #: A header line holds at most 998 octets, and a link cannot be folded.
 _LONGEST_LINK: Final = 900
-#: How a mail greets somebody whose record holds no name.
+#: How a mail greets a member without a name.
 _NAMELESS: Final = "there"
 
 
 class CompiledTemplate:
-    """The mails of one event in one role. `compose` may be called from one thread at a time.
+    """The mails of one event in one role, compiled. `compose` may be called from one thread at a time.
 
     `mail_from` is `Name <address>` or `address`, the address ASCII; `base_url` is where the links of a mail
-    lead. SettingsError, by the setting's name, for what makes no sense.
+    lead. SettingsError names the setting that makes no sense.
     """
 
     def __init__(self, event: EventDetails, role: Role, mail_from: str, base_url: str) -> None:
@@ -80,8 +80,8 @@ class CompiledTemplate:
     def compose(self, recipient: Recipient, key: DeliveryKey, at: datetime) -> Envelope | Unmailable:
         """The mail to one member, dated `at` (an aware time).
 
-        Unmailable when the address cannot be written to, or the token is too long for a link. The same
-        arguments give the same bytes; the Message-ID depends on the key alone.
+        Unmailable when the address is unusable or the token too long for a link. The same arguments give the same
+        bytes; the Message-ID depends on the key alone.
         """
         address = recipient.email
         plain = headers.is_plain_address(address)

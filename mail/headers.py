@@ -1,7 +1,7 @@
 """Header values that are safe: addresses that cannot smuggle in commands, names and subjects that arrive whole.
 
-Everything here is pure. Text comes from the directory and may hold anything; a result never holds CR or LF but
-in a folding line break, and has only lines that RFC 5322 allows.
+Pure. Text comes from the directory and may hold anything; a result has CR and LF only in folding line breaks, and only
+lines that RFC 5322 allows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Q_SAFE: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXY
 
 
 def is_plain_address(address: str) -> bool:
-    """Whether it is an everyday ASCII address that needs no further look."""
+    """Whether it is a plain ASCII address that needs no further check."""
     return len(address) <= _LONGEST_ADDRESS and _PLAIN_ADDRESS.fullmatch(address) is not None
 
 

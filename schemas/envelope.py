@@ -1,4 +1,4 @@
-"""What a sender takes: one message with its SMTP addresses. And the value that stands for one that cannot be."""
+"""What a sender takes: one message with its SMTP addresses. Or the reason why there can be none."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Unmailable:
-    """No mail can be made for this member, whatever the mail server says; `reason` is a sentence for a person.
+    """No mail can be composed for this member; `reason` is a sentence for a person.
 
-    A value and no exception: it is the failure of one member and of nobody else in the take.
+    A value and no exception: it is the failure of this member and of no other in the same poll.
     """
 
     reason: str

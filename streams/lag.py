@@ -1,10 +1,10 @@
-"""Whether messages wait for this worker, by the broker's own account, for the watchdog.
+"""Whether messages wait for this worker, as the brokers see it, for the watchdog.
 
-A client of its own: the consumer is used by one thread only (two threads in one librdkafka consumer can wait for
-each other for ever), and what the consumer believes is not evidence when it may be the one that stalls.
+A client of its own: the consumer is used by one thread only (two threads in one librdkafka consumer can wait for each
+other for ever), and the consumer's own view is no evidence when it may be the one that stalls.
 
-The consumers wait for brokers that are away without a word. Whoever asks here says it for them: a worker that has
-nothing in hand is asked about every few seconds.
+Consumers wait in silence for brokers that are away. The watchdog queries an idle worker every few seconds, and so this
+module logs the outage for them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SAY_AGAIN: Final = 30.0
 
 
 class GroupLag:
-    """Asks the brokers, and logs when they are away and when they are back.
+    """Queries the brokers, and logs when they are away and when they are back.
 
     Blocks for at most some seconds; for the watchdog's thread.
     """

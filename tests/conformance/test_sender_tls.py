@@ -72,7 +72,7 @@ def test_wrong_password(run: Run, server_context: ssl.SSLContext, ca_file: Path)
         sender = SmtpSender(f"smtp://ada:sesame@127.0.0.1:{server.port}?starttls=true&ca_file={ca_file}")
         outcome = await send(sender, mail())
         assert isinstance(outcome, NotSent)
-        assert "refused the log-in with 535" in outcome.reason
+        assert "refused the authentication with 535" in outcome.reason
         with pytest.raises(UnreachableError) as caught:
             await sender.check()
         assert "sesame" not in str(caught.value)

@@ -118,7 +118,7 @@ def test_the_first_cause_is_kept(world: World) -> None:
     assert world.log(batch)[2, "Student"][0] == "failed"
 
 
-def test_an_old_hand_over_salvages_nothing(world: World) -> None:
+def test_an_old_claim_writes_nothing_by_the_fallback(world: World) -> None:
     """FM-19: the fence counts on this path too."""
     world.build(students=[2])
     batch, slow, other = world.plan(), world.agent("slow"), world.agent("other")
@@ -145,7 +145,7 @@ def test_a_fault_of_the_statement_is_nobodys_failure(world: World) -> None:
     assert world.numbers(batch) == (0, 0, 0, 0, 3)
 
 
-def test_every_move_of_the_salvage_is_in_the_table(conn: Connection) -> None:
+def test_every_transition_of_the_fallback_is_in_the_table(conn: Connection) -> None:
     """The moves that the table gives to `fallback_delivery` are those that it makes, and no others."""
     moves = {(move.source.value, move.target.value) for move in TRANSITIONS if move.by == "fallback_delivery"}
     world = World(conn).build(students=[1])
