@@ -218,7 +218,7 @@ def test_chaos(run: Run, offers: tuple[str, ...], seed: int) -> None:
     async def story() -> None:
         server = ScriptedServer(script, offers=offers)
         envelopes = [mail(f"m{i}@example.org") for i in range(300)]
-        async with talking_to(server, connections=5, timeout=0.5) as sender:
+        async with talking_to(server, connections=5, timeout=5.0) as sender:
             found = await outcomes(sender, envelopes)
         taken = Counter(address for each in server.mails for address in each.recipients)
         for envelope, outcome in zip(envelopes, found, strict=True):
