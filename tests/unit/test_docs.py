@@ -27,7 +27,7 @@ from tests.tables import (
 )
 
 DOCS = ROOT / "docs"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 GLOSSARY = DOCS / "glossary.md"
 #: Decisions are history: they name files as these were.
 CURRENT = [path for path in DOCUMENTS if DOCS / "adr" not in path.parents]
@@ -84,6 +84,22 @@ def test_files_named_in_documents_exist(path: Path) -> None:
     """A path in backticks is a file or a folder of the repository: the tour, and what to change to add something."""
     named = _PATH.findall(_FENCED.sub("", path.read_text(encoding="utf-8")))
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_each_way_to_add_something_is_a_list_of_files() -> None:
+    """The tour names a file for each step, and each \"how to add\" the files that it changes."""
+    text = (DOCS / "development.md").read_text(encoding="utf-8")
+    tour = re.search(r"^## The ten-minute tour$(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    assert tour is not None
+    steps = re.findall(r"^\|(.*)\|$", tour[1], re.MULTILINE)[2:]
+    assert len(steps) > 10
+    assert [step for step in steps if not _PATH.search(step)] == []
+    ways = dict(re.findall(r"^### (an? [^\n]+)$(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL))
+    assert {"a command", "a column of the log"} < set(ways)
+    assert any(name.startswith("a reason") for name in ways)
+    assert any(name.startswith("a sender") for name in ways)
+    assert any(name.startswith("a page") for name in ways)
+    assert [name for name, steps in ways.items() if name != "a statement" and not _PATH.search(steps)] == []
 
 
 def test_documents_named_in_code_exist() -> None:
