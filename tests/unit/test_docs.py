@@ -175,6 +175,24 @@ def test_every_rule_and_scope_is_described() -> None:
         assert f"\n| {name} |" in text
 
 
+def test_texts_that_the_docs_quote_are_there() -> None:
+    """A log line that operators search for is logged; a button that organisers are sent to is on a page."""
+    logs = re.search(
+        r"\*\*Log lines that matter:\*\*(.*)", (DOCS / "how-to/monitor-a-campaign.md").read_text(), re.DOTALL
+    )
+    assert logs is not None
+    lines = re.findall(r"`([^`]+)`", logs[1])
+    assert len(lines) > 1
+    python = "\n".join(path.read_text(encoding="utf-8") for path in _sources() if path.suffix == ".py")
+    assert [line for line in lines if f'"{line}"' not in python] == []
+    labels = re.findall(
+        r"(?<!\*)\*([A-Z][^*\n]+)\*(?!\*)", (DOCS / "how-to/use-the-site.md").read_text(encoding="utf-8")
+    )
+    assert len(labels) > 2
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in _sources() if path.suffix == ".j2")
+    assert [label for label in labels if label not in pages] == []
+
+
 def test_the_glossary_is_sorted() -> None:
     """Each term once, in the order of the alphabet."""
     terms = _terms()
