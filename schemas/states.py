@@ -1,7 +1,7 @@
-"""The states of a delivery and the moves between them, as data.
+"""The states of a delivery and the transitions between them, as data.
 
-The statements in `db/sql` are guarded so that no other move can happen; a test walks the table and
-compares it with what the database does, and docs/reference/states.md is drawn from it.
+The statements in `db/sql` are guarded so that no other transition can happen. A test walks the table and compares it
+with what the database does; the documentation's diagram is drawn from it.
 """
 
 from __future__ import annotations
