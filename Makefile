@@ -66,7 +66,7 @@ lock: $(READY) ## Resolve pyproject.toml anew into requirements.lock, and for th
 		--python-version 3.13 --constraint requirements.lock --upgrade \
 		-o deploy/requirements.lock pyproject.toml deploy/requirements.in
 
-crash-matrix: $(READY) ## Kill a process at every crash point, and write docs/crash-matrix.md from what came of it
+crash-matrix: $(READY) ## Kill a process at every crash point, and write docs/reference/crash-matrix.md
 	@BIDDEN_TEST_WRITE_DOCS=1 $(BIN)/pytest tests/acceptance/test_crash_matrix.py
 
 bench: $(READY) ## Measure the pipeline stage by stage and end to end

@@ -2,7 +2,7 @@
 
 `BIDDEN_CRASH_AT=outcome.ready` in the environment arms one: the process ends with SIGKILL when it first comes there;
 `smtp.data:5` lets it pass four times, and `smtp.data:5:stop` stops it with SIGSTOP instead, as a frozen machine would.
-For the tests behind docs/crash-matrix.md. Where the variable is not set, `reach` does nothing.
+For the tests behind docs/reference/crash-matrix.md. Where the variable is not set, `reach` does nothing.
 """
 
 from __future__ import annotations

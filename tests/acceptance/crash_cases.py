@@ -9,7 +9,7 @@ from typing import Final
 
 from config.crash_points import CrashPoint as P
 
-DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "crash-matrix.md"
+DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "reference" / "crash-matrix.md"
 #: The window of the killed workers: so many mails at most are in doubt.
 WINDOW: Final = 10
 RUNNERS: Final = ("confluent", "faust")
