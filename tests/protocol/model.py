@@ -168,7 +168,7 @@ class Model:
         yield Move("{} asks {}", (who, slots), self._advance(ledger, state, worker, claims, rest))
         if claims and "locked" in events:
             yield Move("{} finds {} locked", (who, slots), self._advance(ledger, state, worker, [], slots))
-        if claims and "unheard claim" in events and state.faults:
+        if claims and "unacknowledged claim" in events and state.faults:
             spent = state._replace(faults=state.faults - 1)
             unheard = self._advance(ledger, spent, worker, claims, rest, UNHEARD)
             yield Move("{} asks {} and is not answered", (who, slots), unheard, helps=False)
@@ -209,7 +209,7 @@ class Model:
             yield Move("{} records {} and is refused", (who, slot), ledger.finish(written, worker, [slot]), helps=False)
         after = ledger.settle(recorded, index, [slot])
         yield Move("{} records {}", (who, slot), ledger.finish(after, worker, [slot]))
-        if "unheard record" in self.scope.events and state.faults:
+        if "unacknowledged record" in self.scope.events and state.faults:
             unheard = after._replace(faults=state.faults - 1)
             yield Move("{} records {} and is not answered", (who, slot), unheard, helps=False)
 

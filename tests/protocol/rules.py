@@ -28,7 +28,7 @@ NEW_FENCE: Final = Rule(
 )
 OPEN_OUTCOME: Final = Rule(
     "open outcome",
-    "An outcome is written only over a hand-over or a doubt, never over another outcome or a person's word.",
+    "An outcome replaces only `handing_off` or `unknown`, never another outcome or an operator's decision.",
     "record_outcomes",
     "by hand",
     "what was sent has changed",
@@ -36,7 +36,7 @@ OPEN_OUTCOME: Final = Rule(
 )
 BUSY: Final = Rule(
     "busy",
-    "A delivery that another worker hands over is not claimed.",
+    "A delivery that another worker has in flight is not claimed.",
     "claim_deliveries",
     "crashes",
     "two mails were accepted",
@@ -52,7 +52,7 @@ HOLD: Final = Rule(
 )
 HOLD_EXPIRED: Final = Rule(
     "hold expired",
-    "A hand-over whose lease ended is not claimed again; under `resend`, only while it has attempts left.",
+    "A delivery whose lease ended in flight is not claimed again; under `resend`, only while it has attempts left.",
     "claim_deliveries",
     "crashes",
     "two mails were accepted",
@@ -60,7 +60,7 @@ HOLD_EXPIRED: Final = Rule(
 )
 SENT_IS_CLOSED: Final = Rule(
     "sent is closed",
-    "What was sent is not claimed: the states that may be claimed are listed, and it is not among them.",
+    "What was sent is not claimed: the statement lists the states that may be claimed, and `sent` is not among them.",
     "claim_deliveries",
     "crashes",
     "what was sent has changed",
@@ -80,7 +80,7 @@ SENT_IS_CLOSED: Final = Rule(
 )
 BACK_OFF: Final = Rule(
     "back-off",
-    "A retry is not claimed before its time, whoever asks.",
+    "A retry is not claimed before its `not_before`, by any batch.",
     "claim_deliveries",
     "crashes",
     "claimed before its time",
@@ -88,7 +88,7 @@ BACK_OFF: Final = Rule(
 )
 ELIGIBLE: Final = Rule(
     "eligible",
-    "Nobody is claimed who may not be mailed at that moment.",
+    "A delivery is claimed only while its member is eligible.",
     "claim_deliveries",
     "later",
     "claimed, and the member may not be mailed",
@@ -112,23 +112,23 @@ UNSETTLED: Final = Rule(
 )
 UNHEARD: Final = Rule(
     "unheard",
-    "A claim whose commit was not heard of is for its own owner to take again, or to give back.",
+    "A claim whose commit was never acknowledged is taken again by its own owner, or given back.",
     "claim_deliveries",
     "repeats",
-    "in doubt, and every worker lives and knows what it did",
+    "unknown, although every worker lives and knows the outcome",
     ("d.state = 'handing_off' AND d.owner = %(owner)s",),
 )
 GIVEN_BACK: Final = Rule(
     "given back",
-    "A claim whose commit was not heard of, and that may not be taken again, is given back: nothing was sent under it.",
+    "A claim never acknowledged, which may not be taken again, is given back: nothing was sent under it.",
     "reject_deliveries",
     "repeats",
-    "in doubt, and every worker lives and knows what it did",
+    "unknown, although every worker lives and knows the outcome",
     ("OR d.owner = %(owner)s",),
 )
 EXPIRES: Final = Rule(
     "expires",
-    "A hand-over whose lease ended without an outcome becomes unknown.",
+    "A delivery whose lease ended without an outcome becomes unknown.",
     "reject_deliveries",
     "crashes",
     "not everything can be settled any more",
@@ -136,7 +136,7 @@ EXPIRES: Final = Rule(
 )
 SKIPS: Final = Rule(
     "skips",
-    "Who may not be mailed any more is skipped, with the reason.",
+    "A member who is no longer eligible is skipped, with the reason.",
     "reject_deliveries",
     "later",
     "not everything can be settled any more",
@@ -146,8 +146,8 @@ HELD_STILL: Final = Rule(
     "held still",
     "What is about to be logged as unknown stays so until the commit.",
     "lock_unknown",
-    "late truth",
-    "logs 0 as unknown, and the ledger knows: sent",
+    "late outcome",
+    "logs 0 as unknown, and the ledger says sent",
     ("state = 'unknown'", "FOR SHARE"),
 )
 EVERY_SLOT: Final = Rule(
@@ -160,7 +160,7 @@ EVERY_SLOT: Final = Rule(
 )
 OPENS_AGAIN: Final = Rule(
     "opens again",
-    "A settled item is open again when a late truth says that its delivery is to be retried.",
+    "A settled item is reopened when a late outcome says that its delivery is to be retried.",
     "settle_items",
     "crashes",
     "settled, and its log says of 0: retry",
@@ -175,8 +175,8 @@ ONE_SENDER: Final = Rule(
     ("d.state = 'sent' AND d.batch_id = b.id THEN 'sent'",),
 )
 ITS_OWN_SKIP: Final = Rule(
-    "its own skip",
-    "What another batch skipped is not skipped for this one before it has asked by itself.",
+    "own skip",
+    "What another batch skipped is not skipped for this batch before its own claim was rejected.",
     "settle_items",
     "later",
     "logs as skipped whom it may mail",
@@ -184,15 +184,15 @@ ITS_OWN_SKIP: Final = Rule(
 )
 CORRECTED: Final = Rule(
     "corrected",
-    "A late truth corrects every log that calls the delivery unknown.",
+    "A late outcome corrects every log that calls the delivery unknown.",
     "correct_log_entries",
     "crashes",
-    "logs 0 as unknown, and the ledger knows: sent",
+    "logs 0 as unknown, and the ledger says sent",
     ("l.status = 'unknown'", "d.state IN ('sent', 'failed', 'skipped')"),
 )
 LOST: Final = Rule(
     "lost",
-    "What was published, and nobody will come for, is due again.",
+    "What was published and will never be read is due again.",
     "make_lost_due",
     "crashes",
     "not everything can be settled any more",
@@ -216,10 +216,10 @@ NO_PAUSED: Final = Rule(
 )
 IN_FLIGHT_IS_OPEN: Final = Rule(
     "in flight is open",
-    "The item of what is in flight when its batch is cancelled stays open until that is recorded.",
+    "When a batch is cancelled, the item of a delivery in flight stays open until its outcome is recorded.",
     "settle_items",
     "decisions",
-    "settled, and 0 is being handed over for it",
+    "settled, and 0 is in flight for it",
     ("b.state = 'cancelled' AND NOT (d.state = 'handing_off' AND d.batch_id = b.id)",),
 )
 
@@ -228,7 +228,7 @@ FALLBACK_CORRECTS: Final = Rule(
     "A late outcome that the fallback records corrects every log that calls the delivery unknown.",
     "db.record_fallback._record_bare",
     "refusals",
-    "logs 0 as unknown, and the ledger knows: sent",
+    "logs 0 as unknown, and the ledger says sent",
     ('"correct_log_entries"',),
 )
 FALLBACK_EVERY_SLOT: Final = Rule(

@@ -65,7 +65,7 @@ class Ledger:
         return None
 
     def may_claim(self, state: State, worker: int, slot: int) -> bool:
-        """Whether `claim_deliveries` finds the delivery takeable for that worker's message."""
+        """Whether `claim_deliveries` finds the delivery claimable for that worker's message."""
         index = state.workers[worker].batch
         batch, delivery = state.batches[index], state.deliveries[slot]
         if state.barred and rules.ELIGIBLE not in self.off:
@@ -114,7 +114,7 @@ class Ledger:
         return with_hand(with_delivery(state, slot, claimed), worker, slot, Hand(phase, newest=True, counts=True))
 
     def reject(self, state: State, worker: int, slot: int) -> State:
-        """What becomes of a delivery that was wanted and not claimed."""
+        """What becomes of a delivery that was requested and not claimed."""
         index = state.workers[worker].batch
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
         skips = state.batches[index].state == RUNNING and state.barred and rules.SKIPS not in self.off
@@ -170,7 +170,7 @@ class Ledger:
         return state if rules.FALLBACK_CORRECTS in self.off else self.correct_log_entries(state, slot)
 
     def settle(self, state: State, index: int, slots: Iterable[int], believed: str | None = None) -> State:
-        """The batch's log and item, as the ledger says; and every log that a late truth corrects.
+        """The batch's log and item, as the ledger says; and every log that a late outcome corrects.
 
         `believed` is what was read of the deliveries, and others may have changed by now, unseen.
         """
