@@ -56,8 +56,8 @@ def send(settings: Settings, puts: list[Put], **config: Any) -> None:
 
 
 def test_any_messages(make_runner: Callable[..., Runner]) -> None:
-    """FM-20: hundreds of invalid messages around two batches: every mail goes out once, every dead letter holds the original
-    bytes, also one larger than the topics admit; and after a fix a dead letter can be redriven.
+    """FM-20: hundreds of invalid messages around two batches: every mail goes out once, every dead letter holds the
+    original bytes, also one larger than the topics admit; and after a fix a dead letter can be redriven.
     """
     runner = make_runner(partitions=1)
     runner.people(4, events=3)
