@@ -74,7 +74,7 @@ def trail(site: Site) -> list[tuple[str, str, str]]:
 
 def state(site: Site, email: str) -> dict[str, Any]:
     """The account as the list has it."""
-    (row,) = [row for row in accounts.every(site.conn) if row["email"] == email]
+    (row,) = [row for row in accounts.list_all(site.conn) if row["email"] == email]
     return row
 
 
@@ -243,7 +243,7 @@ def test_refused_on_pages(site: Site) -> None:
         assert (answer.status_code, reason in words(answer)) == (409, True), words(answer)
     for wrong in ({"role": "king"}, {"chapter": ["x"]}, {"how": "guessed"}, {"name": "x" * 1001}):
         assert ada.post("/accounts", {**good, **wrong}).status_code == 422
-    assert [row["email"] for row in accounts.every(site.conn)] == ["ada@bidden.example"]
+    assert [row["email"] for row in accounts.list_all(site.conn)] == ["ada@bidden.example"]
     own = f"/accounts/{state(site, 'ada@bidden.example')['id']}"
     for address, form in ((f"{own}/disable", {}), (own, {"name": "Ada", "role": "organiser"})):
         answer = ada.post(address, form)
@@ -285,14 +285,14 @@ def test_ones_own_account(site: Site) -> None:
 def test_another_password_meanwhile(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set by an admin after the old one was looked at: it is not replaced by who knew only the old one."""
     here, elsewhere = own_account(site)
-    real = tokens.is_password
+    real = tokens.verify_password
 
     def look(password: str, stored: str | None) -> bool:
         found = real(password, stored)
         site.conn.execute("UPDATE accounts SET password_hash = 'set by an admin'")
         return found
 
-    monkeypatch.setattr(tokens, "is_password", look)
+    monkeypatch.setattr(tokens, "verify_password", look)
     new = "a new one, and long"
     answer = here.post("/account/password", {"old": PASSWORD, "password": new, "again": new})
     assert (answer.status_code, "has been changed meanwhile" in words(answer)) == (409, True)
@@ -326,7 +326,7 @@ def test_clients(site: Site) -> None:
     answer = ada.post("/clients", form)
     token, secret = re.findall(r"<pre>([^<]+)</pre>", answer.text)
     assert (token[:7], secret[:6]) == ("bidden_", "whsec_")
-    found = accounts.of_token(site.conn, tokens.digest(token))
+    found = accounts.find_by_token(site.conn, tokens.digest(token))
     assert found is not None
     assert (found[0].id, found[1].name, sorted(found[1].scopes)) == (olga, "Calendar", ["invite", "read"])
     page = ada.get("/clients")
@@ -345,7 +345,7 @@ def test_clients(site: Site) -> None:
     assert ada.post("/clients", {**form, "account": "x"}).status_code == 422
     assert ada.post("/clients/999/revoke").status_code == 404
     assert ada.post(f"/clients/{found[1].id}/revoke").status_code == 303
-    assert accounts.of_token(site.conn, tokens.digest(token)) is None
+    assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
     assert "revoked" in words(ada.get("/clients"))
     outcomes = [(action, outcome) for _, action, outcome in trail(site)]
     assert outcomes == [
@@ -364,7 +364,7 @@ def test_a_disabled_account_has_no_clients(site: Site) -> None:
     answer = ada.post("/clients", {"name": "Calendar", "account": olga, "scope": ["read"]})
     (token,) = re.findall(r"<pre>([^<]+)</pre>", answer.text)
     ada.post(f"/accounts/{olga}/disable")
-    assert accounts.of_token(site.conn, tokens.digest(token)) is None
+    assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
 
 
 def test_trail(site: Site, world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from tests.integration.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvid
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import World
 from web.auth import oidc, sign_in
-from web.auth.oidc_provider import AT_ONCE, Provider, ProviderError
+from web.auth.oidc_provider import MAX_WAITING, Provider, ProviderError
 
 BASE = "http://testserver"
 NOT_WORKED = "Signing in with the club did not work"
@@ -186,14 +187,14 @@ def test_a_disabled_account(site: Site, provider: FakeProvider) -> None:
 
 def test_disabled_meanwhile(site: Site, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the account was looked up, and before its session begins."""
-    real = accounts.to_sign_in
+    real = accounts.find_credentials
 
     def find(*arguments: Any) -> Any:
         found = real(*arguments)
         site.conn.execute("UPDATE accounts SET disabled_at = now()")
         return found
 
-    monkeypatch.setattr(accounts, "to_sign_in", find)
+    monkeypatch.setattr(accounts, "find_credentials", find)
     browser = site.browser()
     assert_refused(site, browser.get(away_and_back(browser)), NO_ACCOUNT)
 
@@ -299,24 +300,24 @@ def test_a_provider_that_is_away_is_asked_once_in_a_while(provider: FakeProvider
     provider.issuer = "http://elsewhere.example"
     for _ in range(3):
         with pytest.raises(ProviderError):
-            ours.sign_in_address(state="s", nonce="n", verifier="v" * 43)
+            asyncio.run(ours.authorization())
     assert provider.asked == ["discovery"]
     provider.issuer = issuer
     now[0] += 10
-    assert ours.sign_in_address(state="s", nonce="n", verifier="v" * 43).startswith(issuer)
+    assert asyncio.run(ours.authorization()).url.startswith(issuer)
 
 
 def test_few_wait_for_the_provider(site: Site, provider: FakeProvider) -> None:
     """While it takes its time, it keeps few of the threads that everybody else is answered by."""
     provider.answers.clear()
     try:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            waiting = [pool.submit(site.browser().get, "/sign-in/provider") for _ in range(AT_ONCE)]
-            eventually(lambda: len(provider.asked) == AT_ONCE, "all of them wait")
+        with ThreadPoolExecutor(MAX_WAITING) as pool:
+            waiting = [pool.submit(site.browser().get, "/sign-in/provider") for _ in range(MAX_WAITING)]
+            eventually(lambda: len(provider.asked) == MAX_WAITING, "all of them wait")
             assert_refused(site, site.browser().get("/sign-in/provider"), NOT_WORKED, status=503)
             assert not any(answer.done() for answer in waiting)
             provider.answers.set()
-            assert [answer.result().status_code for answer in waiting] == [303] * AT_ONCE
+            assert [answer.result().status_code for answer in waiting] == [303] * MAX_WAITING
     finally:
         provider.answers.set()
     assert site.browser().get("/sign-in/provider").status_code == 303
@@ -343,7 +344,7 @@ def test_no_secret_in_any_log(
     lines = [record.getMessage() for record in caplog.records]
     all_said = "\n".join(line for line in lines if not any(word in line for word in own))
     all_said += said.getvalue() + str(capsys.readouterr())
-    assert "came to nothing" in said.getvalue()
+    assert "sign-in by the provider failed" in said.getvalue()
     assert [secret for secret in (CLIENT_SECRET, "made-up-code", *provider.secrets) if secret in all_said] == []
 
 

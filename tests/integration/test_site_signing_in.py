@@ -18,7 +18,7 @@ from tests.acceptance.processes import eventually
 from tests.integration.site import PASSWORD, Browser, Site, open_site, words
 from tests.integration.world import World
 from web.auth import tokens
-from web.auth.sign_in import own_path
+from web.auth.sign_in import local_path
 
 WRONG = "This address and password do not go together"
 TOO_MANY = "Too many attempts"
@@ -160,14 +160,14 @@ def test_changed_after_the_password_was_looked_at(
     site: Site, world: World, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
     """Whoever is locked out at that moment is not let in by it."""
-    real = tokens.is_password
+    real = tokens.verify_password
 
     def look(password: str, stored: str | None) -> bool:
         found = real(password, stored)
         world.execute(change)
         return found
 
-    monkeypatch.setattr(tokens, "is_password", look)
+    monkeypatch.setattr(tokens, "verify_password", look)
     answer = sign_in(site.browser())
     assert (answer.status_code, WRONG in words(answer), "set-cookie" in answer.headers) == (403, True, False)
     assert world.execute("SELECT FROM sessions") == []
@@ -247,7 +247,7 @@ def test_throttled(site: Site, world: World) -> None:
 def test_guesses_from_everywhere(site: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """One name from many addresses: thirty in all. One address, whatever the names: sixty."""
     # A hundred hashes would take a minute; that they are wrong is known.
-    monkeypatch.setattr(tokens, "is_password", lambda *_: False)
+    monkeypatch.setattr(tokens, "verify_password", lambda *_: False)
     assert [sign_in(at(site, f"10.3.0.{n}"), password="wrong").status_code for n in range(31)] == [403] * 30 + [429]
     answers = [sign_in(at(site, "10.4.4.4"), f"n{n}@bidden.example", "wrong").status_code for n in range(61)]
     assert answers == [403] * 60 + [429]
@@ -284,7 +284,7 @@ def test_it_leads_nowhere_else(site: Site) -> None:
     """Only a page of this site is gone on to."""
     browser = site.browser()
     for place in ELSEWHERE:
-        assert own_path(place) == "/"
+        assert local_path(place) == "/"
         answer = browser.get("/sign-in", params={"next": place})
         assert re.findall(r'name="next" value="([^"]*)"', answer.text) == ["/"]
         assert sign_in(browser, next=place).headers["location"] == "/"
