@@ -73,6 +73,8 @@ class Provider:
         self._client_secret = settings.oidc_client_secret.get_secret_value()
         self._redirect_uri = f"{settings.base_url}/sign-in/callback"
         self._monotonic = monotonic
+        # One for all calls: authlib makes an HTTP client for each, and the event loop would load the CAs every time.
+        self._tls = httpx2.create_ssl_context()
         self._client: Any = None
         self._discovered_at = 0.0
         self._retry_at: float | None = None
@@ -162,6 +164,7 @@ class Provider:
                 "scope": "openid email",
                 "code_challenge_method": "S256",
                 "timeout": _TIMEOUT_SECONDS,
+                "verify": self._tls,
             },
             **metadata,
         )
