@@ -324,7 +324,7 @@ def test_metadata_expires(provider: FakeProvider) -> None:
     client = Provider(Settings(**settings(provider)), lambda: now[0])
     for at, requests in ((0.0, 2), (600.0, 2), (600.5, 4)):
         now[0] = at
-        asyncio.run(client.authorization())
+        asyncio.run(client.authorization_request())
         assert len(provider.requests) == requests
 
 
@@ -397,11 +397,11 @@ def test_discovery_backs_off(provider: FakeProvider) -> None:
     provider.issuer = "http://elsewhere.example"
     for _ in range(3):
         with pytest.raises(ProviderError):
-            asyncio.run(client.authorization())
+            asyncio.run(client.authorization_request())
     assert provider.requests == ["discovery"]
     provider.issuer = issuer
     now[0] += 10
-    assert asyncio.run(client.authorization()).url.startswith(issuer)
+    assert asyncio.run(client.authorization_request()).url.startswith(issuer)
 
 
 def test_few_wait_for_the_provider(site: Site, provider: FakeProvider) -> None:

@@ -68,7 +68,7 @@ async def _redirect(request: Request, provider: Provider, next_path: str) -> Res
         log.warning("sign-in by the provider throttled", address=address)
         return sign_in_page(request, next_path=next_path, problem="throttled", status=429)
     try:
-        authorization = await provider.authorization()
+        authorization = await provider.authorization_request()
     except ProviderError as error:
         log.warning("the sign-in provider is unusable", cause=str(error))
         return sign_in_page(request, next_path=next_path, problem="provider", status=503)

@@ -45,8 +45,8 @@ class ProviderError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Authorization:
-    """A sign-in to be sent to the provider: the URL, and what the callback is checked against."""
+class AuthorizationRequest:
+    """The URL at the provider to redirect a user to, and what the callback is checked against."""
 
     url: str
     state: str
@@ -80,16 +80,16 @@ class Provider:
         self._retry_at: float | None = None
         self._slots = threading.BoundedSemaphore(MAX_WAITING)
 
-    async def authorization(self) -> Authorization:
+    async def authorization_request(self) -> AuthorizationRequest:
         """A new one: each user gets their own. ProviderError."""
         client = await self._discovered()
         with _translated():
             # authlib's own nonce has 119 bits.
             made = await client.create_authorization_url(self._redirect_uri, nonce=tokens.new_token())
-            return Authorization(made["url"], made["state"], made["nonce"], made["code_verifier"])
+            return AuthorizationRequest(made["url"], made["state"], made["nonce"], made["code_verifier"])
 
     async def identify(self, *, code: str, nonce: str, verifier: str) -> Identity:
-        """The user to whom the provider gave this code for that authorization. ProviderError."""
+        """The user to whom the provider gave this code, for that authorization request. ProviderError."""
         client = await self._discovered()
         with self._slot(), _translated():
             token = await client.fetch_access_token(self._redirect_uri, code=code, code_verifier=verifier)
@@ -107,8 +107,8 @@ class Provider:
             return Identity(email, claims.get("email_verified") is True)
 
     async def _validated(self, client: Any, token: Any, nonce: str) -> Any:
-        # authlib validates signature, times, nonce and azp. It compares the audience only where azp is missing: an ID
-        # token for another client whose azp names us would pass.
+        # authlib validates signature, times, nonce and azp. The audience is left to its caller: without this option an
+        # ID token for another client would pass if its azp named us.
         options = {
             "iss": {"essential": True, "value": client.server_metadata["issuer"]},
             "aud": {"essential": True, "value": self._client_id},
