@@ -13,7 +13,7 @@ from typing import Final
 
 from config.settings import Settings
 from db import planning, webhooks
-from db.accounts import Client
+from db.accounts import ApiClient
 from db.audit_log import AuditEntry, audited
 from db.batch_actions import Resolved
 from db.connect import Connection
@@ -53,7 +53,7 @@ def invite(
     audience: Audience,
     *,
     key: str,
-    client: Client | None = None,
+    client: ApiClient | None = None,
 ) -> Planned:
     """Plan a batch and leave it to the dispatchers. The same key again returns the first batch (FM-31).
 

@@ -67,7 +67,7 @@ def _as_dict(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tell(conn: Connection, account_id: int, sentence: str, *, as_json: bool, made: str | None = None) -> None:
-    row = stored.details(conn, account_id)
+    row = stored.get_details(conn, account_id)
     if as_json:
         write_json({**_as_dict(row), **({} if made is None else {"password": made})})
         return
@@ -77,9 +77,9 @@ def _tell(conn: Connection, account_id: int, sentence: str, *, as_json: bool, ma
 
 
 def _known(conn: Connection, email: str) -> Account:
-    from web.auth.accounts import address
+    from web.auth.account_actions import normalize_email
 
-    return stored.with_address(conn, address(email))
+    return stored.get_by_email(conn, normalize_email(email))
 
 
 @click.group()
@@ -111,14 +111,14 @@ def add(
 
     Example: bidden account add ada@example.org --name Ada --role admin
     """
-    from web.auth import accounts
+    from web.auth import account_actions
 
     if from_stdin and no_password:
         raise UsageError("--password-stdin and --no-password exclude each other", field="no-password")
-    email = accounts.address(email)
+    email = account_actions.normalize_email(email)
     password, is_made = (None, False) if no_password else _password(from_stdin=from_stdin)
     with _changing() as conn:
-        added = accounts.add(
+        added = account_actions.add(
             conn, COMMAND_LINE, email=email, name=name, role=AccountRole(role), chapters=chapters, password=password
         )
     with _database() as conn:
@@ -133,7 +133,7 @@ def list_accounts(as_json: bool) -> None:
     Example: bidden account list
     """
     with _database() as conn:
-        rows = [_as_dict(row) for row in stored.every(conn)]
+        rows = [_as_dict(row) for row in stored.list_all(conn)]
     if as_json:
         write_lines(rows)
         return
@@ -151,13 +151,13 @@ def password(email: str, from_stdin: bool, as_json: bool) -> None:
 
     Example: bidden account password ada@example.org
     """
-    from web.auth import accounts
+    from web.auth import account_actions
 
     with _database() as conn:
         found = _known(conn, email)
     new, is_made = _password(from_stdin=from_stdin)
     with _changing() as conn:
-        accounts.set_password(conn, COMMAND_LINE, found, new)
+        account_actions.set_password(conn, COMMAND_LINE, found, new)
     with _database() as conn:
         _tell(conn, found.id, f"{found} has a new password", as_json=as_json, made=new if is_made else None)
 
@@ -176,7 +176,7 @@ def change(
 
     Example: bidden account change olga@example.org --role organiser --chapter 3 --chapter 5
     """
-    from web.auth import accounts
+    from web.auth import account_actions
 
     if chapters and no_chapters:
         raise UsageError("--chapter and --no-chapters exclude each other", field="no-chapters")
@@ -184,7 +184,7 @@ def change(
         raise UsageError("nothing is to be changed: give --name, --role, --chapter or --no-chapters")
     with _changing() as conn:
         found = _known(conn, email)
-        accounts.change(
+        account_actions.change(
             conn,
             COMMAND_LINE,
             found,
@@ -204,11 +204,11 @@ def disable(email: str, as_json: bool) -> None:
 
     Example: bidden account disable olga@example.org
     """
-    from web.auth import accounts
+    from web.auth import account_actions
 
     with _changing() as conn:
         found = _known(conn, email)
-        accounts.disable(conn, COMMAND_LINE, found)
+        account_actions.disable(conn, COMMAND_LINE, found)
     with _database() as conn:
         _tell(conn, found.id, f"{found} may not sign in any more", as_json=as_json)
 
@@ -221,11 +221,11 @@ def enable(email: str, as_json: bool) -> None:
 
     Example: bidden account enable olga@example.org
     """
-    from web.auth import accounts
+    from web.auth import account_actions
 
     with _changing() as conn:
         found = _known(conn, email)
-        accounts.enable(conn, COMMAND_LINE, found)
+        account_actions.enable(conn, COMMAND_LINE, found)
     with _database() as conn:
         _tell(conn, found.id, f"{found} may sign in again", as_json=as_json)
 

@@ -41,18 +41,20 @@ def add(name: str, email: str, scopes: tuple[str, ...], webhook: str | None, as_
 
     Example: bidden client add planner --account olga@example.org --scope read --scope invite
     """
-    from web.auth.api_clients import make_client
+    from web.auth.api_clients import create_client
 
     settings = load()
     with connect(settings.require_database(), application="bidden-client") as conn:
-        found = accounts.to_sign_in(conn, email.strip().lower()) if is_storable(email) else None
-        if found is None:
+        credentials = accounts.find_credentials(conn, email.strip().lower()) if is_storable(email) else None
+        if credentials is None:
             raise NotFoundError(f"{email[:200]} has no account, or one that is disabled", field="account")
-        made = make_client(conn, COMMAND_LINE, name=name, account_id=found[0].id, scopes=scopes, webhook_url=webhook)
+        made = create_client(
+            conn, COMMAND_LINE, name=name, account_id=credentials.account.id, scopes=scopes, webhook_url=webhook
+        )
     if as_json:
         write_json({"id": made.id, "token": made.token, "webhook_secret": made.webhook_secret})
         return
-    out.print(f"client {made.id}, for {found[0]}", markup=False)
+    out.print(f"client {made.id}, for {credentials.account}", markup=False)
     out.print(f"token: {made.token}", markup=False)
     if made.webhook_secret is not None:
         out.print(f"webhook secret: {made.webhook_secret}", markup=False)
@@ -67,7 +69,7 @@ def list_clients(as_json: bool) -> None:
     Example: bidden client list --json
     """
     with connect(load().require_database(), application="bidden-client", autocommit=True) as conn:
-        rows = accounts.clients(conn)
+        rows = accounts.list_clients(conn)
     if as_json:
         write_lines({name: row[name] for name in _FIELDS} for row in rows)
         return

@@ -1,4 +1,4 @@
-"""The tables of the web application: who may do what, who did what, and whom to tell of it."""
+"""The tables of the web application: accounts, sessions, sign-ins, API clients, webhooks and the audit log."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from db.models.base import Base, Id, Moment, Words, is_one_of
 
 
 class Account(Base):
-    """Somebody who may sign in. Without a password only by OpenID Connect."""
+    """A user of the web application. Without a password they sign in by OpenID Connect only."""
 
     __tablename__ = "accounts"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
-    #: In lower case: it is what one signs in with.
+    #: In lower case: users sign in with it.
     email: Mapped[Words] = mapped_column(unique=True)
     name: Mapped[Words]
     role: Mapped[Words]
@@ -27,7 +27,7 @@ class Account(Base):
 
 
 class AccountChapter(Base):
-    """A chapter whose events an organiser may see and act on."""
+    """A chapter whose events the organiser may see and act on."""
 
     __tablename__ = "account_chapters"
     account_id: Mapped[Id] = mapped_column(
@@ -39,7 +39,7 @@ class AccountChapter(Base):
 
 
 class Session(Base):
-    """Somebody signed in at a browser. Only a digest of what the cookie holds is kept."""
+    """A user signed in at a browser. Stored under the digest of the token in the cookie."""
 
     __tablename__ = "sessions"
     token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
@@ -50,7 +50,7 @@ class Session(Base):
 
 
 class SignInAttempts(Base):
-    """Attempts to sign in under a name, or from an address, since the last that succeeded."""
+    """Attempts counted under a key (e-mail address, IP address, or both) since `since` or the last success."""
 
     __tablename__ = "sign_in_attempts"
     key: Mapped[Words] = mapped_column(primary_key=True)
@@ -59,7 +59,7 @@ class SignInAttempts(Base):
 
 
 class SignInRequest(Base):
-    """A sign-in by OpenID Connect under way at the provider. Only a digest of its state is kept."""
+    """A pending sign-in by OpenID Connect. Stored under the digest of its state."""
 
     __tablename__ = "sign_in_requests"
     state_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
@@ -70,7 +70,7 @@ class SignInRequest(Base):
 
 
 class ApiClient(Base):
-    """A program that uses the HTTP API for an account: never more than the account may, and only its scopes."""
+    """A program that uses the HTTP API for an account: it may do what both the account and its scopes allow."""
 
     __tablename__ = "api_clients"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
@@ -78,7 +78,7 @@ class ApiClient(Base):
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     token_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    #: Where the outcome of its batches is told, signed with the secret; both or neither.
+    #: Where the end of its batches is announced, signed with the secret; both or neither.
     webhook_url: Mapped[Words | None]
     webhook_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
     created_at: Mapped[Moment]
@@ -88,7 +88,7 @@ class ApiClient(Base):
 
 
 class BatchWebhook(Base):
-    """A batch whose end its client is to be told of. `due_at` is null once it was told, or given up."""
+    """A webhook for the end of a batch. `due_at` is null once it was delivered, or given up."""
 
     __tablename__ = "batch_webhooks"
     batch_id: Mapped[Id] = mapped_column(
@@ -102,8 +102,8 @@ class BatchWebhook(Base):
     __table_args__ = (Index("ix_batch_webhooks_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),)
 
 
-class TrailEntry(Base):
-    """Something that somebody did, or tried, on the site or by the API. It outlives accounts and clients."""
+class AuditEntry(Base):
+    """An action by a user, an API client or a command, or the attempt. Outlives accounts and clients."""
 
     __tablename__ = "trail"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
@@ -114,6 +114,6 @@ class TrailEntry(Base):
     batch_id: Mapped[Id | None]
     member_id: Mapped[Id | None]
     detail: Mapped[Words | None]
-    #: Null while it is being done, and for ever if the process died over it.
+    #: Null while the action runs, and for ever if the process died meanwhile.
     outcome: Mapped[Words | None]
     __table_args__ = (CheckConstraint(is_one_of("outcome", "done", "refused", "failed"), name="outcome"),)

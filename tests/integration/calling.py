@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from tests.integration.site import Site
-from web.auth.api_clients import Scope, make_client
+from web.auth.api_clients import ApiScope, create_client
 
 PATH = "/api/v1"
-EVERYTHING: Sequence[str] = (Scope.READ, Scope.INVITE, Scope.OPERATE)
+EVERYTHING: Sequence[str] = (ApiScope.READ, ApiScope.INVITE, ApiScope.OPERATE)
 
 
 class Program:
@@ -56,7 +56,7 @@ def program(
     name: str = "planner",
 ) -> Program:
     """A client of the account."""
-    made = make_client(site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
+    made = create_client(site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
     # What tests ask about is what came after.
     site.conn.execute("DELETE FROM trail WHERE action = 'add client'")
     return Program(site.browser().client, made.id, made.token, made.webhook_secret)

@@ -20,7 +20,7 @@ from tests.integration.calling import PATH, Program, organisers, program
 from tests.integration.importing import CHAPTER, EVENT, STUDENTS, member, subscription
 from tests.integration.site import Site, open_site
 from tests.integration.world import TERMS_ACCEPTED, World
-from web.auth.api_clients import Scope, make_client, require_webhook_address
+from web.auth.api_clients import ApiScope, create_client, require_webhook_url
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_without_a_token(planner: Program, site: Site, world: World) -> None:
 
 def test_a_scope_is_named(site: Site) -> None:
     """403 says which scope is missing, in words and in the challenge."""
-    reader = organisers(site, 1, scopes=[Scope.READ])
+    reader = organisers(site, 1, scopes=[ApiScope.READ])
     response = reader.call("POST", "/batches/1/cancel")
     assert "operate" in problem_of(response, 403)["detail"]
     assert 'scope="operate"' in response.headers["www-authenticate"]
@@ -341,7 +341,7 @@ def test_the_document(site: Site) -> None:
 def test_addresses_that_are_no_webhooks(url: str) -> None:
     """Only https, or http on the machine itself; nothing that would be sent in secret or not at all."""
     with pytest.raises(RefusedError) as caught:
-        require_webhook_address(url)
+        require_webhook_url(url)
     assert caught.value.field == "webhook"
 
 
@@ -350,7 +350,7 @@ def test_addresses_that_are_no_webhooks(url: str) -> None:
 )
 def test_addresses_that_are(url: str) -> None:
     """Those that may be called."""
-    require_webhook_address(url)
+    require_webhook_url(url)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_clients_that_are_not_made(site: Site, name: str, scopes: list[str], fie
     """Nothing that could not be shown, or that its account could not do."""
     account = site.account("olga@bidden.example", chapters=[1])
     with pytest.raises(RefusedError) as caught:
-        make_client(site.conn, "Ada", name=name, account_id=account, scopes=scopes)
+        create_client(site.conn, "Ada", name=name, account_id=account, scopes=scopes)
     assert caught.value.field == field
 
 

@@ -1,4 +1,4 @@
-"""`bidden client`: made, listed, revoked."""
+"""`bidden client`: add, list, revoke."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def site(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> It
         yield site
 
 
-def test_made_used_listed_and_revoked(site: Site, world: World) -> None:
-    """The token that is printed is the one that holds, until it is revoked; and the trail tells of it."""
+def test_a_clients_life(site: Site, world: World) -> None:
+    """The printed token is valid until it is revoked; both are in the audit log."""
     site.account("olga@bidden.example", chapters=[1])
     words = ("client", "add", "planner", "--account", "Olga@bidden.example", "--scope", "read", "--json")
     made = json.loads(run(*words, "--webhook", "https://example.org/hook").out)
@@ -38,15 +38,15 @@ def test_made_used_listed_and_revoked(site: Site, world: World) -> None:
     assert run("client", "revoke", str(made["id"])).code == 0
     planner.get("/events", status=401)
     assert run("client", "revoke", "99").code == 2
-    told = [(row["actor"], row["action"], row["outcome"]) for row in audit_log.entries(world.conn)]
-    assert told == [
+    logged = [(row["actor"], row["action"], row["outcome"]) for row in audit_log.entries(world.conn)]
+    assert logged == [
         ("command line", "revoke client", "done"),
         ("command line", "add client", "done"),
     ]
 
 
 def test_shown_once(site: Site) -> None:
-    """For a person: the token, and nothing of a webhook that is not there."""
+    """As text: the token, and no secret where there is no webhook."""
     site.account("olga@bidden.example", chapters=[1])
     said = run("client", "add", "planner", "--account", "olga@bidden.example", "--scope", "invite")
     assert (said.code, "token: bidden_" in said.out, "secret" in said.out) == (0, True, False)
@@ -61,8 +61,8 @@ def test_shown_once(site: Site) -> None:
         (["--account", "olga@bidden.example", "--scope", "read", "--webhook", "http://example.org"], "webhook"),
     ],
 )
-def test_not_made(site: Site, world: World, options: list[str], field: str) -> None:
-    """Refused by name, and nothing is written."""
+def test_refused(site: Site, world: World, options: list[str], field: str) -> None:
+    """With the field, and nothing is written."""
     site.account("olga@bidden.example", chapters=[1])
     said = run("client", "add", "planner", *options, "--json")
     assert (said.code, said.error["field"]) == (2, field)

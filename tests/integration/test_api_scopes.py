@@ -17,9 +17,9 @@ from tests.integration.importing import CHAPTER
 from tests.integration.site import Site, open_site
 from tests.integration.world import World
 from web.api import application
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 
-EVERY: Final = [scope.value for scope in Scope]
+EVERY: Final = [scope.value for scope in ApiScope]
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_with_every_scope(site: Site, world: World, role: str, chapter: int) -> 
 
 
 @pytest.mark.parametrize("role", ["organiser", "admin"])
-@pytest.mark.parametrize("scope", list(Scope))
-def test_with_one_scope(site: Site, role: str, scope: Scope) -> None:
+@pytest.mark.parametrize("scope", list(ApiScope))
+def test_with_one_scope(site: Site, role: str, scope: ApiScope) -> None:
     """One scope opens its routes and no other."""
     client = client_of(site, role, [scope.value])
     for route, row in ROUTES.items():

@@ -26,7 +26,7 @@ from tests.acceptance.processes import environment, eventually
 from tests.fuzzing import AWFUL, fingerprint, fuzz, run
 from tests.integration.importing import EVENT, subscription
 from tests.integration.world import World
-from web.auth.api_clients import make_client
+from web.auth.api_clients import create_client
 
 #: These run until they are stopped, or start servers: they are given only what must be refused.
 ENDLESS: Final = {"up", "demo", "worker", "dispatch", "admin"}
@@ -189,7 +189,7 @@ def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tm
     batch_control.cancel(world.conn, world.plan("everyone"))
     ada = accounts.add(world.conn, email="ada@bidden.example", name="Ada", role=AccountRole.ADMIN)
     accounts.add(world.conn, email="olga@bidden.example", name="Olga", role=AccountRole.ORGANISER, chapters=[1])
-    make_client(world.conn, "Ada", name="Zoë [/red]", account_id=ada, scopes=["read"])
+    create_client(world.conn, "Ada", name="Zoë [/red]", account_id=ada, scopes=["read"])
 
     def somebody_cancels(_: float) -> None:
         for row in world.execute("SELECT id FROM batches WHERE state IN ('running', 'paused')"):

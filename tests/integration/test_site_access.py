@@ -20,7 +20,7 @@ from schemas.outcomes import Failed, Sent, Unknown
 from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, invitation, member, subscription
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import TERMS_ACCEPTED, World
-from web.auth.api_clients import make_client
+from web.auth.api_clients import create_client
 
 #: Sent to the sign-in page; asked in vain; not there, as far as this one is to know.
 SIGN_IN, NO, HIDDEN = "sign in", 403, 404
@@ -193,7 +193,7 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
     """Each as the table says; what is refused changes nothing."""
     first = site.account("zoe@bidden.example")
     assert first == PLACES["account"]
-    make_client(site.conn, "Ada", name="Calendar", account_id=first, scopes=["read"])
+    create_client(site.conn, "Ada", name="Calendar", account_id=first, scopes=["read"])
     viewers = {
         "nobody": site.browser(),
         "of another": site.browser(site.account("other@bidden.example", chapters=[2])),

@@ -16,7 +16,7 @@ from web.api import models
 from web.api.caller import LARGEST, PLAIN, Caller, Calling, OwnBatch, needs
 from web.api.paging import After, AfterRole, Skip, next_page
 from web.api.problems import documented
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 from web.auth.current_user import Database, OwnedBatch
 
 router = APIRouter(tags=["batches"])
@@ -36,7 +36,7 @@ def as_seen(conn: Connection, batch: OwnedBatch, chapters: Chapters) -> models.B
     return models.Batch(**status, excluded=reports.exclusions(conn, batch.id))
 
 
-@router.get("/batches", dependencies=[needs(Scope.READ)], responses=documented())
+@router.get("/batches", dependencies=[needs(ApiScope.READ)], responses=documented())
 def list_batches(
     request: Request,
     caller: Calling,
@@ -50,13 +50,13 @@ def list_batches(
     return models.Page(items=items, next=next_page(request, found.has_more, event=event, skip=skip + len(items)))
 
 
-@router.get("/batches/{batch}", dependencies=[needs(Scope.READ)], responses=_BATCH)
+@router.get("/batches/{batch}", dependencies=[needs(ApiScope.READ)], responses=_BATCH)
 def show_batch(caller: Calling, batch: OwnBatch, conn: Database) -> models.Batch:
     """A batch in numbers, as it is now."""
     return as_seen(conn, batch, caller.account.scope)
 
 
-@router.get("/batches/{batch}/entries", dependencies=[needs(Scope.READ)], responses=_BATCH)
+@router.get("/batches/{batch}/entries", dependencies=[needs(ApiScope.READ)], responses=_BATCH)
 def list_entries(
     request: Request,
     caller: Calling,
@@ -80,7 +80,7 @@ def list_entries(
     )
 
 
-@router.get("/batches/{batch}/webhook", dependencies=[needs(Scope.READ)], responses=_BATCH)
+@router.get("/batches/{batch}/webhook", dependencies=[needs(ApiScope.READ)], responses=_BATCH)
 def show_telling(caller: Calling, batch: OwnBatch, conn: Database) -> models.Telling:
     """Whether this client's webhook was told of the batch's end. 404 for a batch that is not to be told of."""
     found = webhooks.find(conn, batch.id, caller.client.id)
@@ -89,19 +89,19 @@ def show_telling(caller: Calling, batch: OwnBatch, conn: Database) -> models.Tel
     return models.Telling(**found)
 
 
-@router.post("/batches/{batch}/pause", dependencies=[needs(Scope.OPERATE)], responses=_DECIDED)
+@router.post("/batches/{batch}/pause", dependencies=[needs(ApiScope.OPERATE)], responses=_DECIDED)
 def pause(caller: Calling, batch: OwnBatch, conn: Database) -> models.Batch:
     """Hand over nothing more of it until it is resumed."""
     return _decide(caller, batch, conn, Decision.PAUSE)
 
 
-@router.post("/batches/{batch}/resume", dependencies=[needs(Scope.OPERATE)], responses=_DECIDED)
+@router.post("/batches/{batch}/resume", dependencies=[needs(ApiScope.OPERATE)], responses=_DECIDED)
 def resume(caller: Calling, batch: OwnBatch, conn: Database) -> models.Batch:
     """Go on with it."""
     return _decide(caller, batch, conn, Decision.RESUME)
 
 
-@router.post("/batches/{batch}/cancel", dependencies=[needs(Scope.OPERATE)], responses=_DECIDED)
+@router.post("/batches/{batch}/cancel", dependencies=[needs(ApiScope.OPERATE)], responses=_DECIDED)
 def cancel(caller: Calling, batch: OwnBatch, conn: Database) -> models.Batch:
     """End it, for good."""
     return _decide(caller, batch, conn, Decision.CANCEL)
@@ -112,7 +112,7 @@ def _decide(caller: Caller, batch: OwnedBatch, conn: Connection, decision: Decis
     return as_seen(conn, batch, caller.account.scope)
 
 
-@router.post("/batches/{batch}/retry", dependencies=[needs(Scope.OPERATE)], responses=_DECIDED)
+@router.post("/batches/{batch}/retry", dependencies=[needs(ApiScope.OPERATE)], responses=_DECIDED)
 def retry(caller: Calling, batch: OwnBatch, conn: Database) -> models.Retried:
     """Its failed deliveries are due again."""
     return models.Retried(deliveries=actions.retry(conn, caller.actor, batch))

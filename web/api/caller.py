@@ -16,10 +16,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BeforeValidator
 
 from db import accounts, site_queries
-from db.accounts import Account, Client
+from db.accounts import Account, ApiClient
 from db.site_queries import KnownEvent
 from web.auth import tokens
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 from web.auth.current_user import Database, OwnedBatch
 
 _BEARER: Final = HTTPBearer(
@@ -50,7 +50,7 @@ class Caller:
     """A client, and the account that it acts for."""
 
     account: Account
-    client: Client
+    client: ApiClient
 
     @property
     def actor(self) -> str:
@@ -63,7 +63,7 @@ def calling(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARE
     """The caller. 401 without a token that holds."""
     if given is None:
         raise _unauthorized("A token is needed: Authorization: Bearer TOKEN", "Bearer")
-    found = accounts.of_token(conn, tokens.digest(given.credentials))
+    found = accounts.find_by_token(conn, tokens.digest(given.credentials))
     if found is None:
         raise _unauthorized("This token is unknown, or was revoked", 'Bearer error="invalid_token"')
     return Caller(*found)
@@ -76,7 +76,7 @@ def _unauthorized(detail: str, challenge: str) -> HTTPException:
     return HTTPException(401, detail, headers={"WWW-Authenticate": challenge})
 
 
-def needs(scope: Scope) -> Any:
+def needs(scope: ApiScope) -> Any:
     """For a route: the client has this scope, and its account may still use it. 403 names what is missing.
 
     422 for a parameter that the route does not know: a filter with a slip in it must not answer for everything.
@@ -86,7 +86,7 @@ def needs(scope: Scope) -> Any:
         if scope not in caller.client.scopes:
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
             raise HTTPException(403, f"This client has not the scope {scope}", headers={"WWW-Authenticate": challenge})
-        if scope is Scope.DEAD_LETTERS and not caller.account.is_admin:
+        if scope is ApiScope.DEAD_LETTERS and not caller.account.is_admin:
             raise HTTPException(403, "Dead letters are for admins, and this client's account is no longer one")
         _require_known(request)
 

@@ -15,11 +15,11 @@ from web.api import models
 from web.api.caller import LARGEST, PLAIN, Calling, needs
 from web.api.paging import next_page
 from web.api.problems import documented
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 from web.auth.current_user import Database
 from web.dependencies import Config
 
-router = APIRouter(tags=["dead letters"], dependencies=[needs(Scope.DEAD_LETTERS)])
+router = APIRouter(tags=["dead letters"], dependencies=[needs(ApiScope.DEAD_LETTERS)])
 
 _PAGE: Final = 50
 _LONGEST: Final = 2000

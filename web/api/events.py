@@ -17,7 +17,7 @@ from web.api import models
 from web.api.caller import Calling, MemberId, OwnEvent, needs
 from web.api.paging import After, Skip, Words, next_page
 from web.api.problems import documented
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 from web.auth.current_user import Database
 from web.dependencies import Config
 from web.pages.events import state_of
@@ -37,7 +37,7 @@ _EVENT: Final = documented(404)
 _LOCATION: Final = {"Location": {"description": "Where the batch is.", "schema": {"type": "string"}}}
 
 
-@router.get("/events", dependencies=[needs(Scope.READ)], responses=documented())
+@router.get("/events", dependencies=[needs(ApiScope.READ)], responses=documented())
 def list_events(
     request: Request, caller: Calling, conn: Database, q: Words = "", skip: Skip = 0
 ) -> models.Page[models.ListedEvent]:
@@ -53,7 +53,7 @@ def list_events(
     return models.Page(items=items, next=next_page(request, has_more, q=words, skip=skip + len(items)))
 
 
-@router.get("/events/{event}", dependencies=[needs(Scope.READ)], responses=_EVENT)
+@router.get("/events/{event}", dependencies=[needs(ApiScope.READ)], responses=_EVENT)
 def show_event(event: OwnEvent) -> models.Event:
     """An event, and whether anybody may be invited to it."""
     return models.Event(**_fields(event))
@@ -73,14 +73,14 @@ _SAME: Final = (
 )  # fmt: skip
 
 
-@router.get("/events/{event}/dry-run", dependencies=[needs(Scope.READ)], responses=documented(404, 409))
+@router.get("/events/{event}/dry-run", dependencies=[needs(ApiScope.READ)], responses=documented(404, 409))
 def dry_run(event: OwnEvent, conn: Database, config: Config, audience: Whom = Audience.EVERYONE) -> models.DryRun:
     """What a batch would come to now: how many would be invited, and why others would not. 409 if it were refused."""
     found = plan(conn, event_id=event.id, audience=audience, policy=config.unknown_policy, dry_run=True)
     return models.DryRun.model_validate(found)
 
 
-@router.get("/events/{event}/people", dependencies=[needs(Scope.READ)], responses=_EVENT)
+@router.get("/events/{event}/people", dependencies=[needs(ApiScope.READ)], responses=_EVENT)
 def list_people(
     request: Request,
     caller: Calling,
@@ -104,7 +104,7 @@ def list_people(
 @router.post(
     "/events/{event}/batches",
     status_code=201,
-    dependencies=[needs(Scope.INVITE)],
+    dependencies=[needs(ApiScope.INVITE)],
     responses={
         200: {
             "model": models.StartedBatch,
@@ -148,7 +148,9 @@ def start_batch(
 
 
 @router.post(
-    "/events/{event}/resolve", dependencies=[needs(Scope.OPERATE)], responses=documented(400, 404, 408, 409, 413, 415)
+    "/events/{event}/resolve",
+    dependencies=[needs(ApiScope.OPERATE)],
+    responses=documented(400, 404, 408, 409, 413, 415),
 )
 def resolve(
     caller: Calling, event: OwnEvent, conn: Database, config: Config, word: models.ResolveRequest
@@ -160,7 +162,7 @@ def resolve(
     return models.Resolved.model_validate(done)
 
 
-@router.get("/events/{event}/audit", dependencies=[needs(Scope.READ)], responses=_EVENT)
+@router.get("/events/{event}/audit", dependencies=[needs(ApiScope.READ)], responses=_EVENT)
 def audit(caller: Calling, event: OwnEvent, conn: Database, audience: Whom = Audience.EVERYONE) -> models.Audit:
     """Was everyone invited? It reads all there is about the event."""
     with conn.transaction():
@@ -170,7 +172,7 @@ def audit(caller: Calling, event: OwnEvent, conn: Database, audience: Whom = Aud
     return models.Audit(**numbers, missing_members=[models.Missing(**row) for row in named.rows])
 
 
-@router.get("/events/{event}/members/{member}/why", dependencies=[needs(Scope.READ)], responses=_EVENT)
+@router.get("/events/{event}/members/{member}/why", dependencies=[needs(ApiScope.READ)], responses=_EVENT)
 def why(caller: Calling, event: OwnEvent, member_id: MemberId, conn: Database) -> models.Why:
     """Why a member got a mail for the event, or did not."""
     _require_member(conn, caller, member_id)

@@ -51,15 +51,15 @@ def cookie_name(request: Request) -> str:
     return "__Host-bidden" if request.app.state.https else "bidden"
 
 
-def keep_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
-    """A cookie for this site alone, which no script reads and no other site's form brings along."""
+def set_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
+    """A cookie for this host that no script can read and no other site's form sends."""
     response.set_cookie(
         name, value, max_age=seconds, path="/", secure=request.app.state.https, httponly=True, samesite="lax"
     )
 
 
-def drop_cookie(request: Request, response: Response, name: str) -> None:
-    """Ends one of those."""
+def delete_cookie(request: Request, response: Response, name: str) -> None:
+    """Deletes a cookie of `set_cookie`."""
     response.delete_cookie(name, path="/", secure=request.app.state.https, httponly=True)
 
 
@@ -89,7 +89,7 @@ def account_of(request: Request) -> Account:
     account = None
     if token:
         with pool.connection() as conn:
-            account = accounts.of_session(conn, tokens.digest(token))
+            account = accounts.find_by_session(conn, tokens.digest(token))
     if account is None:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         raise SignInNeededError(here if request.method == "GET" else "/")

@@ -13,8 +13,7 @@ from db.accounts import Account, AccountRole
 from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import storable
-from web.auth import accounts as deeds
-from web.auth import tokens
+from web.auth import account_actions, tokens
 from web.auth.current_user import Admin, Database, Id, Signed, Viewer, cookie_name
 from web.dependencies import Config
 from web.pages.rendering import page, query
@@ -45,12 +44,12 @@ def show_accounts(viewer: Admin, conn: Database, config: Config) -> HTMLResponse
 
 def _accounts(viewer: Viewer, conn: Connection, *, provider: bool, status: int = 200, **typed: Any) -> HTMLResponse:
     values = {"problem": None, "email": "", "name": "", "role": AccountRole.ORGANISER, "chosen": (), **typed}
-    chapters = accounts.chapters_named(conn, None)
+    chapters = accounts.list_chapters(conn, None)
     return page(
         "accounts",
         status=status,
         viewer=viewer,
-        rows=accounts.every(conn),
+        rows=accounts.list_all(conn),
         chapters=chapters,
         names={row["id"]: row["name"] for row in chapters},
         roles=list(AccountRole),
@@ -74,7 +73,9 @@ def add(
     """A new account. A password that was made is shown once, in the answer."""
     new = _new_password(how, password)
     try:
-        added = deeds.add(conn, viewer.actor, email=email, name=name, role=role, chapters=chapter, password=new)
+        added = account_actions.add(
+            conn, viewer.actor, email=email, name=name, role=role, chapters=chapter, password=new
+        )
     except (RefusedError, NotFoundError) as error:
         typed = {"email": storable(email), "name": storable(name), "role": role, "chosen": chapter}
         provider = config.oidc_issuer is not None
@@ -96,8 +97,8 @@ def _account(viewer: Viewer, conn: Connection, account_id: int, *, status: int =
         "account",
         status=status,
         viewer=viewer,
-        account=accounts.details(conn, account_id),
-        chapters=accounts.chapters_named(conn, None),
+        account=accounts.get_details(conn, account_id),
+        chapters=accounts.list_chapters(conn, None),
         roles=list(AccountRole),
         **values,
     )
@@ -113,9 +114,9 @@ def change(
     chapter: Chosen = [],  # noqa: B006 # never changed; FastAPI takes no tuple here
 ) -> Response:
     """Another name, role, or chapters. Takes effect with the account's next request."""
-    found = accounts.find(conn, account)
+    found = accounts.get(conn, account)
     try:
-        deeds.change(conn, viewer.actor, found, name=name, role=role, chapters=chapter)
+        account_actions.change(conn, viewer.actor, found, name=name, role=role, chapters=chapter)
     except (RefusedError, NotFoundError) as error:
         return _account(viewer, conn, account, status=409, problem=error.detail)
     return _done(account, "changed")
@@ -126,12 +127,12 @@ def set_password(
     viewer: Admin, account: Id, conn: Database, how: Annotated[How, Form()] = How.MADE, password: Typed = ""
 ) -> Response:
     """A new password; signs the account out everywhere."""
-    found = accounts.find(conn, account)
+    found = accounts.get(conn, account)
     new = _new_password(how, password)
     if new is None:
         raise HTTPException(422, "A password is made or typed. Go back and try again")
     try:
-        deeds.set_password(conn, viewer.actor, found, new)
+        account_actions.set_password(conn, viewer.actor, found, new)
     except RefusedError as error:
         return _account(viewer, conn, account, status=409, problem=error.detail)
     if how is How.MADE:
@@ -142,9 +143,9 @@ def set_password(
 @router.post("/accounts/{account}/disable")
 def disable(viewer: Admin, account: Id, conn: Database) -> Response:
     """Nobody gets in with it any more."""
-    found = accounts.find(conn, account)
+    found = accounts.get(conn, account)
     try:
-        deeds.disable(conn, viewer.actor, found)
+        account_actions.disable(conn, viewer.actor, found)
     except RefusedError as error:
         return _account(viewer, conn, account, status=409, problem=error.detail)
     return _done(account, "disabled")
@@ -153,7 +154,7 @@ def disable(viewer: Admin, account: Id, conn: Database) -> Response:
 @router.post("/accounts/{account}/enable")
 def enable(viewer: Admin, account: Id, conn: Database) -> Response:
     """It may sign in again."""
-    deeds.enable(conn, viewer.actor, accounts.find(conn, account))
+    account_actions.enable(conn, viewer.actor, accounts.get(conn, account))
     return _done(account, "enabled")
 
 
@@ -178,14 +179,14 @@ def change_own(
     if attempts > _GUESSES:
         return _own(viewer, conn, status=429, problem="too many attempts: wait a quarter of an hour")
     old_hash = _stored_hash(conn, viewer.account)
-    if not tokens.is_password(old, old_hash):
+    if not tokens.verify_password(old, old_hash):
         return _own(viewer, conn, status=403, problem="this is not your old password")
-    accounts.forget_attempts(conn, [key], _WINDOW_SECONDS)
+    accounts.reset_attempts(conn, [key], _WINDOW_SECONDS)
     if password != again:
         return _own(viewer, conn, status=409, problem="the new passwords are not the same")
     keep = tokens.digest(request.cookies[cookie_name(request)])
     try:
-        deeds.set_password(conn, viewer.actor, viewer.account, password, old_hash=old_hash, keep=keep)
+        account_actions.set_password(conn, viewer.actor, viewer.account, password, old_hash=old_hash, keep=keep)
     except RefusedError as error:
         return _own(viewer, conn, status=409, problem=error.detail)
     return RedirectResponse("/account" + query(said="your new password holds"), status_code=303)
@@ -197,16 +198,16 @@ def _own(viewer: Viewer, conn: Connection, *, status: int = 200, **told: Any) ->
         "own_account",
         status=status,
         viewer=viewer,
-        chapters=accounts.chapters_named(conn, list(account.chapters)),
+        chapters=accounts.list_chapters(conn, list(account.chapters)),
         has_password=_stored_hash(conn, account) is not None,
-        shortest=tokens.SHORTEST_PASSWORD,
+        shortest=tokens.MIN_PASSWORD_LENGTH,
         **{"problem": None, "said": "", **told},
     )
 
 
 def _stored_hash(conn: Connection, account: Account) -> str | None:
-    found = accounts.to_sign_in(conn, account.email)
-    return None if found is None else found[1]
+    credentials = accounts.find_credentials(conn, account.email)
+    return None if credentials is None else credentials.password_hash
 
 
 def _new_password(how: How, typed: str) -> str | None:

@@ -11,7 +11,7 @@ from db import accounts
 from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import storable
-from web.auth.api_clients import LONGEST_NAME, SCOPES, make_client, revoke_client
+from web.auth.api_clients import MAX_NAME_LENGTH, SCOPE_DESCRIPTIONS, create_client, revoke_client
 from web.auth.current_user import Admin, Database, Id, Viewer
 from web.pages.accounts import Typed
 from web.pages.rendering import page, query
@@ -31,10 +31,10 @@ def _clients(viewer: Viewer, conn: Connection, *, status: int = 200, **typed: An
         "clients",
         status=status,
         viewer=viewer,
-        rows=accounts.clients(conn),
-        accounts=[row for row in accounts.every(conn) if row["disabled_at"] is None],
-        scopes=SCOPES,
-        longest=LONGEST_NAME,
+        rows=accounts.list_clients(conn),
+        accounts=[row for row in accounts.list_all(conn) if row["disabled_at"] is None],
+        scopes=SCOPE_DESCRIPTIONS,
+        longest=MAX_NAME_LENGTH,
         **values,
     )
 
@@ -51,7 +51,7 @@ def add(
     """A new client. Its token, and its webhook's secret, are shown once, in the answer."""
     typed = {"name": storable(name), "chosen": scope, "webhook": storable(webhook), "account": account}
     try:
-        made = make_client(
+        made = create_client(
             conn, viewer.actor, name=name, account_id=account, scopes=scope, webhook_url=webhook.strip() or None
         )
     except (RefusedError, NotFoundError) as error:

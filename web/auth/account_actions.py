@@ -1,4 +1,4 @@
-"""What is done to accounts, by a page or by a command: checked, done, and written into the trail with who did it."""
+"""Actions on accounts, from a page or a command: validated, executed, and recorded in the audit log with the actor."""
 
 from __future__ import annotations
 
@@ -13,24 +13,18 @@ from schemas.errors import RefusedError
 from schemas.text import require_words
 from web.auth import tokens
 
-#: As mail servers take them.
-_LONGEST_ADDRESS: Final = 320
+#: What mail servers accept.
+_MAX_EMAIL_LENGTH: Final = 320
 
 
-def address(text: str) -> str:
-    """An e-mail address as accounts have it: in lower case. RefusedError for what is none."""
+def normalize_email(text: str) -> str:
+    """The address as accounts store it, in lower case. RefusedError for what is no e-mail address."""
     email = text.strip().lower()
-    require_words(email, "email", least=3, most=_LONGEST_ADDRESS)
+    require_words(email, "email", least=3, most=_MAX_EMAIL_LENGTH)
     local, _, domain = email.partition("@")
     if not local or not domain or "@" in domain or any(c.isspace() or c in "<>" for c in email):
         raise RefusedError(f"{email!r} is no e-mail address", field="email")
     return email
-
-
-def _name(text: str) -> str:
-    name = text.strip()
-    require_words(name, "name", least=1)
-    return name
 
 
 def add(
@@ -43,23 +37,23 @@ def add(
     chapters: Sequence[int] = (),
     password: str | None = None,
 ) -> Account:
-    """A new account; without a password it signs in by OpenID Connect only. RefusedError, NotFoundError."""
-    email, name = address(email), _name(name)
+    """Without a password the account signs in by OpenID Connect only. RefusedError, NotFoundError."""
+    email, name = normalize_email(email), _normalize_name(name)
     password_hash = None if password is None else tokens.hash_password(password)
-    with audited(conn, AuditEntry(actor, "add account", detail=f"{name} <{email}>, {role}{_of(chapters)}")):
+    with audited(conn, AuditEntry(actor, "add account", detail=f"{name} <{email}>, {_permissions(role, chapters)}")):
         account_id = accounts.add(
             conn, email=email, name=name, role=role, chapters=chapters, password_hash=password_hash
         )
-    return accounts.find(conn, account_id)
+    return accounts.get(conn, account_id)
 
 
 def change(
     conn: Connection, actor: str, account: Account, *, name: str, role: AccountRole, chapters: Sequence[int]
 ) -> None:
     """Takes effect with the account's next request. RefusedError if no admin would be left; NotFoundError."""
-    name = _name(name)
-    told = f"{account}: now {name}, {role}{_of(chapters)}"
-    with audited(conn, AuditEntry(actor, "change account", detail=told)):
+    name = _normalize_name(name)
+    detail = f"{account}: now {name}, {_permissions(role, chapters)}"
+    with audited(conn, AuditEntry(actor, "change account", detail=detail)):
         accounts.change(conn, account.id, name=name, role=role, chapters=chapters)
 
 
@@ -72,9 +66,9 @@ def set_password(
     old_hash: str | None = None,
     keep: bytes | None = None,
 ) -> None:
-    """Signs it out everywhere, but for the session with the digest `keep`.
+    """Ends the account's sessions, except the one with the digest `keep`.
 
-    RefusedError for a poor password, or if the old one was to be that of `old_hash` and is another by now.
+    RefusedError for a password that is not allowed, or if `old_hash` is given and the stored hash is another by now.
     """
     password_hash = tokens.hash_password(password)
     with audited(conn, AuditEntry(actor, "set password", detail=str(account))):
@@ -82,16 +76,22 @@ def set_password(
 
 
 def disable(conn: Connection, actor: str, account: Account) -> None:
-    """Nobody gets in with it, nor any program that acts for it. RefusedError for the last admin."""
+    """Locks out the account and its API clients. RefusedError for the last admin."""
     with audited(conn, AuditEntry(actor, "disable account", detail=str(account))):
         accounts.disable(conn, account.id)
 
 
 def enable(conn: Connection, actor: str, account: Account) -> None:
-    """It is as it was before it was disabled, signed out."""
+    """Lets the account sign in again. Its sessions stay ended."""
     with audited(conn, AuditEntry(actor, "enable account", detail=str(account))):
         accounts.enable(conn, account.id)
 
 
-def _of(chapters: Sequence[int]) -> str:
-    return f" of chapters {', '.join(map(str, sorted(set(chapters))))}" if chapters else ""
+def _normalize_name(text: str) -> str:
+    name = text.strip()
+    require_words(name, "name", least=1)
+    return name
+
+
+def _permissions(role: AccountRole, chapters: Sequence[int]) -> str:
+    return role + (f" of chapters {', '.join(map(str, sorted(set(chapters))))}" if chapters else "")
