@@ -10,7 +10,7 @@ INTERVAL_SECONDS: Final = 30.0
 
 
 class LogThrottle:
-    """Logs at most once per 30 s, each key by itself. Threads that race may log once more. `monotonic` gives seconds."""
+    """Logs at most once per 30 s, each key by itself. Threads that race may log twice. `monotonic` gives seconds."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic

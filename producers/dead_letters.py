@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from config import crash_points
 from config.crash_points import CrashPoint
 from config.kafka import ANY_SIZE, client_config, producer_config
+from config.kafka_producer import OutgoingMessage, Receipt, produce_all
 from config.settings import Settings
 from db import batch_actions
 from db.connect import Connection
@@ -253,26 +254,15 @@ class Redriver:
         return Redriven(count, tuple(failed))
 
     def _produce(self, letters: list[DeadLetter], failed: list[str]) -> list[tuple[int, int]]:
-        open_places = {letter.place: "no answer in time" for letter in letters}
-
-        def receipt_for(letter: DeadLetter) -> Callable[[KafkaError | None, Message], None]:
-            def done(error: KafkaError | None, _: Message) -> None:
-                if error is None:
-                    open_places.pop(letter.place, None)
-                else:
-                    open_places[letter.place] = error.str()
-
-            return done
-
-        for letter in letters:
-            try:
-                self._producer.produce(self._source, letter.value, letter.key, on_delivery=receipt_for(letter))
-            except KafkaException as error:
-                open_places[letter.place] = error.args[0].str()
-            self._producer.poll(0)
-        self._producer.flush(self._patience)
-        failed += [f"{partition}:{offset}: {cause}" for (partition, offset), cause in open_places.items()]
-        return [letter.place for letter in letters if letter.place not in open_places]
+        messages = (OutgoingMessage(letter.key, letter.value) for letter in letters)
+        results = produce_all(self._producer, self._source, messages, self._patience)
+        acknowledged = []
+        for letter, result in zip(letters, results, strict=True):
+            if isinstance(result, Receipt):
+                acknowledged.append(letter.place)
+            else:
+                failed.append(f"{letter.partition}:{letter.offset}: {result}")
+        return acknowledged
 
 
 def _letter(message: Message) -> DeadLetter:

@@ -8,15 +8,17 @@ from datetime import datetime
 from typing import Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Producer
 
 from config.kafka import ANY_SIZE, producer_config
+from config.kafka_producer import OutgoingMessage, produce_all
 from config.settings import Settings
 from streams.records import Heartbeat, InvalidRecord
 
 log = structlog.get_logger()
 
 _BACK_OFF_SECONDS: Final = 1.0
+_FLUSH_SECONDS: Final = 10.0
 
 
 class DeadLetterProducer:
@@ -37,7 +39,7 @@ class DeadLetterProducer:
         rest = list(letters)
         while rest:
             # Blocking calls of a C library: in a thread, so that the window goes on.
-            rest, cause = await asyncio.to_thread(self._try, rest)
+            rest, cause = await asyncio.to_thread(self._produce, rest)
             if rest:
                 log.warning("waiting for Kafka to take dead letters", letters=len(rest), cause=cause)
                 self._heartbeat.beat()
@@ -51,37 +53,23 @@ class DeadLetterProducer:
                 offset=letter.record.offset,
             )
 
-    def _try(self, letters: Sequence[InvalidRecord]) -> tuple[list[InvalidRecord], str]:
-        open_letters = {id(letter): letter for letter in letters}
-        causes = ["no answer in time"]
-
-        def receipt_for(letter: InvalidRecord) -> Callable[[KafkaError | None, Message], None]:
-            def done(error: KafkaError | None, _: Message) -> None:
-                if error is None:
-                    open_letters.pop(id(letter), None)
-                else:
-                    causes.insert(0, error.str())
-
-            return done
-
+    def _produce(self, letters: Sequence[InvalidRecord]) -> tuple[list[InvalidRecord], str]:
+        """Those that were not acknowledged, and the cause of the last of them."""
         at = self._clock().isoformat()
-        for letter in letters:
-            record = letter.record
-            try:
-                self._producer.produce(
-                    self._topic,
-                    record.value,
-                    record.key,
-                    headers=[
-                        ("bidden-reason", letter.reason.encode("utf-8", "replace")),
-                        ("bidden-topic", record.topic.encode()),
-                        ("bidden-partition", str(record.partition).encode()),
-                        ("bidden-offset", str(record.offset).encode()),
-                        ("bidden-time", at.encode()),
-                    ],
-                    on_delivery=receipt_for(letter),
-                )
-            except (BufferError, KafkaException) as error:
-                causes.insert(0, str(error))
-        self._producer.flush(10.0)
-        return list(open_letters.values()), causes[0]
+        messages = (
+            OutgoingMessage(
+                letter.record.key,
+                letter.record.value,
+                [
+                    ("bidden-reason", letter.reason.encode("utf-8", "replace")),
+                    ("bidden-topic", letter.record.topic.encode()),
+                    ("bidden-partition", str(letter.record.partition).encode()),
+                    ("bidden-offset", str(letter.record.offset).encode()),
+                    ("bidden-time", at.encode()),
+                ],
+            )
+            for letter in letters
+        )
+        results = produce_all(self._producer, self._topic, messages, _FLUSH_SECONDS)
+        failed = [(letter, cause) for letter, cause in zip(letters, results, strict=True) if isinstance(cause, str)]
+        return [letter for letter, _ in failed], failed[-1][1] if failed else ""
