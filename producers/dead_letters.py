@@ -6,7 +6,6 @@ remembered in the database, so that doing it twice needs to be asked for. A mess
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
@@ -22,6 +21,7 @@ from config.settings import Settings
 from db import batch_actions
 from db.connect import Connection
 from producers.topics import Topics
+from schemas.dead_letter import DeadLetterInfo, decode_headers
 from schemas.errors import NotFoundError, RefusedError, UnreachableError
 
 T = TypeVar("T")
@@ -32,13 +32,11 @@ _CHUNK: Final = 500
 _CHUNK_BYTES: Final = 16 * 1024 * 1024
 #: What the dead-letter topic admits, and some room for headers.
 _LARGEST: Final = 8 * 1024 * 1024 + 65_536
-#: What fits 64 bits, whatever its digits.
-_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message of the dead-letter topic. What its headers do not say is None: anybody may write there."""
+    """A message of the dead-letter topic. Anyone may have written it."""
 
     partition: int
     offset: int
@@ -46,17 +44,10 @@ class DeadLetter:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
 
-    def header(self, name: str) -> str | None:
-        """The header's text."""
-        for key, value in self.headers:
-            if key == name and value is not None:
-                return value.decode("utf-8", "replace")
-        return None
-
-    def number(self, name: str) -> int | None:
-        """The header's number."""
-        text = self.header(name)
-        return int(text) if text is not None and _NUMBER.fullmatch(text) else None
+    @property
+    def info(self) -> DeadLetterInfo:
+        """Why it is here and where it came from, as far as its headers say."""
+        return decode_headers(self.headers)
 
     @property
     def place(self) -> tuple[int, int]:
@@ -213,13 +204,13 @@ class Redriver:
 
     def is_ours(self, letter: DeadLetter) -> bool:
         """Whether the letter says that it came from the topic of these settings. Its headers are anybody's words."""
-        return letter.header("bidden-topic") == self._source
+        return letter.info.topic == self._source
 
     def require_ours(self, letter: DeadLetter) -> None:
         """RefusedError for a letter that came from elsewhere."""
         if not self.is_ours(letter):
             raise RefusedError(
-                f"letter {letter.partition}:{letter.offset} came from {letter.header('bidden-topic')!r}, "
+                f"letter {letter.partition}:{letter.offset} came from {letter.info.topic!r}, "
                 f"and not from {self._source}",
                 field="letter",
             )

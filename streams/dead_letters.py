@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from config.kafka import ANY_SIZE, producer_config
 from config.kafka_producer import OutgoingMessage, produce_all
 from config.settings import Settings
+from schemas import dead_letter
 from streams.records import Heartbeat, InvalidRecord
 
 log = structlog.get_logger()
@@ -60,13 +61,9 @@ class DeadLetterProducer:
             OutgoingMessage(
                 letter.record.key,
                 letter.record.value,
-                [
-                    ("bidden-reason", letter.reason.encode("utf-8", "replace")),
-                    ("bidden-topic", letter.record.topic.encode()),
-                    ("bidden-partition", str(letter.record.partition).encode()),
-                    ("bidden-offset", str(letter.record.offset).encode()),
-                    ("bidden-time", at.encode()),
-                ],
+                dead_letter.encode_headers(
+                    letter.reason, letter.record.topic, letter.record.partition, letter.record.offset, at
+                ),
             )
             for letter in letters
         )

@@ -110,11 +110,11 @@ def _line(letter: DeadLetter, redriven: dict[tuple[int, int], datetime]) -> dict
     return {
         "partition": letter.partition,
         "offset": letter.offset,
-        "reason": letter.header("bidden-reason"),
-        "source_topic": letter.header("bidden-topic"),
-        "source_partition": letter.number("bidden-partition"),
-        "source_offset": letter.number("bidden-offset"),
-        "at": letter.header("bidden-time"),
+        "reason": letter.info.reason,
+        "source_topic": letter.info.topic,
+        "source_partition": letter.info.partition,
+        "source_offset": letter.info.offset,
+        "at": letter.info.time,
         "key": _text(letter.key),
         "redriven_at": redriven.get(letter.place),
     }
@@ -210,7 +210,7 @@ def redrive(letters: tuple[str, ...], everything: bool, again: bool, as_json: bo
                 yield letter
             else:
                 err.print(
-                    f"left out: {letter.partition}:{letter.offset} came from {letter.header('bidden-topic')!r}",
+                    f"left out: {letter.partition}:{letter.offset} came from {letter.info.topic!r}",
                     markup=False,
                 )
 

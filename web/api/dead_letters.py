@@ -77,16 +77,16 @@ def redrive(caller: Calling, conn: Database, config: Config, wanted: models.Redr
 
 def _fields(letter: DeadLetter) -> dict[str, Any]:
     words = {
-        "reason": letter.header("bidden-reason"),
-        "source_topic": letter.header("bidden-topic"),
-        "at": letter.header("bidden-time"),
+        "reason": letter.info.reason,
+        "source_topic": letter.info.topic,
+        "at": letter.info.time,
         "key": _text(letter.key),
     }
     return {
         "partition": letter.partition,
         "offset": letter.offset,
-        "source_partition": letter.number("bidden-partition"),
-        "source_offset": letter.number("bidden-offset"),
+        "source_partition": letter.info.partition,
+        "source_offset": letter.info.offset,
         # Anybody may have written them, and as long as a message may be.
         **{name: text and text[:_LONGEST] for name, text in words.items()},
     }

@@ -89,7 +89,7 @@ def show_letter(viewer: Admin, conn: Database, config: Config, partition: Partit
         text=None if value is None else _text(value[:_SHOWN]),
         dump=None if value is None else hex_dump(value[:_SHOWN]),
         shown=_SHOWN,
-        is_ours=letter.header("bidden-topic") == config.invitations_topic,
+        is_ours=letter.info.topic == config.invitations_topic,
     )
 
 
@@ -180,13 +180,13 @@ def _list(
 
 def summary(letter: DeadLetter) -> Line:
     """A letter in short; its headers may say anything, or nothing. Pure."""
-    partition, offset = letter.number("bidden-partition"), letter.number("bidden-offset")
+    partition, offset = letter.info.partition, letter.info.offset
     place = f" {partition}:{offset}" if partition is not None and offset is not None else ""
     return Line(
         place=letter.place,
-        reason=printable((letter.header("bidden-reason") or "no reason given")[:_LONGEST]),
-        source=printable((letter.header("bidden-topic") or "unknown")[:_LONGEST]) + place,
-        at=_time(letter.header("bidden-time")),
+        reason=printable((letter.info.reason or "no reason given")[:_LONGEST]),
+        source=printable((letter.info.topic or "unknown")[:_LONGEST]) + place,
+        at=_time(letter.info.time),
         key=_text(letter.key) or "",
         size=None if letter.value is None else len(letter.value),
     )
