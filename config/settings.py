@@ -8,7 +8,6 @@ through `without_secrets`.
 from __future__ import annotations
 
 import re
-from email.utils import parseaddr
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -26,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import SettingsError
+from schemas.mail_address import check_base_url, parse_sender
 from schemas.vocabulary import UnknownPolicy
 
 PREFIX = "BIDDEN_"
@@ -101,6 +101,11 @@ def _bootstrap(value: str) -> str:
     return value
 
 
+def _mail_from(value: str) -> str:
+    parse_sender(value)
+    return value
+
+
 def _clean(value: object) -> object:
     """Nothing that is set has a use for control characters, or for bytes that are not UTF-8."""
     if isinstance(value, str) and any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in value):
@@ -126,8 +131,8 @@ class Settings(BaseSettings):
     topic_prefix: str = Field("bidden", pattern=r"^[A-Za-z0-9._-]{1,150}$")
     group: str = Field("bidden-workers", min_length=1, max_length=200)
     partitions: int = Field(12, ge=1, le=1000)
-    mail_from: str = "Invitations <invitations@bidden.example>"
-    base_url: str = "http://localhost:8000"
+    mail_from: Annotated[str, AfterValidator(_mail_from)] = "Invitations <invitations@bidden.example>"
+    base_url: Annotated[str, AfterValidator(check_base_url)] = "http://localhost:8000"
     lease_seconds: float = Field(60, ge=1, le=3600)
     max_attempts: int = Field(5, ge=1, le=100)
     retry_base_seconds: float = Field(30, gt=0, le=86400)
@@ -149,31 +154,17 @@ class Settings(BaseSettings):
     def _text(cls, value: object) -> object:
         return _clean(value)
 
-    @field_validator("mail_from")
+    @field_validator("oidc_issuer")
     @classmethod
-    def _mail_from(cls, value: str) -> str:
-        _, address = parseaddr(value)
-        local, _, domain = address.rpartition("@")
-        if not local or not domain:
-            raise ValueError("must be an e-mail address, or Name <address>")
-        return value
-
-    @field_validator("base_url", "oidc_issuer")
-    @classmethod
-    def _base_url(cls, value: str | None) -> str | None:
+    def _oidc_issuer(cls, value: str | None) -> str | None:
         if value is None:
             return None
         parts = _split(value)
         if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
             raise ValueError("must look like https://host or https://host/path")
-        return value.rstrip("/")
-
-    @field_validator("oidc_issuer")
-    @classmethod
-    def _issuer(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).scheme != "https" and not is_loopback(urlsplit(value).hostname or ""):
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise ValueError("must begin with https://, unless the provider is on this machine itself")
-        return value
+        return value.rstrip("/")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -10,6 +10,7 @@ import pytest
 from config.kafka import client_config, producer_config
 from config.settings import HOME_SETTINGS_FILE, Settings, without_secrets
 from schemas.errors import EXIT_REFUSED, SettingsError
+from schemas.mail_address import check_base_url, parse_sender
 from schemas.vocabulary import UnknownPolicy
 
 
@@ -179,6 +180,42 @@ def test_settings_show_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_addresses_without_secrets(url: str, shown: str) -> None:
     """An address as messages and logs show it: where, and never as whom or with what."""
     assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize("mail_from", ["nobody", "a@b\r\nX: y", "Name <a b@c>", "é@example.org", "Name <>", "a@b, c@d"])
+def test_a_sender_that_no_mail_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mail_from: str) -> None:
+    """FM-32: refused at start, by the setting's name, and not when the first mail is composed."""
+    assert refusal(tmp_path, monkeypatch, mail_from=mail_from).field == "BIDDEN_MAIL_FROM"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "example.org",
+        "ftp://example.org",
+        "https://",
+        "https://é.org",
+        "https://a/?x",
+        "https://a/#x",
+        "https://a b",
+        "https://u:p@a",
+        'https://a/"',
+        "https://[x",
+        "https://a/\r\nX: y",
+        f"https://{'a' * 600}",
+    ],
+)
+def test_a_base_url_that_no_link_can_begin_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base_url: str) -> None:
+    """FM-32: refused at start, by the setting's name, and not when the first mail is composed."""
+    assert refusal(tmp_path, monkeypatch, base_url=base_url).field == "BIDDEN_BASE_URL"
+
+
+def test_empty_is_neither_a_sender_nor_a_base_url() -> None:
+    """The rules themselves; an empty variable counts as not set."""
+    with pytest.raises(ValueError, match="must be an address"):
+        parse_sender("")
+    with pytest.raises(ValueError, match="must be ASCII"):
+        check_base_url("")
 
 
 def test_a_base_url_has_no_slash_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
