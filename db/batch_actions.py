@@ -157,9 +157,9 @@ def clean_batch(conn: Connection, batch_id: int, seconds: float) -> int:
     return sum(conn.execute(sql(name), {"batch_id": batch_id}).rowcount for name in ("remove_log", "remove_items"))
 
 
-def redriven_letters(conn: Connection, topic_id: UUID) -> dict[tuple[int, int], datetime]:
+def redriven_dead_letters(conn: Connection, topic_id: UUID) -> dict[tuple[int, int], datetime]:
     """When each letter of the topic was last redriven, by partition and offset."""
-    rows = conn.execute(sql("redriven_letters"), {"topic_id": topic_id})
+    rows = conn.execute(sql("redriven_dead_letters"), {"topic_id": topic_id})
     return {(row["partition"], row["kafka_offset"]): row["redriven_at"] for row in rows}
 
 

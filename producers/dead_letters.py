@@ -220,7 +220,7 @@ class Redriver:
 
         What the broker has is remembered after it has it: a crash in between can only redrive twice.
         """
-        before = batch_actions.redriven_letters(conn, self._topic_id)
+        before = batch_actions.redriven_dead_letters(conn, self._topic_id)
         count, size, failed, chunk = 0, 0, list[str](), list[DeadLetter]()
 
         def finish() -> None:

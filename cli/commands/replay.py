@@ -137,7 +137,7 @@ def list_letters(as_json: bool) -> None:
     settings = load()
     box = DeadLetterReader(settings)
     with connect(settings.require_database(), application="bidden-operator", autocommit=True) as conn:
-        redriven = batch_actions.redriven_letters(conn, box.topic_id)
+        redriven = batch_actions.redriven_dead_letters(conn, box.topic_id)
     lines = (_line(letter, redriven) for letter in box.letters())
     if as_json:
         write_lines(lines)
@@ -174,7 +174,7 @@ def show(letter: str, as_json: bool) -> None:
     box = DeadLetterReader(settings)
     found = box.letter(*place)
     with connect(settings.require_database(), application="bidden-operator", autocommit=True) as conn:
-        line = _line(found, batch_actions.redriven_letters(conn, box.topic_id))
+        line = _line(found, batch_actions.redriven_dead_letters(conn, box.topic_id))
     headers = {name: _text(content) for name, content in found.headers}
     if as_json:
         value = None if found.value is None else base64.b64encode(found.value).decode()

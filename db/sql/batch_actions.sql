@@ -273,12 +273,12 @@ DELETE FROM log_entries WHERE batch_id = %(batch_id)s
 -- name: remove_items
 DELETE FROM batch_items WHERE batch_id = %(batch_id)s
 
--- name: redriven_letters
-SELECT partition, kafka_offset, redriven_at FROM redriven_letters WHERE topic_id = %(topic_id)s
+-- name: redriven_dead_letters
+SELECT partition, kafka_offset, redriven_at FROM redriven_dead_letters WHERE topic_id = %(topic_id)s
 
 -- name: remember_redriven
 -- The latest time counts.
-INSERT INTO redriven_letters (topic_id, partition, kafka_offset, redriven_at)
+INSERT INTO redriven_dead_letters (topic_id, partition, kafka_offset, redriven_at)
 SELECT %(topic_id)s, r.partition, r.kafka_offset, now()
 FROM jsonb_to_recordset(%(letters)s) AS r(partition int, kafka_offset bigint)
 ORDER BY r.partition, r.kafka_offset

@@ -115,7 +115,7 @@ def test_put_back(site: Site, settings: Settings, world: World) -> None:
     ]  # fmt: skip
     assert "None waits." in words(browser.get("/letters"))
     assert "put back 2 letters" in redrive(browser, ["0:1", "0:2"], again="true")
-    trail = world.execute("SELECT action, detail, outcome FROM trail ORDER BY id")
+    trail = world.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
     assert [(row["action"], row["outcome"]) for row in trail] == [("redrive", "done")] * 5
     assert [row["detail"] for row in trail][2:4] == [
         "0:0, again; put back 1 letter",
@@ -137,7 +137,7 @@ def test_kafka_goes_away_half_way(
     monkeypatch.setattr(dead_letters, "_CHUNK", 1)
     monkeypatch.setattr(DeadLetterReader, "letters", some)
     assert site.admin().post("/letters/redrive", {"all": "true"}).status_code == 503
-    (entry,) = world.execute("SELECT outcome, detail FROM trail")
+    (entry,) = world.execute("SELECT outcome, detail FROM audit_log")
     told = "all; 2 letters put back before this; Kafka did not give what it holds"
     assert entry == {"outcome": "failed", "detail": told}
     assert len(source(settings, 2)) == 2

@@ -36,7 +36,7 @@ def list_letters(request: Request, conn: Database, config: Config, before: Befor
     with worded():
         box = DeadLetterReader(config, PATIENCE)
         shelf = box.newest(_PAGE, (int(partition), int(offset)) if before else None, _fields)
-    redriven = batch_actions.redriven_letters(conn, box.topic_id)
+    redriven = batch_actions.redriven_dead_letters(conn, box.topic_id)
     items = [
         models.Letter(**letter, redriven_at=redriven.get((letter["partition"], letter["offset"])))
         for letter in shelf.letters
@@ -58,7 +58,7 @@ def show_letter(
         letter = box.letter(partition, offset)
     return models.WholeLetter(
         **_fields(letter),
-        redriven_at=batch_actions.redriven_letters(conn, box.topic_id).get(letter.place),
+        redriven_at=batch_actions.redriven_dead_letters(conn, box.topic_id).get(letter.place),
         value=None if letter.value is None else base64.b64encode(letter.value).decode(),
         headers={name: _text(content) for name, content in letter.headers},
     )

@@ -74,7 +74,7 @@ def show_letter(viewer: Admin, conn: Database, config: Config, partition: Partit
     with worded():
         box = DeadLetterReader(config, PATIENCE)
         letter = box.letter(partition, offset)
-        redriven = batch_actions.redriven_letters(conn, box.topic_id).get(letter.place)
+        redriven = batch_actions.redriven_dead_letters(conn, box.topic_id).get(letter.place)
     value = letter.value
     return page(
         "letter",
@@ -159,7 +159,7 @@ def _list(
         with worded():
             box = DeadLetterReader(settings, PATIENCE)
             shelf = box.newest(_PAGE, _place(before) if before else None, summary)
-        redriven = batch_actions.redriven_letters(conn, box.topic_id)
+        redriven = batch_actions.redriven_dead_letters(conn, box.topic_id)
         waiting = shelf.size - sum(shelf.holds(place) for place in redriven)
         last = shelf.letters[-1].name if shelf.has_more and shelf.letters else ""
         values = {"shelf": shelf, "redriven": redriven, "waiting": waiting, "next": last}
