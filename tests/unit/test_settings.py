@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from pydantic import SecretStr
 
 from config.kafka import client_config, producer_config
 from config.settings import HOME_SETTINGS_FILE, Settings, without_secrets
@@ -48,6 +49,76 @@ def test_the_order_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     settings = load(tmp_path, monkeypatch, group="environment")
     assert (settings.group, settings.topic_prefix, settings.partitions) == ("environment", "dotenv", 3)
     assert settings.max_attempts == 5
+
+
+#: As somebody saved it for version 0.1.0: every setting that there was.
+_SAVED: Final = """
+# our own servers
+BIDDEN_DATABASE_URL=postgresql://bidden:secret@db.example.org:5432/bidden
+BIDDEN_KAFKA_BOOTSTRAP=kafka1.example.org:9093,kafka2.example.org:9093
+BIDDEN_KAFKA_SECURITY_PROTOCOL=SASL_SSL
+BIDDEN_KAFKA_SASL_MECHANISM=SCRAM-SHA-512
+BIDDEN_KAFKA_SASL_USERNAME=bidden
+BIDDEN_KAFKA_SASL_PASSWORD='geheim'
+BIDDEN_KAFKA_CA_FILE=/etc/bidden/ca.pem
+BIDDEN_SMTP_URL=smtps://bidden:secret@mail.example.org:465
+export BIDDEN_TOPIC_PREFIX=acme
+BIDDEN_GROUP=acme-workers
+BIDDEN_PARTITIONS=24
+BIDDEN_MAIL_FROM="Acme <invitations@example.org>"
+BIDDEN_BASE_URL=https://bidden.example.org/
+BIDDEN_LEASE_SECONDS=90
+BIDDEN_MAX_ATTEMPTS=7
+BIDDEN_RETRY_BASE_SECONDS=10
+BIDDEN_RETRY_MAX_SECONDS=1800
+BIDDEN_UNKNOWN_POLICY=resend
+BIDDEN_SMTP_CONNECTIONS=20
+BIDDEN_SMTP_TIMEOUT_SECONDS=15
+BIDDEN_HANDOVER_WINDOW=200
+BIDDEN_LOG_RETENTION_DAYS=90
+BIDDEN_OIDC_ISSUER=https://login.example.org
+BIDDEN_OIDC_CLIENT_ID=bidden
+BIDDEN_OIDC_CLIENT_SECRET=geheim
+BIDDEN_OIDC_NAME=Acme
+BIDDEN_HOME=/var/lib/bidden
+BIDDEN_LOG_FORMAT=json
+"""
+
+
+def test_a_saved_dotenv_of_the_version_before(tmp_path: Path) -> None:
+    """Every name and form of value that was accepted still is, and means the same."""
+    (tmp_path / ".env").write_text(_SAVED)
+    settings = Settings.load(directory=tmp_path)
+    assert settings.model_dump() == {
+        "database_url": SecretStr("postgresql://bidden:secret@db.example.org:5432/bidden"),
+        "kafka_bootstrap": "kafka1.example.org:9093,kafka2.example.org:9093",
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "SCRAM-SHA-512",
+        "kafka_sasl_username": "bidden",
+        "kafka_sasl_password": SecretStr("geheim"),
+        "kafka_ca_file": Path("/etc/bidden/ca.pem"),
+        "smtp_url": SecretStr("smtps://bidden:secret@mail.example.org:465"),
+        "topic_prefix": "acme",
+        "group": "acme-workers",
+        "partitions": 24,
+        "mail_from": "Acme <invitations@example.org>",
+        "base_url": "https://bidden.example.org",
+        "lease_seconds": 90,
+        "max_attempts": 7,
+        "retry_base_seconds": 10,
+        "retry_max_seconds": 1800,
+        "unknown_policy": UnknownPolicy.RESEND,
+        "smtp_connections": 20,
+        "smtp_timeout_seconds": 15,
+        "handover_window": 200,
+        "log_retention_days": 90,
+        "oidc_issuer": "https://login.example.org",
+        "oidc_client_id": "bidden",
+        "oidc_client_secret": SecretStr("geheim"),
+        "oidc_name": "Acme",
+        "home": Path("/var/lib/bidden"),
+        "log_format": "json",
+    }
 
 
 def test_home_may_come_from_dotenv(tmp_path: Path) -> None:
