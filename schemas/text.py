@@ -25,7 +25,7 @@ def sentence(words: str) -> str:
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
-def require_words(text: str, field: str, *, least: int = 0, most: int = _LONGEST) -> None:
+def require_text(text: str, field: str, *, least: int = 0, most: int = _LONGEST) -> None:
     """RefusedError for a text that could not be stored, or would spoil every table that it is shown in."""
     if not is_storable(text):
         raise RefusedError(f"{field} holds bytes that are not UTF-8 text, or U+0000", field=field)

@@ -20,7 +20,7 @@ from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, RefusedError, UsageEr
 
 if TYPE_CHECKING:
     from producers.dead_letters import DeadLetter
-    from producers.replay import Moved
+    from producers.replay import MovedOffset
 
 _PLACE: Final = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
 
@@ -89,7 +89,7 @@ def replay(batch: int | None, since: str | None, places: tuple[str, ...], from_b
     return EXIT_DONE
 
 
-def _show_moved(moved: dict[int, Moved], *, as_json: bool) -> None:
+def _show_moved(moved: dict[int, MovedOffset], *, as_json: bool) -> None:
     if as_json:
         write_json({"partitions": {str(p): {"from": m.before, "to": m.after} for p, m in moved.items()}})
     else:
@@ -138,7 +138,7 @@ def list_letters(as_json: bool) -> None:
     box = DeadLetterReader(settings)
     with connect(settings.require_database(), application="bidden-operator", autocommit=True) as conn:
         redriven = batch_actions.redriven_dead_letters(conn, box.topic_id)
-    lines = (_line(letter, redriven) for letter in box.letters())
+    lines = (_line(letter, redriven) for letter in box.read_all())
     if as_json:
         write_lines(lines)
         return
@@ -172,7 +172,7 @@ def show(letter: str, as_json: bool) -> None:
     place = _place(letter, "letter")
     settings = load()
     box = DeadLetterReader(settings)
-    found = box.letter(*place)
+    found = box.read(*place)
     with connect(settings.require_database(), application="bidden-operator", autocommit=True) as conn:
         line = _line(found, batch_actions.redriven_dead_letters(conn, box.topic_id))
     headers = {name: _text(content) for name, content in found.headers}
@@ -205,8 +205,8 @@ def redrive(letters: tuple[str, ...], everything: bool, again: bool, as_json: bo
     redriver = Redriver(settings, box)
 
     def ours() -> Iterator[DeadLetter]:
-        for letter in box.letters():
-            if redriver.is_ours(letter):
+        for letter in box.read_all():
+            if redriver.is_from_source(letter):
                 yield letter
             else:
                 err.print(
@@ -214,9 +214,9 @@ def redrive(letters: tuple[str, ...], everything: bool, again: bool, as_json: bo
                     markup=False,
                 )
 
-    named = box.at(list(places))
+    named = box.read_at(list(places))
     for letter in named:
-        redriver.require_ours(letter)
+        redriver.require_from_source(letter)
     with connect(settings.require_database(), application="bidden-operator", autocommit=True) as conn:
         done = redriver.redrive(conn, ours() if everything else named, again=again)
     if as_json:

@@ -16,7 +16,7 @@ from config.settings import Settings
 from db import checks, outbox
 from db.connect import Connection, connect
 from db.migrate import drift
-from monitoring.checks import CheckResult, run_checks, standing_partitions
+from monitoring.checks import CheckResult, run_checks, stalled_partitions
 from producers import batch_control
 from producers.topics import Topics
 from schemas.errors import RefusedError
@@ -26,24 +26,24 @@ from tests.integration.world import OTHER_TOPIC, TOPIC, World, open_world
 HELD: LiteralString = "UPDATE deliveries SET state = 'handing_off', owner = 'x', fence = 1, lease_until = now() "
 #: What is written into a world of one batch with member 1 sent, 2 failed, and 3 to do; which check finds it, and names.
 LEFTOVERS: list[tuple[LiteralString, str, str]] = [
-    ("UPDATE batch_items SET settled_at = now(), publish_at = NULL WHERE member_id = 3", "unmarked planned",
+    ("UPDATE batch_items SET settled_at = now(), publish_at = NULL WHERE member_id = 3", "planned without item",
      "1/invite/3/Student"),
     ("UPDATE batch_items SET publish_at = NULL WHERE member_id = 3", "stuck items", "1/3"),
     ("UPDATE batch_items SET publish_at = now() - interval '2 minutes' WHERE member_id = 3", "overdue items", "1/3"),
     ("INSERT INTO batch_items (batch_id, member_id, roles) VALUES (1, 999, '{Student}')", "items set aside", "1/999"),
     ("UPDATE batch_items SET roles = '{Guest}' WHERE member_id = 3", "items set aside", "1/3"),
     ("DELETE FROM deliveries WHERE member_id = 3", "items set aside", "1/3"),
-    (HELD + "- interval '1 hour' WHERE member_id = 3", "expired hand overs", "1/invite/3/Student"),
-    (HELD + "+ interval '1 year' WHERE member_id = 3", "times out of reach", "1/invite/3/Student"),
-    ("UPDATE deliveries SET state = 'retry', not_before = 'infinity' WHERE member_id = 3", "times out of reach",
+    (HELD + "- interval '1 hour' WHERE member_id = 3", "expired leases", "1/invite/3/Student"),
+    (HELD + "+ interval '1 year' WHERE member_id = 3", "times far ahead", "1/invite/3/Student"),
+    ("UPDATE deliveries SET state = 'retry', not_before = 'infinity' WHERE member_id = 3", "times far ahead",
      "1/invite/3/Student"),
-    ("UPDATE batch_items SET publish_at = 'infinity' WHERE member_id = 3", "times out of reach", "1/3"),
+    ("UPDATE batch_items SET publish_at = 'infinity' WHERE member_id = 3", "times far ahead", "1/3"),
     ("UPDATE log_entries SET status = 'sent' WHERE member_id = 2", "logs without ledger", "1/2"),
     ("INSERT INTO log_entries VALUES (77, 3, 'Student', 'Student', 'sent', NULL, 1, now())", "entries without item",
      "77/3"),
     ("DELETE FROM log_entries WHERE member_id = 2", "settled without entry", "1/2"),
-    ("UPDATE deliveries SET batch_id = 77 WHERE member_id = 2", "marks without batch", "1/invite/2/Student"),
-    ("UPDATE deliveries SET slot = 'member' WHERE member_id = 3", "doubled invitations", "1/invite/3/member"),
+    ("UPDATE deliveries SET batch_id = 77 WHERE member_id = 2", "claims without batch", "1/invite/2/Student"),
+    ("UPDATE deliveries SET slot = 'member' WHERE member_id = 3", "slots of other policy", "1/invite/3/member"),
 ]  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def leftover_world(database_url: str) -> Iterator[World]:
 
 def wrong(conn: Connection) -> dict[str, tuple[str, ...]]:
     """The checks that found something, with the names."""
-    return {found.check: found.names for found in checks.impossible(conn) if found.count}
+    return {found.check: found.names for found in checks.violations(conn) if found.count}
 
 
 def test_nothing_is_wrong_with_a_batch_under_way(world: World) -> None:
@@ -102,7 +102,7 @@ def test_a_leftover_is_named(leftover_world: World, leftover: LiteralString, che
     agent = world.agent()
     agent.advance(wanted=[world.wanted(batch, number) for number in (1, 2, 3, 999)])
     world.publish()
-    outbox.make_lost_due(world.conn, OTHER_TOPIC, {0: 1000})
+    outbox.make_lost_items_due(world.conn, OTHER_TOPIC, {0: 1000})
     for decision in (batch_control.pause, batch_control.resume, batch_control.cancel):
         # What the agent has just ended is refused.
         with suppress(RefusedError):
@@ -123,21 +123,21 @@ def test_what_is_set_aside_is_not_published_for_ever(leftover_world: World) -> N
     )
     world.make_due()
     assert world.publish() == 2
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 1000}) == 1
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 1000}) == 1
     assert wrong(world.conn) == {"items set aside": ("1/999",)}
     lost = checks.lost_items(world.conn, OTHER_TOPIC, {0: 1000})
     assert lost.count == 0
 
 
 def test_lost_items_are_counted(leftover_world: World) -> None:
-    """What nobody will come for is seen before a dispatcher makes it due; afterwards it is not lost any more."""
+    """Lost items are counted until a dispatcher makes them due."""
     world = leftover_world
     world.make_due()
     world.publish()
     assert checks.lost_items(world.conn, TOPIC, {0: 0}).count == 0
     found = checks.lost_items(world.conn, TOPIC, {0: 1000})
     assert (found.count, found.names) == (1, ("1/3",))
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 1000}) == 1
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 1000}) == 1
     assert checks.lost_items(world.conn, TOPIC, {0: 1000}).count == 0
 
 
@@ -179,25 +179,25 @@ def findings(settings: Settings) -> dict[str, CheckResult]:
 
 def test_partitions_that_stand_still(settings: Settings, conn: Connection) -> None:
     """FM-21: messages that nobody comes for are named by partition; once committed past, they are not."""
-    assert findings(settings)["standing partitions"].ok
+    assert findings(settings)["stalled partitions"].ok
     producer = Producer(client_config(settings, "test"), logger=None)
     for _ in range(3):
         producer.produce(settings.invitations_topic, b"{}", b"1", partition=2)
     assert producer.flush(30) == 0
     found = findings(settings)
     assert not found["lag"].ok
-    assert found["standing partitions"] == CheckResult(
-        "standing partitions", ok=False, detail="partition 2: 3 messages wait from offset 0 on, and no worker has it"
+    assert found["stalled partitions"] == CheckResult(
+        "stalled partitions", ok=False, detail="partition 2: 3 messages wait from offset 0 on, and no worker has it"
     )
     topics = Topics(settings)
     assert topics.move_group({2: 3})
-    assert standing_partitions(topics, topics.partitions(), None, lambda _: None) == []
+    assert stalled_partitions(topics, topics.partitions(), None, lambda _: None) == []
 
     def commit(_: float) -> None:
         topics.move_group({2: 2})
 
     topics.move_group({2: 1})
-    assert standing_partitions(topics, topics.partitions(), None, commit) == []
+    assert stalled_partitions(topics, topics.partitions(), None, commit) == []
 
 
 def test_servers_that_an_earlier_instance_left_behind(settings: Settings) -> None:

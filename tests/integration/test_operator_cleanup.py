@@ -9,7 +9,7 @@ import pytest
 from db import outbox, reports
 from db.ledger import Named
 from producers import batch_control
-from producers.batch_control import Cleaned, Verdict
+from producers.batch_control import CleanupResult, Verdict
 from schemas.outcomes import Failed, Unknown
 from tests.integration.importing import member, subscription
 from tests.integration.test_planning import PAST, ban
@@ -51,9 +51,9 @@ def test_cleaned_and_remembered(world: World) -> None:
     before, ledger = world.status(batch), world.execute("SELECT * FROM deliveries ORDER BY member_id")
     planned, audit = world.trigger(key="spring"), world.audit()
     assert world.numbers(batch) == (1, 1, 1, 1, 0)
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(removed=9, batches=1)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(removed=9, batches=1)
     assert world.execute("SELECT batch_id FROM batch_items UNION ALL SELECT batch_id FROM log_entries") == []
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(0, 0)
     assert world.execute("SELECT * FROM deliveries ORDER BY member_id") == ledger
     assert world.status(batch) == before
     assert reports.exclusions(world.conn, batch) == {"banned": 1}
@@ -84,7 +84,7 @@ def test_a_replay_of_what_was_cleaned(world: World) -> None:
     assert world.run(agent.ledger.find_settled([Named(0, batch, 2, 1)])) == set()
     assert agent.meet(world.wanted(batch, 2)) is None
     assert world.delivery(2)["state"] == "failed"
-    assert outbox.make_lost_due(world.conn, TOPIC, {}) == 0
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {}) == 0
 
 
 def test_what_is_not_old_stays(world: World) -> None:
@@ -100,14 +100,14 @@ def test_what_is_not_old_stays(world: World) -> None:
     for batch in (open_, corrected):
         age(world, batch, 200)
     batch_control.resolve(world.conn, 1, Verdict.SENT, member_id=None, by="ada", resend_below=0)
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(0, 0)
     age(world, corrected, 179)
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(0, 0)
     age(world, corrected, 2)
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(removed=6, batches=1)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(removed=6, batches=1)
     assert world.status(corrected)["state"] == "completed"
     assert world.numbers(corrected) == (3, 0, 0, 0, 0)
-    assert batch_control.clean_up(world.conn, timedelta(0)) == Cleaned(removed=6, batches=1)
+    assert batch_control.clean_up(world.conn, timedelta(0)) == CleanupResult(removed=6, batches=1)
     assert world.status(open_)["state"] == "running"
 
 
@@ -120,7 +120,7 @@ def test_a_cancelled_batch_is_cleaned(world: World) -> None:
         age(world, number, 200)
     before = [world.status(batch), world.status(empty)]
     assert batch_control.clean_up(world.conn, OLD).removed == 4
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(0, 0)
     assert [world.status(batch), world.status(empty)] == before
 
 

@@ -128,14 +128,14 @@ def test_kafka_goes_away_half_way(
 ) -> None:
     """The trail says how many were put back until then."""
     bury(settings, (b"7", b"first"), (b"8", b"second"), (b"9", b"third"))
-    letters = DeadLetterReader.letters
+    letters = DeadLetterReader.read_all
 
     def some(box: DeadLetterReader) -> Iterator[DeadLetter]:
         yield from islice(letters(box), 2)
         raise UnreachableError("Kafka did not give what it holds")
 
     monkeypatch.setattr(dead_letters, "_CHUNK", 1)
-    monkeypatch.setattr(DeadLetterReader, "letters", some)
+    monkeypatch.setattr(DeadLetterReader, "read_all", some)
     assert site.admin().post("/letters/redrive", {"all": "true"}).status_code == 503
     (entry,) = world.execute("SELECT outcome, detail FROM audit_log")
     told = "all; 2 letters put back before this; Kafka did not give what it holds"

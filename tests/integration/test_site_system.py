@@ -64,7 +64,7 @@ def test_lag(site: Site, settings: Settings) -> None:
         assert "<html" not in part.text
     finally:
         worker.close()
-    assert Topics(settings).group_members() == 0
+    assert Topics(settings).member_count() == 0
 
 
 def test_servers(site: Site, settings: Settings) -> None:

@@ -17,7 +17,7 @@ IN_FLIGHT_STAYS: Final = Rule(
 CANCEL_CORRECTS: Final = Rule(
     "cancel corrects",
     "A cancel that skips a delivery corrects every log that calls it unknown.",
-    "db.batch_actions.end_items",
+    "db.batch_actions.cancel_items",
     "late truth",
     "logs 0 as unknown, and the ledger knows: skipped",
     ('sql("correct_logs")',),
@@ -25,7 +25,7 @@ CANCEL_CORRECTS: Final = Rule(
 LOGGED_IS_NOT_OVER: Final = Rule(
     "logged is not over",
     "A cancel leaves an item open whose delivery is in flight for it again, whatever its log said before.",
-    "conclude_cancelled",
+    "settle_cancelled_items",
     "later",
     "settled, and 0 is being handed over for it",
     ("(d.state, d.batch_id) IS DISTINCT FROM ('handing_off', b.id)",),
@@ -57,7 +57,7 @@ ONLY_DOUBT: Final = Rule(
 WORD_IN_LOGS: Final = Rule(
     "word in logs",
     "A person's word stands in every log that called the delivery unknown.",
-    "correct_resolved",
+    "correct_resolved_log_entries",
     "by hand",
     "logs what it sent as unknown",
     ("UPDATE log_entries l SET status = coalesce(",),
@@ -65,7 +65,7 @@ WORD_IN_LOGS: Final = Rule(
 RESEND_IS_DUE: Final = Rule(
     "resend is due",
     "What a person has sent again has an item to do.",
-    "settle_resolved",
+    "settle_resolved_items",
     "by hand",
     "settled, and its log says of 0: retry",
     ("AND NOT s.paused THEN now() END",),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request
 
 from db import batch_actions
-from monitoring.kafka import PATIENCE, worded
+from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers.dead_letters import DeadLetter, DeadLetterReader
 from web import actions
 from web.api import models
@@ -33,13 +33,13 @@ Before = Annotated[
 def list_letters(request: Request, conn: Database, config: Config, before: Before = None) -> models.Page[models.Letter]:
     """Every letter: why, and where it came from. The newest first."""
     partition, _, offset = (before or "").partition(":")
-    with worded():
-        box = DeadLetterReader(config, PATIENCE)
+    with kafka_errors_translated():
+        box = DeadLetterReader(config, PAGE_TIMEOUT_SECONDS)
         shelf = box.newest(_PAGE, (int(partition), int(offset)) if before else None, _fields)
     redriven = batch_actions.redriven_dead_letters(conn, box.topic_id)
     items = [
         models.Letter(**letter, redriven_at=redriven.get((letter["partition"], letter["offset"])))
-        for letter in shelf.letters
+        for letter in shelf.items
     ]
     last = f"{items[-1].partition}:{items[-1].offset}" if items else None
     return models.Page(items=items, next=next_page(request, shelf.has_more, before=last))
@@ -53,9 +53,9 @@ def show_letter(
     offset: Annotated[int, Path(ge=0, le=LARGEST, description="Its offset there."), PLAIN],
 ) -> models.WholeLetter:
     """One letter whole."""
-    with worded():
-        box = DeadLetterReader(config, PATIENCE)
-        letter = box.letter(partition, offset)
+    with kafka_errors_translated():
+        box = DeadLetterReader(config, PAGE_TIMEOUT_SECONDS)
+        letter = box.read(partition, offset)
     return models.WholeLetter(
         **_fields(letter),
         redriven_at=batch_actions.redriven_dead_letters(conn, box.topic_id).get(letter.place),

@@ -10,7 +10,7 @@ from db.accounts import Account, AccountRole
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
 from schemas.errors import RefusedError
-from schemas.text import require_words
+from schemas.text import require_text
 from web.auth import tokens
 
 #: As mail servers take them.
@@ -20,7 +20,7 @@ _LONGEST_ADDRESS: Final = 320
 def address(text: str) -> str:
     """An e-mail address as accounts have it: in lower case. RefusedError for what is none."""
     email = text.strip().lower()
-    require_words(email, "email", least=3, most=_LONGEST_ADDRESS)
+    require_text(email, "email", least=3, most=_LONGEST_ADDRESS)
     local, _, domain = email.partition("@")
     if not local or not domain or "@" in domain or any(c.isspace() or c in "<>" for c in email):
         raise RefusedError(f"{email!r} is no e-mail address", field="email")
@@ -29,7 +29,7 @@ def address(text: str) -> str:
 
 def _name(text: str) -> str:
     name = text.strip()
-    require_words(name, "name", least=1)
+    require_text(name, "name", least=1)
     return name
 
 

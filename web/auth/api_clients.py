@@ -19,7 +19,7 @@ from db.accounts import Account
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
-from schemas.text import require_words, storable
+from schemas.text import require_text, storable
 from web.auth import tokens
 
 
@@ -76,7 +76,7 @@ def _make(
     conn: Connection, account: Account, name: str, scopes: Collection[str], webhook_url: str | None
 ) -> MadeClient:
     name = name.strip()
-    require_words(name, "name", least=1, most=LONGEST_NAME)
+    require_text(name, "name", least=1, most=LONGEST_NAME)
     granted = require_scopes(scopes, account)
     if webhook_url is not None:
         require_webhook_address(webhook_url)
