@@ -67,7 +67,7 @@ def check_base_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
     except ValueError:
-        # The cause is left out: urllib quotes what it could not read, a password too.
+        # Without the cause: urllib quotes the URL, password included.
         raise ValueError("is not a URL") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must look like https://host or https://host/path")
