@@ -1,4 +1,4 @@
-"""Cleaning up: logs and items of long ago go, their numbers and the memory of who was mailed stay."""
+"""Clean-up: old logs and items are removed, their counts and the ledger stay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OLD = timedelta(days=180)
 
 
 def age(world: World, batch: int, days: int) -> None:
-    """Everything that a batch has is so much older."""
+    """Make all timestamps of a batch older."""
     earlier = timedelta(days=days)
     world.execute(
         "UPDATE batches SET started_at = started_at - %s, cancelled_at = cancelled_at - %s WHERE id = %s",
@@ -32,7 +32,7 @@ def age(world: World, batch: int, days: int) -> None:
 
 
 def build(world: World) -> int:
-    """A batch with one of each outcome, and somebody excluded, of 200 days ago."""
+    """A batch of 200 days ago with one of each outcome, and an excluded member."""
     world.build(students=[1, 2, 3, 4, 5])
     world.load(ban(1, 5, permanent=True))
     batch, agent = world.plan(key="spring"), world.agent()
@@ -45,8 +45,8 @@ def build(world: World) -> int:
     return batch
 
 
-def test_cleaned_and_remembered(world: World) -> None:
-    """FM-26: the log and the items are gone, the ledger is as it was, the numbers are the same; twice is once."""
+def test_counts_and_ledger_outlive_a_clean_up(world: World) -> None:
+    """FM-26: the log and the items are gone, the ledger and the counts are the same; a repeat changes nothing."""
     batch = build(world)
     before, ledger = world.status(batch), world.execute("SELECT * FROM deliveries ORDER BY member_id")
     planned, audit = world.trigger(key="spring"), world.audit()
@@ -62,7 +62,7 @@ def test_cleaned_and_remembered(world: World) -> None:
 
 
 def test_cleaned_and_invited_again(world: World) -> None:
-    """FM-26, FM-03: after the clean-up who was mailed is not mailed again, whoever invites."""
+    """FM-26, FM-03: after the clean-up no member who was mailed is mailed again, by any batch."""
     build(world)
     batch_control.clean_up(world.conn, OLD)
     world.load(member(9, accepted_toc_at=PAST), subscription(9, 1))
@@ -75,7 +75,7 @@ def test_cleaned_and_invited_again(world: World) -> None:
 
 
 def test_a_replay_of_what_was_cleaned(world: World) -> None:
-    """FM-20, FM-22: its messages have nothing left to do: neither mailed nor dead letters."""
+    """FM-20, FM-22: its messages have no effect: they are neither mailed nor dead letters."""
     batch = build(world)
     batch_control.clean_up(world.conn, OLD)
     agent = world.agent()
@@ -88,7 +88,7 @@ def test_a_replay_of_what_was_cleaned(world: World) -> None:
 
 
 def test_what_is_not_old_stays(world: World) -> None:
-    """Only what ended, and was last touched, longer ago: a correction of yesterday counts, an open item always does."""
+    """Only batches that ended and were last written to long ago: a recent correction, or an open item, keeps one."""
     world.build(students=[1, 2, 3])
     agent = world.agent()
     fresh, open_, corrected = world.plan(), world.plan(), world.plan()
@@ -112,7 +112,7 @@ def test_what_is_not_old_stays(world: World) -> None:
 
 
 def test_a_cancelled_batch_is_cleaned(world: World) -> None:
-    """Cancelled stays cancelled, with its time; an empty batch has nothing to remove and is done once."""
+    """It stays cancelled, with its time; an empty batch has nothing to remove and is cleaned once."""
     world.build(students=[1, 2])
     batch, empty = world.plan(), world.plan("coaches")
     batch_control.cancel(world.conn, batch)
@@ -125,8 +125,8 @@ def test_a_cancelled_batch_is_cleaned(world: World) -> None:
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
-def test_decisions_about_what_was_cleaned(world: World, verdict: Verdict) -> None:
-    """A retry finds nothing; a word about what is unknown still counts, and a new batch takes what is to be sent."""
+def test_verdicts_on_a_cleaned_batch(world: World, verdict: Verdict) -> None:
+    """A retry finds nothing; a verdict on unknown deliveries still counts, and a new batch plans those to be resent."""
     batch = build(world)
     batch_control.clean_up(world.conn, OLD)
     assert batch_control.retry(world.conn, batch) == 0

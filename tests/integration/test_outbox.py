@@ -1,4 +1,4 @@
-"""The outbox: claims, receipts, and how published items are found to be lost."""
+"""The outbox: publish claims, receipts, and lost items."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def members(items: list[DueItem]) -> set[int]:
 
 
 def test_a_trigger_claims_what_it_planned(world: World) -> None:
-    """Items are claimed from birth: no dispatcher takes them before their trigger had its time, then any does."""
+    """Items are planned under their trigger's publish claim; when it ends, any dispatcher gets them."""
     world.build(students=[1, 2], both=[3])
     batch = world.plan("everyone")
     assert outbox.claim_due_items(world.conn, 10) == []
@@ -32,7 +32,7 @@ def test_a_trigger_claims_what_it_planned(world: World) -> None:
 
 
 def test_a_publisher_dies_half_way(world: World) -> None:
-    """FM-27: what the broker did not acknowledge is due again when the claim ends, and only that."""
+    """FM-27: only what the broker did not acknowledge is due again when the claim ends."""
     world.build(students=range(1, 11))
     batch = world.plan()
     items = outbox.items_claimed_by_trigger(world.conn, batch)
@@ -48,7 +48,7 @@ def test_a_publisher_dies_half_way(world: World) -> None:
 
 
 def test_a_receipt_is_stored(world: World) -> None:
-    """An acknowledged item is no longer due, and where its message is stands beside it."""
+    """An acknowledged item is no longer due, and has its message's partition and offset."""
     world.build(students=[1])
     batch = world.plan()
     world.make_due()
@@ -59,7 +59,7 @@ def test_a_receipt_is_stored(world: World) -> None:
 
 
 def test_a_late_receipt_keeps_a_newer_due_time(world: World) -> None:
-    """FM-27: the message was faster than its receipt, and a retry is due: the receipt does not clear that."""
+    """FM-27: the message was processed before its receipt was stored: the receipt does not clear the retry."""
     world.build(students=[1])
     batch, agent = world.plan(), world.agent()
     world.make_due()
@@ -85,8 +85,8 @@ def test_a_receipt_of_an_older_claim(world: World) -> None:
     assert (world.item(batch, 1)["publish_at"], world.item(batch, 1)["kafka_offset"]) == (None, 2)
 
 
-def test_a_receipt_after_the_end(world: World) -> None:
-    """FM-27: a settled item is settled for ever: a late receipt neither fails nor opens it."""
+def test_a_receipt_after_settling(world: World) -> None:
+    """FM-27: a late receipt of a settled item neither fails nor makes it due."""
     world.build(students=[1])
     batch, agent = world.plan(), world.agent()
     world.make_due()
@@ -100,7 +100,7 @@ def test_a_receipt_after_the_end(world: World) -> None:
 
 
 def test_dispatchers_at_once_get_different_items(world: World) -> None:
-    """Any number of dispatchers: each item is claimed by one of them, and none waits for another."""
+    """Each item is claimed by one dispatcher, and none waits for another."""
     world.build(students=range(1, 31))
     world.plan()
     world.make_due()
@@ -113,7 +113,7 @@ def test_dispatchers_at_once_get_different_items(world: World) -> None:
 
 
 def test_the_longest_due_comes_first(world: World) -> None:
-    """A retry that is due for long is published before a batch that was planned just now."""
+    """A retry that has been due for long is published before a batch that was planned just now."""
     world.build(students=range(1, 11))
     world.plan()
     world.make_due()
@@ -146,8 +146,8 @@ def published(world: World, *numbers: int) -> int:
 
 
 @pytest.mark.parametrize(("next_offset", "lost"), [(10, 0), (11, 1), (12, 2), (99, 2)])
-def test_lost_is_what_nobody_will_come_for(world: World, next_offset: int, lost: int) -> None:
-    """FM-28: below what the group has committed, or the topic still holds, and not settled: due again."""
+def test_lost_items_are_due_again(world: World, next_offset: int, lost: int) -> None:
+    """FM-28: an unsettled item below the next offset that the group will read is due again."""
     batch = published(world, 1, 2)
     assert outbox.make_lost_items_due(world.conn, TOPIC, {0: next_offset, 1: 99}) == lost
     assert outbox.count_unpublished(world.conn, batch) == lost
@@ -156,19 +156,19 @@ def test_lost_is_what_nobody_will_come_for(world: World, next_offset: int, lost:
 
 
 def test_lost_with_the_topic(world: World) -> None:
-    """FM-30: offsets of a topic that was made anew mean nothing: its id tells, and all is published again."""
+    """FM-30: a topic that was created again has another id: all items are published again."""
     published(world, 1, 2)
     assert outbox.make_lost_items_due(world.conn, OTHER_TOPIC, {0: 0}) == 2
 
 
 def test_lost_with_the_partition(world: World) -> None:
-    """A partition that the topic no longer has holds no message."""
+    """A partition that the topic no longer has holds no messages."""
     published(world, 1, 2)
     assert outbox.make_lost_items_due(world.conn, TOPIC, {1: 0}) == 2
 
 
 def test_under_a_live_lease_is_not_lost(world: World) -> None:
-    """FM-28: what somebody is handing over is not lost, until the lease has ended."""
+    """FM-28: a delivery in flight is not lost until its lease has ended."""
     batch = published(world, 1, 2)
     agent = world.agent()
     mark = agent.mark(wanted := world.wanted(batch, 1))
@@ -181,7 +181,7 @@ def test_under_a_live_lease_is_not_lost(world: World) -> None:
 
 
 def test_settled_or_waiting_is_not_lost(world: World) -> None:
-    """What is settled, excluded, or due at a time of its own is not lost, wherever the group is."""
+    """Settled, excluded and due items are not lost, whatever the group's offset."""
     batch = published(world, 1, 2, 3)
     agent = world.agent()
     agent.deliver(world.wanted(batch, 1))
@@ -193,8 +193,8 @@ def test_settled_or_waiting_is_not_lost(world: World) -> None:
     assert world.item(batch, 2)["due_in"] > 90
 
 
-def test_a_dead_workers_message_heals(world: World) -> None:
-    """FM-28: acknowledged without effect and the worker gone: found, published again, delivered."""
+def test_a_dead_workers_message_is_published_again(world: World) -> None:
+    """FM-28: its offset was committed without effect: it is found lost, published again and delivered."""
     batch = published(world, 1)
     assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 11}) == 1
     assert world.publish(partition=0, offset=11) == 1
@@ -205,7 +205,7 @@ def test_a_dead_workers_message_heals(world: World) -> None:
 
 
 def test_a_claim_has_an_end(world: World) -> None:
-    """A claim is half a minute: long enough to publish, short enough to wait for."""
+    """A publish claim lasts half a minute: long enough to publish, short enough to wait for."""
     world.build(students=[1])
     world.plan()
     world.make_due()

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused, and that no secret is shown."""
+"""Settings: their sources, what is refused, and that no secret is shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -
 
 
 def test_defaults(tmp_path: Path) -> None:
-    """What holds when nothing is set, as the contract has it."""
+    """The defaults of the contract."""
     settings = Settings.load(directory=tmp_path)
     assert (settings.topic_prefix, settings.group, settings.partitions) == ("bidden", "bidden-workers", 12)
     assert (settings.lease_seconds, settings.max_attempts, settings.handover_window) == (60, 5, 100)
@@ -218,7 +218,7 @@ def test_errors_hold_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_settings_show_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever prints the settings sees no password; who needs it asks for it."""
+    """Printed settings show no password; the `require_` methods return it."""
     settings = load(
         tmp_path,
         monkeypatch,
@@ -249,7 +249,7 @@ def test_settings_show_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_addresses_without_secrets(url: str, shown: str) -> None:
-    """An address as messages and logs show it: where, and never as whom or with what."""
+    """An address in messages and logs has a host, and never a user or a password."""
     assert without_secrets(url) == shown
 
 
@@ -295,7 +295,7 @@ def test_a_base_url_has_no_slash_at_its_end(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_kafka_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """librdkafka is told what is set, and producers are idempotent: what they retry lands once."""
+    """The settings reach librdkafka's configuration, and producers are idempotent."""
     plain = client_config(load(tmp_path, monkeypatch, kafka_bootstrap="localhost:9092"), "me")
     assert (plain["bootstrap.servers"], plain["client.id"]) == ("localhost:9092", "me")
     assert not [name for name in plain if name.startswith(("sasl", "ssl"))]
