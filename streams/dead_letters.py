@@ -1,4 +1,4 @@
-"""The dead-letter topic: poison with its reason, where it came from, and its very bytes."""
+"""Produces invalid records to the dead-letter topic: the original key and bytes, with reason and source as headers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _FLUSH_SECONDS: Final = 10.0
 
 
 class DeadLetterProducer:
-    """Puts letters on the dead-letter topic."""
+    """Produces to the dead-letter topic. See `streams.records.DeadLetterSink`."""
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime], heartbeat: Heartbeat) -> None:
         self._topic = settings.dead_letter_topic
         self._clock = clock
         self._heartbeat = heartbeat
         self._producer = Producer(
-            # A letter that could not be put would hold up its partition for good.
+            # A record that could not be produced would block its partition for ever.
             {**producer_config(settings, "bidden-dead-letters"), **ANY_SIZE},
             logger=None,
         )
@@ -39,10 +39,10 @@ class DeadLetterProducer:
         """Returns once the broker has acknowledged them all, however long it is away."""
         rest = list(letters)
         while rest:
-            # Blocking calls of a C library: in a thread, so that the window goes on.
+            # Blocking calls: in a thread, so that the window goes on.
             rest, cause = await asyncio.to_thread(self._produce, rest)
             if rest:
-                log.warning("waiting for Kafka to take dead letters", letters=len(rest), cause=cause)
+                log.warning("waiting for Kafka to acknowledge dead letters", letters=len(rest), cause=cause)
                 self._heartbeat.beat()
                 await asyncio.sleep(_BACK_OFF_SECONDS)
         for letter in letters:
