@@ -132,7 +132,9 @@ class DeadLetterReader:
                     stop = min(end, before[1]) if partition == before[0] else end if partition < before[0] else earliest
                 start = max(earliest, stop - (limit - len(items)))
                 has_more = has_more or start > earliest
-                items += reversed([summarise(letter) for letter in self._read(consumer, partition, start, stop)])
+                items += reversed(
+                    [summarise(dead_letter) for dead_letter in self._read(consumer, partition, start, stop)]
+                )
         finally:
             consumer.close()
         return DeadLetterPage(items, has_more, ranges)
@@ -149,13 +151,13 @@ class DeadLetterReader:
             ranges = self._ranges(consumer)
             for partition, offset in places:
                 earliest, end = ranges.get(partition, (0, 0))
-                letters = self._read(consumer, partition, offset, end) if earliest <= offset < end else iter(())
-                letter = next(letters, None)
-                if letter is None or letter.offset != offset:
+                dead_letters = self._read(consumer, partition, offset, end) if earliest <= offset < end else iter(())
+                dead_letter = next(dead_letters, None)
+                if dead_letter is None or dead_letter.offset != offset:
                     raise NotFoundError(
                         f"there is no dead letter {partition}:{offset} in {self._topic}", field="letter"
                     )
-                found.append(letter)
+                found.append(dead_letter)
         finally:
             consumer.close()
         return found
@@ -185,10 +187,10 @@ class DeadLetterReader:
                 if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public name for it
                     return
                 raise KafkaException(error)
-            letter = _dead_letter(message)
-            if letter.offset < end:
-                yield letter
-            if letter.offset >= end - 1:
+            dead_letter = _dead_letter(message)
+            if dead_letter.offset < end:
+                yield dead_letter
+            if dead_letter.offset >= end - 1:
                 return
 
 
@@ -209,20 +211,20 @@ class Redriver:
         config["message.timeout.ms"] = int(min(config["message.timeout.ms"], timeout * 800))
         self._producer = Producer(config, logger=None)
 
-    def is_from_source(self, letter: DeadLetter) -> bool:
+    def is_from_source(self, dead_letter: DeadLetter) -> bool:
         """Whether its headers, which anyone may have written, name the topic of these settings."""
-        return letter.info.topic == self._source
+        return dead_letter.info.topic == self._source
 
-    def require_from_source(self, letter: DeadLetter) -> None:
+    def require_from_source(self, dead_letter: DeadLetter) -> None:
         """RefusedError for a dead letter of another topic."""
-        if not self.is_from_source(letter):
+        if not self.is_from_source(dead_letter):
             raise RefusedError(
-                f"dead letter {letter.partition}:{letter.offset} came from {letter.info.topic!r}, "
+                f"dead letter {dead_letter.partition}:{dead_letter.offset} came from {dead_letter.info.topic!r}, "
                 f"and not from {self._source}",
                 field="letter",
             )
 
-    def redrive(self, conn: Connection, letters: Iterable[DeadLetter], *, again: bool = False) -> RedriveResult:
+    def redrive(self, conn: Connection, dead_letters: Iterable[DeadLetter], *, again: bool = False) -> RedriveResult:
         """Redrive these, those redriven before only with `again`. `conn` must be in autocommit mode.
 
         Each chunk is recorded once the brokers have it: a crash in between can only redrive it twice.
@@ -240,10 +242,10 @@ class Redriver:
             count += len(acknowledged)
             chunk.clear()
 
-        for letter in letters:
-            if again or letter.place not in before:
-                chunk.append(letter)
-                size += len(letter.value or b"")
+        for dead_letter in dead_letters:
+            if again or dead_letter.place not in before:
+                chunk.append(dead_letter)
+                size += len(dead_letter.value or b"")
             if len(chunk) == _CHUNK or size > _CHUNK_BYTES:
                 produce_chunk()
                 size = 0
@@ -251,16 +253,16 @@ class Redriver:
             produce_chunk()
         return RedriveResult(count, tuple(failed))
 
-    def _produce(self, letters: list[DeadLetter], failed: list[str]) -> list[tuple[int, int]]:
+    def _produce(self, dead_letters: list[DeadLetter], failed: list[str]) -> list[tuple[int, int]]:
         """The places that the brokers acknowledged; appends the causes of the others to `failed`."""
-        messages = (OutgoingMessage(letter.key, letter.value) for letter in letters)
+        messages = (OutgoingMessage(dead_letter.key, dead_letter.value) for dead_letter in dead_letters)
         results = produce_all(self._producer, self._source, messages, self._timeout)
         acknowledged = []
-        for letter, result in zip(letters, results, strict=True):
+        for dead_letter, result in zip(dead_letters, results, strict=True):
             if isinstance(result, Receipt):
-                acknowledged.append(letter.place)
+                acknowledged.append(dead_letter.place)
             else:
-                failed.append(f"{letter.partition}:{letter.offset}: {result}")
+                failed.append(f"{dead_letter.partition}:{dead_letter.offset}: {result}")
         return acknowledged
 
 

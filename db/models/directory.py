@@ -66,7 +66,7 @@ class Ban(Base):
     __tablename__ = "bans"
     id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     member_id: Mapped[Id] = mapped_column(ForeignKey("members.id"), index=True)
-    #: The first moment at which the ban no longer holds.
+    #: The first time at which the ban no longer holds.
     expires_at: Mapped[Timestamp | None]
     permanent: Mapped[bool] = mapped_column(server_default=text("false"))
     __table_args__ = (CheckConstraint("permanent OR expires_at IS NOT NULL", name="ends_or_is_permanent"),)

@@ -50,7 +50,7 @@ class Session(Base):
 
 
 class SignInAttempts(Base):
-    """Failed attempts to sign in under a name, or from an address, since the last success."""
+    """Attempts to sign in under a name, or from an address, since the last success."""
 
     __tablename__ = "sign_in_attempts"
     key: Mapped[Text] = mapped_column(primary_key=True)
