@@ -15,6 +15,7 @@ from typing import Final
 import orjson
 from psycopg import errors, sql
 
+from db.chunks import chunked
 from db.connect import Connection
 from db.statements import sql as statement
 from schemas.directory import LINE_TYPES, Deletion, Key, Line, SubscriptionDeletion
@@ -167,15 +168,8 @@ def _run(conn: Connection, step: _Step, rows: _Rows) -> None:
 
 
 def _chunks(rows: list[tuple[Key, _Row]]) -> Iterator[str]:
-    chunk: list[str] = []
-    size = 0
-    for _, row in rows:
-        if len(chunk) == _CHUNK or (chunk and size + len(row.text) > _CHUNK_CHARACTERS):
-            yield f"[{','.join(chunk)}]"
-            chunk, size = [], 0
-        chunk.append(row.text)
-        size += len(row.text)
-    if chunk:
+    """The rows as JSON arrays."""
+    for chunk in chunked((row.text for _, row in rows), _CHUNK, len, _CHUNK_CHARACTERS):
         yield f"[{','.join(chunk)}]"
 
 

@@ -19,6 +19,7 @@ from config.kafka import ANY_SIZE, client_config, producer_config
 from config.kafka_producer import OutgoingMessage, Receipt, produce_all
 from config.settings import Settings
 from db import batch_actions
+from db.chunks import chunked
 from db.connect import Connection
 from producers.topics import Topics
 from schemas.dead_letter import DeadLetterInfo, decode_headers
@@ -230,27 +231,15 @@ class Redriver:
         Each chunk is recorded once the brokers have it: a crash in between can only redrive it twice.
         """
         before = batch_actions.redriven_dead_letters(conn, self._topic_id)
-        count, size, failed, chunk = 0, 0, list[str](), list[DeadLetter]()
-
-        def produce_chunk() -> None:
-            nonlocal count
+        todo = (dead_letter for dead_letter in dead_letters if again or dead_letter.place not in before)
+        count, failed = 0, list[str]()
+        for chunk in chunked(todo, _CHUNK, lambda dead_letter: len(dead_letter.value or b""), _CHUNK_BYTES):
             acknowledged = self._produce(chunk, failed)
             self.redriven += len(acknowledged)
             if acknowledged:
                 crash_points.reach(CrashPoint.REDRIVE_DELIVERED)
                 batch_actions.record_redriven(conn, self._topic_id, acknowledged)
             count += len(acknowledged)
-            chunk.clear()
-
-        for dead_letter in dead_letters:
-            if again or dead_letter.place not in before:
-                chunk.append(dead_letter)
-                size += len(dead_letter.value or b"")
-            if len(chunk) == _CHUNK or size > _CHUNK_BYTES:
-                produce_chunk()
-                size = 0
-        if chunk:
-            produce_chunk()
         return RedriveResult(count, tuple(failed))
 
     def _produce(self, dead_letters: list[DeadLetter], failed: list[str]) -> list[tuple[int, int]]:
