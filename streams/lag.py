@@ -17,13 +17,12 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from config.kafka import observer_config
+from config.log_throttle import LogThrottle
 from config.settings import Settings
 
 log = structlog.get_logger()
 
 _SECONDS: Final = 5.0
-#: How often at most the log says that the brokers are still away, in seconds.
-_SAY_AGAIN: Final = 30.0
 
 
 class GroupLag:
@@ -35,7 +34,7 @@ class GroupLag:
     def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._away_since: float | None = None
-        self._said = 0.0
+        self._throttle = LogThrottle(monotonic)
         self._topic = settings.invitations_topic
         self._observer = Consumer(observer_config(settings, "bidden-watchdog"), logger=None)
 
@@ -73,12 +72,11 @@ class GroupLag:
         now = self._monotonic()
         if self._away_since is None:
             self._away_since = now
-        elif now - self._said < _SAY_AGAIN:
-            return
-        self._said = now
-        log.warning("waiting for Kafka", cause=cause, seconds=round(now - self._away_since))
+        if self._throttle.admits():
+            log.warning("waiting for Kafka", cause=cause, seconds=round(now - self._away_since))
 
     def _note_back(self) -> None:
         if self._away_since is not None:
             log.info("Kafka is back", seconds=round(self._monotonic() - self._away_since))
             self._away_since = None
+            self._throttle.reset()

@@ -15,6 +15,7 @@ import structlog
 
 from config import crash_points
 from config.crash_points import CrashPoint
+from config.log_throttle import LogThrottle
 from db.ledger import Ledger
 from mail.sender import Sender
 from schemas.delivery import Cycle, Delivery
@@ -29,8 +30,6 @@ log = structlog.get_logger()
 
 #: How long outcomes wait for others to share their commit, in seconds.
 _LINGER_SECONDS: Final = 0.004
-#: How often at most the log says that the mail server takes no mails, in seconds.
-_SAY_AGAIN_SECONDS: Final = 30.0
 
 
 class Latch:
@@ -94,7 +93,7 @@ class Window:
         #: Open while the mail server takes no mails: it claims nothing and waits until the sender is ready.
         self._breaker: asyncio.Task[None] | None = None
         self._cycles = 0
-        self._say_after = 0.0
+        self._throttle = LogThrottle(asyncio.get_running_loop().time)
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Returns when each delivery is settled or due again. StoppingError when the worker stops before."""
@@ -235,10 +234,8 @@ class Window:
 
     async def _wait_for_sender(self, reason: str) -> None:
         """While the mail server is away nothing is claimed: an outage sets aside a window, not a batch."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._say_after:
-            # A busy server refuses on each connection.
-            self._say_after = now + _SAY_AGAIN_SECONDS
+        # A busy server refuses on each connection.
+        if self._throttle.admits():
             log.warning("the mail server takes no mails; claiming waits until it does", cause=reason)
         ready = asyncio.ensure_future(self._sender.ready())
         try:

@@ -18,7 +18,7 @@ from db.audit_log import AuditEntry, audited
 from db.batch_actions import Resolved
 from db.connect import Connection
 from db.site_queries import KnownEvent
-from monitoring.kafka import PATIENCE, worded
+from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers import batch_control
 from producers.batch_control import Verdict
 from producers.dead_letters import DeadLetter, DeadLetterReader, Redriver
@@ -132,26 +132,26 @@ def put_back(
     NotFoundError, RefusedError for a place before any letter is put back. What breaks half-way leaves in the deed how
     many were back by then.
     """
-    box = DeadLetterReader(settings, PATIENCE)
+    box = DeadLetterReader(settings, PAGE_TIMEOUT_SECONDS)
     redriver = Redriver(settings, box, _REDRIVE_SECONDS)
     read = elsewhere = 0
 
     def ours(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
         nonlocal read, elsewhere
         for letter in letters:
-            if redriver.is_ours(letter):
+            if redriver.is_from_source(letter):
                 read += 1
                 yield letter
             else:
                 elsewhere += 1
 
-    named = None if places is None else box.at(places)
+    named = None if places is None else box.read_at(places)
     for letter in named or ():
-        redriver.require_ours(letter)
+        redriver.require_from_source(letter)
     try:
-        done = redriver.redrive(conn, ours(box.letters() if named is None else named), again=again)
+        done = redriver.redrive(conn, ours(box.read_all() if named is None else named), again=again)
     except Exception:
-        deed.note(f"{redriver.put_back} letters put back before this")
+        deed.note(f"{redriver.redriven} letters put back before this")
         raise
     return PutBack(done.redriven, read - done.redriven - len(done.failed), elsewhere, done.failed)
 
@@ -163,7 +163,7 @@ def redrive(
     shown = ", ".join(f"{partition}:{offset}" for partition, offset in places[:_SHOWN_PLACES])
     more = len(places) - _SHOWN_PLACES
     detail = shown + (f" and {more} more" if more > 0 else "") + (", again" if again else "")
-    with audited(conn, AuditEntry(actor, "redrive", detail=detail)) as deed, worded():
+    with audited(conn, AuditEntry(actor, "redrive", detail=detail)) as deed, kafka_errors_translated():
         done = put_back(conn, settings, deed, places, again=again)
         deed.note(f"{done.redriven} letters" + (f", {len(done.failed)} failed" if done.failed else ""))
     return done

@@ -20,7 +20,7 @@ from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, RefusedError, UsageEr
 
 if TYPE_CHECKING:
     from producers.dead_letters import DeadLetter
-    from producers.replay import Moved
+    from producers.replay import MovedOffset
 
 _PLACE: Final = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
 
@@ -89,7 +89,7 @@ def replay(batch: int | None, since: str | None, places: tuple[str, ...], from_b
     return EXIT_DONE
 
 
-def _show_moved(moved: dict[int, Moved], *, as_json: bool) -> None:
+def _show_moved(moved: dict[int, MovedOffset], *, as_json: bool) -> None:
     if as_json:
         write_json({"partitions": {str(p): {"from": m.before, "to": m.after} for p, m in moved.items()}})
     else:
@@ -110,11 +110,11 @@ def _line(letter: DeadLetter, redriven: dict[tuple[int, int], datetime]) -> dict
     return {
         "partition": letter.partition,
         "offset": letter.offset,
-        "reason": letter.header("bidden-reason"),
-        "source_topic": letter.header("bidden-topic"),
-        "source_partition": letter.number("bidden-partition"),
-        "source_offset": letter.number("bidden-offset"),
-        "at": letter.header("bidden-time"),
+        "reason": letter.info.reason,
+        "source_topic": letter.info.topic,
+        "source_partition": letter.info.partition,
+        "source_offset": letter.info.offset,
+        "at": letter.info.time,
         "key": _text(letter.key),
         "redriven_at": redriven.get(letter.place),
     }
@@ -137,8 +137,8 @@ def list_letters(as_json: bool) -> None:
     settings = load()
     box = DeadLetterReader(settings)
     with connect(settings.require_database(), application="bidden-operator", autocommit=True) as conn:
-        redriven = batch_actions.redriven_letters(conn, box.topic_id)
-    lines = (_line(letter, redriven) for letter in box.letters())
+        redriven = batch_actions.redriven_dead_letters(conn, box.topic_id)
+    lines = (_line(letter, redriven) for letter in box.read_all())
     if as_json:
         write_lines(lines)
         return
@@ -172,9 +172,9 @@ def show(letter: str, as_json: bool) -> None:
     place = _place(letter, "letter")
     settings = load()
     box = DeadLetterReader(settings)
-    found = box.letter(*place)
+    found = box.read(*place)
     with connect(settings.require_database(), application="bidden-operator", autocommit=True) as conn:
-        line = _line(found, batch_actions.redriven_letters(conn, box.topic_id))
+        line = _line(found, batch_actions.redriven_dead_letters(conn, box.topic_id))
     headers = {name: _text(content) for name, content in found.headers}
     if as_json:
         value = None if found.value is None else base64.b64encode(found.value).decode()
@@ -205,18 +205,18 @@ def redrive(letters: tuple[str, ...], everything: bool, again: bool, as_json: bo
     redriver = Redriver(settings, box)
 
     def ours() -> Iterator[DeadLetter]:
-        for letter in box.letters():
-            if redriver.is_ours(letter):
+        for letter in box.read_all():
+            if redriver.is_from_source(letter):
                 yield letter
             else:
                 err.print(
-                    f"left out: {letter.partition}:{letter.offset} came from {letter.header('bidden-topic')!r}",
+                    f"left out: {letter.partition}:{letter.offset} came from {letter.info.topic!r}",
                     markup=False,
                 )
 
-    named = box.at(list(places))
+    named = box.read_at(list(places))
     for letter in named:
-        redriver.require_ours(letter)
+        redriver.require_from_source(letter)
     with connect(settings.require_database(), application="bidden-operator", autocommit=True) as conn:
         done = redriver.redrive(conn, ours() if everything else named, again=again)
     if as_json:

@@ -23,11 +23,9 @@ def admin(host: str, port: int, links: bool, as_json: bool) -> int:
     Example: bidden admin --port 8000
     """
     from db.connect import connect
-    from mail.compose import check_settings
     from web.server import serve
 
     settings = load(logs_as_json=as_json)
-    check_settings(settings.mail_from, settings.base_url)
     connect(settings.require_database()).close()
     return serve(settings, host, port, with_links=links)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Identity, Index, Integer, LargeBinary, Text, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, Id, Moment, Words, is_one_of
+from db.models.base import Base, Id, Text, TextArray, Timestamp, is_one_of
 
 
 class Account(Base):
@@ -14,12 +14,12 @@ class Account(Base):
     __tablename__ = "accounts"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
     #: In lower case: users sign in with it.
-    email: Mapped[Words] = mapped_column(unique=True)
-    name: Mapped[Words]
-    role: Mapped[Words]
-    password_hash: Mapped[Words | None]
-    created_at: Mapped[Moment]
-    disabled_at: Mapped[Moment | None]
+    email: Mapped[Text] = mapped_column(unique=True)
+    name: Mapped[Text]
+    role: Mapped[Text]
+    password_hash: Mapped[Text | None]
+    created_at: Mapped[Timestamp]
+    disabled_at: Mapped[Timestamp | None]
     __table_args__ = (
         CheckConstraint(is_one_of("role", "admin", "organiser"), name="role"),
         CheckConstraint("email = lower(email)", name="email_in_lower_case"),
@@ -44,18 +44,18 @@ class Session(Base):
     __tablename__ = "sessions"
     token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
-    created_at: Mapped[Moment]
-    seen_at: Mapped[Moment]
-    expires_at: Mapped[Moment]
+    created_at: Mapped[Timestamp]
+    seen_at: Mapped[Timestamp]
+    expires_at: Mapped[Timestamp]
 
 
 class SignInAttempts(Base):
     """Attempts counted under a key (e-mail address, IP address, or both) since `since` or the last success."""
 
     __tablename__ = "sign_in_attempts"
-    key: Mapped[Words] = mapped_column(primary_key=True)
+    key: Mapped[Text] = mapped_column(primary_key=True)
     attempts: Mapped[int] = mapped_column(Integer)
-    since: Mapped[Moment]
+    since: Mapped[Timestamp]
 
 
 class SignInRequest(Base):
@@ -63,10 +63,10 @@ class SignInRequest(Base):
 
     __tablename__ = "sign_in_requests"
     state_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
-    nonce: Mapped[Words]
-    verifier: Mapped[Words]
-    next_path: Mapped[Words]
-    expires_at: Mapped[Moment]
+    nonce: Mapped[Text]
+    verifier: Mapped[Text]
+    next_path: Mapped[Text]
+    expires_at: Mapped[Timestamp]
 
 
 class ApiClient(Base):
@@ -74,16 +74,16 @@ class ApiClient(Base):
 
     __tablename__ = "api_clients"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
-    name: Mapped[Words]
+    name: Mapped[Text]
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     token_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
-    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    scopes: Mapped[TextArray]
     #: Where the end of its batches is announced, signed with the secret; both or neither.
-    webhook_url: Mapped[Words | None]
+    webhook_url: Mapped[Text | None]
     webhook_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
-    created_at: Mapped[Moment]
-    used_at: Mapped[Moment | None]
-    revoked_at: Mapped[Moment | None]
+    created_at: Mapped[Timestamp]
+    used_at: Mapped[Timestamp | None]
+    revoked_at: Mapped[Timestamp | None]
     __table_args__ = (CheckConstraint("(webhook_url IS NULL) = (webhook_secret IS NULL)", name="webhook_has_secret"),)
 
 
@@ -95,25 +95,25 @@ class BatchWebhook(Base):
         ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
     client_id: Mapped[Id] = mapped_column(ForeignKey("api_clients.id", ondelete="CASCADE"), index=True)
-    due_at: Mapped[Moment | None]
+    due_at: Mapped[Timestamp | None]
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    delivered_at: Mapped[Moment | None]
-    last_error: Mapped[Words | None]
+    delivered_at: Mapped[Timestamp | None]
+    last_error: Mapped[Text | None]
     __table_args__ = (Index("ix_batch_webhooks_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),)
 
 
-class AuditEntry(Base):
+class AuditLogEntry(Base):
     """An action by a user, an API client or a command, or the attempt. Outlives accounts and clients."""
 
-    __tablename__ = "trail"
+    __tablename__ = "audit_log"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
-    at: Mapped[Moment]
-    actor: Mapped[Words]
-    action: Mapped[Words]
+    at: Mapped[Timestamp]
+    actor: Mapped[Text]
+    action: Mapped[Text]
     event_id: Mapped[Id | None] = mapped_column(index=True)
     batch_id: Mapped[Id | None]
     member_id: Mapped[Id | None]
-    detail: Mapped[Words | None]
+    detail: Mapped[Text | None]
     #: Null while the action runs, and for ever if the process died meanwhile.
-    outcome: Mapped[Words | None]
+    outcome: Mapped[Text | None]
     __table_args__ = (CheckConstraint(is_one_of("outcome", "done", "refused", "failed"), name="outcome"),)

@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from config.log_throttle import LogThrottle
 from mail.smtp.connection import Connection, SessionError, Submission
 from mail.smtp.session import open_session
 from mail.smtp.url import Tls, parse
@@ -28,8 +29,6 @@ _log = structlog.get_logger()
 
 _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 5.0
-#: How often at most the log says that the server is still away, in seconds.
-_SAY_AGAIN: Final = 30.0
 #: A server that takes some connections and refuses more is not asked for more before this time, in seconds.
 _FULL_FOR: Final = 5.0
 _GOODBYE: Final = 1.0
@@ -81,8 +80,8 @@ class SmtpSender:
     async def ready(self) -> None:
         """See `Sender.ready`."""
         wait = _FIRST_WAIT
-        attempts, said = 0, 0.0
-        clock = asyncio.get_running_loop().time
+        attempts = 0
+        throttle = LogThrottle(asyncio.get_running_loop().time)
         while not self._connections:
             if self._closed:
                 raise RuntimeError("the sender is closed")
@@ -90,8 +89,7 @@ class SmtpSender:
                 await self._open()
             except SessionError as error:
                 attempts += 1
-                if attempts == 1 or clock() - said >= _SAY_AGAIN:
-                    said = clock()
+                if throttle.admits():
                     _log.warning("waiting for the mail server", reason=str(error), attempts=attempts)
                 # Jitter, so that many workers do not come back in step.
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311

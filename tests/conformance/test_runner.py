@@ -61,7 +61,7 @@ def test_an_idle_worker_delivers_at_once(runner: Runner) -> None:
     runner.wait_committed()
     worker.signal(signal.SIGINT)
     assert worker.end() == 0, worker.story()
-    assert runner.topics.group_members() == 0
+    assert runner.topics.member_count() == 0
 
 
 def test_a_stop_finishes_what_is_in_flight(runner: Runner) -> None:

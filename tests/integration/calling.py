@@ -58,7 +58,7 @@ def program(
     """A client of the account."""
     made = create_client(site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
     # What tests ask about is what came after.
-    site.conn.execute("DELETE FROM trail WHERE action = 'add client'")
+    site.conn.execute("DELETE FROM audit_log WHERE action = 'add client'")
     return Program(site.browser().client, made.id, made.token, made.webhook_secret)
 
 

@@ -87,7 +87,7 @@ def test_from_events_to_a_batch(planner: Program, world: World) -> None:
     assert (why["eligible"], [row["status"] for row in why["deliveries"]]) == (True, ["pending"])
     audit = planner.get("/events/1/audit")
     assert (audit["eligible"], audit["pending"], audit["missing"], audit["balanced"]) == (7, 7, 0, True)
-    trail = world.execute("SELECT actor, action, batch_id, outcome FROM trail")
+    trail = world.execute("SELECT actor, action, batch_id, outcome FROM audit_log")
     actor = "Olga <olga@bidden.example> by planner"
     assert trail == [{"actor": actor, "action": "invite", "batch_id": 1, "outcome": "done"}]
 
@@ -149,7 +149,7 @@ def test_deciding_about_a_batch(planner: Program, world: World) -> None:
     done = planner.post("/batches/1/cancel")
     assert (done["state"], done["sent"], done["pending"]) == ("cancelled", 1, 0)
     assert "for good" in problem_of(planner.call("POST", "/batches/1/pause"), 409)["detail"]
-    trail = world.execute("SELECT action, outcome FROM trail ORDER BY id")
+    trail = world.execute("SELECT action, outcome FROM audit_log ORDER BY id")
     assert [(row["action"], row["outcome"]) for row in trail] == [
         ("invite", "done"), ("pause", "done"), ("resume", "done"), ("retry", "done"), ("resolve as sent", "done"),
         ("cancel", "done"), ("pause", "refused"),

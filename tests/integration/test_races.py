@@ -279,7 +279,7 @@ def test_dispatchers_at_once(world: World) -> None:
         with connect(world.url, autocommit=True) as conn:
             start.wait(10)
             claimed: list[int] = []
-            while items := outbox.claim_due(conn, 7):
+            while items := outbox.claim_due_items(conn, 7):
                 claimed += [item.member_id for item in items]
         return claimed
 

@@ -213,8 +213,9 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
 
 #: Whatever a request could change, but for what is counted and noted of requests themselves.
 CHANGEABLE: Final = (
-    "accounts", "account_chapters", "api_clients", "batches", "batch_items", "batch_webhooks", "deliveries", "events",
-    "event_chapters", "invitations", "log_entries", "members", "redriven_letters", "subscriptions", "trail",
+    "accounts", "account_chapters", "api_clients", "audit_log", "batches", "batch_items", "batch_webhooks",
+    "deliveries", "events", "event_chapters", "invitations", "log_entries", "members", "redriven_dead_letters",
+    "subscriptions",
 )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def can_sign_in(site: Site, email: str, password: str) -> bool:
 
 def audit_log(site: Site) -> list[tuple[str, str, str]]:
     """Actor, action and outcome of each entry, without sign-ins."""
-    rows = site.conn.execute("SELECT actor, action, outcome FROM trail WHERE action <> 'sign in' ORDER BY id")
+    rows = site.conn.execute("SELECT actor, action, outcome FROM audit_log WHERE action <> 'sign in' ORDER BY id")
     return [tuple(row.values()) for row in rows]
 
 
@@ -225,7 +225,7 @@ def test_an_account_by_pages(site: Site) -> None:
     by = "Ada <ada@bidden.example>"
     done = ["add account", "change account", "set password", "set password", "disable account", "enable account"]
     assert audit_log(site) == [(by, action, "done") for action in done]
-    assert first not in str(site.conn.execute("SELECT * FROM trail").fetchall())
+    assert first not in str(site.conn.execute("SELECT * FROM audit_log").fetchall())
 
 
 def test_refused_on_pages(site: Site) -> None:
@@ -357,7 +357,7 @@ def test_clients(site: Site) -> None:
         ("revoke client", "refused"),
         ("revoke client", "done"),
     ]
-    assert token not in str(site.conn.execute("SELECT * FROM trail").fetchall())
+    assert token not in str(site.conn.execute("SELECT * FROM audit_log").fetchall())
 
 
 def test_a_disabled_account_has_no_clients(site: Site) -> None:

@@ -115,7 +115,7 @@ def test_put_back(site: Site, settings: Settings, world: World) -> None:
     ]  # fmt: skip
     assert "None waits." in words(browser.get("/letters"))
     assert "put back 2 letters" in redrive(browser, ["0:1", "0:2"], again="true")
-    trail = world.execute("SELECT action, detail, outcome FROM trail ORDER BY id")
+    trail = world.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
     assert [(row["action"], row["outcome"]) for row in trail] == [("redrive", "done")] * 5
     assert [row["detail"] for row in trail][2:4] == [
         "0:0, again; put back 1 letter",
@@ -128,16 +128,16 @@ def test_kafka_goes_away_half_way(
 ) -> None:
     """The trail says how many were put back until then."""
     bury(settings, (b"7", b"first"), (b"8", b"second"), (b"9", b"third"))
-    letters = DeadLetterReader.letters
+    letters = DeadLetterReader.read_all
 
     def some(box: DeadLetterReader) -> Iterator[DeadLetter]:
         yield from islice(letters(box), 2)
         raise UnreachableError("Kafka did not give what it holds")
 
     monkeypatch.setattr(dead_letters, "_CHUNK", 1)
-    monkeypatch.setattr(DeadLetterReader, "letters", some)
+    monkeypatch.setattr(DeadLetterReader, "read_all", some)
     assert site.admin().post("/letters/redrive", {"all": "true"}).status_code == 503
-    (entry,) = world.execute("SELECT outcome, detail FROM trail")
+    (entry,) = world.execute("SELECT outcome, detail FROM audit_log")
     told = "all; 2 letters put back before this; Kafka did not give what it holds"
     assert entry == {"outcome": "failed", "detail": told}
     assert len(source(settings, 2)) == 2

@@ -113,7 +113,7 @@ def test_signed_in(site: Site, provider: FakeProvider, methods: list[str]) -> No
     assert "Olga" in words(browser.get("/batches"))
     assert "bidden-sign-in" not in browser.client.cookies
     assert site.conn.execute("SELECT * FROM sign_in_requests").fetchall() == []
-    trail = site.conn.execute("SELECT actor, action, detail FROM trail").fetchall()
+    trail = site.conn.execute("SELECT actor, action, detail FROM audit_log").fetchall()
     assert trail == [{"actor": "Olga <olga@bidden.example>", "action": "sign in", "detail": "by OpenID Connect"}]
 
 

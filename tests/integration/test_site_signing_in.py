@@ -67,7 +67,7 @@ def test_sign_in_and_sign_out(site: Site) -> None:
     assert not is_signed_in(browser)
     browser.client.cookies.set("bidden", browser.token)
     assert not is_signed_in(browser)
-    trail = site.conn.execute("SELECT actor, action, outcome FROM trail ORDER BY id").fetchall()
+    trail = site.conn.execute("SELECT actor, action, outcome FROM audit_log ORDER BY id").fetchall()
     assert [(row["action"], row["outcome"]) for row in trail] == [("sign in", "done"), ("sign out", "done")]
     assert {row["actor"] for row in trail} == {"Olga <olga@bidden.example>"}
 
@@ -171,7 +171,7 @@ def test_changed_after_the_password_was_verified(
     answer = sign_in(site.browser())
     assert (answer.status_code, WRONG in words(answer), "set-cookie" in answer.headers) == (403, True, False)
     assert world.execute("SELECT FROM sessions") == []
-    assert world.execute("SELECT action, outcome FROM trail") == [{"action": "sign in", "outcome": "refused"}]
+    assert world.execute("SELECT action, outcome FROM audit_log") == [{"action": "sign in", "outcome": "refused"}]
 
 
 def test_an_uncommitted_change_is_waited_for(site: Site, world: World, database_url: str) -> None:
@@ -325,7 +325,7 @@ def test_cross_site_requests(site: Site, world: World) -> None:
         assert sign_in(stranger, headers=headers).status_code == 403, headers
         assert not is_signed_in(stranger)
     assert world.execute("SELECT FROM batches") == []
-    assert world.execute("SELECT FROM trail") == []
+    assert world.execute("SELECT FROM audit_log") == []
 
 
 def test_same_site_requests(site: Site) -> None:
@@ -352,6 +352,6 @@ def test_every_form_needs_its_token(site: Site, world: World) -> None:
     as_file = browser.client.post("/events/1/invite", data=form, files={"csrf": b"x"})
     assert as_file.status_code == 403
     assert world.execute("SELECT FROM batches") == []
-    assert world.execute("SELECT FROM trail") == []
+    assert world.execute("SELECT FROM audit_log") == []
     right = {"x-csrf-token": tokens.csrf_token(browser.token)}
     assert browser.client.post("/events/1/invite", data=form, headers=right).status_code == 303

@@ -163,7 +163,7 @@ def test_sent_has_no_way_out(world: World) -> None:
     ("column", "value", "constraint"),
     [
         ("state", "running", "ck_deliveries_state"),
-        ("state", "handing_off", "ck_deliveries_marked_has_lease"),
+        ("state", "handing_off", "ck_deliveries_claimed_has_lease"),
         ("state", "retry", "ck_deliveries_retry_has_time"),
         ("slot", "Guest", "ck_deliveries_slot"),
         ("role", "Coach", "ck_deliveries_slot_of_role"),

@@ -195,7 +195,7 @@ class World:
 
     def publish(self, partition: int = 0, offset: int = 0) -> int:
         """Everything that is due goes to the topic, and the broker acknowledges it from `offset` on."""
-        items = outbox.claim_due(self.conn, 1000)
+        items = outbox.claim_due_items(self.conn, 1000)
         acks = [Acknowledgement(item, partition, offset + n) for n, item in enumerate(items)]
         outbox.acknowledge(self.conn, TOPIC, acks)
         return len(items)

@@ -46,7 +46,7 @@ def decisions(ledger: Ledger, state: State) -> Iterator[Move]:
             resumed = batch._replace(state=RUNNING, due=not batch.settled)
             yield Move("resume batch {}", (index,), with_batch(state, index, resumed))
         if batch.ending:
-            yield Move("the cancel of batch {} ends", (index,), end_items(ledger, state, index))
+            yield Move("the cancel of batch {} ends", (index,), cancel_items(ledger, state, index))
             if "half a cancel" in ledger.scope.events:
                 dead = with_batch(state, index, batch._replace(ending=False))
                 yield Move("the cancel of batch {} dies", (index,), dead)
@@ -97,7 +97,7 @@ def plan(ledger: Ledger, state: State, index: int) -> State:
     return with_batch(state, index, batch._replace(state=RUNNING, slots=slots, due=True, settled=False))
 
 
-def end_items(ledger: Ledger, state: State, index: int) -> State:
+def cancel_items(ledger: Ledger, state: State, index: int) -> State:
     """The second transaction of a cancel: `cancel_deliveries` and `settle_cancelled_items`."""
     batch = state.batches[index]
     for slot in batch.slots:

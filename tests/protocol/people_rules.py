@@ -17,7 +17,7 @@ IN_FLIGHT_STAYS: Final = Rule(
 CANCEL_CORRECTS: Final = Rule(
     "cancel corrects",
     "A cancel that skips a delivery corrects every log that calls it unknown.",
-    "db.batch_actions.end_items",
+    "db.batch_actions.cancel_items",
     "late outcome",
     "logs 0 as unknown, and the ledger says skipped",
     ('sql("correct_log_entries")',),
@@ -57,7 +57,7 @@ ONLY_DOUBT: Final = Rule(
 WORD_IN_LOGS: Final = Rule(
     "decision in logs",
     "The operator's decision is written to every log that calls the delivery unknown.",
-    "correct_resolved",
+    "correct_resolved_log_entries",
     "by hand",
     "logs what it sent as unknown",
     ("UPDATE log_entries l SET status = coalesce(",),
@@ -65,7 +65,7 @@ WORD_IN_LOGS: Final = Rule(
 RESEND_IS_DUE: Final = Rule(
     "resend is due",
     "What an operator has resent has an open item.",
-    "settle_resolved",
+    "settle_resolved_items",
     "by hand",
     "settled, and its log says of 0: retry",
     ("AND NOT s.paused THEN now() END",),

@@ -166,7 +166,7 @@ class Replay:
             " * interval '1 second' WHERE publish_at IS NOT NULL",
             (self._batches[batch],),
         )
-        items = outbox.claim_due(self._conn, 10)
+        items = outbox.claim_due_items(self._conn, 10)
         assert [item.batch_id for item in items] == [self._batches[batch]]
         if heard:
             self._acknowledge(items, place)
@@ -182,7 +182,7 @@ class Replay:
             " WHERE batch_id <> %s AND publish_at IS NULL AND settled_at IS NULL",
             others,
         )
-        assert outbox.make_lost_due(self._conn, TOPIC, {0: self._committed}) == 1
+        assert outbox.make_lost_items_due(self._conn, TOPIC, {0: self._committed}) == 1
         self._conn.execute("UPDATE batch_items SET publish_at = NULL WHERE publish_at = 'infinity'")
 
     # Workers.
@@ -259,12 +259,12 @@ class Replay:
                 assert batch_control.retry(self._conn, batch)
             case "{} batch {}", ("cancel", _):
                 with self._transaction():
-                    batch_actions.hold_batch(self._conn, batch)
-                    batch_actions.decide_state(self._conn, batch, "cancelled")
+                    batch_actions.lock_batch_against_operators(self._conn, batch)
+                    batch_actions.set_batch_state(self._conn, batch, "cancelled")
             case "the cancel of batch {} ends", _:
                 with self._transaction():
                     batch_actions.lock_batch(self._conn, batch)
-                    batch_actions.end_items(self._conn, batch)
+                    batch_actions.cancel_items(self._conn, batch)
             case "the cancel of batch {} dies", _:
                 pass
             case "resume batch {}", _:

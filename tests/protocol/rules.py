@@ -193,15 +193,15 @@ CORRECTED: Final = Rule(
 LOST: Final = Rule(
     "lost",
     "What was published and will never be read is due again.",
-    "make_lost_due",
+    "make_lost_items_due",
     "crashes",
     "not everything can be settled any more",
-    ("i.kafka_offset < p.first_kept", "SET publish_at = now()"),
+    ("i.kafka_offset < p.next_offset", "SET publish_at = now()"),
 )
 SETTLED_IS_NOT_LOST: Final = Rule(
     "settled is not lost",
     "What is settled is never due again.",
-    "make_lost_due",
+    "make_lost_items_due",
     "crashes",
     "settled and due",
     ("i.settled_at IS NULL AND i.publish_at IS NULL",),
@@ -209,7 +209,7 @@ SETTLED_IS_NOT_LOST: Final = Rule(
 NO_PAUSED: Final = Rule(
     "rests",
     "Nothing of a paused batch is published.",
-    "claim_due",
+    "claim_due_items",
     "decisions",
     "a paused batch was published",
     ("b.state <> 'paused'",),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request
 
 from db import batch_actions
-from monitoring.kafka import PATIENCE, worded
+from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers.dead_letters import DeadLetter, DeadLetterReader
 from web import actions
 from web.api import models
@@ -33,13 +33,13 @@ Before = Annotated[
 def list_letters(request: Request, conn: Database, config: Config, before: Before = None) -> models.Page[models.Letter]:
     """Every letter: why, and where it came from. The newest first."""
     partition, _, offset = (before or "").partition(":")
-    with worded():
-        box = DeadLetterReader(config, PATIENCE)
+    with kafka_errors_translated():
+        box = DeadLetterReader(config, PAGE_TIMEOUT_SECONDS)
         shelf = box.newest(_PAGE, (int(partition), int(offset)) if before else None, _fields)
-    redriven = batch_actions.redriven_letters(conn, box.topic_id)
+    redriven = batch_actions.redriven_dead_letters(conn, box.topic_id)
     items = [
         models.Letter(**letter, redriven_at=redriven.get((letter["partition"], letter["offset"])))
-        for letter in shelf.letters
+        for letter in shelf.items
     ]
     last = f"{items[-1].partition}:{items[-1].offset}" if items else None
     return models.Page(items=items, next=next_page(request, shelf.has_more, before=last))
@@ -53,12 +53,12 @@ def show_letter(
     offset: Annotated[int, Path(ge=0, le=LARGEST, description="Its offset there."), PLAIN],
 ) -> models.WholeLetter:
     """One letter whole."""
-    with worded():
-        box = DeadLetterReader(config, PATIENCE)
-        letter = box.letter(partition, offset)
+    with kafka_errors_translated():
+        box = DeadLetterReader(config, PAGE_TIMEOUT_SECONDS)
+        letter = box.read(partition, offset)
     return models.WholeLetter(
         **_fields(letter),
-        redriven_at=batch_actions.redriven_letters(conn, box.topic_id).get(letter.place),
+        redriven_at=batch_actions.redriven_dead_letters(conn, box.topic_id).get(letter.place),
         value=None if letter.value is None else base64.b64encode(letter.value).decode(),
         headers={name: _text(content) for name, content in letter.headers},
     )
@@ -77,16 +77,16 @@ def redrive(caller: Calling, conn: Database, config: Config, wanted: models.Redr
 
 def _fields(letter: DeadLetter) -> dict[str, Any]:
     words = {
-        "reason": letter.header("bidden-reason"),
-        "source_topic": letter.header("bidden-topic"),
-        "at": letter.header("bidden-time"),
+        "reason": letter.info.reason,
+        "source_topic": letter.info.topic,
+        "at": letter.info.time,
         "key": _text(letter.key),
     }
     return {
         "partition": letter.partition,
         "offset": letter.offset,
-        "source_partition": letter.number("bidden-partition"),
-        "source_offset": letter.number("bidden-offset"),
+        "source_partition": letter.info.partition,
+        "source_offset": letter.info.offset,
         # Anybody may have written them, and as long as a message may be.
         **{name: text and text[:_LONGEST] for name, text in words.items()},
     }

@@ -10,7 +10,7 @@ from db.accounts import Account, AccountRole
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
 from schemas.errors import RefusedError
-from schemas.text import require_words
+from schemas.text import require_text
 from web.auth import tokens
 
 #: What mail servers accept.
@@ -20,7 +20,7 @@ _MAX_EMAIL_LENGTH: Final = 320
 def normalize_email(text: str) -> str:
     """The address as accounts store it, in lower case. RefusedError for what is no e-mail address."""
     email = text.strip().lower()
-    require_words(email, "email", least=3, most=_MAX_EMAIL_LENGTH)
+    require_text(email, "email", least=3, most=_MAX_EMAIL_LENGTH)
     local, _, domain = email.partition("@")
     if not local or not domain or "@" in domain or any(c.isspace() or c in "<>" for c in email):
         raise RefusedError(f"{email!r} is no e-mail address", field="email")
@@ -89,7 +89,7 @@ def enable(conn: Connection, actor: str, account: Account) -> None:
 
 def _normalize_name(text: str) -> str:
     name = text.strip()
-    require_words(name, "name", least=1)
+    require_text(name, "name", least=1)
     return name
 
 

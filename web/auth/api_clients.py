@@ -19,7 +19,7 @@ from db.accounts import Account
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
-from schemas.text import require_words, storable
+from schemas.text import require_text, storable
 from web.auth import tokens
 
 
@@ -76,7 +76,7 @@ def _create(
     conn: Connection, account: Account, name: str, scopes: Collection[str], webhook_url: str | None
 ) -> NewApiClient:
     name = name.strip()
-    require_words(name, "name", least=1, most=MAX_NAME_LENGTH)
+    require_text(name, "name", least=1, most=MAX_NAME_LENGTH)
     granted = require_scopes(scopes, account)
     if webhook_url is not None:
         require_webhook_url(webhook_url)

@@ -13,7 +13,7 @@ from config.settings import Settings
 from db import batch_actions
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
-from monitoring.kafka import PATIENCE, worded
+from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers.dead_letters import DeadLetter, DeadLetterReader
 from schemas.errors import BiddenError, RefusedError, UnreachableError, printable
 from schemas.text import sentence
@@ -71,10 +71,10 @@ def show_letters(
 @router.get("/letters/{partition}/{offset}")
 def show_letter(viewer: Admin, conn: Database, config: Config, partition: Partition, offset: Offset) -> HTMLResponse:
     """One letter whole, but for the end of a very long one."""
-    with worded():
-        box = DeadLetterReader(config, PATIENCE)
-        letter = box.letter(partition, offset)
-        redriven = batch_actions.redriven_letters(conn, box.topic_id).get(letter.place)
+    with kafka_errors_translated():
+        box = DeadLetterReader(config, PAGE_TIMEOUT_SECONDS)
+        letter = box.read(partition, offset)
+        redriven = batch_actions.redriven_dead_letters(conn, box.topic_id).get(letter.place)
     value = letter.value
     return page(
         "letter",
@@ -89,15 +89,15 @@ def show_letter(viewer: Admin, conn: Database, config: Config, partition: Partit
         text=None if value is None else _text(value[:_SHOWN]),
         dump=None if value is None else hex_dump(value[:_SHOWN]),
         shown=_SHOWN,
-        is_ours=letter.header("bidden-topic") == config.invitations_topic,
+        is_ours=letter.info.topic == config.invitations_topic,
     )
 
 
 @router.get("/letters/{partition}/{offset}/value")
 def download(_: Admin, config: Config, partition: Partition, offset: Offset) -> Response:
     """The very bytes."""
-    with worded():
-        letter = DeadLetterReader(config, PATIENCE).letter(partition, offset)
+    with kafka_errors_translated():
+        letter = DeadLetterReader(config, PAGE_TIMEOUT_SECONDS).read(partition, offset)
     if letter.value is None:
         raise HTTPException(404, "This letter has no bytes")
     headers = {"Content-Disposition": f'attachment; filename="letter-{partition}-{offset}.bin"'}
@@ -121,7 +121,7 @@ def redrive(
     named = ", ".join(letter[:_NAMED]) + (f" and {len(places) - _NAMED} more" if len(places) > _NAMED else "")
     detail = ("all" if everything else named) + (", again" if again else "")
     try:
-        with audited(conn, AuditEntry(viewer.actor, "redrive", detail=detail)) as deed, worded():
+        with audited(conn, AuditEntry(viewer.actor, "redrive", detail=detail)) as deed, kafka_errors_translated():
             done = put_back(conn, config, deed, None if everything else places, again=again)
             told = _told(done)
             deed.note(told + (f"; {len(done.failed)} failed" if done.failed else ""))
@@ -156,12 +156,12 @@ def _list(
     """The list; what keeps it from being read stands in its place."""
     values: dict[str, Any] = {"shelf": None, "redriven": {}, "waiting": 0, "next": ""}
     try:
-        with worded():
-            box = DeadLetterReader(settings, PATIENCE)
+        with kafka_errors_translated():
+            box = DeadLetterReader(settings, PAGE_TIMEOUT_SECONDS)
             shelf = box.newest(_PAGE, _place(before) if before else None, summary)
-        redriven = batch_actions.redriven_letters(conn, box.topic_id)
-        waiting = shelf.size - sum(shelf.holds(place) for place in redriven)
-        last = shelf.letters[-1].name if shelf.has_more and shelf.letters else ""
+        redriven = batch_actions.redriven_dead_letters(conn, box.topic_id)
+        waiting = shelf.total - sum(shelf.contains(place) for place in redriven)
+        last = shelf.items[-1].name if shelf.has_more and shelf.items else ""
         values = {"shelf": shelf, "redriven": redriven, "waiting": waiting, "next": last}
     except BiddenError as error:
         problem = problem or sentence(error.detail)
@@ -180,13 +180,13 @@ def _list(
 
 def summary(letter: DeadLetter) -> Line:
     """A letter in short; its headers may say anything, or nothing. Pure."""
-    partition, offset = letter.number("bidden-partition"), letter.number("bidden-offset")
+    partition, offset = letter.info.partition, letter.info.offset
     place = f" {partition}:{offset}" if partition is not None and offset is not None else ""
     return Line(
         place=letter.place,
-        reason=printable((letter.header("bidden-reason") or "no reason given")[:_LONGEST]),
-        source=printable((letter.header("bidden-topic") or "unknown")[:_LONGEST]) + place,
-        at=_time(letter.header("bidden-time")),
+        reason=printable((letter.info.reason or "no reason given")[:_LONGEST]),
+        source=printable((letter.info.topic or "unknown")[:_LONGEST]) + place,
+        at=_time(letter.info.time),
         key=_text(letter.key) or "",
         size=None if letter.value is None else len(letter.value),
     )

@@ -15,7 +15,7 @@ from config.settings import Settings, without_secrets
 from db import checks
 from mail.check import check_mail_server
 from monitoring import probe
-from monitoring.kafka import PATIENCE, worded
+from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers.topics import Topics
 from schemas.errors import BiddenError
 from web.auth.current_user import Admin, Database
@@ -110,8 +110,8 @@ def _lately(ask: Callable[[], Any]) -> Lately[Answer]:
 def _kafka(settings: Settings) -> Server:
     client = f"client librdkafka {confluent_kafka.libversion()[0]}"
     try:
-        with worded():
-            topics = Topics(settings, PATIENCE)
+        with kafka_errors_translated():
+            topics = Topics(settings, PAGE_TIMEOUT_SECONDS)
             brokers = topics.check_reachable()
             names = (settings.invitations_topic, settings.dead_letter_topic)
             ids = {name: topics.topic_id(name) for name in names}
@@ -125,7 +125,9 @@ def _kafka(settings: Settings) -> Server:
 def _mail(settings: Settings) -> Server:
     try:
         url = settings.require_smtp()
-        hasty = settings.model_copy(update={"smtp_timeout_seconds": min(PATIENCE, settings.smtp_timeout_seconds)})
+        hasty = settings.model_copy(
+            update={"smtp_timeout_seconds": min(PAGE_TIMEOUT_SECONDS, settings.smtp_timeout_seconds)}
+        )
         asyncio.run(check_mail_server(hasty))
     except BiddenError as error:
         return Server("Mail server", False, (error.detail,))
