@@ -22,7 +22,7 @@ def stop_on_signals(stop: threading.Event) -> None:
 
 
 async def build_worker(settings: Settings, heartbeat: Heartbeat) -> Worker:
-    """A worker with its real adapters. Call it in the event loop that will run the worker."""
+    """A worker with its real adapters. Called in the event loop that will run it."""
     from mail.smtp.sender import SmtpSender
     from streams.dead_letters import DeadLetterProducer
     from streams.pipeline import TemplateComposer

@@ -57,7 +57,7 @@ def _text(content: bytes | None) -> str | None:
 @dlq.command("list", epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
 @json_option
 def list_dead_letters(as_json: bool) -> None:
-    """List all dead letters, with the reason and the source of each.
+    """List all dead letters, with reason and source.
 
     Example: bidden dlq list --json
     """
@@ -92,7 +92,9 @@ def list_dead_letters(as_json: bool) -> None:
 @click.argument("letter", metavar="P:O")
 @json_option
 def show(letter: str, as_json: bool) -> None:
-    """Show the dead letter at partition P and offset O, with its headers and its value.
+    """Show one dead letter, with its headers and its value.
+
+    P:O is its position: partition and offset.
 
     Example: bidden dlq show 0:17 --json
     """
@@ -120,9 +122,9 @@ def show(letter: str, as_json: bool) -> None:
 @click.option("--again", is_flag=True, help="Include dead letters that were redriven before.")
 @json_option
 def redrive(letters: tuple[str, ...], everything: bool, again: bool, as_json: bool) -> int:
-    """Publish dead letters to their source topic again, with the original key and bytes.
+    """Publish dead letters to their source topic again.
 
-    Do this after their cause is fixed.
+    They keep their key and bytes. Do this once the cause is fixed.
 
     Example: bidden dlq redrive 0:17 0:18
     """
