@@ -17,7 +17,7 @@ _ORGANISER: Final = "olga@bidden.example"
 
 @dataclass(frozen=True, slots=True)
 class DemoAccount:
-    """Somebody who can sign in to the site of the demonstration."""
+    """An account of the site of the demonstration, with its password."""
 
     title: str
     email: str

@@ -153,7 +153,7 @@ class SmtpServerSession(asyncio.Protocol):
         elif (rule := rules.consume("refuse_data", recipients)) is not None:
             self._reply(rule.reply)
         else:
-            self._reply(b"354 Go on")
+            self._reply(b"354 Start mail input")
             self._parse = self._drop_body if rules.consume("drop_in_data", recipients) else self._parse_body
 
     def _rset(self, line: bytes) -> None:
@@ -177,7 +177,7 @@ class SmtpServerSession(asyncio.Protocol):
         if self._sink.tls is None or self._secure:
             self._reply(b"502 5.5.1 Not offered")
             return
-        self._reply(b"220 2.0.0 Go on")
+        self._reply(b"220 2.0.0 Ready to start TLS")
         self._flush()
         self._buffer.clear()  # commands before the handshake are not authenticated
         self._suspended = True

@@ -35,17 +35,17 @@ def _connect(settings: Settings) -> Connection:
     return connect(settings.require_database(), application="bidden-operator", autocommit=True)
 
 
-def _as_dict(letter: DeadLetter, redriven: dict[tuple[int, int], datetime]) -> dict[str, Any]:
+def _as_dict(dead_letter: DeadLetter, redriven: dict[tuple[int, int], datetime]) -> dict[str, Any]:
     return {
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "reason": letter.header("bidden-reason"),
-        "source_topic": letter.header("bidden-topic"),
-        "source_partition": letter.number("bidden-partition"),
-        "source_offset": letter.number("bidden-offset"),
-        "at": letter.header("bidden-time"),
-        "key": _text(letter.key),
-        "redriven_at": redriven.get(letter.place),
+        "partition": dead_letter.partition,
+        "offset": dead_letter.offset,
+        "reason": dead_letter.header("bidden-reason"),
+        "source_topic": dead_letter.header("bidden-topic"),
+        "source_partition": dead_letter.number("bidden-partition"),
+        "source_offset": dead_letter.number("bidden-offset"),
+        "at": dead_letter.header("bidden-time"),
+        "key": _text(dead_letter.key),
+        "redriven_at": redriven.get(dead_letter.place),
     }
 
 
@@ -67,7 +67,7 @@ def list_dead_letters(as_json: bool) -> None:
     reader = DeadLetterReader(settings)
     with _connect(settings) as conn:
         redriven = batch_actions.redriven_letters(conn, reader.topic_id)
-    rows = (_as_dict(letter, redriven) for letter in reader.letters())
+    rows = (_as_dict(dead_letter, redriven) for dead_letter in reader.letters())
     if as_json:
         write_lines(rows)
         return
@@ -89,9 +89,9 @@ def list_dead_letters(as_json: bool) -> None:
 
 
 @dlq.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
-@click.argument("letter", metavar="P:O")
+@click.argument("position", metavar="P:O")
 @json_option
-def show(letter: str, as_json: bool) -> None:
+def show(position: str, as_json: bool) -> None:
     """Show one dead letter, with its headers and its value.
 
     P:O is its position: partition and offset.
@@ -100,10 +100,10 @@ def show(letter: str, as_json: bool) -> None:
     """
     from producers.dead_letters import DeadLetterReader
 
-    position = parse_position(letter, "letter")
+    partition, offset = parse_position(position, "letter")
     settings = load()
     reader = DeadLetterReader(settings)
-    found = reader.letter(*position)
+    found = reader.letter(partition, offset)
     with _connect(settings) as conn:
         fields = _as_dict(found, batch_actions.redriven_letters(conn, reader.topic_id))
     headers = {name: _text(content) for name, content in found.headers}
@@ -117,11 +117,11 @@ def show(letter: str, as_json: bool) -> None:
 
 
 @dlq.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
-@click.argument("letters", metavar="[P:O]...", nargs=-1)
+@click.argument("positions", metavar="[P:O]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All dead letters from the topic of these settings.")
 @click.option("--again", is_flag=True, help="Include dead letters that were redriven before.")
 @json_option
-def redrive(letters: tuple[str, ...], everything: bool, again: bool, as_json: bool) -> int:
+def redrive(positions: tuple[str, ...], everything: bool, again: bool, as_json: bool) -> int:
     """Publish dead letters to their source topic again.
 
     They keep their key and bytes. Do this once the cause is fixed.
@@ -130,24 +130,24 @@ def redrive(letters: tuple[str, ...], everything: bool, again: bool, as_json: bo
     """
     from producers.dead_letters import DeadLetterReader, Redriver
 
-    if bool(letters) == everything:
+    if bool(positions) == everything:
         raise UsageError("give the positions of dead letters, such as 0:17, or --all")
-    positions = dict.fromkeys(parse_position(text, "letter") for text in letters)
+    wanted = list(dict.fromkeys(parse_position(text, "letter") for text in positions))
     settings = load()
     reader = DeadLetterReader(settings)
     redriver = Redriver(settings, reader)
 
     def ours() -> Iterator[DeadLetter]:
-        for letter in reader.letters():
-            if redriver.is_ours(letter):
-                yield letter
+        for dead_letter in reader.letters():
+            if redriver.is_ours(dead_letter):
+                yield dead_letter
             else:
-                source = letter.header("bidden-topic")
-                err.print(f"excluded: {letter.partition}:{letter.offset} came from {source!r}", markup=False)
+                source = dead_letter.header("bidden-topic")
+                err.print(f"excluded: {dead_letter.partition}:{dead_letter.offset} came from {source!r}", markup=False)
 
-    chosen = reader.at(list(positions))
-    for letter in chosen:
-        redriver.require_ours(letter)
+    chosen = reader.at(wanted)
+    for dead_letter in chosen:
+        redriver.require_ours(dead_letter)
     with _connect(settings) as conn:
         done = redriver.redrive(conn, ours() if everything else chosen, again=again)
     if as_json:

@@ -230,8 +230,8 @@ def test_a_busy_database_is_killed_and_started(stack: Stack) -> None:
     busy = threading.Thread(target=_run_long_query, args=(connection,))
     busy.start()
     with psycopg.connect(stack.addresses.database_url, autocommit=True) as other:
-        asked = "SELECT state = 'active' AND query LIKE '%%generate_series%%' FROM pg_stat_activity WHERE pid = %s"
-        assert wait_until(lambda: other.execute(asked, [backend.pid]).fetchone() == (True,), 10)
+        is_running = "SELECT state = 'active' AND query LIKE '%%generate_series%%' FROM pg_stat_activity WHERE pid = %s"
+        assert wait_until(lambda: other.execute(is_running, [backend.pid]).fetchone() == (True,), 10)
     stack.postgres.kill()
     stack.postgres.start()
     assert not backend.alive()

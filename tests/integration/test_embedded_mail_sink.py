@@ -153,9 +153,9 @@ def test_starttls_and_auth(home: Path) -> None:
     certificate = authority.issue_cert("localhost")
     certificate.cert_chain_pems[0].write_to_path(home / "cert.pem")
     certificate.private_key_pem.write_to_path(home / "key.pem")
-    words = ["--port", str(port), "--folder", str(home / "mail"), "--ready-file", str(home / "ready")]
-    words += ["--tls-cert", str(home / "cert.pem"), "--tls-key", str(home / "key.pem"), "--auth", "ann:secret"]
-    process = subprocess.Popen([sys.executable, "-P", "-m", "embedded.mail_sink", *words])
+    arguments = ["--port", str(port), "--folder", str(home / "mail"), "--ready-file", str(home / "ready")]
+    arguments += ["--tls-cert", str(home / "cert.pem"), "--tls-key", str(home / "key.pem"), "--auth", "ann:secret"]
+    process = subprocess.Popen([sys.executable, "-P", "-m", "embedded.mail_sink", *arguments])
     try:
         assert wait_until((home / "ready").exists, 10)
         context = ssl.create_default_context()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -14,7 +14,6 @@ from confluent_kafka import KafkaException, Producer
 from hypothesis import example, given
 
 from cli import progress
-from cli.main import cli
 from config.kafka import client_config
 from config.settings import Settings
 from db import accounts
@@ -23,6 +22,7 @@ from producers import batch_control
 from producers.topics import Topics
 from schemas.outcomes import Failed, Sent, Unknown
 from tests.acceptance.processes import environment, eventually
+from tests.commands import COMMANDS
 from tests.fuzzing import AWFUL, fingerprint, fuzz, run
 from tests.integration.importing import EVENT, subscription
 from tests.integration.world import World
@@ -98,8 +98,7 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "older_than": (AGES, NO_AGES),
     "since": (TIMES, NO_TIMES),
     "positions": (POSITIONS, NO_POSITIONS),
-    "letter": (POSITIONS, NO_POSITIONS),
-    "letters": (POSITIONS, NO_POSITIONS),
+    "position": (POSITIONS, NO_POSITIONS),
     "file": (["-"], ["nowhere.jsonl", "", ".", "/proc/self/mem", "x" * 300]),
     "members": ([], ["14", "0", "-1", "1000001", "4300.0", "all"]),
     "workers": ([], ["-1", "65", "1.0", "two"]),
@@ -119,18 +118,6 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "runner": ([], ["Confluent", "kafka", "faust,confluent"]),
 }
 EXTRA: Final = ["--nonsense", "--json=1", "-x", "--\udcff", "-\x1b", "--", "one-too-many", "\udcff"]
-
-
-def leaves(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command, with its full name."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from leaves(command, f"{path}{name} ")
-        else:
-            yield path + name, command
-
-
-COMMANDS: Final = dict(leaves(cli))
 
 
 @st.composite
@@ -156,7 +143,7 @@ def command_lines(draw: st.DrawFn, name: str) -> list[str]:
                 parts.append(draw(st.sampled_from([[parameter.opts[0], value], [f"{parameter.opts[0]}={value}"]])))
     if wrong == "extra":
         parts.insert(0, [draw(st.sampled_from(EXTRA))])
-    return [*name.split(), *(word for part in draw(st.permutations(parts)) for word in part)]
+    return [*name.split(), *(argument for part in draw(st.permutations(parts)) for argument in part)]
 
 
 def test_no_command_is_left_out() -> None:
@@ -234,17 +221,17 @@ def test_any_words(name: str, seeded: World, settings: Settings, request: pytest
         return (topics.latest(partitions), topics.committed(partitions)) if partitions else None
 
     @fuzz(EXAMPLES[name])
-    @given(words=command_lines(name))
-    @example(words=[*name.split(), "--json"])
-    @example(words=name.split())
-    @example(words=[*name.split(), "--json", "\udcff\x1b[31m[/red]"])
-    def check(words: list[str]) -> None:
+    @given(arguments=command_lines(name))
+    @example(arguments=[*name.split(), "--json"])
+    @example(arguments=name.split())
+    @example(arguments=[*name.split(), "--json", "\udcff\x1b[31m[/red]"])
+    def check(arguments: list[str]) -> None:
         before, offsets_before = fingerprint(seeded.conn), offsets()
-        said = run(*words)
-        said.check()
-        if said.code > 1:
-            assert fingerprint(seeded.conn) == before, words
-            assert offsets() == offsets_before, words
+        result = run(*arguments)
+        result.check()
+        if result.code > 1:
+            assert fingerprint(seeded.conn) == before, arguments
+            assert offsets() == offsets_before, arguments
 
     check()
 
@@ -260,17 +247,17 @@ def test_what_must_not_start(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
             values = ["", "\0", "\udcff", "[/]", "9" * 5000, "--json", *VALUES[parameter.name][1]]
             invalid += [[parameter.opts[0], value] for value in values]
     for one in invalid:
-        said = run(name, *one)
-        said.check()
-        assert said.code == 2, said
+        result = run(name, *one)
+        result.check()
+        assert result.code == 2, result
 
     @fuzz(30)
-    @given(words=command_lines(name), one=st.sampled_from(invalid))
-    def check(words: list[str], one: list[str]) -> None:
+    @given(arguments=command_lines(name), one=st.sampled_from(invalid))
+    def check(arguments: list[str], one: list[str]) -> None:
         help_options = {"-h", "--help", "--version", "--"}
-        said = run(*[word for word in words if word not in help_options], *one)
-        said.check()
-        assert said.code == 2, said
+        result = run(*[argument for argument in arguments if argument not in help_options], *one)
+        result.check()
+        assert result.code == 2, result
 
     check()
     assert list(tmp_path.iterdir()) == []
@@ -281,11 +268,11 @@ def test_the_group_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.chdir(tmp_path)
 
     @fuzz(60)
-    @given(words=st.lists(st.one_of(AWFUL, st.sampled_from(["dlq", "--json"])), max_size=3))
-    def check(words: list[str]) -> None:
-        said = run(*words)
-        said.check()
-        assert said.code == 2 or {"-h", "--help", "--version"} & set(words), said
+    @given(arguments=st.lists(st.one_of(AWFUL, st.sampled_from(["dlq", "--json"])), max_size=3))
+    def check(arguments: list[str]) -> None:
+        result = run(*arguments)
+        result.check()
+        assert result.code == 2 or {"-h", "--help", "--version"} & set(arguments), result
 
     check()
 
@@ -301,21 +288,21 @@ def test_texts_that_are_stored(seeded: World) -> None:
         ("--key", "x" * 9999),
     ):
         before = fingerprint(seeded.conn)
-        said = run("invite", "1", "--audience", "everyone", option, value, "--json")
-        assert (said.code, said.error["error"], said.error["field"]) == (2, "refused", option[2:]), said
+        result = run("invite", "1", "--audience", "everyone", option, value, "--json")
+        assert (result.code, result.error["error"], result.error["field"]) == (2, "refused", option[2:]), result
         assert fingerprint(seeded.conn) == before
-    said = run("resolve", "1", "--unknown", "sent", "--by", "\udcff", "--json")
-    assert (said.code, said.error["field"]) == (2, "by")
+    result = run("resolve", "1", "--unknown", "sent", "--by", "\udcff", "--json")
+    assert (result.code, result.error["field"]) == (2, "by")
 
 
 @pytest.mark.usefixtures("seeded", "letters")
 def test_letters_of_anybody() -> None:
     """FM-20: the content of a dead letter is data: no markup, no invalid number, no terminal control sequence."""
-    for words in (["dlq", "list"], ["dlq", "show", "0:0"], ["dlq", "show", "0:1"]):
-        said, as_json = run(*words), run(*words, "--json")
-        assert (said.code, as_json.code) == (0, 0), (said, as_json)
-        assert "\x1b" not in said.out
-        assert "[/red]" in said.out
+    for arguments in (["dlq", "list"], ["dlq", "show", "0:0"], ["dlq", "show", "0:1"]):
+        result, as_json = run(*arguments), run(*arguments, "--json")
+        assert (result.code, as_json.code) == (0, 0), (result, as_json)
+        assert "\x1b" not in result.out
+        assert "[/red]" in result.out
     assert run("dlq", "show", "0:0", "--json").out.count('"source_offset":null') == 1
 
 
@@ -327,6 +314,6 @@ def test_a_server_that_does_not_answer_in_time(monkeypatch: pytest.MonkeyPatch) 
         raise TimeoutError
 
     monkeypatch.setattr(Topics, "latest", silent)
-    said = run("replay", "--to-offset", "0:0", "--json")
-    said.check()
-    assert said.code == 3
+    result = run("replay", "--to-offset", "0:0", "--json")
+    result.check()
+    assert result.code == 3

@@ -75,9 +75,9 @@ def test_every_cut_leaves_complete_mails(tmp_path: Path) -> None:
     store_mails(tmp_path, MAIL)
     first = (tmp_path / FILE).stat().st_size
     store_mails(tmp_path, MAIL)
-    whole = (tmp_path / FILE).read_bytes()
-    for cut in range(first, len(whole)):
-        (tmp_path / FILE).write_bytes(whole[:cut])
+    complete = (tmp_path / FILE).read_bytes()
+    for cut in range(first, len(complete)):
+        (tmp_path / FILE).write_bytes(complete[:cut])
         assert [mail.data for mail in read_mails(tmp_path)] == [MAIL]
         assert delivery_keys(tmp_path) == ["1/invite/2/Student"]
         store_mails(tmp_path, b"next\r\n")
@@ -87,9 +87,9 @@ def test_every_cut_leaves_complete_mails(tmp_path: Path) -> None:
 def test_cut_in_the_first_mail(tmp_path: Path) -> None:
     """An incomplete first mail does not count, for the reader and for the next writer."""
     store_mails(tmp_path, MAIL)
-    whole = (tmp_path / FILE).read_bytes()
-    for cut in range(len(whole)):
-        (tmp_path / FILE).write_bytes(whole[:cut])
+    complete = (tmp_path / FILE).read_bytes()
+    for cut in range(len(complete)):
+        (tmp_path / FILE).write_bytes(complete[:cut])
         assert count_mails(tmp_path) == 0
         store_mails(tmp_path, b"next\r\n")
         assert [mail.data for mail in read_mails(tmp_path)] == [b"next\r\n"]

@@ -145,11 +145,11 @@ def test_a_process_does_not_start(name: str, monkeypatch: pytest.MonkeyPatch, tm
         with monkeypatch.context() as patch:
             patch.setenv(variable, value)
             is_wrong = isinstance(load_settings("", tmp_path), SettingsError)
-            said = run(name, "--json")
-        said.check()
-        assert said.code == 2
-        assert said.error["field"] in ({variable} if is_wrong else {"BIDDEN_DATABASE_URL", "BIDDEN_SMTP_URL"})
-        assert SECRET not in said.err
+            result = run(name, "--json")
+        result.check()
+        assert result.code == 2
+        assert result.error["field"] in ({variable} if is_wrong else {"BIDDEN_DATABASE_URL", "BIDDEN_SMTP_URL"})
+        assert SECRET not in result.err
 
     check()
 
@@ -161,9 +161,9 @@ def test_any_file(content: bytes, file: str, monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / ".bidden").mkdir()
     (tmp_path / file).write_bytes(content)
     monkeypatch.chdir(tmp_path)
-    said = run("batches", "--json")
-    said.check()
-    assert said.code == 2
+    result = run("batches", "--json")
+    result.check()
+    assert result.code == 2
 
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
