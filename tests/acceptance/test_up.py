@@ -1,4 +1,4 @@
-"""`bidden up` and `bidden demo`: everything on this machine by one command, and no process left behind."""
+"""`bidden up` and `bidden demo`: everything on this machine, from one command, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Bidden]:
-    """The command line without any server."""
+    """The command line with nothing but a home."""
     with Bidden(None, tmp_path) as bidden:
         yield bidden
-    # A failed test leaves no process either.
+    # A test that failed leaves nothing either.
     for process in at_home(tmp_path):
         process.kill()
 
 
 def at_home(home: Path) -> list[psutil.Process]:
-    """Every process on this machine that works below this folder, except this one."""
+    """Every process on this machine that works below this folder, but for those that ask."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -49,10 +49,10 @@ def at_home(home: Path) -> list[psutil.Process]:
 
 
 def workers(up: Process) -> list[int]:
-    """The ids of the running worker processes of `bidden up`."""
+    """The ids of the worker processes that `bidden up` runs now."""
     found = []
     for child in psutil.Process(up.popen.pid).children(recursive=True):
-        # It may end meanwhile.
+        # It may end while we look.
         with contextlib.suppress(psutil.Error):
             if child.status() != psutil.STATUS_ZOMBIE and "worker" in child.cmdline():
                 found.append(child.pid)
@@ -60,9 +60,9 @@ def workers(up: Process) -> list[int]:
 
 
 def test_up(alone: Bidden) -> None:
-    """One line when all is ready; a second `up` finds it; a killed worker is started again; SIGTERM stops all.
+    """One line when all is ready; a second one finds it; a killed worker comes back; SIGTERM leaves nothing.
 
-    The folder's `.env` applies to everything that it starts.
+    What stands in the folder's `.env` holds for all that it starts.
     """
     (alone.folder / ".env").write_text("BIDDEN_TOPIC_PREFIX=acme\nBIDDEN_MAIL_FROM=acme@bidden.example\n")
     home = {"BIDDEN_HOME": str(alone.folder / "home")}
@@ -107,9 +107,9 @@ def test_up(alone: Bidden) -> None:
 
 
 def test_a_stuck_worker_is_started_again(alone: Bidden) -> None:
-    """FM-08, FM-12, FM-28: a worker blocked by a lock exits with 70; `up` reports it and starts it again.
+    """FM-08, FM-12, FM-28: a worker that a lock holds up ends with 70; `up` says so, starts it again, the batch ends.
 
-    The batch completes; at most the window of the worker that ended is unknown.
+    In doubt, and named, is at most the window of the worker that ended.
     """
     window = 10
     home = {"BIDDEN_HOME": str(alone.folder / "home")}
@@ -131,8 +131,8 @@ def test_a_stuck_worker_is_started_again(alone: Bidden) -> None:
         with conn.transaction():
             conn.execute("LOCK TABLE batches IN ACCESS EXCLUSIVE MODE")
             ended = f"worker-1 ended (exit code {EXIT_NO_PROGRESS}); starting it again"
-            eventually(lambda: ended in up.err.read_text(), "the worker ended itself, and `up` reported it")
-            assert sink.count() < 200, "all mails were sent before: the test proves nothing"
+            eventually(lambda: ended in up.err.read_text(), "the worker ended itself, and `up` says so")
+            assert sink.count() < 200, "nothing was left to do: the test has shown nothing"
         sink.clear_rules()
         books.wait_completed(batch)
         books.check(unknown=window)
@@ -142,26 +142,26 @@ def test_a_stuck_worker_is_started_again(alone: Bidden) -> None:
 
 
 def test_demo(alone: Bidden) -> None:
-    """The demonstration sends everything, its audit balances, and no process is left."""
+    """The demonstration sends everything, its audit balances, and nothing keeps running."""
     audit = alone.run("demo", "--members", "200", "--json", env={"BIDDEN_HOME": str(alone.folder / "home")}).json
     assert (audit["balanced"], audit["missing"], audit["failed"], audit["unknown"]) == (True, [], 0, 0)
     assert audit["sent"] > 200
     assert at_home(alone.folder) == []
 
 
-def test_demo_stays(alone: Bidden) -> None:
-    """With `--stay` it prints an address and passwords; the site there shows the campaign."""
+def test_demo_to_look_at(alone: Bidden) -> None:
+    """With `--stay` it prints an address and passwords that work, and what the campaign came to can be seen there."""
     demo = alone.start("demo", "--members", "200", "--stay", BIDDEN_HOME=str(alone.folder / "home"))
-    eventually(lambda: "Press Ctrl-C to stop" in demo.out.read_text(), "the campaign is over", 120)
+    eventually(lambda: "Press Ctrl-C to stop" in demo.out.read_text(), "the demonstration is over", 120)
     text = demo.out.read_text()
     (address,) = re.findall(r"Open (http://127\.0\.0\.1:\d+)", text)
-    accounts = re.findall(r"(\S+@bidden\.example) with the password (\S+)", text)
+    people = re.findall(r"(\S+@bidden\.example) with the password (\S+)", text)
     eventually(lambda: _answers(address), "the site is up")
-    for email, password in accounts:
+    for email, password in people:
         with httpx.Client(base_url=address, follow_redirects=True) as browser:
             page = browser.post("/sign-in", data={"email": email, "password": password, "next": "/batches/1"})
             assert "completed" in page.text, page.text
-    assert len(accounts) == 2
+    assert len(people) == 2
     demo.signal(signal.SIGTERM)
     assert demo.end(60) == 0, demo.story()
     assert at_home(alone.folder) == []
