@@ -73,7 +73,7 @@ def _show(conn: Connection, account_id: int, message: str, *, as_json: bool, gen
         return
     out.print(message, markup=False)
     if generated is not None:
-        out.print(f"The password, which is not shown again: {generated}", markup=False)
+        out.print(f"password (shown this once): {generated}", markup=False)
 
 
 def _find(conn: Connection, email: str) -> Account:

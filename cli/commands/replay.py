@@ -27,7 +27,7 @@ def _parse_time(text: str) -> datetime:
     if time.tzinfo is None:
         raise UsageError(f"{text!r} has no time zone: write it like 2026-04-09T18:30:00Z", field="since")
     if not datetime(1970, 1, 1, tzinfo=UTC) <= time <= now():
-        raise RefusedError(f"{text} is in the future, or before 1970", field="since")
+        raise RefusedError(f"{text} must be in the past, and not before 1970", field="since")
     return time
 
 
