@@ -15,7 +15,7 @@ import pytest
 from db.connect import Connection, connect
 from db.planning import Trigger, preview
 from demo.generator import DEMO_EVENT_ID, expected, generate
-from demo.special_cases import Cast
+from demo.special_cases import SpecialCase
 from schemas.errors import InputError, RefusedError
 from tests.integration.importing import BASE, EVENT, address, load, member, rows, subscription
 
@@ -135,8 +135,8 @@ def test_the_generated_directory(conn: Connection) -> None:
     planned, deliveries, excluded = preview(conn, trigger)
     wanted = expected(600)
     assert (planned, deliveries, excluded) == (wanted.planned, wanted.deliveries, wanted.excluded)
-    assert rows(conn, "SELECT count(*) FROM subscriptions WHERE member_id = %s", int(Cast.THREE_LISTS)) == [(3,)]
-    assert rows(conn, "SELECT count(*) FROM members WHERE id = %s", int(Cast.DELETED)) == [(0,)]
+    assert rows(conn, "SELECT count(*) FROM subscriptions WHERE member_id = %s", int(SpecialCase.THREE_LISTS)) == [(3,)]
+    assert rows(conn, "SELECT count(*) FROM members WHERE id = %s", int(SpecialCase.DELETED)) == [(0,)]
 
 
 def test_statistics_are_fresh_after_many_rows(conn: Connection) -> None:

@@ -24,7 +24,7 @@ MAIL = "X-Bidden-Delivery: 1/invite/{}/Student\r\nSubject: Hello\r\n\r\nDear you
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home as `Home` makes it."""
+    """A home as `Home` creates it."""
     for name in ("logs", "run"):
         (tmp_path / name).mkdir()
     return tmp_path
@@ -41,7 +41,7 @@ def sink(home: Path) -> Iterator[MailServer]:
 
 @contextmanager
 def client(sink: MailServer) -> Iterator[smtplib.SMTP]:
-    """A connection of Python's own client, closed without ceremony."""
+    """A connection of Python's own client, closed without QUIT."""
     smtp = smtplib.SMTP("127.0.0.1", sink.port, timeout=10)
     try:
         yield smtp
@@ -55,8 +55,8 @@ def send(sink: MailServer, number: int, to: str = "b@example.org") -> None:
         smtp.sendmail("a@example.org", [to], MAIL.format(number))
 
 
-def test_a_mail_is_kept(sink: MailServer) -> None:
-    """What Python's client sends is read back, envelope and bytes."""
+def test_a_mail_is_stored(sink: MailServer) -> None:
+    """What Python's client sends is read back, envelope and content."""
     send(sink, 1)
     [mail] = sink.mails()
     assert (mail.sender, mail.recipients, mail.data.decode()) == ("a@example.org", ("b@example.org",), MAIL.format(1))
@@ -64,7 +64,7 @@ def test_a_mail_is_kept(sink: MailServer) -> None:
 
 
 def test_utf8_addresses_and_eight_bit_text(sink: MailServer) -> None:
-    """SMTPUTF8 and 8BITMIME work with a client that knows them."""
+    """SMTPUTF8 and 8BITMIME work with a client that supports them."""
     with client(sink) as smtp:
         options = ["SMTPUTF8", "BODY=8BITMIME"]
         smtp.sendmail("grüße@example.org", ["größe@example.org"], "Subject: ü\r\n\r\nü\r\n".encode(), options)
@@ -93,8 +93,8 @@ def test_pipelined_in_one_write(sink: MailServer) -> None:
     assert sink.count() == 2
 
 
-def test_what_was_accepted_survives_a_kill(sink: MailServer) -> None:
-    """After a SIGKILL in the middle of the load, every mail that was answered with 250 is in the file, once."""
+def test_accepted_mails_survive_a_kill(sink: MailServer) -> None:
+    """After a SIGKILL under load, every mail that got the reply 250 is in the file, once."""
     accepted: list[int] = []
     for round_ in range(3):
         with client(sink) as smtp:
@@ -111,8 +111,8 @@ def test_what_was_accepted_survives_a_kill(sink: MailServer) -> None:
     assert sink.count() == len(accepted) + 1
 
 
-def test_rules_hold_from_the_next_mail_on(sink: MailServer) -> None:
-    """Rules are set and cleared while the sink runs, without a restart; nonsense is refused before it is written."""
+def test_rules_apply_from_the_next_mail_on(sink: MailServer) -> None:
+    """Rules are set and cleared while the sink runs; invalid ones are refused before they are written."""
     sink.set_rules([{"do": "refuse_recipient", "recipient": "gone@*"}, {"do": "refuse_mail", "times": 1}])
     with client(sink) as smtp:
         with pytest.raises(smtplib.SMTPRecipientsRefused):
@@ -129,8 +129,8 @@ def test_rules_hold_from_the_next_mail_on(sink: MailServer) -> None:
     assert sink.count() == 2
 
 
-def test_dropped_after_the_mail_was_kept(sink: MailServer) -> None:
-    """The case nobody can know from outside: the mail is there, the reply never came."""
+def test_dropped_after_the_mail_was_stored(sink: MailServer) -> None:
+    """The ambiguous case: the mail is stored, the reply never arrives."""
     sink.set_rules([{"do": "drop_after_store", "recipient": "b@*"}])
     with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionResetError)):
         send(sink, 1)
@@ -138,7 +138,7 @@ def test_dropped_after_the_mail_was_kept(sink: MailServer) -> None:
 
 
 def test_every_connection_refused(sink: MailServer) -> None:
-    """421 as the greeting; a restart of the sink does not use the rule up."""
+    """421 as the greeting; a restart of the sink does not consume the rule."""
     sink.set_rules([{"do": "refuse_connection", "times": 1}])
     sink.restart()
     with pytest.raises(smtplib.SMTPConnectError) as caught:
@@ -148,14 +148,14 @@ def test_every_connection_refused(sink: MailServer) -> None:
 
 
 def test_starttls_and_auth(home: Path) -> None:
-    """With a certificate and credentials the sink offers both and takes mails only after AUTH."""
+    """With a certificate and credentials the sink offers both, and accepts mails only after AUTH."""
     authority, port = trustme.CA(), ports.choose({"smtp": None}, {})["smtp"]
     certificate = authority.issue_cert("localhost")
     certificate.cert_chain_pems[0].write_to_path(home / "cert.pem")
     certificate.private_key_pem.write_to_path(home / "key.pem")
-    words = ["--port", str(port), "--folder", str(home / "mail"), "--ready-file", str(home / "ready")]
-    words += ["--tls-cert", str(home / "cert.pem"), "--tls-key", str(home / "key.pem"), "--auth", "ann:secret"]
-    process = subprocess.Popen([sys.executable, "-P", "-m", "embedded.mail_sink", *words])
+    arguments = ["--port", str(port), "--folder", str(home / "mail"), "--ready-file", str(home / "ready")]
+    arguments += ["--tls-cert", str(home / "cert.pem"), "--tls-key", str(home / "key.pem"), "--auth", "ann:secret"]
+    process = subprocess.Popen([sys.executable, "-P", "-m", "embedded.mail_sink", *arguments])
     try:
         assert wait_until((home / "ready").exists, 10)
         context = ssl.create_default_context()
@@ -173,8 +173,8 @@ def test_starttls_and_auth(home: Path) -> None:
         assert process.wait(10) == 0
 
 
-def test_a_taken_port_is_said(home: Path) -> None:
-    """The sink's own words reach the person who started it."""
+def test_a_taken_port_is_reported(home: Path) -> None:
+    """The error of the sink reaches the person who started it."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         ended = subprocess.run(

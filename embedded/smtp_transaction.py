@@ -1,4 +1,4 @@
-"""The envelope of one mail in an SMTP conversation: who sends it to whom, and what MAIL announced about it."""
+"""The SMTP transaction of one mail (RFC 5321, 3.3): sender, recipients, and the parameters of MAIL."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _MAIL = re.compile(rb"MAIL FROM: ?<([^<>]*)>((?: [^ ]+)*) *\Z", re.IGNORECASE)
 _RCPT = re.compile(rb"RCPT TO: ?<([^<>]+)>((?: [^ ]+)*) *\Z", re.IGNORECASE)
 
 
-class Envelope:
-    """Filled by MAIL and RCPT; each answers with its reply. `sender` is None while no mail is under way."""
+class SmtpTransaction:
+    """Filled by MAIL and RCPT, which return their replies. `sender` is None until MAIL succeeds."""
 
     __slots__ = ("eight_bit", "recipients", "sender", "utf8")
 
@@ -29,7 +29,7 @@ class Envelope:
         if found is None:
             return b"501 5.5.4 MAIL FROM:<address>"
         if self.sender is not None:
-            return b"503 5.5.1 A mail is under way"
+            return b"503 5.5.1 A transaction is open"
         if found[2] and (refusal := self._parameters(found[2], max_size)):
             return refusal
         if refusal := self._refused(found[1]):
@@ -51,13 +51,13 @@ class Envelope:
         if refusal := self._refused(found[1]):
             return refusal
         recipient = found[1].decode()
-        if rules.rules and (rule := rules.take("refuse_recipient", (recipient,))) is not None:
+        if rules.rules and (rule := rules.consume("refuse_recipient", (recipient,))) is not None:
             return rule.reply
         self.recipients.append(recipient)
         return b"250 2.1.5 Ok"
 
     def _parameters(self, text: bytes, max_size: int) -> bytes:
-        """Takes MAIL's parameters in; the reply when one cannot be had."""
+        """Applies the parameters of MAIL; returns the reply that refuses one, or nothing."""
         for parameter in text.upper().split():
             name, _, value = parameter.partition(b"=")
             if name == b"SIZE" and value.isdigit():

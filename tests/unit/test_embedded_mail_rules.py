@@ -1,4 +1,4 @@
-"""The sink's rules: which fits, how often, and what is said about a rule that makes no sense."""
+"""The rules of the mail sink: which matches, how often, and which are refused."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ def rules(*data: dict[str, Any]) -> Rules:
     return Rules(rules=parse_rules(json.dumps(data)))
 
 
-def test_the_first_fitting_rule_decides() -> None:
-    """Patterns are a shell's, without regard to case; the order is the file's."""
+def test_the_first_matching_rule_applies() -> None:
+    """Patterns are those of a shell, case-insensitive; the order is that of the file."""
     found = rules(
         {"do": "refuse_recipient", "recipient": "gone@*"},
         {"do": "refuse_recipient", "recipient": "*@example.org", "reply": "451 4.7.1 Later"},
     )
-    first = found.take("refuse_recipient", ["GONE@example.org"])
-    second = found.take("refuse_recipient", ["ann@Example.ORG"])
+    first = found.consume("refuse_recipient", ["GONE@example.org"])
+    second = found.consume("refuse_recipient", ["ann@Example.ORG"])
     assert first is not None
     assert first.reply == b"550 5.1.1 No such user"
     assert second is not None
     assert second.reply == b"451 4.7.1 Later"
-    assert found.take("refuse_recipient", ["ann@example.com"]) is None
-    assert found.take("refuse_mail", ["gone@example.org"]) is None
+    assert found.consume("refuse_recipient", ["ann@example.com"]) is None
+    assert found.consume("refuse_mail", ["gone@example.org"]) is None
 
 
 def test_times_are_counted_down() -> None:
-    """A rule for two times holds twice; without `times` it holds always."""
+    """A rule with two `times` applies twice; one without `times` always."""
     found = rules({"do": "drop_in_data", "times": 2}, {"do": "delay", "seconds": 0.5})
-    assert [found.take("drop_in_data", ["a@b"]) is not None for _ in range(3)] == [True, True, False]
-    assert all(found.take("delay", ["a@b"]) for _ in range(50))
+    assert [found.consume("drop_in_data", ["a@b"]) is not None for _ in range(3)] == [True, True, False]
+    assert all(found.consume("delay", ["a@b"]) for _ in range(50))
 
 
 @pytest.mark.parametrize("do", DEFAULT_REPLIES)
-def test_every_kind_needs_nothing_but_its_name(do: str) -> None:
-    """A rule without a recipient is for everybody."""
-    assert rules({"do": do}).take(do, ["any@example.org"]) is not None
+def test_every_kind_has_defaults(do: str) -> None:
+    """A rule without a recipient matches all recipients."""
+    assert rules({"do": do}).consume(do, ["any@example.org"]) is not None
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_every_kind_needs_nothing_but_its_name(do: str) -> None:
         ({"do": "refuse_data", "reply": "451 a\r\n250 b"}, "reply"),
     ],
 )
-def test_nonsense_is_refused_by_name(rule: dict[str, Any], field: str) -> None:
-    """The error names the field that is wrong."""
+def test_invalid_rules_are_refused(rule: dict[str, Any], field: str) -> None:
+    """The error names the invalid field."""
     with pytest.raises(InputError) as caught:
         rules(rule)
     assert caught.value.field == field
@@ -73,16 +73,16 @@ def test_the_file_is_a_list_of_objects(text: str) -> None:
 
 
 def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """A change holds from the next look on; a removed file is no rules; nonsense changes nothing and is told."""
+    """A change applies from the next refresh on; no file means no rules; an invalid file is reported and ignored."""
     path = tmp_path / "rules.json"
     found = Rules(path)
     found.refresh()
     assert found.rules == []
     path.write_text('[{"do": "refuse_mail", "times": 1}]')
     found.refresh()
-    assert found.take("refuse_mail", ["a@b"]) is not None
+    assert found.consume("refuse_mail", ["a@b"]) is not None
     found.refresh()
-    assert found.take("refuse_mail", ["a@b"]) is None, "an unchanged file does not start the counts again"
+    assert found.consume("refuse_mail", ["a@b"]) is None, "an unchanged file does not reset the counts"
     path.write_text('[{"do": "refuse_mail",')
     found.refresh()
     assert len(found.rules) == 1
