@@ -1,7 +1,7 @@
 # `make` or `make help` explains itself. Needs Python 3.11 or newer, with venv.
 
 PYTHON ?= python3
-# How many tests at once; each of these starts servers of its own. Many wait more than they work.
+# Parallel test processes. Each starts servers of its own; tests wait more than they compute.
 JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,31 +14,31 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
-setup: $(READY) ## Install everything into .venv (the other targets do it by themselves)
+setup: $(READY) ## Install everything into .venv (the other targets do this by themselves)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "bidden needs Python 3.11 or newer; say which with make PYTHON=/path/to/python3"; exit 2; }
-	@echo "installing into $(VENV) (once; about 200 MB from the package index)"
+		{ echo "bidden needs Python 3.11 or newer: run make PYTHON=/path/to/python3"; exit 2; }
+	@echo "installing into $(VENV) (once; downloads about 200 MB)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --progress-bar off --quiet --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
-demo: $(READY) ## Invite a London-size chapter on real servers, audit it, and show it in a browser
+demo: $(READY) ## Run a whole campaign on real servers, audit it, and serve the site to look at
 	@$(BIN)/bidden demo
 
-up: $(READY) ## Kafka, PostgreSQL, a mail sink, a dispatcher, a worker and the site, in the foreground
+up: $(READY) ## Run Kafka, PostgreSQL, a mail sink, a dispatcher, a worker and the site, until Ctrl-C
 	@$(BIN)/bidden up --workers 1 --site
 
-test: $(READY) ## All tests, on real servers that it starts itself
+test: $(READY) ## Run all tests, on real servers that they start themselves
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile
 
-test-fast: $(READY) ## The fast half of the tests
+test-fast: $(READY) ## Run the fast half of the tests
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow"
 
-check: $(READY) ## Lint, types, layers, generated files
+check: $(READY) ## Check lint, types, layers and generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -46,7 +46,7 @@ check: $(READY) ## Lint, types, layers, generated files
 	@$(BIN)/python -m schemas.export --check
 	@$(BIN)/python -m web.api.export --check
 
-format: $(READY) ## Format the code and sort imports
+format: $(READY) ## Format the code and sort the imports
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -59,18 +59,18 @@ docs: $(READY) ## Write the generated parts of docs/: schemas, states, the proto
 	@$(BIN)/python -m web.api.export
 	@$(BIN)/python -m tests.tables
 
-lock: $(READY) ## Resolve pyproject.toml anew into requirements.lock, and for the image into deploy/
+lock: $(READY) ## Resolve pyproject.toml again into requirements.lock, and for the image into deploy/
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.11 --all-extras --upgrade -o requirements.lock pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.13 --constraint requirements.lock --upgrade \
 		-o deploy/requirements.lock pyproject.toml deploy/requirements.in
 
-crash-matrix: $(READY) ## Kill a process at every crash point, and write docs/crash-matrix.md from what came of it
+crash-matrix: $(READY) ## Kill a process at every crash point, and write docs/reference/crash-matrix.md
 	@BIDDEN_TEST_WRITE_DOCS=1 $(BIN)/pytest tests/acceptance/test_crash_matrix.py
 
 bench: $(READY) ## Measure the pipeline stage by stage and end to end
 	@$(BIN)/python -m bench
 
-clean: ## Remove what was installed and generated here (not .bidden, the embedded servers' data)
+clean: ## Remove what was installed and generated here (not .bidden, the data of the embedded servers)
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -110,7 +110,7 @@ def served(url: str) -> Iterator[httpx.Client]:
     with connect(url, autocommit=True) as conn:
         account = accounts.add(conn, email="ada@bidden.example", name="Ada", role=AccountRole.ADMIN)
         token = tokens.new_token()
-        accounts.begin_session(conn, account, tokens.digest(token))
+        accounts.add_session(conn, account, tokens.digest(token))
     port = ports.choose({"web": None}, {})["web"]
     settings = Settings.model_validate({"database_url": url, "base_url": f"http://127.0.0.1:{port}"})
     server = uvicorn.Server(uvicorn.Config(build(settings), port=port, log_config=None, access_log=False))

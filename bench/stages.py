@@ -17,11 +17,11 @@ from db.connect import connect
 from db.directory import import_lines
 from demo.generator import generate
 from mail.compose import CompiledTemplate
-from mail.envelope import Envelope
 from mail.smtp.sender import SmtpSender
 from producers.dispatch import BatchPublisher
 from producers.plan import plan
 from schemas.directory_file import parse_lines
+from schemas.envelope import Envelope
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.message import decode, encode_fast, key_of

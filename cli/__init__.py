@@ -1,1 +1,1 @@
-"""The command line, `bidden`: reads arguments, wires the parts together, prints, and returns an exit code."""
+"""The command line, `bidden`: reads arguments, wires the parts together, prints results, and sets the exit code."""

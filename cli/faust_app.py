@@ -1,4 +1,4 @@
-"""The worker as a Faust application, for those who run it in Faust's own way: `faust -A cli.faust_app worker`."""
+"""The worker as a Faust application, to run it as Faust does: `faust -A cli.faust_app worker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `bidden`: its options, its errors and its exit codes. What the commands do stands in `commands`."""
+"""The command `bidden`: its groups of commands, its errors and its exit codes."""
 
 from __future__ import annotations
 
@@ -10,44 +10,83 @@ from typing import Any, Final
 
 import click
 
-from cli.commands import accounts, api_clients, batch_control, doctor, invite, local, replay, reports, serve, setup
+from cli.commands import (
+    accounts,
+    api_clients,
+    batch_control,
+    dead_letters,
+    doctor,
+    invite,
+    local,
+    replay,
+    reports,
+    services,
+    setup,
+)
 from cli.output import write_error
 from config import crash_points, driver_errors
 from schemas.errors import EXIT_DONE, EXIT_REFUSED, BiddenError, UsageError
 
-_LONGEST: Final = 400
+#: The longest error text; longer ones are cut in the middle.
+_MAX_ERROR: Final = 400
+#: Title and modules of each section of the help.
+_SECTIONS: Final = {
+    "Try it on this machine": (local,),
+    "Set up": (setup, doctor),
+    "Run": (services,),
+    "Invite": (invite,),
+    "Report": (reports,),
+    "Operate": (batch_control, replay, dead_letters),
+    "Give access": (accounts, api_clients),
+}
+
+
+class _Bidden(click.Group):
+    """Lists its commands by section."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        limit = formatter.width - width - 6
+        for title, modules in _SECTIONS.items():
+            commands = [command for module in modules for command in module.COMMANDS]
+            with formatter.section(title):
+                formatter.write_dl(
+                    [((command.name or "").ljust(width), command.get_short_help_str(limit)) for command in commands]
+                )
 
 
 @click.group(
+    cls=_Bidden,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Settings are environment variables (BIDDEN_…), or stand in .env, or in what `bidden up` wrote. "
-    "Exit codes: 0 done; 1 done, but something needs a person; 2 refused; 3 a server cannot be reached.",
+    epilog="Settings are environment variables (BIDDEN_…), or lines of .env, or of the file that `bidden up` wrote. "
+    "Exit codes: 0 done; 1 done, but something needs a person; 2 refused; 3 a server cannot be reached at start.",
 )
 @click.version_option(package_name="bidden", prog_name="bidden")
 def cli() -> None:
-    """Invite every member of a community once, and be able to prove it."""
+    """Invite every member of a community once, and prove it."""
 
 
-for module in (local, setup, invite, reports, batch_control, replay, doctor, serve, accounts, api_clients):
-    for command in module.COMMANDS:
-        cli.add_command(command)
+for _modules in _SECTIONS.values():
+    for _module in _modules:
+        for _command in _module.COMMANDS:
+            cli.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console command's entry. Ends the process with an exit code of the contract."""
-    words = sys.argv[1:] if arguments is None else arguments
-    as_json = "--json" in words
+    """The entry point of the console command. Ends the process with an exit code of the contract."""
+    argv = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in argv
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # Where a terminal is not UTF-8, what it cannot show is escaped. JSON is UTF-8 wherever it goes.
+            # Characters that the terminal's encoding lacks are escaped. JSON is UTF-8 everywhere.
             stream.reconfigure(encoding="utf-8" if as_json else None, errors="backslashreplace")
-    sys.exit(_run(words, as_json=as_json))
+    sys.exit(_run(argv, as_json=as_json))
 
 
-def _run(words: list[str], *, as_json: bool) -> int:
+def _run(argv: list[str], *, as_json: bool) -> int:
     try:
         crash_points.arm(os.environ)
-        result: Any = cli.main(words, prog_name="bidden", standalone_mode=False)
+        result: Any = cli.main(argv, prog_name="bidden", standalone_mode=False)
     except BiddenError as error:
         write_error(error, as_json=as_json)
         return error.exit_code
@@ -56,15 +95,15 @@ def _run(words: list[str], *, as_json: bool) -> int:
         return EXIT_REFUSED
     except click.UsageError as error:
         context = "" if error.ctx is None else f" (see `{error.ctx.command_path} --help`)"
-        write_error(UsageError(_sentence(error) + context), as_json=as_json)
+        write_error(UsageError(_message(error) + context), as_json=as_json)
         return EXIT_REFUSED
     except click.ClickException as error:
-        write_error(UsageError(_sentence(error)), as_json=as_json)
+        write_error(UsageError(_message(error)), as_json=as_json)
         return EXIT_REFUSED
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone: `bidden log 1 | head`.
+        # The reader of our output has gone: `bidden log 1 | head`.
         sys.stderr.close()
         return EXIT_DONE
     except Exception as error:
@@ -72,22 +111,22 @@ def _run(words: list[str], *, as_json: bool) -> int:
         if known is None:
             raise
         write_error(known, as_json=as_json)
-        _drop_output(error)
+        if isinstance(error, OSError):
+            _discard_output()
         return known.exit_code
     return result if isinstance(result, int) else EXIT_DONE
 
 
-def _drop_output(error: Exception) -> None:
-    """What standard output has not taken it will not take when the interpreter ends, either, which would say so."""
+def _discard_output() -> None:
+    """Output that could not be written would fail again, with a traceback, when the interpreter ends."""
     with suppress(OSError):
-        if isinstance(error, OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _sentence(error: click.ClickException) -> str:
-    """In one line, and without all of a word that is a page long."""
+def _message(error: click.ClickException) -> str:
+    """In one line, with a long argument cut in the middle."""
     text = " ".join(error.format_message().split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 4 :]}"
+    return text if len(text) <= _MAX_ERROR else f"{text[: _MAX_ERROR // 2]} … {text[-_MAX_ERROR // 4 :]}"
 
 
 if __name__ == "__main__":

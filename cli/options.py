@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and the environment variables that their help names."""
+"""Options and arguments that several commands share, and the settings that their help lists."""
 
 from __future__ import annotations
 
@@ -10,34 +10,38 @@ import click
 
 from schemas.errors import UsageError
 
-#: Who has done what a command does, in the trail.
-COMMAND_LINE = "command line"
+#: The actor of a command in the audit log.
+ACTOR: Final = "command line"
 
-#: What each command reads from the environment, for its help.
-DATABASE = ("BIDDEN_DATABASE_URL",)
-KAFKA = ("BIDDEN_GROUP", "BIDDEN_KAFKA_BOOTSTRAP", "BIDDEN_KAFKA_SECURITY_PROTOCOL", "BIDDEN_KAFKA_SASL_MECHANISM",
-         "BIDDEN_KAFKA_SASL_USERNAME", "BIDDEN_KAFKA_SASL_PASSWORD", "BIDDEN_KAFKA_CA_FILE",
-         "BIDDEN_TOPIC_PREFIX")  # fmt: skip
-WORKER = ("BIDDEN_SMTP_URL", "BIDDEN_SMTP_CONNECTIONS", "BIDDEN_SMTP_TIMEOUT_SECONDS",
-          "BIDDEN_MAIL_FROM", "BIDDEN_BASE_URL", "BIDDEN_LEASE_SECONDS", "BIDDEN_MAX_ATTEMPTS",
-          "BIDDEN_RETRY_BASE_SECONDS", "BIDDEN_RETRY_MAX_SECONDS", "BIDDEN_UNKNOWN_POLICY",
-          "BIDDEN_HANDOVER_WINDOW")  # fmt: skip
-SITE = ("BIDDEN_BASE_URL", "BIDDEN_SMTP_URL", "BIDDEN_SMTP_TIMEOUT_SECONDS", "BIDDEN_MAIL_FROM", "BIDDEN_MAX_ATTEMPTS",
-        "BIDDEN_UNKNOWN_POLICY", "BIDDEN_OIDC_ISSUER", "BIDDEN_OIDC_CLIENT_ID", "BIDDEN_OIDC_CLIENT_SECRET",
-        "BIDDEN_OIDC_NAME")  # fmt: skip
-
+#: The settings that a command reads, for its help.
+DATABASE_SETTINGS: Final = ("BIDDEN_DATABASE_URL",)
+KAFKA_SETTINGS: Final = (
+    "BIDDEN_GROUP", "BIDDEN_KAFKA_BOOTSTRAP", "BIDDEN_KAFKA_SECURITY_PROTOCOL", "BIDDEN_KAFKA_SASL_MECHANISM",
+    "BIDDEN_KAFKA_SASL_USERNAME", "BIDDEN_KAFKA_SASL_PASSWORD", "BIDDEN_KAFKA_CA_FILE", "BIDDEN_TOPIC_PREFIX",
+)  # fmt: skip
+WORKER_SETTINGS: Final = (
+    "BIDDEN_SMTP_URL", "BIDDEN_SMTP_CONNECTIONS", "BIDDEN_SMTP_TIMEOUT_SECONDS", "BIDDEN_MAIL_FROM", "BIDDEN_BASE_URL",
+    "BIDDEN_LEASE_SECONDS", "BIDDEN_MAX_ATTEMPTS", "BIDDEN_RETRY_BASE_SECONDS", "BIDDEN_RETRY_MAX_SECONDS",
+    "BIDDEN_UNKNOWN_POLICY", "BIDDEN_HANDOVER_WINDOW",
+)  # fmt: skip
+SITE_SETTINGS: Final = (
+    "BIDDEN_BASE_URL", "BIDDEN_SMTP_URL", "BIDDEN_SMTP_TIMEOUT_SECONDS", "BIDDEN_MAIL_FROM", "BIDDEN_MAX_ATTEMPTS",
+    "BIDDEN_UNKNOWN_POLICY", "BIDDEN_OIDC_ISSUER", "BIDDEN_OIDC_CLIENT_ID", "BIDDEN_OIDC_CLIENT_SECRET",
+    "BIDDEN_OIDC_NAME",
+)  # fmt: skip
 
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
+_POSITION: Final = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
 
 
 def environment(*groups: tuple[str, ...]) -> str:
-    """The epilog of a command's help."""
+    """The epilog of a command's help: the settings that it reads."""
     names = [name for group in groups for name in group]
     return "Environment: " + ", ".join([*names, "BIDDEN_HOME", "BIDDEN_LOG_FORMAT"])
 
 
 class Id(click.ParamType):
-    """An id as the database holds it, in plain digits."""
+    """An id as the database has it, in plain digits."""
 
     name = "id"
 
@@ -46,14 +50,22 @@ class Id(click.ParamType):
         if isinstance(value, str) and _DIGITS.fullmatch(value) and 1 <= int(value) < 2**63:
             return int(value)
         name = (param.name if param is not None else None) or "the id"
-        raise UsageError(f"{name} must be a 64-bit id, counted from 1", field=name)
+        raise UsageError(f"{name} must be a positive 64-bit number", field=name)
 
 
-def identity(name: str) -> Callable[[Any], Any]:
+def id_argument(name: str) -> Callable[[Any], Any]:
     """A click argument that holds an id."""
     return click.argument(name, type=Id())
 
 
-#: For processes that run until stopped: what they have to say are their logs.
-json_logs_option = click.option("--json", "as_json", is_flag=True, help="Write the logs as JSON lines.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def parse_position(text: str, field: str) -> tuple[int, int]:
+    """Partition and offset from a text such as `0:17`; UsageError names the field."""
+    match = _POSITION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is not a partition and an offset, such as 0:17", field=field)
+    return int(match[1]), int(match[2])
+
+
+#: For processes that run until they are stopped: their output is their logs.
+json_logs_option = click.option("--json", "as_json", is_flag=True, help="Write the logs as JSON Lines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for programs. Results on stdout, all else on stderr."""
+"""What commands print: tables for people, JSON for programs. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.table import Table
 
 from schemas.errors import BiddenError, printable
 
-#: Where nobody looks (a pipe, a log), tables are as wide as they need.
+#: Outside a terminal (a pipe, a log) tables have this width.
 _WIDTH = None if sys.stdout.isatty() else 160
 
 out = Console(highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
-#: How each status is shown: colour never says what the word does not.
+#: The style of each status: the colour only repeats the word.
 STYLES = {
     "sent": "green",
     "failed": "red",
@@ -47,7 +47,7 @@ def write_lines(values: Iterable[Any]) -> None:
 
 
 def write_error(error: BiddenError, *, as_json: bool) -> None:
-    """An error on stderr, as a person or a program reads it."""
+    """An error on stderr, for a person or a program."""
     if as_json:
         sys.stderr.write(orjson.dumps(error.as_dict()).decode() + "\n")
         return
@@ -60,7 +60,7 @@ def write_error(error: BiddenError, *, as_json: bool) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table for people. Columns whose name begins with `#` hold amounts, with `@` ids."""
+    """A table for people. A column whose name begins with `#` holds numbers, with `@` ids."""
     shown = Table(title=escape(title), title_justify="left", title_style="bold")
     for column in columns:
         shown.add_column(column.lstrip("#@"), justify="right" if column[0] in "#@" else "left", no_wrap=True)
@@ -75,7 +75,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 
 
 def cell(value: Any) -> str:
-    """One value as people read it. Times in UTC, with the zone said."""
+    """One value for people. Times are in UTC and show their zone."""
     if value is None:
         return "[dim]-[/]"
     if isinstance(value, datetime):
@@ -90,5 +90,5 @@ def cell(value: Any) -> str:
 
 
 def reasons(excluded: Mapping[str, int]) -> str:
-    """`3 banned, 1 declined`, or `nobody`."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(excluded.items())) or "nobody"
+    """`3 banned, 1 declined`, or `none`."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(excluded.items())) or "none"

@@ -1,4 +1,4 @@
-"""Waiting for a batch, with a bar for people."""
+"""Waits for a batch, with a progress bar for a person."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cli.output import err
 from db import reports
 from db.connect import Connection
 
-_LOOK_SECONDS: Final = 0.25
+_POLL_SECONDS: Final = 0.25
 ENDED: Final = frozenset({"completed", "cancelled"})
 
 
 def watch(conn: Connection, batch_id: int, *, quiet: bool = False) -> dict[str, Any]:
-    """Until the batch has ended; returns its last status. `conn` must be in autocommit mode."""
+    """Returns the status of a batch once it has ended. `conn` must be in autocommit mode."""
     with Progress(
         TextColumn("batch {task.fields[batch]} {task.fields[state]}"),
         BarColumn(),
@@ -42,4 +42,4 @@ def watch(conn: Connection, batch_id: int, *, quiet: bool = False) -> dict[str, 
             )
             if status["state"] in ENDED:
                 return status
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""The one place that wires a worker together: the pipeline with its sender and its dead letters."""
+"""Wires a worker together: the pipeline with its sender, its composer and its dead-letter producer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def stop_on_signals(stop: threading.Event) -> None:
-    """SIGTERM and Ctrl-C set the event, for processes without an event loop."""
+    """SIGTERM and Ctrl-C set the event. For processes without an event loop."""
     import signal
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""How a process is set up: settings, Kafka client configuration, logging, crash points, driver errors as ours.
+"""What every process needs: settings, Kafka clients, logging, crash points, driver errors as ours.
 
 Imports `schemas` and nothing else of this repository.
 """

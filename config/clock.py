@@ -1,4 +1,4 @@
-"""The clock of every process. Whatever needs the time is given this function, so that a test can give another."""
+"""The clock of every process, injected where the time is needed, so that a test can pass another."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Named places at which a process can be made to die, to prove that nothing is lost there.
 
-`BIDDEN_CRASH_AT=record.ready` in the environment arms one: the process ends with SIGKILL when it first comes there;
+`BIDDEN_CRASH_AT=outcome.ready` in the environment arms one: the process ends with SIGKILL when it first comes there;
 `smtp.data:5` lets it pass four times, and `smtp.data:5:stop` stops it with SIGSTOP instead, as a frozen machine would.
-For the tests behind docs/crash-matrix.md. Where the variable is not set, `reach` does nothing.
+For the tests behind docs/reference/crash-matrix.md. Where the variable is not set, `reach` does nothing.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class CrashPoint(StrEnum):
     PUBLISH_DELIVERED = "publish.delivered"
     PUBLISH_RECORDED = "publish.recorded"
     LOST_FOUND = "lost.found"
-    TAKE_FETCHED = "take.fetched"
-    TAKE_LOOKED_UP = "take.looked_up"
-    MARK_READY = "mark.ready"
-    MARK_COMMITTED = "mark.committed"
+    POLL_FETCHED = "poll.fetched"
+    POLL_LOOKED_UP = "poll.looked_up"
+    CLAIM_READY = "claim.ready"
+    CLAIM_COMMITTED = "claim.committed"
     SMTP_ENVELOPE = "smtp.envelope"
     SMTP_DATA = "smtp.data"
     SMTP_ACCEPTED = "smtp.accepted"
-    RECORD_BEGUN = "record.begun"
-    RECORD_READY = "record.ready"
-    RECORD_COMMITTED = "record.committed"
+    OUTCOME_BEGUN = "outcome.begun"
+    OUTCOME_READY = "outcome.ready"
+    OUTCOME_COMMITTED = "outcome.committed"
     DEAD_LETTER_FOUND = "dead_letter.found"
     DEAD_LETTER_DELIVERED = "dead_letter.delivered"
-    TAKE_DONE = "take.done"
+    POLL_DONE = "poll.done"
     OFFSET_STORED = "offset.stored"
     REDRIVE_DELIVERED = "redrive.delivered"
 

@@ -1,4 +1,4 @@
-"""The settings of Kafka clients, from ours. Pure: the clients themselves stand where they are used."""
+"""The configuration of Kafka clients, made from the settings. Pure: the clients are made where they are used."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Any, Final
 
 from config.settings import Settings
 
-#: For producers that put messages of others on a topic. The brokers' limits are on compressed bytes, so a message that
-#: came compressed may be larger than any of them: it goes on compressed, too, and the client's own limit, which is on
-#: what it is before, is lifted as far as it goes. Not zstd: librdkafka's readers give up on large messages in it.
+#: For producers of messages that others wrote. The brokers' limits are on compressed bytes, so a message that came
+#: compressed may exceed them uncompressed: it is compressed again, and the client's limit, which is on the uncompressed
+#: size, is the largest possible. Not zstd: librdkafka's consumers fail on large messages in it.
 ANY_SIZE: Final[dict[str, Any]] = {"compression.type": "gzip", "message.max.bytes": 1_000_000_000}
 
 
 def client_config(settings: Settings, client_id: str) -> dict[str, Any]:
-    """What every librdkafka client of ours begins with. Holds the password: never log it."""
+    """The configuration that all our librdkafka clients share. Contains the password: never log it."""
     config: dict[str, Any] = {
         "bootstrap.servers": settings.require_kafka(),
         "client.id": client_id,
         "security.protocol": settings.kafka_security_protocol,
-        # A broker that restarts is found again within a second, not after a back-off of ten.
+        # Reconnects to a restarted broker within a second, not after the default back-off of ten.
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 1000,
         "topic.metadata.refresh.interval.ms": 30_000,
-        # It reports each failed connection, many a second; our own logs say what is waited for.
+        # librdkafka logs each failed connection, many per second; our own logs name the server that is away.
         "log_level": 0,
     }
     if settings.kafka_sasl_mechanism:
@@ -36,22 +36,22 @@ def client_config(settings: Settings, client_id: str) -> dict[str, Any]:
 
 
 def producer_config(settings: Settings, client_id: str) -> dict[str, Any]:
-    """An idempotent producer: what it retries by itself lands once and in order."""
+    """An idempotent producer: its own retries neither duplicate nor reorder messages."""
     return {
         **client_config(settings, client_id),
         "enable.idempotence": True,
         "linger.ms": 2,
         "partitioner": "murmur2_random",
-        # Below the claim, so that a message given up is not on its way any more when its item is due again.
+        # Below the publish claim: a message that failed is no longer in flight when its item is due again.
         "message.timeout.ms": 20_000,
         "queue.buffering.max.messages": 500_000,
     }
 
 
 def observer_config(settings: Settings, client_id: str) -> dict[str, Any]:
-    """A consumer that never joins the group, to ask for the group's offsets.
+    """A consumer that never joins the group, to read the group's offsets.
 
-    Not the admin client: its requests to a group's coordinator end the whole process (an assertion of librdkafka,
-    its issue 4605) or find no answer any more, once the brokers were away while one of them was on its way.
+    Not the admin client: when the brokers go away during a request to the group's coordinator, librdkafka aborts the
+    process (an assertion, its issue 4605) or never answers again.
     """
     return {**client_config(settings, client_id), "group.id": settings.group, "enable.auto.commit": False}

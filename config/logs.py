@@ -1,43 +1,34 @@
-"""Logs: our own and those of the libraries, in one format, on stderr."""
+"""Logging: our own logs and those of the libraries, in one format, on stderr."""
 
 from __future__ import annotations
 
 import logging
 import sys
-import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
+from config.log_throttle import LogThrottle
 from config.settings import Settings
 
-#: How often at most a library may say the same, in seconds. While the brokers are away aiokafka has something to
-#: say 75 times a second.
-SAY_AGAIN_SECONDS: Final = 30.0
 
+class LibraryLogFilter(logging.Filter):
+    """Throttles each message of a library, whatever its parameters are.
 
-class SayOnce(logging.Filter):
-    """Lets a message through once in a while, whatever its parameters are."""
+    While the brokers are away aiokafka logs 75 lines a second.
+    """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, throttle: LogThrottle | None = None) -> None:
         super().__init__()
-        self._monotonic = monotonic
-        self._said: dict[tuple[str, str], float] = {}
+        self._throttle = throttle or LogThrottle()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it was not said lately."""
-        now, what = self._monotonic(), (record.name, str(record.msg))
-        if now - self._said.get(what, -SAY_AGAIN_SECONDS) < SAY_AGAIN_SECONDS:
-            return False
-        # A text with its parameters in it is a new one each time: no more of them are kept than can be said again.
-        self._said = {key: at for key, at in self._said.items() if now - at < SAY_AGAIN_SECONDS}
-        self._said[what] = now
-        return True
+        """Whether the throttle admits it."""
+        return self._throttle.admits((record.name, str(record.msg)))
 
 
 def set_up_logs(settings: Settings) -> None:
-    """As BIDDEN_LOG_FORMAT says."""
+    """Configure structlog and `logging` for BIDDEN_LOG_FORMAT."""
     as_json = settings.log_format == "json"
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -51,7 +42,7 @@ def set_up_logs(settings: Settings) -> None:
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
                 sort_keys=False,
-                # Its own choice prints the variables of every frame, and so tokens and passwords.
+                # The default prints the variables of every frame, tokens and passwords among them.
                 exception_formatter=structlog.dev.plain_traceback,
             )
         ]
@@ -62,9 +53,9 @@ def set_up_logs(settings: Settings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
-    # Libraries' own logs: only what is wrong, in the same place and format, and not again and again.
+    # Libraries' logs: warnings and errors only, in the same format, throttled.
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(SayOnce())
+    handler.addFilter(LibraryLogFilter())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],

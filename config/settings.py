@@ -1,14 +1,13 @@
 """The settings, read once at start and refused by name when they make no sense.
 
 Order: the environment, then `.env` in the working directory, then what `bidden up` wrote to its folder
-(`BIDDEN_HOME/settings.env`), then the default. Addresses hold passwords: they are `SecretStr` or are shown only
+(`BIDDEN_HOME/settings.env`), then the default. Addresses contain passwords: they are `SecretStr`, and shown only
 through `without_secrets`.
 """
 
 from __future__ import annotations
 
 import re
-from email.utils import parseaddr
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -26,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import SettingsError
+from schemas.mail_address import check_base_url, parse_sender
 from schemas.vocabulary import UnknownPolicy
 
 PREFIX = "BIDDEN_"
@@ -35,7 +35,7 @@ _BROKER: Final = re.compile(r"([A-Za-z_]+://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)
 
 
 def without_secrets(url: str) -> str:
-    """The address with its user name, password and query left out, for messages and logs."""
+    """The address without its user name, password and query, for messages and logs."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or "?"
@@ -43,7 +43,7 @@ def without_secrets(url: str) -> str:
     except ValueError:
         return "(an address that cannot be read)"
     if "@" in parts.path:
-        # Where a slash in a password begins the path, the rest of the password is in it.
+        # A slash in a password begins the path, which then contains the rest of the password.
         return "(an address that cannot be read)"
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
 
@@ -52,7 +52,7 @@ def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError:
-        # The cause is left out: urllib quotes what it could not read, a password too.
+        # Without the cause: urllib quotes the address, password included.
         raise ValueError("is no address: its host cannot be read") from None
 
 
@@ -65,7 +65,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _database_url(value: SecretStr) -> SecretStr:
-    # It is slow to import, and `--help` needs no settings.
+    # Slow to import, and `--help` needs no settings.
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
@@ -75,7 +75,7 @@ def _database_url(value: SecretStr) -> SecretStr:
     try:
         known = conninfo_to_dict(url)
     except (ProgrammingError, UnicodeError):
-        # The cause is left out: libpq quotes what it could not read, a password too.
+        # Without the cause: libpq quotes the address, password included.
         raise ValueError("cannot be read: an option is unknown, or the host or a percent-encoding is wrong") from None
     ports = [port for port in str(known.get("port", "")).split(",") if port]
     if "@" in f"{known.get('host', '')}{known.get('dbname', '')}" or not all(map(_is_port, ports)):
@@ -101,15 +101,20 @@ def _bootstrap(value: str) -> str:
     return value
 
 
+def _mail_from(value: str) -> str:
+    parse_sender(value)
+    return value
+
+
 def _clean(value: object) -> object:
-    """Nothing that is set has a use for control characters, or for bytes that are not UTF-8."""
+    """No setting may have control characters, or bytes that are not UTF-8."""
     if isinstance(value, str) and any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in value):
         raise ValueError("must be UTF-8 text without control characters")
     return value
 
 
 class Settings(BaseSettings):
-    """All settings of a process. Build it with `load`, which words the errors for a person."""
+    """All settings of a process. Use `load`, which raises errors for people."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
@@ -126,8 +131,8 @@ class Settings(BaseSettings):
     topic_prefix: str = Field("bidden", pattern=r"^[A-Za-z0-9._-]{1,150}$")
     group: str = Field("bidden-workers", min_length=1, max_length=200)
     partitions: int = Field(12, ge=1, le=1000)
-    mail_from: str = "Invitations <invitations@bidden.example>"
-    base_url: str = "http://localhost:8000"
+    mail_from: Annotated[str, AfterValidator(_mail_from)] = "Invitations <invitations@bidden.example>"
+    base_url: Annotated[str, AfterValidator(check_base_url)] = "http://localhost:8000"
     lease_seconds: float = Field(60, ge=1, le=3600)
     max_attempts: int = Field(5, ge=1, le=100)
     retry_base_seconds: float = Field(30, gt=0, le=86400)
@@ -146,34 +151,20 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _text(cls, value: object) -> object:
+    def _is_clean(cls, value: object) -> object:
         return _clean(value)
 
-    @field_validator("mail_from")
+    @field_validator("oidc_issuer")
     @classmethod
-    def _mail_from(cls, value: str) -> str:
-        _, address = parseaddr(value)
-        local, _, domain = address.rpartition("@")
-        if not local or not domain:
-            raise ValueError("must be an e-mail address, or Name <address>")
-        return value
-
-    @field_validator("base_url", "oidc_issuer")
-    @classmethod
-    def _base_url(cls, value: str | None) -> str | None:
+    def _oidc_issuer(cls, value: str | None) -> str | None:
         if value is None:
             return None
         parts = _split(value)
         if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
             raise ValueError("must look like https://host or https://host/path")
-        return value.rstrip("/")
-
-    @field_validator("oidc_issuer")
-    @classmethod
-    def _issuer(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).scheme != "https" and not is_loopback(urlsplit(value).hostname or ""):
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise ValueError("must begin with https://, unless the provider is on this machine itself")
-        return value
+        return value.rstrip("/")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -193,16 +184,16 @@ class Settings(BaseSettings):
     def load(cls, *, directory: Path | None = None) -> Self:
         """Read the settings. SettingsError names the environment variable that is wrong.
 
-        `directory` is where `.env` and a relative BIDDEN_HOME are looked for (default: where we are).
+        `.env` and a relative BIDDEN_HOME are relative to `directory` (default: the working directory).
         """
-        # Absolute, or a folder whose name begins with a tilde would be taken for somebody's home.
+        # Absolute: a folder whose name begins with a tilde is no home directory.
         base = (directory or Path()).absolute()
         try:
-            # BIDDEN_HOME itself can come from the environment or from .env, so it is found first.
-            home = base / _Home(_env_file=base / ".env").home  # type: ignore[call-arg] # pydantic-settings takes it
+            # BIDDEN_HOME itself can come from the environment or from .env, so it is read first.
+            home = base / _Home(_env_file=base / ".env").home  # type: ignore[call-arg] # pydantic-settings accepts it
             return cls(_env_file=(home / HOME_SETTINGS_FILE, base / ".env"))  # type: ignore[call-arg] # likewise
         except ValidationError as error:
-            raise _worded(error) from error
+            raise _settings_error(error) from error
         except UnicodeDecodeError:
             raise SettingsError(f".env, or {HOME_SETTINGS_FILE} in {PREFIX}HOME, is not UTF-8 text") from None
         except OSError as error:
@@ -211,7 +202,7 @@ class Settings(BaseSettings):
 
     @property
     def resend_below(self) -> int:
-        """Below how many attempts what is unknown is handed over again; 0 under the policy `hold`: never."""
+        """Below how many attempts an unknown delivery is sent again; 0, never, under the policy `hold`."""
         return self.max_attempts if self.unknown_policy is UnknownPolicy.RESEND else 0
 
     def require_database(self) -> str:
@@ -239,7 +230,7 @@ class Settings(BaseSettings):
 
     @property
     def dead_letter_topic(self) -> str:
-        """Where messages go that can never be processed."""
+        """The topic of messages that can never be processed."""
         return f"{self.topic_prefix}.invitations.dlq.v1"
 
 
@@ -258,11 +249,11 @@ def _missing(name: str) -> SettingsError:
     )
 
 
-def _worded(error: ValidationError) -> SettingsError:
+def _settings_error(error: ValidationError) -> SettingsError:
     first: Any = error.errors(include_url=False, include_input=False)[0]
     variable = f"{PREFIX}{str(first['loc'][0]).upper()}" if first["loc"] else None
     message = str(first["msg"]).removeprefix("Value error, ")
     if variable is None:
-        # About several: the first word is the one to change.
+        # About several settings: the first word is the one to change.
         return SettingsError(message, field=message.split()[0])
     return SettingsError(f"{variable}: {message}", field=variable)

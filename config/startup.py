@@ -1,4 +1,4 @@
-"""What every process does first: load the settings, and set up logging as they say."""
+"""The first step of every process: load the settings and set up logging."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from config.settings import Settings
 
 
 def load(*, logs_as_json: bool = False) -> Settings:
-    """The settings, and logs set up as they say. SettingsError for a setting that makes no sense."""
+    """The settings, with logging set up for them. SettingsError for a setting that makes no sense."""
     settings = Settings.load()
     if logs_as_json:
         settings = settings.model_copy(update={"log_format": "json"})

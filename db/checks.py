@@ -1,6 +1,6 @@
-"""Questions whose answer must always be none: rows that contradict each other, items that are stuck.
+"""Checks for rows that must not exist: those that contradict each other, and items that are stuck.
 
-For `bidden doctor`. Reads only. Whatever the tables hold is counted and named, and never an error here.
+For `bidden doctor`. Reads only. Whatever the tables hold is counted and named, and never raises an error.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from typing import Any, Final
 from uuid import UUID
 
 from db.connect import Connection
-from db.outbox import lost_parameters
+from db.outbox import lost_items_parameters
 from db.statements import sql
 
-#: Statement that finds, and what it means when it finds something.
+#: The statement that finds violations, and what they mean.
 _CHECKS: Final = (
-    ("unmarked_planned", "planned deliveries that no batch will hand over"),
+    ("planned_without_item", "planned deliveries that no batch will send"),
     ("stuck_items", "items neither settled, nor due, nor on the topic"),
     ("overdue_items", "items due for over a minute: is `bidden dispatch` running?"),
-    ("items_set_aside", "items that no worker can bring to an end: cancel their batch"),
-    ("expired_hand_overs", "hand-overs whose lease ended over ten minutes ago"),
-    ("times_out_of_reach", "leases, retries or items that wait for a time far ahead"),
+    ("items_set_aside", "items that no worker can settle: cancel their batch"),
+    ("expired_leases", "deliveries in flight whose lease ended over ten minutes ago"),
+    ("times_far_ahead", "leases, retries or items whose time is far ahead"),
     ("logs_without_ledger", "log entries that the ledger contradicts"),
-    ("entries_without_item", "log entries of nobody whom the batch has planned"),
+    ("entries_without_item", "log entries of members whom the batch has not planned"),
     ("settled_without_entry", "settled items without a log entry for each delivery"),
-    ("marks_without_batch", "deliveries marked by a batch that there is not"),
-    ("doubled_invitations", "deliveries under the other role policy than their event's"),
+    ("claims_without_batch", "deliveries claimed by a batch that does not exist"),
+    ("slots_of_other_policy", "deliveries under the other role policy than their event's"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a check found: how many rows, the names of the first few, and what that means."""
+class Violation:
+    """The result of a check: how many rows violate it, the names of the first few, and what that means."""
 
     check: str
     count: int
@@ -51,16 +51,16 @@ def version(conn: Connection) -> str:
     return str(conn.info.parameter_status("server_version"))
 
 
-def impossible(conn: Connection) -> Iterator[Found]:
-    """What each check found."""
+def violations(conn: Connection) -> Iterator[Violation]:
+    """The result of each check, also of those without a violation."""
     for name, meaning in _CHECKS:
         yield _find(conn, name, meaning, {})
 
 
-def lost_items(conn: Connection, topic_id: UUID, first_kept: Mapping[int, int]) -> Found:
-    """Items that a dispatcher has to publish again; see `outbox.make_lost_due`."""
-    meaning = "items were published, and nobody will come for them"
-    return _find(conn, "lost_items", meaning, lost_parameters(topic_id, first_kept))
+def lost_items(conn: Connection, topic_id: UUID, next_offsets: Mapping[int, int]) -> Violation:
+    """Items that a dispatcher has to publish again; see `outbox.make_lost_items_due`."""
+    meaning = "items were published, and the group will never read them"
+    return _find(conn, "lost_items", meaning, lost_items_parameters(topic_id, next_offsets))
 
 
 def dispatchers(conn: Connection) -> int:
@@ -69,12 +69,12 @@ def dispatchers(conn: Connection) -> int:
 
 
 def seconds_since_outcome(conn: Connection) -> float | None:
-    """How long ago anything was marked or recorded; None: never."""
+    """Seconds since a delivery was last claimed or recorded; None: never."""
     return _number(conn, "seconds_since_outcome", "seconds")
 
 
 def clock_skew(conn: Connection, clock: Callable[[], float]) -> float:
-    """Seconds by which the database's clock is ahead of `clock` (Unix time), the way there and back left out."""
+    """Seconds by which the database's clock is ahead of `clock` (Unix time), without the round trip."""
     before = clock()
     there = _number(conn, "database_clock", "seconds")
     after = clock()
@@ -89,7 +89,7 @@ def _number(conn: Connection, name: str, column: str) -> float | None:
     return value
 
 
-def _find(conn: Connection, name: str, meaning: str, parameters: dict[str, Any]) -> Found:
+def _find(conn: Connection, name: str, meaning: str, parameters: dict[str, Any]) -> Violation:
     rows = conn.execute(sql(f"check_{name}"), parameters).fetchall()
     count = rows[0]["n"] if rows else 0
-    return Found(name.replace("_", " "), count, tuple(row["name"] for row in rows), meaning)
+    return Violation(name.replace("_", " "), count, tuple(row["name"] for row in rows), meaning)

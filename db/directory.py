@@ -1,7 +1,7 @@
-"""Imports a directory file into the database: sets of rows, one transaction, all of it or nothing.
+"""Imports a directory file into the database: sets of rows, in one transaction, all or nothing.
 
-What a line may say is checked in `schemas.directory`; here it is checked against the database and against the rest
-of the file, by statements of `db/sql/directory.sql`. Every error names the line and the field.
+`schemas.directory` validates single lines; here they are checked against the database and the rest of the file, by
+statements of `db/sql/directory.sql`. Every error names the line and the field.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import Final
 import orjson
 from psycopg import errors, sql
 
+from db.chunks import chunked
 from db.connect import Connection
 from db.statements import sql as statement
 from schemas.directory import LINE_TYPES, Deletion, Key, Line, SubscriptionDeletion
 from schemas.errors import InputError, RefusedError
 
-#: Rows in one statement: enough to make round trips cheap, few enough to keep a parameter at about 1 MB.
+#: Rows per statement: enough to make round trips cheap, few enough to keep a parameter at about 1 MB.
 _CHUNK: Final = 5000
-#: Long descriptions: a statement's parameter must stay far below what PostgreSQL takes for one JSON value (256 MB).
+#: For long descriptions: a parameter must stay far below PostgreSQL's limit for one JSON value (256 MB).
 _CHUNK_CHARACTERS: Final = 8_000_000
-#: Rows from which on a table's statistics are renewed, so that planning right after the import is fast.
-_MANY: Final = 1000
-#: What a constraint that still fails (somebody else wrote at the same time) is about.
+#: From this many rows on a table is analysed, so that planning right after the import is fast.
+_ANALYSE_FROM: Final = 1000
+#: The field of a constraint that fails nevertheless, because another transaction wrote at the same time.
 _FIELD_OF_CONSTRAINT: Final[Mapping[str | None, str]] = {
     "uq_members_email": "email",
     "uq_invitations_token": "token",
@@ -50,7 +51,7 @@ _Rows = dict[Key, _Row]
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """First the checks on all rows, then the writes. `deleted` chooses rows; None takes both kinds."""
+    """First the checks on all rows, then the writes. `deleted` selects rows; None: all."""
 
     type: str
     deleted: bool | None
@@ -58,7 +59,7 @@ class _Step:
     writes: tuple[str, ...] = ()
 
 
-#: In the order in which the records refer to one another, whatever their order in the file.
+#: In the order of references between records, whatever their order in the file.
 _STEPS: Final = (
     _Step("chapter", deleted=False, writes=("import_chapters",)),
     _Step("group", deleted=True, writes=("import_group_deletions",)),
@@ -85,12 +86,12 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def import_lines(conn: Connection, lines: Iterable[tuple[int, Line]]) -> dict[str, int]:
-    """Write the lines (numbered, as `schemas.directory_file.parse_lines` gives them); lines read, by type.
+    """Write the numbered lines of `schemas.directory_file.parse_lines`; returns how many were read, by type.
 
     Upserts by key; of several lines for one key the last counts. Works in the connection's transaction, which the
     caller commits; after an error nothing of the import is in it. Imports take turns, and planning for the events
-    they name waits for them. Raises InputError (line and field) for what is wrong, RefusedError where somebody else
-    changed the same records meanwhile. `conn` must not be in autocommit mode.
+    they name waits for them. Raises InputError (line and field) for a wrong line, RefusedError where another
+    transaction changed the same records meanwhile. `conn` must not be in autocommit mode.
     """
     if conn.autocommit:
         raise ValueError("an import needs a transaction")
@@ -98,30 +99,31 @@ def import_lines(conn: Connection, lines: Iterable[tuple[int, Line]]) -> dict[st
     _refuse_repeats(records["member"], "email")
     _refuse_repeats(records["invitation"], "token")
     try:
-        # The first statement opens the caller's transaction; what follows is a savepoint in it.
+        # The first statement opens the caller's transaction; the block below is a savepoint in it.
         conn.execute(statement("lock_imports"))
         with conn.transaction():
             conn.execute(statement("lock_events"), {"ids": _events_of(records)})
             for step in _STEPS:
                 _run(conn, step, records[step.type])
-            # What is deferred is checked here, where it can still be worded.
+            # Deferred constraints are checked here, where their errors can be translated.
             conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            _renew_statistics(conn, records)
+            _analyse(conn, records)
     except errors.IntegrityError as error:
         raise RefusedError(
             f"the database refused the import ({error.diag.constraint_name}): the same records were changed by "
-            "somebody else at the same time; nothing was written, try again",
+            "another transaction at the same time; nothing was written, try again",
             field=_FIELD_OF_CONSTRAINT.get(error.diag.constraint_name),
         ) from error
     except (errors.DeadlockDetected, errors.SerializationFailure) as error:
         raise RefusedError(
-            "the same records were in use by others and the database stopped the import; nothing was written, try again"
+            "the same records were in use by other transactions and the database stopped the import; "
+            "nothing was written, try again"
         ) from error
     return counts
 
 
 def _read(lines: Iterable[tuple[int, Line]]) -> tuple[dict[str, int], dict[str, _Rows]]:
-    """Everything is read before anything is written: a bad last line costs no lock."""
+    """Reads everything before anything is written: a bad last line takes no lock."""
     counts = Counter[str]()
     records: dict[str, _Rows] = {name: {} for name in LINE_TYPES}
     for number, line in lines:
@@ -133,7 +135,7 @@ def _read(lines: Iterable[tuple[int, Line]]) -> tuple[dict[str, int], dict[str, 
 
 
 def _refuse_repeats(rows: _Rows, field: str) -> None:
-    """Two records of the file with one value where the database holds at most one: the later line is wrong."""
+    """InputError for the later of two records with one value in a unique column."""
     first_line: dict[str, int] = {}
     for row in sorted(rows.values(), key=lambda row: row.line):
         value = None if row.deleted else orjson.loads(row.text).get(field)
@@ -166,19 +168,12 @@ def _run(conn: Connection, step: _Step, rows: _Rows) -> None:
 
 
 def _chunks(rows: list[tuple[Key, _Row]]) -> Iterator[str]:
-    chunk: list[str] = []
-    size = 0
-    for _, row in rows:
-        if len(chunk) == _CHUNK or (chunk and size + len(row.text) > _CHUNK_CHARACTERS):
-            yield f"[{','.join(chunk)}]"
-            chunk, size = [], 0
-        chunk.append(row.text)
-        size += len(row.text)
-    if chunk:
+    """The rows as JSON arrays."""
+    for chunk in chunked((row.text for _, row in rows), _CHUNK, len, _CHUNK_CHARACTERS):
         yield f"[{','.join(chunk)}]"
 
 
-def _renew_statistics(conn: Connection, records: Mapping[str, _Rows]) -> None:
-    tables = [table for name, rows in records.items() if len(rows) >= _MANY for table in _TABLES[name]]
+def _analyse(conn: Connection, records: Mapping[str, _Rows]) -> None:
+    tables = [table for name, rows in records.items() if len(rows) >= _ANALYSE_FROM for table in _TABLES[name]]
     if tables:
         conn.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(map(sql.Identifier, tables))))

@@ -1,8 +1,8 @@
-"""The ledger as a worker uses it: what is open, and the one transaction that records and marks.
+"""The ledger as a worker uses it: look up what is open, and run the cycles of its window.
 
-All methods wait for a database that is away, with back-off and for as long as it takes, and call `on_wait` while
-they do: a known outage is not a stall. Everything that is repeated after a lost connection is written so that
-repeating it is harmless, even when the lost commit had come through.
+Every method waits while the database is away, with back-off and for as long as it takes, and calls `on_wait` meanwhile:
+a known outage is no stall. What is repeated after a lost connection is written so that repeating it is harmless, even
+when the lost commit had succeeded.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 import structlog
+from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from db import events as events_table
-from db import ledger_transaction, record_fallback
 from db.connect import OUTAGES, AsyncConnection, connect_hot
-from db.ledger_transaction import Finished, LedgerPolicy, Mark, Wanted
+from db.ledger_transaction import LedgerPolicy, run_cycle
+from db.record_fallback import is_caused_by_a_row, run_cycle_row_by_row
 from db.statements import sql
+from schemas.delivery import Cycle, Delivery
 from schemas.errors import first_line
 from schemas.invitation import EventDetails
-from schemas.keys import DeliveryKey
+from schemas.message import InvitationDue
 from schemas.vocabulary import RolePolicy
-
-__all__ = ["Finished", "Found", "Ledger", "LedgerPolicy", "Mark", "Named", "Wanted"]
 
 log = structlog.get_logger()
 
@@ -36,22 +36,11 @@ _BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A message of a take: whom it names. `n` is its place in the take."""
+class LookedUp:
+    """What the database knows of a message. `n` is its index in the sequence that was looked up, `tokens` are by role.
 
-    n: int
-    batch_id: int
-    event_id: int
-    member_id: int
-
-    def as_row(self) -> dict[str, int]:
-        """For jsonb_to_recordset."""
-        return {"n": self.n, "batch_id": self.batch_id, "event_id": self.event_id, "member_id": self.member_id}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the ledger knows of a message. `tokens` by role. `roles` is None where the batch has no such item."""
+    `roles`, `paused` and `settled` are None where the batch has no such item.
+    """
 
     n: int
     batch_event_id: int | None
@@ -69,69 +58,63 @@ class Found:
 class Ledger:
     """One connection's view of the ledger. Concurrent calls take turns."""
 
-    def __init__(self, url: str, terms: LedgerPolicy, *, application: str, on_wait: Callable[[], None]) -> None:
+    def __init__(self, url: str, policy: LedgerPolicy, *, application: str, on_wait: Callable[[], None]) -> None:
         self._url = url
-        self._terms = terms
+        self._policy = policy
         self._application = application
         self._on_wait = on_wait
         self._connection: AsyncConnection | None = None
         self._turn = asyncio.Lock()
 
-    async def look_up(self, take: Sequence[Named]) -> list[Found]:
-        """What is known of each message of a take."""
+    async def look_up(self, messages: Sequence[InvitationDue]) -> list[LookedUp]:
+        """What is known of each message."""
 
-        async def run(conn: AsyncConnection) -> list[Found]:
-            cursor = await conn.execute(sql("look_up"), {"take": Jsonb([named.as_row() for named in take])})
-            assert cursor.description is not None
-            names = [column.name for column in cursor.description]
-            return [Found(**dict(zip(names, row, strict=True))) for row in await cursor.fetchall()]
+        async def run(conn: AsyncConnection) -> list[LookedUp]:
+            async with conn.cursor(row_factory=class_row(LookedUp)) as cursor:
+                await cursor.execute(sql("look_up"), {"messages": _rows(messages)})
+                return await cursor.fetchall()
 
-        return await self._patiently(run)
+        return await self._wait_out(run)
 
-    async def find_settled(self, take: Sequence[Named]) -> set[int]:
-        """The places in the take of messages that have nothing left to do."""
+    async def find_settled(self, messages: Sequence[InvitationDue]) -> set[int]:
+        """The indexes of messages that have nothing left to do."""
 
         async def run(conn: AsyncConnection) -> set[int]:
-            cursor = await conn.execute(sql("find_settled"), {"take": Jsonb([named.as_row() for named in take])})
+            cursor = await conn.execute(sql("find_settled"), {"messages": _rows(messages)})
             return {row[0] for row in await cursor.fetchall()}
 
-        return await self._patiently(run)
+        return await self._wait_out(run)
 
     async def event_details(self, events: Sequence[int]) -> dict[int, tuple[EventDetails, RolePolicy]]:
         """What the mails of these events say, as of now, and how their slots are named."""
 
         async def run(conn: AsyncConnection) -> dict[int, tuple[EventDetails, RolePolicy]]:
-            cursor = await conn.execute(sql("event_details"), {"events": list(events)})
-            assert cursor.description is not None
-            names = [column.name for column in cursor.description]
-            rows = [events_table.from_row(dict(zip(names, values, strict=True))) for values in await cursor.fetchall()]
-            return {details.event_id: (details, policy) for details, policy in rows}
+            async with conn.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(sql("event_details"), {"events": list(events)})
+                rows = [events_table.from_row(row) for row in await cursor.fetchall()]
+            return {details.event_id: (details, role_policy) for details, role_policy in rows}
 
-        return await self._patiently(run)
+        return await self._wait_out(run)
 
-    async def advance(
-        self, owner: str, finished: Sequence[Finished], wanted: Sequence[Wanted], held: Sequence[tuple[Wanted, int]]
-    ) -> dict[DeliveryKey, Mark]:
-        """One commit: record what finished, mark what may be handed over, conclude the rest, renew leases.
+    async def run_cycle(self, cycle: Cycle) -> list[Delivery]:
+        """Commit a cycle. The result is what was claimed of `cycle.claim`, fence and attempts set.
 
-        `wanted` holds each key once and none that this worker hands over. What of it is missing in the answer
-        has been concluded: its item is settled or due again. `owner` must be new for each call; a call repeated
-        after a lost connection takes its own marks again.
+        What is missing in the result has been concluded: its item is settled or due again.
         """
 
-        async def run(conn: AsyncConnection) -> dict[DeliveryKey, Mark]:
-            return await ledger_transaction.advance(conn, self._terms, owner, finished, wanted, held)
+        async def run(conn: AsyncConnection) -> list[Delivery]:
+            return await run_cycle(conn, self._policy, cycle)
 
-        async def run_one_by_one(conn: AsyncConnection) -> dict[DeliveryKey, Mark]:
-            return await record_fallback.advance_one_by_one(conn, self._terms, owner, finished, wanted, held)
+        async def run_row_by_row(conn: AsyncConnection) -> list[Delivery]:
+            return await run_cycle_row_by_row(conn, self._policy, cycle)
 
         try:
-            return await self._patiently(run)
+            return await self._wait_out(run)
         except psycopg.Error as error:
-            if not record_fallback.is_of_a_row(error):
+            if not is_caused_by_a_row(error):
                 raise
-            log.warning("the database refuses a commit: row by row", cause=first_line(error))
-            return await self._patiently(run_one_by_one)
+            log.warning("the database refused a transaction; retrying row by row", cause=first_line(error))
+            return await self._wait_out(run_row_by_row)
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -140,30 +123,37 @@ class Ledger:
                 await self._connection.close()
             self._connection = None
 
-    async def _patiently(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _wait_out(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """The result of `run`, repeated until the database is there. Errors other than outages are raised."""
         async with self._turn:
-            return await self._repeat(run)
+            failures = 0
+            while True:
+                try:
+                    if self._connection is None:
+                        self._connection = await connect_hot(self._url, application=self._application)
+                    result = await run(self._connection)
+                except OUTAGES as error:
+                    await self._back_off(error, failures)
+                    failures += 1
+                else:
+                    if failures:
+                        log.info("PostgreSQL is back")
+                    return result
 
-    async def _repeat(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        failures = 0
-        while True:
-            try:
-                if self._connection is None:
-                    self._connection = await connect_hot(self._url, application=self._application)
-                result = await run(self._connection)
-            except OUTAGES as error:
-                await self._lost(error, failures)
-                failures += 1
-            else:
-                if failures:
-                    log.info("PostgreSQL is back")
-                return result
-
-    async def _lost(self, error: Exception, failures: int) -> None:
+    async def _back_off(self, error: Exception, failures: int) -> None:
         delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
         log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
         await self.close()
-        # With somebody's lock in the way the server is there: for how long that may be is the watchdog's to judge.
+        # Another session's lock is no outage: how long that may last is the watchdog's decision.
         if not isinstance(error, psycopg.errors.LockNotAvailable):
             self._on_wait()
         await asyncio.sleep(delay)
+
+
+def _rows(messages: Sequence[InvitationDue]) -> Jsonb:
+    """For jsonb_to_recordset."""
+    rows: list[dict[str, Any]] = [
+        {"n": n, "batch_id": m.batch_id, "event_id": m.event_id, "member_id": m.member_id}
+        for n, m in enumerate(messages)
+    ]
+    return Jsonb(rows)

@@ -1,6 +1,6 @@
-"""One cycle of a worker's window in the database: record what finished, mark what comes next, in one commit.
+"""One transaction of a worker's window: record outcomes, claim what comes next, renew leases, settle items.
 
-For `db.ledger`, which adds the patience. Nothing here waits or tries again.
+Called by `db.ledger`, which repeats it after an outage. Nothing in here waits or retries.
 """
 
 from __future__ import annotations
@@ -15,129 +15,132 @@ from config import crash_points
 from config.crash_points import CrashPoint
 from db.connect import AsyncConnection
 from db.statements import sql
-from schemas.keys import DeliveryKey
+from schemas.delivery import Cycle, Delivery
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A delivery that a worker would hand over for a batch."""
-
-    batch_id: int
-    key: DeliveryKey
-    role: str
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The right to hand a delivery over, until its lease ends. `attempts` were used up before."""
-
-    fence: int
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What became of a marked delivery."""
-
-    wanted: Wanted
-    fence: int
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
 class LedgerPolicy:
-    """A worker's terms: lease and retry base in seconds; below how many attempts `unknown` is sent again."""
+    """How a worker uses the ledger. Lease and retry base are in seconds.
+
+    `resend_below`: below so many attempts an `unknown` delivery is claimed again; 0 under the policy `hold`.
+    """
 
     lease_seconds: float
     resend_below: int
     retry_base_seconds: float
 
+    def parameters(self, owner: str) -> dict[str, Any]:
+        """What the statements call these."""
+        return {
+            "owner": owner,
+            "lease": self.lease_seconds,
+            "resend_below": self.resend_below,
+            "retry_base": self.retry_base_seconds,
+        }
 
-def key_row(wanted: Wanted) -> dict[str, Any]:
-    """For jsonb_to_recordset."""
-    key = wanted.key
+
+def row_of(delivery: Delivery) -> dict[str, Any]:
+    """For jsonb_to_recordset: which delivery, for which batch, by which message."""
+    key = delivery.key
     return {
-        "batch_id": wanted.batch_id,
+        "batch_id": delivery.batch_id,
         "event_id": key.event_id,
         "action": key.action,
         "member_id": key.member_id,
         "slot": key.slot,
-        "role": wanted.role,
-        "partition": wanted.partition,
-        "kafka_offset": wanted.offset,
+        "role": delivery.role,
+        "partition": delivery.partition,
+        "kafka_offset": delivery.offset,
     }
 
 
-def clean(text: str | None) -> str | None:
-    """Text that PostgreSQL can hold, whatever a server answered: recording an outcome must not fail on it."""
+def storable_text(text: str | None) -> str | None:
+    """Text that PostgreSQL can hold, whatever a server replied: recording an outcome must not fail on it."""
     if text is None:
         return None
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()[:2000]
 
 
-def _outcome_row(outcome: Outcome) -> dict[str, Any]:
+def outcome_row(outcome: Outcome | None) -> dict[str, Any]:
+    """The outcome's columns."""
     match outcome:
         case Sent(reply):
-            return {"state": "sent", "reply": clean(reply), "uses": 1}
+            return {"state": "sent", "reply": storable_text(reply), "uses": 1}
         case Failed(reason, reply):
-            return {"state": "failed", "reason": clean(reason), "reply": clean(reply), "uses": 1}
+            return {
+                "state": "failed",
+                "reason": storable_text(reason),
+                "reply": storable_text(reply),
+                "uses": 1,
+            }
         case Retry(reason, delay, uses, reply):
-            return {"state": "retry", "reason": clean(reason), "reply": clean(reply), "uses": uses, "delay": delay}
+            return {
+                "state": "retry",
+                "reason": storable_text(reason),
+                "reply": storable_text(reply),
+                "uses": uses,
+                "delay": delay,
+            }
         case Unknown(reason):
-            return {"state": "unknown", "reason": clean(reason), "uses": 1}
+            return {"state": "unknown", "reason": storable_text(reason), "uses": 1}
+        case None:
+            raise ValueError("a delivery without an outcome cannot be recorded")
 
 
-async def advance(
-    conn: AsyncConnection,
-    terms: LedgerPolicy,
-    owner: str,
-    finished: Sequence[Finished],
-    wanted: Sequence[Wanted],
-    held: Sequence[tuple[Wanted, int]],
-) -> dict[DeliveryKey, Mark]:
-    """See `db.ledger.Ledger.advance`. Raises whatever the database says."""
-    told = [key_row(f.wanted) for f in finished]
-    done = [row | {"fence": f.fence, **_outcome_row(f.outcome)} for row, f in zip(told, finished, strict=True)]
-    asked = [key_row(w) for w in wanted]
-    parameters: dict[str, Any] = {
-        "owner": owner,
-        "lease": terms.lease_seconds,
-        "resend_below": terms.resend_below,
-        "retry_base": terms.retry_base_seconds,
-    }
-    marks: dict[DeliveryKey, Mark] = {}
-    # One commit and two round trips for all of it: marks are waited for, the rest goes with the commit.
+async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -> list[Delivery]:
+    """Returns the deliveries of `cycle.claim` that were claimed, fence and attempts set. Raises any psycopg error."""
+    completed = [row_of(delivery) for delivery in cycle.record]
+    recorded = [
+        row | {"fence": delivery.fence, **outcome_row(delivery.outcome)}
+        for row, delivery in zip(completed, cycle.record, strict=True)
+    ]
+    requested = [row_of(delivery) for delivery in cycle.claim]
+    parameters = policy.parameters(cycle.owner)
+    claimed: list[Delivery] = []
+    # One commit and two round trips: only the claims are waited for, the rest goes with the commit.
     async with conn.pipeline() as pipeline, conn.transaction():
-        batches = sorted({row["batch_id"] for row in (*done, *asked)})
+        batches = sorted({row["batch_id"] for row in (*completed, *requested)})
         if batches:
             await conn.execute(sql("lock_batches"), {"batches": batches})
-        if done:
-            await conn.execute(sql("record"), {"finished": Jsonb(done)})
-            errors = [row | {"n": n} for n, row in enumerate(done) if row["state"] == "failed"]
-            if errors:
-                await conn.execute(sql("keep_first_error"), {"errors": Jsonb(errors)})
-        if held:
-            rows = [key_row(w) | {"fence": fence} for w, fence in held]
-            await conn.execute(sql("renew"), {**parameters, "held": Jsonb(rows)})
-        rest: list[dict[str, Any]] = []
-        if asked:
-            marked = await conn.execute(sql("mark"), {**parameters, "wanted": Jsonb(asked)})
-            # Not only flushed: the server must know that it waits for us, or it would wait in mid-transaction for ever.
+        if recorded:
+            await conn.execute(sql("record_outcomes"), {"recorded": Jsonb(recorded)})
+            failures = [row | {"n": n} for n, row in enumerate(recorded) if row["state"] == "failed"]
+            if failures:
+                await conn.execute(sql("keep_first_error"), {"failures": Jsonb(failures)})
+        if cycle.renew:
+            renewed = [row_of(delivery) | {"fence": delivery.fence} for delivery in cycle.renew]
+            await conn.execute(sql("renew_leases"), {**parameters, "renewed": Jsonb(renewed)})
+        rejected: list[dict[str, Any]] = []
+        if requested:
+            cursor = await conn.execute(sql("claim_deliveries"), {**parameters, "requested": Jsonb(requested)})
+            # Not only flushed: until a sync the server keeps its answer, and both sides would wait in mid-transaction.
             await pipeline.sync()
-            for event_id, action, member_id, slot, _, fence, attempts in await marked.fetchall():
-                marks[DeliveryKey(event_id, action, member_id, slot)] = Mark(fence, attempts)
-            crash_points.reach(CrashPoint.MARK_READY)
-            rest = [row for row, w in zip(asked, wanted, strict=True) if w.key not in marks]
-            if rest:
-                await conn.execute(sql("refuse"), {**parameters, "wanted": Jsonb(rest)})
-        if told or rest:
-            concluding = {**parameters, "touched": Jsonb([*told, *rest])}
-            await conn.execute(sql("hold_unknown"), concluding)
-            await conn.execute(sql("conclude"), concluding)
-            await conn.execute(sql("correct_logs"), concluding)
-        if done:
-            crash_points.reach(CrashPoint.RECORD_READY)
-    return marks
+            claimed, rejected = _split(cycle.claim, requested, await cursor.fetchall())
+            crash_points.reach(CrashPoint.CLAIM_READY)
+            if rejected:
+                await conn.execute(sql("reject_deliveries"), {**parameters, "requested": Jsonb(rejected)})
+        if completed or rejected:
+            touched = {**parameters, "touched": Jsonb([*completed, *rejected])}
+            for name in ("lock_unknown", "settle_items", "correct_log_entries"):
+                await conn.execute(sql(name), touched)
+        if recorded:
+            crash_points.reach(CrashPoint.OUTCOME_READY)
+    return claimed
+
+
+def _split(
+    deliveries: Sequence[Delivery], requested: Sequence[dict[str, Any]], claims: Sequence[Sequence[Any]]
+) -> tuple[list[Delivery], list[dict[str, Any]]]:
+    """The claimed deliveries, with their fence and attempts, and the rows of the others."""
+    by_key = {tuple(claim[:4]): claim[4:] for claim in claims}
+    claimed: list[Delivery] = []
+    rejected: list[dict[str, Any]] = []
+    for delivery, row in zip(deliveries, requested, strict=True):
+        claim = by_key.get((row["event_id"], row["action"], row["member_id"], row["slot"]))
+        if claim is None:
+            rejected.append(row)
+        else:
+            delivery.fence, delivery.attempts = claim
+            claimed.append(delivery)
+    return claimed, rejected

@@ -1,4 +1,4 @@
-"""Brings the database to the newest schema, and says where it differs from the models."""
+"""Migrates the database to the newest revision, and finds where it differs from the models."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from db.models import Base
 from db.statements import sql
 
 _FOLDER = Path(__file__).parent / "migrations"
-#: Any constant: two `bidden migrate` at once take turns on it.
+#: Any constant: concurrent `bidden migrate` take turns on this advisory lock.
 _LOCK = 0x62696464656E
 
 
 def engine_for(url: str) -> Engine:
     """An SQLAlchemy engine over psycopg 3 that keeps no connections.
 
-    The address is libpq's to read: SQLAlchemy knows not all that may stand there, several hosts for one.
+    libpq parses the address: SQLAlchemy does not support all of its forms, such as several hosts.
     """
     return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
 
 
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
-    """UnreachableError when there is no connection; the driver's error for what the server could not do."""
+    """UnreachableError when there is no connection; the driver's error for what the server refuses."""
     try:
         with engine_for(url).connect() as connection:
             yield connection
@@ -53,7 +53,7 @@ def _config() -> Config:
 
 
 def head() -> str:
-    """The revision this code needs."""
+    """The newest revision, which this code needs."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     assert revision is not None
     return revision
@@ -62,7 +62,7 @@ def head() -> str:
 def upgrade(url: str) -> str:
     """Migrate to head; safe to repeat and to run twice at once. Returns the revision.
 
-    UnreachableError when there is no connection; the driver's error for what the server could not do.
+    UnreachableError when there is no connection; the driver's error for what the server refuses.
     """
     with _connected(url) as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
@@ -75,25 +75,25 @@ def upgrade(url: str) -> str:
 
 
 def current(url: str) -> str | None:
-    """The revision the database is at; None for an empty one."""
+    """The revision of the database; None for an empty one."""
     with _connected(url) as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def drift(url: str) -> list[str]:
-    """What would have to change for the database to be as the models say, in words; empty when they agree."""
+    """The changes that would make the database match the models, as text; empty when it does."""
     with _connected(url) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        differences = [_worded(difference) for difference in compare_metadata(context, Base.metadata)]
-        there = {row.name for row in connection.execute(text(sql("guards")))}
-    # The comparison does not look at these.
-    return differences + [f"missing {name}" for name in sorted(_guards() - there)]
+        differences = [_described(difference) for difference in compare_metadata(context, Base.metadata)]
+        existing = {row.name for row in connection.execute(text(sql("guards")))}
+    # Alembic does not compare these.
+    return differences + [f"missing {name}" for name in sorted(_guards() - existing)]
 
 
-def _worded(difference: Any) -> str:
-    """A difference as Alembic gives it: what to do, and with what; changes of a column come as a list of them."""
+def _described(difference: Any) -> str:
+    """Alembic's difference as text: an operation and its object; changes of one column come as a list."""
     if isinstance(difference, list):
-        return ", ".join(_worded(part) for part in difference)
+        return ", ".join(_described(part) for part in difference)
     verb, *rest = difference
     return " ".join([verb, *(str(getattr(thing, "name", thing)) for thing in rest if thing is not None)])
 

@@ -1,4 +1,4 @@
-"""The outbox: what is due for the topic, what the broker has acknowledged, what was lost.
+"""The outbox: items that are due for the topic, those that the brokers acknowledged, those that were lost.
 
 For `producers.dispatch`. Each function is one statement; with an autocommit connection also one transaction.
 """
@@ -20,43 +20,43 @@ from db.statements import sql
 
 @dataclass(frozen=True, slots=True)
 class DueItem:
-    """An item claimed for publishing. `claimed` is the claim's end: until then no other dispatcher takes it."""
+    """An item under a publish claim: until `claimed_until` no other dispatcher gets it."""
 
     batch_id: int
     member_id: int
     roles: list[str]
-    claimed: datetime
+    claimed_until: datetime
     event_id: int
     action: str
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """The broker's receipt for an item."""
+    """Where the brokers stored an item's message."""
 
     item: DueItem
     partition: int
     offset: int
 
 
-def claim_due(conn: Connection, limit: int) -> list[DueItem]:
-    """Claim up to `limit` items that are due now. Any number of dispatchers at once get different ones."""
-    rows = conn.execute(sql("claim_due"), {"limit": limit, "claim": CLAIM_SECONDS}).fetchall()
+def claim_due_items(conn: Connection, limit: int) -> list[DueItem]:
+    """Claim up to `limit` items that are due now. Concurrent dispatchers get different ones."""
+    rows = conn.execute(sql("claim_due_items"), {"limit": limit, "claim_seconds": CLAIM_SECONDS}).fetchall()
     return [DueItem(**row) for row in rows]
 
 
-def planned_of_batch(conn: Connection, batch_id: int) -> list[DueItem]:
-    """What its trigger has claimed of a batch, in the order of sending."""
-    return [DueItem(**row) for row in conn.execute(sql("planned_of_batch"), {"batch_id": batch_id})]
+def items_claimed_by_trigger(conn: Connection, batch_id: int) -> list[DueItem]:
+    """The items of the batch that its trigger has planned and claimed, in the order of publishing."""
+    return [DueItem(**row) for row in conn.execute(sql("items_claimed_by_trigger"), {"batch_id": batch_id})]
 
 
 def acknowledge(conn: Connection, topic_id: UUID, acks: Sequence[Acknowledgement]) -> None:
-    """Store where the broker put the items, and that they are no longer due."""
+    """Store where the brokers put the items; they are no longer due."""
     rows = [
         {
             "batch_id": ack.item.batch_id,
             "member_id": ack.item.member_id,
-            "claimed": ack.item.claimed,
+            "claimed_until": ack.item.claimed_until,
             "topic_id": str(topic_id),
             "partition": ack.partition,
             "kafka_offset": ack.offset,
@@ -66,23 +66,23 @@ def acknowledge(conn: Connection, topic_id: UUID, acks: Sequence[Acknowledgement
     conn.execute(sql("acknowledge"), {"acks": Jsonb(rows)})
 
 
-def make_lost_due(conn: Connection, topic_id: UUID, first_kept: Mapping[int, int]) -> int:
+def make_lost_items_due(conn: Connection, topic_id: UUID, next_offsets: Mapping[int, int]) -> int:
     """Make lost items due again; returns how many.
 
-    `first_kept` gives, per partition, the lowest offset that somebody will still come for: the group's committed
-    offset, or the topic's earliest where that is higher. Read it from Kafka *before* calling.
+    `next_offsets` has, per partition, the next offset that the group will read: its committed one, or the topic's
+    earliest where that is higher. Read it from Kafka *before* calling.
     """
-    return conn.execute(sql("make_lost_due"), lost_parameters(topic_id, first_kept)).rowcount
+    return conn.execute(sql("make_lost_items_due"), lost_items_parameters(topic_id, next_offsets)).rowcount
 
 
-def lost_parameters(topic_id: UUID, first_kept: Mapping[int, int]) -> dict[str, Any]:
-    """What the statements that look for lost items are given."""
-    rows = [{"partition": p, "first_kept": offset} for p, offset in first_kept.items()]
+def lost_items_parameters(topic_id: UUID, next_offsets: Mapping[int, int]) -> dict[str, Any]:
+    """The parameters of statements with the fragment `lost_items`."""
+    rows = [{"partition": p, "next_offset": offset} for p, offset in next_offsets.items()]
     return {"partitions": Jsonb(rows), "topic_id": topic_id}
 
 
 def count_unpublished(conn: Connection, batch_id: int) -> int:
-    """Items of the batch that are due, or will be, and wait for a dispatcher."""
+    """How many items of the batch are due, or will be, and wait for a dispatcher."""
     row = conn.execute(sql("count_unpublished"), {"batch_id": batch_id}).fetchone()
     assert row is not None
     count: int = row["n"]

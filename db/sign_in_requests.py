@@ -1,4 +1,4 @@
-"""Sign-ins by OpenID Connect that are under way at the provider. For the web application; in autocommit mode."""
+"""Pending sign-ins by OpenID Connect. For the web application; connections are in autocommit mode."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from db.statements import sql
 
 @dataclass(frozen=True, slots=True)
 class SignInRequest:
-    """What was sent along with somebody to the provider, and where they want to go afterwards."""
+    """What the callback needs: nonce, PKCE verifier, and the page to go on to. Stored under the state's digest."""
 
     nonce: str
     verifier: str
     next_path: str
 
 
-def begin(conn: Connection, state_hash: bytes, request: SignInRequest, seconds: float) -> None:
-    """Somebody goes to the provider. Those who did not come back in time are forgotten on the way."""
-    conn.execute(sql("end_old_sign_in_requests"))
+def add(conn: Connection, state_hash: bytes, request: SignInRequest, seconds: float) -> None:
+    """Stores a request for so many seconds, and deletes those that have expired."""
+    conn.execute(sql("delete_expired_sign_in_requests"))
     values = {"nonce": request.nonce, "verifier": request.verifier, "next_path": request.next_path}
     conn.execute(sql("insert_sign_in_request"), {"state_hash": state_hash, "seconds": seconds, **values})
 
 
-def take(conn: Connection, state_hash: bytes) -> SignInRequest | None:
-    """Somebody comes back: once. None if it was taken before, is too old, or never was."""
-    row = conn.execute(sql("take_sign_in_request"), {"state_hash": state_hash}).fetchone()
+def consume(conn: Connection, state_hash: bytes) -> SignInRequest | None:
+    """Deletes and returns the request. None if there is none, it was consumed before, or it has expired."""
+    row = conn.execute(sql("consume_sign_in_request"), {"state_hash": state_hash}).fetchone()
     if row is None or not row["is_current"]:
         return None
     return SignInRequest(row["nonce"], row["verifier"], row["next_path"])

@@ -46,7 +46,7 @@ def _due(row: dict[str, Any]) -> DueWebhook:
         row["webhook_url"],
         row["webhook_secret"],
         row["attempts"],
-        accounts.from_row(row) if row["is_active"] else None,
+        accounts.account_from_row(row) if row["is_active"] else None,
     )
 
 

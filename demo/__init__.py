@@ -1,1 +1,1 @@
-"""The demonstration: a generated directory with every awkward case, and one campaign on it from import to audit."""
+"""The demonstration: a generated directory with every special case, and one campaign on it from import to audit."""

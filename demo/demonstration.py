@@ -1,126 +1,140 @@
-"""The demonstration: a chapter of London's size with every awkward case, one campaign, the audit; then a site."""
+"""The demonstration, a method for each step: servers, a directory with every special case, one campaign, a site.
+
+Nothing in here prints: `bidden demo` does.
+"""
 
 from __future__ import annotations
 
 import io
 import shutil
-import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import orjson
 
-from cli.commands.reports import audit_exit_code, show_audit
-from cli.output import err, out, table, write_json
-from cli.progress import watch
-from cli.wiring import stop_on_signals
 from config.clock import now
+from config.settings import Settings
 from db import planning, reports
-from db.connect import connect
+from db.connect import Connection, connect
 from db.directory import import_lines
-from demo import site
+from demo.accounts import DemoAccount, add_accounts
 from demo.generator import DEMO_EVENT_ID, generate
-from demo.site import SignIn
+from demo.special_cases import Chapters
+from embedded import site
+from embedded.commands import Commands
+from embedded.process import Report
+from embedded.provision import provision
 from embedded.stack import Stack
-from embedded.supervisor import Processes, prepare
+from embedded.supervisor import Supervisor
 from producers.dispatch import BatchPublisher
 from producers.plan import plan
 from schemas.directory_file import parse_lines
-from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, RefusedError
+from schemas.errors import RefusedError
 from schemas.vocabulary import Audience
 
-#: The chapter of the campaign's event, whose organiser can sign in.
-_CHAPTER: Final = 1
+#: What a demonstration leaves in its folder, and the next one removes.
+_LEFTOVERS: Final = ("postgres", "kafka", "mail", "logs")
 
 
-def run(home: Path, members: int, *, as_json: bool, stay: bool) -> int:
-    """One campaign from nothing to its audit, in a folder of its own; returns the exit code.
+@dataclass(frozen=True, slots=True)
+class CampaignResult:
+    """A completed campaign by its batch's status, its event's audit, and the mails that the sink accepted."""
 
-    With `stay` the servers and the site go on until SIGTERM or Ctrl-C.
-    """
-    stack = Stack(home)
-    if stack.running_instance() is not None:
-        raise RefusedError(f"a demonstration, or `bidden up`, is running in {home}: stop it first")
-    for name in ("postgres", "kafka", "mail", "logs"):
-        # Only what an earlier demonstration left: each one starts from nothing.
-        shutil.rmtree(home / name, ignore_errors=True)
-    err.print("[bold]1. real servers[/]")
-    stack.start(lambda line: err.print(f"   {line}", markup=False))
-    address = site.choose_address(home) if stay else None
-    processes = Processes(stack.addresses, {"BIDDEN_BASE_URL": address} if address else None)
-    try:
-        code, people = _campaign(stack, processes, members, as_json=as_json)
-        if address is not None:
-            site.start(processes, address)
-            _stay(processes, address, people)
-        return code
-    finally:
-        processes.stop()
-        stack.stop()
+    status: dict[str, Any]
+    excluded: dict[str, int]
+    audit: dict[str, Any]
+    mails: int
+    duplicates: int
+
+    @property
+    def seconds(self) -> float:
+        """From the first to the last delivery of the batch."""
+        seconds: float = (self.status["completed_at"] - self.status["started_at"]).total_seconds()
+        return seconds
+
+    @property
+    def everything_sent(self) -> bool:
+        """Whether each delivery is recorded as sent, and its mail is at the sink exactly once."""
+        return bool(self.status["sent"] == self.status["deliveries"] == self.mails) and not self.duplicates
 
 
-def _stay(processes: Processes, address: str, people: list[SignIn]) -> None:
-    out.print()
-    out.print(f"[bold]Open {address}[/]", highlight=False)
-    for person, who in zip(people, ("an admin", "an organiser of London"), strict=True):
-        out.print(f"   as {who}: {person.email} with the password {person.password}", highlight=False)
-    out.print("Ctrl-C ends it.")
-    stop = threading.Event()
-    stop_on_signals(stop)
-    processes.supervise(stop, lambda line: err.print(line, markup=False))
+class Demonstration:
+    """A demonstration in a folder of its own, from nothing each time. On exit it stops everything that it started."""
 
+    def __init__(self, home: Path, *, with_site: bool) -> None:
+        self.home = home
+        self.site_address: str | None = None
+        self._with_site = with_site
+        self._stack = Stack(home)
+        if self._stack.running_instance() is not None:
+            raise RefusedError(f"a demonstration, or `bidden up`, is running in {home}: stop it first")
+        self._commands: Commands | None = None
+        self._settings: Settings | None = None
 
-def _campaign(stack: Stack, processes: Processes, members: int, *, as_json: bool) -> tuple[int, list[SignIn]]:
-    settings = prepare(stack.addresses)
-    processes.add("dispatcher", "dispatch")
-    processes.add("worker-1", "worker")
-    with connect(settings.require_database(), application="bidden-demo") as conn:
-        err.print("[bold]2. a directory[/] with every awkward case")
-        lines = b"\n".join(orjson.dumps(line) for line in generate(members, now=now()))
-        counts = import_lines(conn, parse_lines(io.BytesIO(lines)))
-    err.print(f"   {counts['member']:,} members, {counts['subscription']:,} subscriptions, {counts['ban']:,} bans")
-    with connect(settings.require_database(), application="bidden-demo", autocommit=True) as conn:
-        err.print("[bold]3. invite[/] everyone")
+    def start(self, report: Report) -> None:
+        """Starts the servers, a dispatcher and a worker."""
+        for name in _LEFTOVERS:
+            shutil.rmtree(self.home / name, ignore_errors=True)
+        self._stack.start(report)
+        if self._with_site:
+            self.site_address = site.choose_address(self.home)
+        self._commands = Commands(self._stack.addresses, base_url=self.site_address)
+        self._settings = provision(self._stack.addresses)
+        self._commands.start("dispatcher", "dispatch")
+        self._commands.start("worker-1", "worker")
+
+    def connect(self, *, autocommit: bool = True) -> Connection:
+        """A connection to its database."""
+        assert self._settings is not None
+        return connect(self._settings.require_database(), application="bidden-demo", autocommit=autocommit)
+
+    def import_directory(self, members: int) -> dict[str, int]:
+        """Imports a generated directory; returns the number of lines of each type."""
+        with self.connect(autocommit=False) as conn:
+            lines = b"\n".join(orjson.dumps(line) for line in generate(members, now=now()))
+            return import_lines(conn, parse_lines(io.BytesIO(lines)))
+
+    def invite_everyone(self, conn: Connection) -> int:
+        """Plans the demo event for everyone and publishes the batch; returns its id."""
+        assert self._settings is not None
         planned = plan(conn, event_id=DEMO_EVENT_ID, audience=Audience.EVERYONE, initiator="demo")
         assert planned.batch_id is not None
-        BatchPublisher(settings, now).publish(conn, planned.batch_id)
+        BatchPublisher(self._settings, now).publish(conn, planned.batch_id)
         planning.analyse(conn)
-        status = watch(conn, planned.batch_id, quiet=as_json or not sys.stderr.isatty())
-        excluded = reports.exclusions(conn, planned.batch_id)
-    with connect(settings.require_database(), application="bidden-demo") as conn:
-        audit = reports.audit(conn, DEMO_EVENT_ID, Audience.EVERYONE)
-    with connect(settings.require_database(), application="bidden-demo", autocommit=True) as conn:
-        people = site.people_of_a_demonstration(conn, [_CHAPTER])
-    mails = stack.mail.count()
-    keys = stack.mail.delivery_keys()
-    seconds = (status["completed_at"] - status["started_at"]).total_seconds()
-    complete = status["sent"] == status["deliveries"] == mails == len(set(keys)) and audit_exit_code(audit) == EXIT_DONE
-    if as_json:
-        write_json(audit)
-    else:
-        table(
-            "The campaign",
-            ["#members invited", "#mails due", "#sent", "#mails at the sink", "#of them twice", "seconds", "#mails/s"],
-            [
-                [
-                    status["planned"],
-                    status["deliveries"],
-                    status["sent"],
-                    mails,
-                    mails - len(set(keys)),
-                    f"{seconds:.1f}",
-                    round(status["sent"] / max(seconds, 0.001)),
-                ]
-            ],
-        )
-        table("Left out at planning", ["reason", "#members"], excluded.items())
-        show_audit(audit)
-        home = stack.addresses.home
-        out.print(f"The mails: {home}/mail/mails.mbox (any mail program, or `less`)", markup=False)
-        out.print(f"The log:   BIDDEN_HOME={home} bidden up      in one shell, and in another", markup=False)
-        out.print(
-            f"           BIDDEN_HOME={home} bidden log {planned.batch_id}   (or status, why, audit {DEMO_EVENT_ID})",
-            markup=False,
-        )
-    return (EXIT_DONE if complete else EXIT_NEEDS_A_PERSON), people
+        return planned.batch_id
+
+    def result(self, status: dict[str, Any]) -> CampaignResult:
+        """Verifies the campaign of a completed batch, whose status this is."""
+        with self.connect() as conn:
+            excluded = reports.exclusions(conn, status["batch_id"])
+        with self.connect(autocommit=False) as conn:
+            audit = reports.audit(conn, DEMO_EVENT_ID, Audience.EVERYONE)
+        keys = self._stack.mail.delivery_keys()
+        return CampaignResult(status, excluded, audit, len(keys), len(keys) - len(set(keys)))
+
+    def start_site(self) -> list[DemoAccount]:
+        """Starts the web application; returns the accounts that can sign in to it."""
+        assert self._commands is not None
+        assert self.site_address is not None
+        with self.connect() as conn:
+            accounts = add_accounts(conn, Chapters.LONDON, "London")
+        site.start(self._commands, self.site_address)
+        return accounts
+
+    def supervise(self, until: threading.Event, report: Report) -> None:
+        """Keeps the servers and processes running until the event is set."""
+        assert self._commands is not None
+        Supervisor([*self._stack.servers, *self._commands.all]).run(until, report)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._commands is not None:
+            self._commands.stop()
+        self._stack.stop()

@@ -1,8 +1,8 @@
-"""A directory to try things on: a chapter of any size in London's proportions, and every awkward case by name.
+"""Generates a directory: a chapter of any size in London's proportions, and every special case by name.
 
-For the demo, for benches and for tests. The same numbers give the same bytes; only dates follow `now`. Members of the
-cast (`demo.special_cases`) have fixed ids, so that a test can say whom it means; `expected` says what planning must
-make of it all. No address in here can belong to anybody: they all end in example.org, example.com or example.net.
+For the demo, benchmarks and tests. Equal arguments give equal bytes; only dates follow `now`. The members of
+`demo.special_cases` have fixed ids for tests to refer to; the others are bulk data. `expected` is what planning must
+compute. All addresses are reserved ones: they end in example.org, example.com or example.net.
 
     python -m demo.generator --members 4300 > directory.jsonl
 """
@@ -22,28 +22,28 @@ from typing import Final
 import orjson
 
 from demo.special_cases import (
-    CAST,
+    SPECIAL_MEMBERS,
     YESTERDAY,
     Chapters,
     Events,
     LineObject,
     Lists,
-    cast_lines,
     chapter_lines,
     event_lines,
     invitation,
     iso,
+    special_member_lines,
 )
 from schemas.vocabulary import Reason, Role
 
-#: The event that `expected` speaks of.
+#: The event that `expected` is about.
 DEMO_EVENT_ID: Final = int(Events.DEMO)
-#: Ids of the crowd begin here; those of the small chapters' members end here.
-CROWD_FROM: Final = 10_001
+#: The ids of London's bulk members begin here; those of the small chapters' members end here.
+FIRST_BULK_ID: Final = 10_001
 #: Members of each small chapter.
-ELSEWHERE: Final = 12
+SMALL_CHAPTER_MEMBERS: Final = 12
 
-# London as it is: who is subscribed, in which roles, and how many of them are eligible.
+# The real London: members who are subscribed, who are so as coaches only, or in both roles, and who are eligible.
 _SUBSCRIBED, _ONLY_COACHES, _BOTH, _ELIGIBLE = 7106, 1652, 336, 4300
 #: Coprime to _SUBSCRIBED, so that multiples of it spread evenly over the roles.
 _STRIDE: Final = 2969
@@ -51,14 +51,14 @@ _STRIDE: Final = 2969
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What planning the demo event for `everyone` must come to, on a fresh import: members, mails, and reasons."""
+    """The plan of the demo event for `everyone` after a fresh import: members, mails, excluded members by reason."""
 
     planned: int
     deliveries: int
     excluded: dict[str, int]
 
 
-_CAST_PLANNED: Final = sum(person.excluded is None and person.mails > 0 for person in CAST)
+_SPECIAL_PLANNED: Final = sum(member.excluded is None and member.mails > 0 for member in SPECIAL_MEMBERS)
 _NAMES: Final = (  # noqa: SIM905 - words are easier to read
     "Ada Alan Amara Amélie Anita Barbara Björn Chidi Chloé Dana Edsger Fatima Frances Grace Hedy "
     "Inés Jean Joan Katherine Ken Lin Margaret Mary Mika Niklaus Noor Olu Priya Radia Raúl Shafi Sophie "
@@ -73,44 +73,47 @@ _DOMAINS: Final = ("example.org", "example.com", "example.net")
 
 
 def generate(members: int = _ELIGIBLE, seed: int = 1, *, now: datetime) -> Iterator[LineObject]:
-    """The lines of a directory whose demo event invites `members` people (at least those of the cast who are due).
+    """The lines of a directory whose demo event invites `members` members (at least the eligible special cases).
 
-    Streams: 200,000 members take no more memory than 200. `now` is aware. Names and addresses of the crowd follow
-    the seed; how many there are and what becomes of them does not, so that `expected` needs no seed.
+    A stream: 200,000 members take no more memory than 200. `now` is aware. The seed determines the names and addresses
+    of the bulk members, but not their number and eligibility: `expected` needs no seed.
     """
     if members < 0 or now.tzinfo is None:
         raise ValueError("members must not be negative, and now must have a time zone")
     yield from chapter_lines()
     yield from event_lines(now)
-    yield from cast_lines(now)
+    yield from special_member_lines(now)
     random = Random(seed)  # noqa: S311 - names of the demo, not secrets
-    people = _Crowd(random, now)
-    for number, role_lists, outcome in _crowd(members):
-        yield from people.lines(CROWD_FROM + number, role_lists, outcome)
-    first = CROWD_FROM - ELSEWHERE * (len(Chapters) + 1)
+    writer = _MemberWriter(random, now)
+    for number, lists, excluded in _bulk(members):
+        yield from writer.lines(FIRST_BULK_ID + number, lists, excluded)
+    first = FIRST_BULK_ID - SMALL_CHAPTER_MEMBERS * (len(Chapters) + 1)
     for chapter in list(Chapters)[1:]:
-        for number in range(ELSEWHERE):
-            yield from people.lines(first + chapter * ELSEWHERE + number, (chapter * 10 + number % 2,), None)
+        for number in range(SMALL_CHAPTER_MEMBERS):
+            yield from writer.lines(
+                first + chapter * SMALL_CHAPTER_MEMBERS + number, (chapter * 10 + number % 2,), None
+            )
 
 
 def expected(members: int = _ELIGIBLE) -> Expected:
     """What `bidden invite 1 --audience everyone` must plan after an import of `generate(members)`."""
-    excluded = Counter(person.excluded.value for person in CAST if person.excluded is not None)
-    planned, deliveries = _CAST_PLANNED, sum(person.mails for person in CAST if person.excluded is None)
-    for _, role_lists, outcome in _crowd(members):
-        if outcome is None:
+    excluded = Counter(member.excluded.value for member in SPECIAL_MEMBERS if member.excluded is not None)
+    planned = _SPECIAL_PLANNED
+    deliveries = sum(member.mails for member in SPECIAL_MEMBERS if member.excluded is None)
+    for _, lists, reason in _bulk(members):
+        if reason is None:
             planned += 1
-            deliveries += len(role_lists)
+            deliveries += len(lists)
         else:
-            excluded[outcome.value] += 1
+            excluded[reason.value] += 1
     return Expected(planned, deliveries, dict(excluded))
 
 
-def _crowd(members: int) -> Iterator[tuple[int, tuple[int, ...], Reason | None]]:
-    """Everybody of London's who is not of the cast: number, lists, and why not invited (None: invited)."""
-    invited = max(0, members - _CAST_PLANNED)
+def _bulk(members: int) -> Iterator[tuple[int, tuple[int, ...], Reason | None]]:
+    """London's members who are no special case: number, lists, and why they are excluded (None: invited)."""
+    invited = max(0, members - _SPECIAL_PLANNED)
     total = invited + round(members * (_SUBSCRIBED - _ELIGIBLE) / _ELIGIBLE)
-    left_out = 0
+    excluded = 0
     for number in range(total):
         place = number * _STRIDE % _SUBSCRIBED
         if place < _BOTH:
@@ -120,12 +123,12 @@ def _crowd(members: int) -> Iterator[tuple[int, tuple[int, ...], Reason | None]]
         if (number + 1) * invited // total > number * invited // total:
             yield number, lists, None
         else:
-            yield number, lists, _LEFT_OUT.get(left_out % 100, Reason.TERMS_NOT_ACCEPTED)
-            left_out += 1
+            yield number, lists, _EXCLUDED.get(excluded % 100, Reason.TERMS_NOT_ACCEPTED)
+            excluded += 1
 
 
-#: Of a hundred who are left out, those who have not just ignored the terms.
-_LEFT_OUT: Final = {
+#: Of a hundred excluded members, those with another reason than terms that were not accepted.
+_EXCLUDED: Final = {
     10: Reason.BANNED,
     30: Reason.SIGNED_UP,
     31: Reason.SIGNED_UP,
@@ -136,13 +139,13 @@ _LEFT_OUT: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Crowd:
-    """Makes up ordinary people."""
+class _MemberWriter:
+    """Generates the lines of ordinary members."""
 
     random: Random
     now: datetime
 
-    def lines(self, member_id: int, lists: tuple[int, ...], outcome: Reason | None) -> Iterator[LineObject]:
+    def lines(self, member_id: int, lists: tuple[int, ...], excluded: Reason | None) -> Iterator[LineObject]:
         name, surname = self.random.choice(_NAMES), self.random.choice(_SURNAMES)
         local = unicodedata.normalize("NFKD", f"{name}.{surname}").encode("ascii", "ignore").decode().lower()
         line: LineObject = {
@@ -153,31 +156,35 @@ class _Crowd:
             "email": f"{local}.{member_id}@{self.random.choice(_DOMAINS)}",
         }
         accepted = self.now - timedelta(minutes=self.random.randrange(60, 3_000_000))
-        if outcome is not Reason.TERMS_NOT_ACCEPTED:
+        if excluded is not Reason.TERMS_NOT_ACCEPTED:
             line["accepted_toc_at"] = iso(accepted)
         yield line
         for group_id in lists:
             yield {"type": "subscription", "member_id": member_id, "group_id": int(group_id)}
-        if outcome is Reason.BANNED:
+        if excluded is Reason.BANNED:
             yield {"type": "ban", "id": member_id * 10, "member_id": member_id, "permanent": True}
         for group_id in lists:
             role = Role.COACH if group_id == Lists.COACHES else Role.STUDENT
-            if outcome is Reason.ALREADY_SENT:
+            if excluded is Reason.ALREADY_SENT:
                 yield invitation(DEMO_EVENT_ID, member_id, role, sent_at=iso(self.now + YESTERDAY))
-            elif outcome in (Reason.SIGNED_UP, Reason.DECLINED):
-                yield invitation(DEMO_EVENT_ID, member_id, role, attending=outcome is Reason.SIGNED_UP)
+            elif excluded in (Reason.SIGNED_UP, Reason.DECLINED):
+                yield invitation(DEMO_EVENT_ID, member_id, role, attending=excluded is Reason.SIGNED_UP)
 
 
 def main() -> None:
     """Write the lines to stdout."""
     parser = argparse.ArgumentParser(
         prog="python -m demo.generator",
-        description="A directory in London's proportions, with every awkward case, as JSON Lines on stdout.",
+        description="A directory in London's proportions, with every special case, as JSON Lines on stdout.",
         epilog="example: python -m demo.generator --members 50000 --seed 7 > directory.jsonl",
     )
-    parser.add_argument("--members", type=int, default=_ELIGIBLE, help="how many the demo event invites (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed, the same names (%(default)s)")
-    parser.add_argument("--now", type=datetime.fromisoformat, default=datetime.now(UTC), help="dates are around it")
+    parser.add_argument(
+        "--members", type=int, default=_ELIGIBLE, help="number of members that the demo event invites (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="determines the names (%(default)s)")
+    parser.add_argument(
+        "--now", type=datetime.fromisoformat, default=datetime.now(UTC), help="base of all dates, in ISO 8601 (now)"
+    )
     arguments = parser.parse_args()
     try:
         for line in generate(arguments.members, arguments.seed, now=arguments.now):

@@ -1,6 +1,6 @@
-"""The named part of the generated directory: chapters, lists, events, and every awkward case of a member.
+"""The named part of the generated directory: chapters, lists, events, and a member for every special case.
 
-Tests refer to them by these ids; `demo.generator` adds the crowd around them.
+Tests refer to them by these ids; `demo.generator` adds the bulk data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Chapters(IntEnum):
 
 
 class Lists(IntEnum):
-    """London's groups: old data holds two of one name. Another chapter's are 10 x its id, + 1 for the coaches."""
+    """London's groups; two share a name, as in old data. Another chapter's are 10 x its id, + 1 for the coaches."""
 
     STUDENTS = 11
     STUDENTS_TOO = 12
@@ -38,9 +38,9 @@ class Lists(IntEnum):
 
 
 class Events(IntEnum):
-    """What can be invited to, and what is refused."""
+    """Events that can be invited to, and those that are refused."""
 
-    #: London's next workshop, the one that `generator.expected` speaks of. Role policy `each`.
+    #: London's next workshop, which `generator.expected` is about. Role policy `each`.
     DEMO = 1
     VIRTUAL = 2
     #: An event of London and Berlin under the role policy `one`, with a time zone of its own.
@@ -51,8 +51,8 @@ class Events(IntEnum):
     WITHOUT_HOST = 7
 
 
-class Cast(IntEnum):
-    """The awkward members; all are on a list of London unless the name says otherwise."""
+class SpecialCase(IntEnum):
+    """Members by their special case; all are on a list of London unless the name says otherwise."""
 
     TWO_STUDENT_LISTS = 101
     THREE_LISTS = 102
@@ -62,13 +62,13 @@ class Cast(IntEnum):
     TWO_EXPIRED_BANS = 106
     TERMS_NOT_ACCEPTED = 107
     DECLINED = 108
-    #: In both groups; answered no as a coach, which counts for both.
+    #: In both groups; declined as a coach, which counts for both.
     DECLINED_ONE_ROLE = 109
     SIGNED_UP = 110
     #: Has an invitation with the token UNANSWERED_TOKEN, which the mail must carry.
     UNANSWERED = 111
     MAILED_ELSEWHERE = 112
-    #: In both groups; another system mailed the student's invitation only.
+    #: In both groups; another system mailed only the student's invitation.
     ONE_ROLE_MAILED_ELSEWHERE = 113
     ACCENTS = 114
     QUOTES_AND_COMMAS = 115
@@ -79,7 +79,7 @@ class Cast(IntEnum):
     NO_SURNAME = 120
     PLUS_AND_DOTS = 121
     ADDRESS_BEYOND_ASCII = 122
-    #: A member line, then a deleted one: the last counts. Gone where an earlier import brought the member.
+    #: A member line, then a deleted one: the last counts. Deletes a member of an earlier import.
     DELETED = 123
     #: A subscription line, then a deleted one.
     LEFT_THE_LIST = 124
@@ -91,63 +91,78 @@ UNANSWERED_TOKEN: Final = "Unanswered-but-not-forgotten_111"  # noqa: S105 - a l
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """One of the cast. `mails` is what the demo event owes them; `excluded` why nothing."""
+class SpecialMember:
+    """One special case. `mails` is the number of mails due for the demo event, `excluded` the reason for none."""
 
-    id: Cast
+    id: SpecialCase
     name: str
     surname: str | None = "Case"
     email: str | None = None
     lists: tuple[Lists, ...] = (Lists.STUDENTS,)
     terms: bool = True
-    #: (days from now at which it ends, permanent)
+    #: Of each: days from now until it ends, and whether it is permanent.
     bans: tuple[tuple[int, bool], ...] = ()
-    #: Role and the other fields of an invitation to the demo event.
-    invited: dict[Role, LineObject] = field(default_factory=dict)
+    #: Invitations to the demo event: role, and the other fields.
+    invitations: dict[Role, LineObject] = field(default_factory=dict)
     mails: int = 1
     excluded: Reason | None = None
 
 
 _BOTH_LISTS: Final = (Lists.STUDENTS, Lists.COACHES)
 YESTERDAY: Final = timedelta(days=-1)
-CAST: Final = (
-    Person(Cast.TWO_STUDENT_LISTS, "Twice", lists=(Lists.STUDENTS, Lists.STUDENTS_TOO)),
-    Person(Cast.THREE_LISTS, "Thrice", lists=(Lists.STUDENTS, Lists.STUDENTS_TOO, Lists.COACHES), mails=2),
-    Person(Cast.BOTH_ROLES, "Both", lists=_BOTH_LISTS, mails=2),
-    Person(Cast.EXPIRED_BESIDE_ACTIVE_BAN, "Bann", bans=((-30, False), (30, False)), excluded=Reason.BANNED),
-    Person(Cast.PERMANENT_BAN_WITH_PAST_DATE, "Permana", bans=((-30, True),), excluded=Reason.BANNED),
-    Person(Cast.TWO_EXPIRED_BANS, "Reformed", bans=((-300, False), (-30, False))),
-    Person(Cast.TERMS_NOT_ACCEPTED, "Terence", terms=False, excluded=Reason.TERMS_NOT_ACCEPTED),
-    Person(Cast.DECLINED, "Nona", invited={Role.STUDENT: {"attending": False}}, excluded=Reason.DECLINED),
-    Person(
-        Cast.DECLINED_ONE_ROLE,
+SPECIAL_MEMBERS: Final = (
+    SpecialMember(SpecialCase.TWO_STUDENT_LISTS, "Twice", lists=(Lists.STUDENTS, Lists.STUDENTS_TOO)),
+    SpecialMember(
+        SpecialCase.THREE_LISTS, "Thrice", lists=(Lists.STUDENTS, Lists.STUDENTS_TOO, Lists.COACHES), mails=2
+    ),
+    SpecialMember(SpecialCase.BOTH_ROLES, "Both", lists=_BOTH_LISTS, mails=2),
+    SpecialMember(
+        SpecialCase.EXPIRED_BESIDE_ACTIVE_BAN, "Bann", bans=((-30, False), (30, False)), excluded=Reason.BANNED
+    ),
+    SpecialMember(SpecialCase.PERMANENT_BAN_WITH_PAST_DATE, "Permana", bans=((-30, True),), excluded=Reason.BANNED),
+    SpecialMember(SpecialCase.TWO_EXPIRED_BANS, "Reformed", bans=((-300, False), (-30, False))),
+    SpecialMember(SpecialCase.TERMS_NOT_ACCEPTED, "Terence", terms=False, excluded=Reason.TERMS_NOT_ACCEPTED),
+    SpecialMember(
+        SpecialCase.DECLINED, "Nona", invitations={Role.STUDENT: {"attending": False}}, excluded=Reason.DECLINED
+    ),
+    SpecialMember(
+        SpecialCase.DECLINED_ONE_ROLE,
         "Nono",
         lists=_BOTH_LISTS,
-        invited={Role.STUDENT: {}, Role.COACH: {"attending": False}},
+        invitations={Role.STUDENT: {}, Role.COACH: {"attending": False}},
         excluded=Reason.DECLINED,
     ),
-    Person(Cast.SIGNED_UP, "Yasmin", invited={Role.STUDENT: {"attending": True}}, excluded=Reason.SIGNED_UP),
-    Person(Cast.UNANSWERED, "Una", invited={Role.STUDENT: {"token": UNANSWERED_TOKEN}}),
-    Person(
-        Cast.MAILED_ELSEWHERE,
+    SpecialMember(
+        SpecialCase.SIGNED_UP, "Yasmin", invitations={Role.STUDENT: {"attending": True}}, excluded=Reason.SIGNED_UP
+    ),
+    SpecialMember(SpecialCase.UNANSWERED, "Una", invitations={Role.STUDENT: {"token": UNANSWERED_TOKEN}}),
+    SpecialMember(
+        SpecialCase.MAILED_ELSEWHERE,
         "Elsa",
-        invited={Role.STUDENT: {"sent_at": YESTERDAY}},
+        invitations={Role.STUDENT: {"sent_at": YESTERDAY}},
         excluded=Reason.ALREADY_SENT,
     ),
-    Person(Cast.ONE_ROLE_MAILED_ELSEWHERE, "Half", lists=_BOTH_LISTS, invited={Role.STUDENT: {"sent_at": YESTERDAY}}),
-    Person(Cast.ACCENTS, "Zoë", "Ångström-Łukasiewicz"),
-    Person(Cast.QUOTES_AND_COMMAS, 'Ana "Ace"', "O'Brien, Jr. (she/her) <ana>;"),
-    Person(Cast.LINE_BREAKS, "Eve\r\nBcc: everybody@example.org", "Ning\u2028Separator\n\nBody"),
-    Person(Cast.RIGHT_TO_LEFT, "\u05e9\u05e8\u05d4", "\u0627\u0644\u062e\u0648\u0627\u0631\u0632\u0645\u064a"),
-    Person(Cast.EMOJI, "Sam \U0001f984", "\U0001f469\u200d\U0001f4bb"),
-    Person(Cast.VERY_LONG_NAME, "Hubert Blaine " * 20, "Wolfeschlegelsteinhausenbergerdorff" * 10),
-    Person(Cast.NO_SURNAME, "Mononym", None),
-    Person(Cast.PLUS_AND_DOTS, "Dot", email="first.m.last+bidden.london@mail.example.org"),
-    Person(Cast.ADDRESS_BEYOND_ASCII, "Jörg", email="jörg.ł@example.org"),
-    Person(Cast.DELETED, "Gone", lists=(), mails=0),
-    Person(Cast.LEFT_THE_LIST, "Leif", mails=0),
-    Person(Cast.ON_NO_LIST, "Nobody", lists=(), mails=0),
-    Person(Cast.ONLY_IN_BERLIN, "Anna", lists=(Lists.BERLIN_STUDENTS, Lists.BERLIN_COACHES), mails=0),
+    SpecialMember(
+        SpecialCase.ONE_ROLE_MAILED_ELSEWHERE,
+        "Half",
+        lists=_BOTH_LISTS,
+        invitations={Role.STUDENT: {"sent_at": YESTERDAY}},
+    ),
+    SpecialMember(SpecialCase.ACCENTS, "Zoë", "Ångström-Łukasiewicz"),
+    SpecialMember(SpecialCase.QUOTES_AND_COMMAS, 'Ana "Ace"', "O'Brien, Jr. (she/her) <ana>;"),
+    SpecialMember(SpecialCase.LINE_BREAKS, "Eve\r\nBcc: everybody@example.org", "Ning\u2028Separator\n\nBody"),
+    SpecialMember(
+        SpecialCase.RIGHT_TO_LEFT, "\u05e9\u05e8\u05d4", "\u0627\u0644\u062e\u0648\u0627\u0631\u0632\u0645\u064a"
+    ),
+    SpecialMember(SpecialCase.EMOJI, "Sam \U0001f984", "\U0001f469\u200d\U0001f4bb"),
+    SpecialMember(SpecialCase.VERY_LONG_NAME, "Hubert Blaine " * 20, "Wolfeschlegelsteinhausenbergerdorff" * 10),
+    SpecialMember(SpecialCase.NO_SURNAME, "Mononym", None),
+    SpecialMember(SpecialCase.PLUS_AND_DOTS, "Dot", email="first.m.last+bidden.london@mail.example.org"),
+    SpecialMember(SpecialCase.ADDRESS_BEYOND_ASCII, "Jörg", email="jörg.ł@example.org"),
+    SpecialMember(SpecialCase.DELETED, "Gone", lists=(), mails=0),
+    SpecialMember(SpecialCase.LEFT_THE_LIST, "Leif", mails=0),
+    SpecialMember(SpecialCase.ON_NO_LIST, "Nobody", lists=(), mails=0),
+    SpecialMember(SpecialCase.ONLY_IN_BERLIN, "Anna", lists=(Lists.BERLIN_STUDENTS, Lists.BERLIN_COACHES), mails=0),
 )
 
 
@@ -165,9 +180,9 @@ No experience needed: "hello, world" & <b>beyond</b>. Doors open at 18:15; naïv
 _YEARS: Final = timedelta(days=700)
 
 
-def iso(moment: datetime) -> str:
-    """The moment as the directory file writes it, in its own zone."""
-    return moment.isoformat(timespec="seconds")
+def iso(time: datetime) -> str:
+    """The timestamp as the directory file writes it, in its own zone."""
+    return time.isoformat(timespec="seconds")
 
 
 def invitation(event_id: int, member_id: int, role: Role, **fields: object) -> LineObject:
@@ -221,32 +236,32 @@ def event_lines(now: datetime) -> Iterator[LineObject]:
     yield event(Events.WITHOUT_HOST, "Workshop in search of a host", 50, host=None)
 
 
-def cast_lines(now: datetime) -> Iterator[LineObject]:
-    """The cast, with all that belongs to each."""
-    for person in CAST:
-        yield from _person_lines(person, now)
-    yield {"type": "member", "id": int(Cast.DELETED), "deleted": True}
+def special_member_lines(now: datetime) -> Iterator[LineObject]:
+    """The members of the special cases, with their subscriptions, bans and invitations."""
+    for member in SPECIAL_MEMBERS:
+        yield from _member_lines(member, now)
+    yield {"type": "member", "id": int(SpecialCase.DELETED), "deleted": True}
     yield {
         "type": "subscription",
-        "member_id": int(Cast.LEFT_THE_LIST),
+        "member_id": int(SpecialCase.LEFT_THE_LIST),
         "group_id": int(Lists.STUDENTS),
         "deleted": True,
     }
 
 
-def _person_lines(person: Person, now: datetime) -> Iterator[LineObject]:
-    member_id = int(person.id)
+def _member_lines(member: SpecialMember, now: datetime) -> Iterator[LineObject]:
+    member_id = int(member.id)
     yield {
         "type": "member",
         "id": member_id,
-        "name": person.name,
-        "surname": person.surname,
-        "email": person.email or f"{person.id.name.lower()}@example.org",
-        "accepted_toc_at": iso(now - _YEARS) if person.terms else None,
+        "name": member.name,
+        "surname": member.surname,
+        "email": member.email or f"{member.id.name.lower()}@example.org",
+        "accepted_toc_at": iso(now - _YEARS) if member.terms else None,
     }
-    for group in person.lists:
+    for group in member.lists:
         yield {"type": "subscription", "member_id": member_id, "group_id": int(group)}
-    for number, (days, permanent) in enumerate(person.bans):
+    for number, (days, permanent) in enumerate(member.bans):
         yield {
             "type": "ban",
             "id": member_id * 10 + number,
@@ -254,6 +269,6 @@ def _person_lines(person: Person, now: datetime) -> Iterator[LineObject]:
             "expires_at": (now + timedelta(days=days)).astimezone(UTC).date().isoformat(),
             "permanent": permanent,
         }
-    for role, fields in person.invited.items():
-        said = {name: iso(now + part) if isinstance(part, timedelta) else part for name, part in fields.items()}
-        yield invitation(Events.DEMO, member_id, role, **said)
+    for role, fields in member.invitations.items():
+        values = {name: iso(now + value) if isinstance(value, timedelta) else value for name, value in fields.items()}
+        yield invitation(Events.DEMO, member_id, role, **values)

@@ -1,1 +1,1 @@
-"""What runs in the image beside the product: the health checks of its containers."""
+"""Files of the container image, and the health checks of its containers."""

@@ -1,10 +1,10 @@
-"""The health check of a container: whether this very container's worker or dispatcher is at work.
+"""The health check of a container: whether its worker or dispatcher is connected to its server.
 
     python health.py worker | dispatcher
 
-A process that has died is started again by its restart policy, and one that makes no progress ends itself, so neither
-needs a check. What is left is a process that is up and cut off. So others are asked about it: the brokers, whether this
-machine is a member of the consumer group; PostgreSQL, whether it holds a dispatcher's connection from this machine.
+Compose starts a dead process again, and a process that makes no progress ends itself: neither needs a check. The
+check finds a process that runs but is cut off. It asks the servers: the brokers, whether a member of the consumer
+group has this container's address; PostgreSQL, whether a dispatcher is connected from this address.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from config.settings import Settings
 from db.connect import connect
 from schemas.errors import BiddenError
 
-_SECONDS: Final = 5.0
+_TIMEOUT_SECONDS: Final = 5.0
 
 
 def own_address() -> str:
-    """The address that others see this container at."""
+    """The address of this container in its network."""
     return socket.gethostbyname(socket.gethostname())
 
 
 def worker_is_member(settings: Settings, address: str) -> bool:
-    """Whether a member of the workers' group comes from this address, by the brokers' account."""
+    """Whether the brokers have a member of the workers' group with this address."""
     admin = AdminClient({**client_config(settings, "bidden-health"), "log_level": 0})
-    answer = admin.describe_consumer_groups([settings.group], request_timeout=_SECONDS)[settings.group]
+    description = admin.describe_consumer_groups([settings.group], request_timeout=_TIMEOUT_SECONDS)[settings.group]
     try:
-        members = answer.result(timeout=_SECONDS).members
+        members = description.result(timeout=_TIMEOUT_SECONDS).members
     except (KafkaException, TimeoutError):
         return False
     return any(member.host.lstrip("/") == address for member in members)
 
 
 def dispatcher_is_connected(settings: Settings, address: str) -> bool:
-    """Whether PostgreSQL serves a dispatcher at this address."""
+    """Whether PostgreSQL has a connection of a dispatcher from this address."""
     with connect(settings.require_database(), application="bidden-health", autocommit=True) as conn:
         found = conn.execute(
             "SELECT FROM pg_stat_activity WHERE application_name = 'bidden-dispatcher' AND client_addr = %s::inet",
@@ -53,17 +53,17 @@ def dispatcher_is_connected(settings: Settings, address: str) -> bool:
 _CHECKS: Final = {"worker": worker_is_member, "dispatcher": dispatcher_is_connected}
 
 
-def main(words: list[str]) -> int:
-    """0 when healthy, 1 when not; Docker keeps what is printed."""
-    if len(words) != 1 or words[0] not in _CHECKS:
+def main(arguments: list[str]) -> int:
+    """Returns 0 if healthy, else 1. `docker inspect` shows the output."""
+    if len(arguments) != 1 or arguments[0] not in _CHECKS:
         sys.stderr.write(f"usage: health.py {' | '.join(_CHECKS)}\n")
         return 1
     try:
-        healthy = _CHECKS[words[0]](Settings.load(), own_address())
+        healthy = _CHECKS[arguments[0]](Settings.load(), own_address())
     except (BiddenError, OSError) as error:
         sys.stdout.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{words[0]}: {'at work' if healthy else 'not seen by its servers'}\n")
+    sys.stdout.write(f"{arguments[0]}: {'connected' if healthy else 'not connected to its server'}\n")
     return 0 if healthy else 1
 
 

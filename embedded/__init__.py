@@ -1,5 +1,5 @@
-"""Real servers on a machine without Docker: Kafka, PostgreSQL and a mail sink, kept under one folder.
+"""Real servers on a machine without Docker, kept under one folder: Kafka, PostgreSQL and a mail sink.
 
-`stack.Stack` is the way in. What is in here starts, watches and stops servers; it knows nothing of members,
-batches or mails, and no other package of ours but `schemas`.
+`stack.Stack` runs the servers, `commands.Commands` runs `bidden` commands on them, and `supervisor.Supervisor` starts
+both again when they end. Nothing in here knows members, batches or mails; only `provision` knows the schema.
 """

@@ -1,7 +1,7 @@
-"""The folder that the embedded servers live in: who may use it, who uses it now, and what others read from it.
+"""The folder of the embedded servers: its owner, and what other processes read from it.
 
-One owner at a time holds a lock on it that ends with its process, however that ends. `instance.json` tells others
-where the running servers are; `settings.env` is what the product's settings read.
+One process at a time owns it, by a lock that ends with the process, however it ends. `instance.json` holds the
+addresses of the running servers for other processes; the product's settings read `settings.env`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from config.settings import HOME_SETTINGS_FILE
-from embedded.process import ProcessId, write_whole
+from embedded.process import ProcessId, write_atomically
 from schemas.errors import InstallError, RefusedError
 
 NEEDED_BYTES = 500_000_000
@@ -42,45 +42,45 @@ class Addresses:
 
 
 class Home:
-    """The folder, and the right to use it."""
+    """The folder and its lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
         self._lock: int | None = None
 
     def acquire(self) -> None:
-        """Makes the folder ready and takes it; says what is in the way."""
+        """Creates and locks the folder. RefusedError: another process owns it; InstallError: it cannot be used."""
         self._make()
-        # Non-inheritable, as all descriptors of Python are: no child keeps the lock.
+        # Python's descriptors are not inherited: no child keeps the lock.
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
             owner = self._owner()
-            who = f" by process {owner.pid}" if owner else ""
+            by = f" by process {owner.pid}" if owner else ""
             raise RefusedError(
-                f"The servers in {self.path} are already being run{who}. Use them as they are, stop that "
-                "process, or set BIDDEN_HOME to another folder."
+                f"The servers in {self.path} are already run{by}. Use them as they are, stop that process, or set "
+                "BIDDEN_HOME to another folder."
             ) from None
         self._lock = lock
 
     def release(self) -> None:
-        """Gives the folder back; nobody is told of servers any more."""
+        """Unlocks the folder and removes the addresses from it."""
         if self._lock is not None:
             (self.path / INSTANCE).unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
 
     def announce(self, addresses: Addresses) -> None:
-        """Tells others where the servers are, until the folder is released."""
+        """Publishes the addresses to other processes until the folder is released."""
         me = ProcessId.of(os.getpid())
         assert me is not None
-        write_whole(self.path / HOME_SETTINGS_FILE, addresses.settings())
-        write_whole(self.path / INSTANCE, json.dumps({"owner": asdict(me), "addresses": asdict(addresses)}))
+        write_atomically(self.path / HOME_SETTINGS_FILE, addresses.settings())
+        write_atomically(self.path / INSTANCE, json.dumps({"owner": asdict(me), "addresses": asdict(addresses)}))
 
     def running(self) -> Addresses | None:
-        """Where the servers are that a living process runs here; None when there is none."""
+        """The addresses of the servers that a living process runs here; None when there is none."""
         owner = self._owner()
         if owner is None or not owner.alive():
             return None
@@ -95,7 +95,7 @@ class Home:
 
     def _make(self) -> None:
         try:
-            # The database's account walks through, and sees nothing.
+            # The database's user may traverse it, and read nothing.
             self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
             owner = self.path.stat().st_uid
             if os.geteuid() not in {0, owner}:
@@ -109,11 +109,11 @@ class Home:
         except OSError as error:
             raise InstallError(
                 f"The folder {self.path} cannot be used for the embedded servers: {error.strerror or error}. "
-                "Set BIDDEN_HOME to a folder that can be written to."
+                "Set BIDDEN_HOME to a writable folder."
             ) from error
         free = shutil.disk_usage(self.path).free
         if free < NEEDED_BYTES:
             raise InstallError(
                 f"Only {free // 1_000_000} MB of disk space are left at {self.path}; the embedded servers need "
-                f"{NEEDED_BYTES // 1_000_000} MB. Make room, or set BIDDEN_HOME to a folder elsewhere."
+                f"{NEEDED_BYTES // 1_000_000} MB. Free some, or set BIDDEN_HOME to a folder elsewhere."
             )

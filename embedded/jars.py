@@ -1,9 +1,8 @@
-"""Kafka's jars: which ones, and how they get onto this machine and are proved to be the right ones.
+"""Kafka's jars: found or downloaded, and verified.
 
-The lock file beside this module names every jar with its SHA-256; it is the whole truth at run time. What the local
-Maven repository has is taken from there without a network; what is missing is fetched once, by jgo, into that
-repository: ~/.m2/repository, or where the environment variable M2_REPO says. jgo's own configuration file may add
-Maven repositories (a mirror); HTTPS_PROXY is respected.
+The lock file beside this module names every jar with its SHA-256. Jars in the local Maven repository
+(~/.m2/repository, or the environment variable M2_REPO) are used without a network; jgo downloads the others into it,
+once. jgo's own configuration file may add Maven repositories (a mirror); HTTPS_PROXY is respected.
 
     python -m embedded.jars        resolves COORDINATES again and rewrites the lock file (after a version change)
 """
@@ -21,11 +20,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from embedded.process import Report
 from schemas.errors import InstallError
 
 KAFKA_VERSION = "4.3.1"
-#: jgo lets the version management of any dependency win over what Kafka asks for, so everything that somebody else
-#: manages (clients, compressors, Jackson, log4j) is named here with the version that Kafka's own POMs declare.
+#: In jgo the version management of any dependency overrides Kafka's own versions, so everything that is managed
+#: elsewhere (clients, compressors, Jackson, log4j) is listed here with the version that Kafka's own POMs declare.
 COORDINATES = (
     f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
     f"org.apache.kafka:kafka-clients:{KAFKA_VERSION}",
@@ -59,7 +59,7 @@ class Jar:
 
     @property
     def path(self) -> Path:
-        """Where it lies in a Maven repository."""
+        """Its path in a Maven repository."""
         return Path(*self.group.split("."), self.artifact, self.version, f"{self.artifact}-{self.version}.jar")
 
 
@@ -72,53 +72,53 @@ def locked() -> list[Jar]:
 
 
 def repository() -> Path:
-    """The local Maven repository, jgo's usual cache."""
+    """The local Maven repository, which is also jgo's cache."""
     return Path(os.environ.get("M2_REPO") or "~/.m2/repository").expanduser()
 
 
-def class_path(progress: Callable[[str], None], go_on: Callable[[], None] = lambda: None) -> list[Path]:
-    """The jars on this machine, each with the checksum of the lock file; fetches what is missing or damaged.
+def class_path(report: Report, check_cancelled: Callable[[], None] = lambda: None) -> list[Path]:
+    """The jars on this machine, each with the checksum of the lock file; downloads what is missing or damaged.
 
-    `go_on` is called before each fetch and may raise, to give up.
+    `check_cancelled` is called before each download and may raise.
     """
     folder = repository()
     jars = locked()
-    missing = [jar for jar in jars if not _is(folder / jar.path, jar.sha256)]
+    missing = [jar for jar in jars if not _has_digest(folder / jar.path, jar.sha256)]
     if missing:
-        progress(f"fetching Apache Kafka {KAFKA_VERSION} ({len(missing)} of {len(jars)} jars) into {folder}")
+        report(f"downloading Apache Kafka {KAFKA_VERSION} ({len(missing)} of {len(jars)} jars) into {folder}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as beside:
-                _fetch_all(missing, folder, Path(beside), progress, go_on)
+            with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+                _download_all(missing, folder, Path(temporary), report, check_cancelled)
         except OSError as error:
             raise InstallError(
-                f"Apache Kafka's jars cannot be stored in {folder}: {error.strerror or error}. Make room, or set "
-                "M2_REPO to a folder that can be written to."
+                f"Apache Kafka's jars cannot be stored in {folder}: {error.strerror or error}. Free some space, or set "
+                "M2_REPO to a writable folder."
             ) from error
     return [folder / jar.path for jar in jars]
 
 
-def _fetch_all(
-    missing: list[Jar], folder: Path, beside: Path, progress: Callable[[str], None], go_on: Callable[[], None]
+def _download_all(
+    missing: list[Jar], folder: Path, temporary: Path, report: Report, check_cancelled: Callable[[], None]
 ) -> None:
     done = 0
     with ThreadPoolExecutor(max_workers=4) as pool:
-        futures = [pool.submit(_fetch, jar, folder, beside, go_on) for jar in missing]
+        futures = [pool.submit(_download, jar, folder, temporary, check_cancelled) for jar in missing]
         try:
             for future in futures:
                 future.result()
                 done += 1
                 if done % 10 == 0 or done == len(missing):
-                    progress(f"fetching Apache Kafka {KAFKA_VERSION} ({done} of {len(missing)} jars are here)")
+                    report(f"downloading Apache Kafka {KAFKA_VERSION} ({done} of {len(missing)} jars done)")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _fetch(jar: Jar, folder: Path, beside: Path, go_on: Callable[[], None]) -> None:
-    """Fetches into a folder beside the repository and moves the jar when it is whole and right.
+def _download(jar: Jar, folder: Path, temporary: Path, check_cancelled: Callable[[], None]) -> None:
+    """Downloads into a temporary folder and renames the jar once its checksum is right.
 
-    So neither a kill in mid-download nor a second fetcher at the same time leaves half a jar under its real name.
+    So neither a kill in mid-download nor a concurrent download leaves half a jar under its real name.
     """
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
@@ -126,60 +126,60 @@ def _fetch(jar: Jar, folder: Path, beside: Path, go_on: Callable[[], None]) -> N
 
     reason = ""
     for _ in range(TRIES):
-        go_on()
-        with tempfile.TemporaryDirectory(dir=beside) as once:
+        check_cancelled()
+        with tempfile.TemporaryDirectory(dir=temporary) as cache:
             remotes = {"central": MAVEN_CENTRAL_URL, **GlobalSettings.load().repositories}
-            context = MavenContext(repo_cache=Path(once), remote_repos=remotes, timeout=30)
+            context = MavenContext(repo_cache=Path(cache), remote_repos=remotes, timeout=30)
             try:
                 artifact = context.project(jar.group, jar.artifact).at_version(jar.version).artifact()
-                fetched = Path(artifact.resolve())
-            except (OSError, RuntimeError, ValueError) as error:  # requests' errors are OSErrors
+                downloaded = Path(artifact.resolve())
+            except (OSError, RuntimeError, ValueError) as error:  # the errors of requests are OSErrors
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 reason = "no repository has it" if isinstance(error, RuntimeError) else _cause(error)
                 continue
-            if not _is(fetched, jar.sha256):
-                reason = "what came has another checksum than the lock file"
+            if not _has_digest(downloaded, jar.sha256):
+                reason = "its checksum differs from the lock file"
                 continue
             target = folder / jar.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            fetched.replace(target)
+            downloaded.replace(target)
             return
     raise InstallError(
-        f"Fetching Apache Kafka {KAFKA_VERSION} failed at {jar.coordinate}: {reason}. Check the network "
-        f"(HTTPS_PROXY is respected) and start again: what was fetched is kept in {folder}. Without a network, set "
+        f"Downloading Apache Kafka {KAFKA_VERSION} failed at {jar.coordinate}: {reason}. Check the network "
+        f"(HTTPS_PROXY is respected) and start again: complete jars stay in {folder}. Without a network, set "
         "M2_REPO to a Maven repository folder that has the jars."
     )
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason, without the wrappings of the HTTP libraries and without addresses."""
+    """The root cause, without the wrappers of the HTTP libraries and without addresses."""
     text = str(error)
-    for sign, words in (
+    for pattern, cause in (
         ("NameResolution", "the repository's name cannot be resolved"),
         ("ProxyError", "the proxy cannot be reached"),
         ("CERTIFICATE_VERIFY", "the repository's certificate is not trusted here"),
         ("timed out", "the repository did not answer in time"),
         ("Connection refused", "the repository refused the connection"),
     ):
-        if sign in text:
-            return words
+        if pattern in text:
+            return cause
     return type(error).__name__
 
 
 @cache
-def _digest(path: Path, size: int, changed: int) -> str:
-    """The SHA-256 of a file as it is now; read once per process and state of the file."""
+def _digest(path: Path, size: int, modified: int) -> str:
+    """The SHA-256 of a file; computed once per process and version of the file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is(path: Path, sha256: str) -> bool:
+def _has_digest(path: Path, sha256: str) -> bool:
     try:
         state = path.stat()
         return _digest(path, state.st_size, state.st_mtime_ns) == sha256
     except OSError:
-        return False  # what is in the way is said when the jar is to be stored
+        return False  # the cause is reported when the jar is to be stored
 
 
 def relock() -> None:
@@ -188,8 +188,8 @@ def relock() -> None:
     from jgo.maven import MavenContext
 
     context = MavenContext(repo_cache=repository())
-    named, others = context.resolver.resolve([context.create_dependency(c) for c in COORDINATES])
-    LockFile.from_resolved_dependencies([*named, *others], environment_name="kafka").save(LOCK)
+    direct, transitive = context.resolver.resolve([context.create_dependency(c) for c in COORDINATES])
+    LockFile.from_resolved_dependencies([*direct, *transitive], environment_name="kafka").save(LOCK)
 
 
 if __name__ == "__main__":

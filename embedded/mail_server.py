@@ -1,10 +1,8 @@
-"""The mail sink as one of the embedded servers: its process, its rules, and what it has kept."""
+"""The mail sink as one of the embedded servers: its process, its rules, and the mails it accepted."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,15 @@ import psutil
 
 from embedded.mail_rules import parse_rules
 from embedded.mail_store import StoredMail, count_mails, delivery_keys, read_mails
-from embedded.process import end_with_owner, write_whole
-from embedded.server import Command, Progress, Server
+from embedded.process import (
+    ProcessSpec,
+    Report,
+    end_with_owner,
+    module_command,
+    module_environment,
+    write_atomically,
+)
+from embedded.server import Server
 
 
 @dataclass
@@ -28,28 +33,21 @@ class MailServer(Server):
 
     @property
     def url(self) -> str:
-        """What the product is given."""
+        """The value of BIDDEN_SMTP_URL."""
         return f"smtp://127.0.0.1:{self.port}"
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(self, report: Report) -> None:
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._ready_file.unlink(missing_ok=True)
 
-    def command(self) -> Command:
-        source = str(Path(__file__).resolve().parents[1])
-        path = os.pathsep.join(p for p in (source, os.environ.get("PYTHONPATH")) if p)
-        # -P: the working directory's folders are not ours, whatever their names are.
-        words: list[str | Path] = [sys.executable, "-P", "-m", "embedded.mail_sink"]
-        words += ["--port", str(self.port), "--folder", self.folder]
-        words += ["--rules", self.rules_file, "--ready-file", self._ready_file]
-        return Command(
-            [*end_with_owner(self.stop_signal), *words],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": path},
-        )
+    def spec(self) -> ProcessSpec:
+        argv: list[str | Path] = [*end_with_owner(self.stop_signal), *module_command("embedded.mail_sink")]
+        argv += ["--port", str(self.port), "--folder", self.folder]
+        argv += ["--rules", self.rules_file, "--ready-file", self._ready_file]
+        return ProcessSpec(argv, cwd=self.folder, env=module_environment())
 
     def ready(self) -> bool:
-        """It says so itself: a connection made to find out could use up a rule."""
+        """The sink writes a file: a probing connection could consume a rule."""
         try:
             return self._ready_file.read_text() == str(self.pid)
         except OSError:
@@ -60,7 +58,7 @@ class MailServer(Server):
 
     @property
     def rules_file(self) -> Path:
-        """Where the rules are read from, whenever they change."""
+        """The file that the sink reads its rules from."""
         return self.folder / "rules.json"
 
     @property
@@ -68,21 +66,21 @@ class MailServer(Server):
         return self.folder / "ready"
 
     def set_rules(self, rules: Sequence[Mapping[str, Any]]) -> None:
-        """From the next mail on these rules hold, with fresh counts; InputError when they make no sense."""
+        """These rules apply from the next mail on, with fresh counts; InputError if they are invalid."""
         text = json.dumps([dict(rule) for rule in rules], indent=1)
         parse_rules(text)
-        write_whole(self.rules_file, text)
+        write_atomically(self.rules_file, text)
 
     def clear_rules(self) -> None:
         """The sink accepts everything again."""
         self.rules_file.unlink(missing_ok=True)
 
     def mails(self) -> Iterator[StoredMail]:
-        """What was accepted, in order; also while the sink runs."""
+        """The accepted mails, in order; also while the sink runs."""
         return read_mails(self.folder)
 
     def count(self) -> int:
-        """How many mails were accepted."""
+        """The number of accepted mails."""
         return count_mails(self.folder)
 
     def delivery_keys(self) -> list[str]:

@@ -1,13 +1,13 @@
-"""The mail sink: an SMTP server that delivers nothing and keeps everything, in a process of its own.
+"""The mail sink: an SMTP server that delivers nothing and stores everything, in a process of its own.
 
     python -m embedded.mail_sink --port 2525 --folder mails [--rules rules.json]
 
-What is answered with 250 is in `mails/mails.mbox` (`mailbox` says how), also when the sink is killed the moment
-after. It offers PIPELINING, 8BITMIME, SMTPUTF8 and SIZE; with `--tls-cert` and `--tls-key` STARTTLS; with
-`--auth USER:PASSWORD` it asks for AUTH. SIGTERM and Ctrl-C end it.
+A mail that got the reply 250 is in `mails/mails.mbox` (see `mail_store`), even if the sink is killed right after. The
+sink offers PIPELINING, 8BITMIME, SMTPUTF8 and SIZE; with `--tls-cert` and `--tls-key` also STARTTLS; with
+`--auth USER:PASSWORD` it requires AUTH. SIGTERM and Ctrl-C stop it.
 
-`--rules` names a JSON file, read again whenever it changes, by which the sink refuses, delays or drops on purpose;
-`mailrules` documents it. For example, to refuse one address for good and another one twice:
+`--rules` names a JSON file that makes the sink refuse, delay or drop on purpose (see `mail_rules`); it is read again
+when it changes. For example, to refuse one address permanently and another one twice:
 
     [{"do": "refuse_recipient", "recipient": "gone@example.org"},
      {"do": "refuse_recipient", "recipient": "busy@example.org", "reply": "451 4.7.1 Try later", "times": 2}]
@@ -25,37 +25,39 @@ from pathlib import Path
 
 from embedded.mail_rules import Rules
 from embedded.mail_store import MailStore
-from embedded.process import write_whole
-from embedded.smtp_sink import Session, Sink
+from embedded.process import write_atomically
+from embedded.smtp_sink import Sink, SmtpServerSession
 
 BACKLOG = 1000
 
 
-def arguments(words: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m embedded.mail_sink",
-        description="An SMTP server that delivers nothing and keeps everything.",
+        description="An SMTP server that delivers nothing and stores everything.",
         epilog="example: python -m embedded.mail_sink --port 2525 --folder mails",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
-    parser.add_argument("--folder", type=Path, required=True, help="where the mails are kept")
-    parser.add_argument("--rules", type=Path, help="JSON file of what to refuse, delay or drop")
+    parser.add_argument("--folder", type=Path, required=True, help="where the mails are stored")
+    parser.add_argument("--rules", type=Path, help="JSON file with rules to refuse, delay or drop")
     parser.add_argument("--max-size", type=int, default=50_000_000, help="largest mail, bytes (default: %(default)s)")
     parser.add_argument("--tls-cert", type=Path, help="certificate (PEM); with --tls-key: offer STARTTLS")
     parser.add_argument("--tls-key", type=Path, help="its key (PEM)")
-    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these")
-    parser.add_argument("--ready-file", type=Path, help="written with the process id once connections are taken")
-    return parser.parse_args(words)
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="require these credentials")
+    parser.add_argument(
+        "--ready-file", type=Path, help="file for the process id, written once connections are accepted"
+    )
+    return parser.parse_args(argv)
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Listens until a signal comes."""
+    """Listens until SIGTERM or Ctrl-C."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(number, stopped.set)
     tls = None
     if options.tls_cert is not None:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -69,18 +71,18 @@ async def serve(options: argparse.Namespace) -> None:
         credentials=(user, password) if options.auth else None,
     )
     server = await loop.create_server(
-        lambda: Session(sink), options.host, options.port, backlog=BACKLOG, reuse_address=True
+        lambda: SmtpServerSession(sink), options.host, options.port, backlog=BACKLOG, reuse_address=True
     )
     if options.ready_file is not None:
-        write_whole(options.ready_file, str(os.getpid()))
-    await ended.wait()
+        write_atomically(options.ready_file, str(os.getpid()))
+    await stopped.wait()
     server.close()
     sink.store.close()
 
 
 def main() -> int:
-    """The process."""
-    options = arguments()
+    """Runs the sink; returns the exit code."""
+    options = parse_arguments()
     try:
         import uvloop
 

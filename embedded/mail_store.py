@@ -1,16 +1,16 @@
-"""The file the mail sink keeps its mails in, written and read: an mbox that any mail program opens.
+"""The file in which the mail sink stores its mails: an mbox that any mail program opens.
 
-Each mail is a `From ` line, the envelope as headers, then the mail as it came with LF for CRLF and `From ` lines
+Each mail is a `From ` line, the envelope as headers, then the mail as received with LF for CRLF and `From ` lines
 quoted (mboxrd), then an empty line:
 
     From sender@example.org Thu Nov 22 06:15:00 2026
     X-Envelope-From: sender@example.org
     X-Envelope-To: one@example.org          (a line for each recipient)
     X-Received-At: 2026-11-22T06:15:00.123456+00:00
-    X-Envelope-Bytes: 1234                  (of what follows, so that a half-written mail is known as such)
+    X-Envelope-Bytes: 1234                  (of what follows, to recognise a mail that is incomplete)
 
-What `append` returned from is with the operating system: a SIGKILL of the writer loses none of it. There is one
-writer at a time and any number of readers; a reader sees whole mails only.
+When `append` returns, the operating system has the mail: a SIGKILL of the writer does not lose it. There is one
+writer at a time and any number of readers; a reader sees complete mails only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Final
 from schemas.errors import InputError
 
 FILE: Final = "mails.mbox"
-MOST_LINES: Final = 10_000  # of an envelope
+MAX_LINES: Final = 10_000  # of an envelope
 DELIVERY_HEADER: Final = "X-Bidden-Delivery"
 
 _QUOTE = re.compile(rb"^(>*From )", re.MULTILINE)
@@ -39,7 +39,7 @@ _DELIVERY = re.compile(rb"^" + DELIVERY_HEADER.encode() + rb":[ \t]*([^\n]*)$", 
 
 @dataclass(frozen=True)
 class StoredMail:
-    """One accepted mail. `data` is what came between DATA and the final dot, byte for byte, without dot stuffing."""
+    """One accepted mail. `data` is everything between DATA and the final dot, byte for byte, without dot stuffing."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -48,18 +48,18 @@ class StoredMail:
 
 
 class MailStore:
-    """The writer. It removes what a killed writer left half written, and appends whole mails."""
+    """The writer. It removes a mail that a killed writer left incomplete, and appends complete ones."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Mails hold names and personal links: for the owner's eyes.
+        # Mails hold names and personal links: only the owner may read them.
         self._descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        _cut_half_written(self._descriptor)
+        _truncate_incomplete(self._descriptor)
         self._second = 0
         self._date = b""
 
     def append(self, sender: str, recipients: list[str], data: bytes) -> None:
-        """Stores a mail whose lines end in CRLF. OSError (a full disk): nothing of it is stored."""
+        """Stores a mail whose lines end in CRLF. On OSError (a full disk) nothing of it is stored."""
         now = time.time()
         if int(now) != self._second:
             self._second = int(now)
@@ -81,12 +81,12 @@ class MailStore:
             raise OSError(28, "No space left on device")
 
     def close(self) -> None:
-        """No more mails."""
+        """Closes the file."""
         os.close(self._descriptor)
 
 
 def read_mails(folder: Path) -> Iterator[StoredMail]:
-    """The whole mails that the file holds now, in the order in which they were accepted."""
+    """The complete mails in the file, in the order in which they were accepted."""
     for lines, text in _records(folder):
         values = [line.partition(b": ")[2].rstrip(b"\n").decode() for line in lines[1:]]
         yield StoredMail(
@@ -98,12 +98,12 @@ def read_mails(folder: Path) -> Iterator[StoredMail]:
 
 
 def count_mails(folder: Path) -> int:
-    """How many mails the file holds now."""
+    """The number of complete mails in the file."""
     return sum(1 for _ in _records(folder))
 
 
 def delivery_keys(folder: Path) -> list[str]:
-    """The X-Bidden-Delivery header of each mail, in order; an empty text for a mail without one."""
+    """The X-Bidden-Delivery header of each mail, in order; empty for a mail without one."""
     keys = []
     for _, text in _records(folder):
         end = text.find(b"\n\n")
@@ -113,10 +113,10 @@ def delivery_keys(folder: Path) -> list[str]:
 
 
 def _records(folder: Path) -> Iterator[tuple[list[bytes], bytes]]:
-    """Each whole mail as its envelope's lines and its text.
+    """Each complete mail as the lines of its envelope and its text.
 
-    Read and not mapped into memory: a writer that starts may cut the file's end, and whoever has that end mapped
-    would be killed by a touch.
+    The file is not mapped into memory: a writer that starts may truncate it, and access to the missing part of a map
+    would kill the reader (SIGBUS).
     """
     try:
         file = (folder / FILE).open("rb", buffering=1 << 20)
@@ -127,10 +127,10 @@ def _records(folder: Path) -> Iterator[tuple[list[bytes], bytes]]:
             lines = []
             for line in file:
                 lines.append(line)
-                if line.startswith(_LENGTH) or len(lines) > MOST_LINES:
+                if line.startswith(_LENGTH) or len(lines) > MAX_LINES:
                     break
-            whole = bool(lines) and lines[-1].startswith(_LENGTH) and lines[-1].endswith(b"\n")
-            if not whole and len(lines) <= MOST_LINES:
+            complete = bool(lines) and lines[-1].startswith(_LENGTH) and lines[-1].endswith(b"\n")
+            if not complete and len(lines) <= MAX_LINES:
                 return
             try:
                 size = int(lines[-1].removeprefix(_LENGTH))
@@ -142,16 +142,16 @@ def _records(folder: Path) -> Iterator[tuple[list[bytes], bytes]]:
             yield lines, text[:-1]
 
 
-def _cut_half_written(descriptor: int) -> None:
-    """Removes the last mail when it is not whole. Quoting makes the last `From ` line the last mail's first."""
+def _truncate_incomplete(descriptor: int) -> None:
+    """Removes the last mail if it is incomplete. Thanks to quoting, the last `From ` line begins the last mail."""
     size = os.fstat(descriptor).st_size
     if not size:
         return
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as text:
-        at = 0 if (found := text.rfind(b"\nFrom ")) < 0 else found + 1
-        length = re.compile(rb"\n" + _LENGTH + rb"(\d+)\n").search(text, at)
+        start = 0 if (found := text.rfind(b"\nFrom ")) < 0 else found + 1
+        length = re.compile(rb"\n" + _LENGTH + rb"(\d+)\n").search(text, start)
         end = length.end() + int(length[1]) + 1 if length else -1
         del length  # it keeps the map open
-    # What follows a whole last mail is less than a next one's `From `.
+    # After a complete last mail there is at most part of the next one's `From `.
     if end != size:
-        os.ftruncate(descriptor, end if at < end < size else at)
+        os.ftruncate(descriptor, end if start < end < size else start)

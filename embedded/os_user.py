@@ -1,8 +1,8 @@
-"""The account PostgreSQL runs as: our own, or, because it refuses root, another one.
+"""The operating system's user that PostgreSQL runs as: our own, or, because it refuses root, another one.
 
-As root the server runs as the owner of its data folder, else as BIDDEN_POSTGRES_ACCOUNT (default: nobody). That
-account often cannot walk to the folder (a clone below /root). Parent folders are not ours to open, so the server
-then gets one capability, to pass folders that it only walks through; it is given only when it is needed.
+As root the server runs as the owner of its data folder, or else as BIDDEN_POSTGRES_ACCOUNT (default: nobody). That
+user often may not traverse the folders above it (a clone below /root). This module does not change their permissions:
+the server gets one capability instead, to traverse folders, and only when it is needed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from schemas.errors import InstallError
 
 VARIABLE = "BIDDEN_POSTGRES_ACCOUNT"
 DEFAULT_ACCOUNT = "nobody"
-# From the least power to the most: containers often have the third without the second.
+# From the least power to the most. Containers often have the third without the second.
 CAPABILITIES = (None, "dac_read_search", "dac_override")
 
 
 @dataclass(frozen=True)
-class Account:
-    """Whom a process runs as: `prefix` goes before its command; `user` and `group` to the system's own switch."""
+class OsUser:
+    """The user of a process. `prefix` goes before its command; `user` and `group` are arguments of `subprocess`."""
 
     uid: int
     gid: int
@@ -34,24 +34,24 @@ class Account:
     group: int | None = None
 
 
-def account_for(data: Path, executable: Path, needed: Path, signal_prefix: Sequence[str]) -> Account:
-    """Whom to run `executable` as, on the folder `data`, which is made for it if it is missing.
+def os_user_for(data: Path, executable: Path, needed: Path, signal_prefix: Sequence[str]) -> OsUser:
+    """The user to run `executable` as, on the folder `data`, which is created for that user if it is missing.
 
-    `needed` is a file the executable reads; `signal_prefix` are the words that tie it to its owner's life. An
-    InstallError says what to do when nobody suitable can reach them.
+    `needed` is a file that the executable reads; `signal_prefix` is what `end_with_owner` returns. InstallError if no
+    suitable user can reach them all; it says what to do.
     """
     if os.geteuid() != 0:
-        return Account(os.geteuid(), os.getegid(), prefix=tuple(signal_prefix))
+        return OsUser(os.geteuid(), os.getegid(), prefix=tuple(signal_prefix))
     owner = data.stat().st_uid if data.exists() else 0
     entry = _entry(owner)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chown(data, entry.pw_uid, entry.pw_gid)
-    for account in _ways(entry, signal_prefix):
-        if _reaches(account, executable, data, needed):
-            return account
+    for os_user in _candidates(entry, signal_prefix):
+        if _reaches(os_user, executable, data, needed):
+            return os_user
     raise InstallError(
-        f"PostgreSQL refuses to run as root, and the account {entry.pw_name!r} cannot reach {executable} and {data}. "
-        f"Set BIDDEN_HOME to a folder it can reach (and install there), or {VARIABLE} to an account that can, or "
+        f"PostgreSQL refuses to run as root, and the user {entry.pw_name!r} cannot reach {executable} and {data}. "
+        f"Set BIDDEN_HOME to a folder it can reach (and install there), or {VARIABLE} to a user that can, or "
         "install util-linux's setpriv, or run bidden as an ordinary user."
     )
 
@@ -64,44 +64,45 @@ def _entry(owner: int) -> pwd.struct_passwd:
         if owner:
             return pwd.struct_passwd((f"uid {owner}", "x", owner, owner, "", "/", ""))
         raise InstallError(
-            f"PostgreSQL refuses to run as root, and there is no account {name!r}: set {VARIABLE} to one that exists, "
+            f"PostgreSQL refuses to run as root, and there is no user {name!r}: set {VARIABLE} to one that exists, "
             "or run bidden as an ordinary user."
         ) from None
     if found.pw_uid == 0:
-        raise InstallError(f"PostgreSQL refuses to run as root: set {VARIABLE} to another account.")
+        raise InstallError(f"PostgreSQL refuses to run as root: set {VARIABLE} to another user.")
     return found
 
 
-def _ways(entry: pwd.struct_passwd, signal_prefix: Sequence[str]) -> list[Account]:
+def _candidates(entry: pwd.struct_passwd, signal_prefix: Sequence[str]) -> list[OsUser]:
+    """The same user with growing power."""
     uid, gid = entry.pw_uid, entry.pw_gid
     program = setpriv()
     if program is None:
-        return [Account(uid, gid, prefix=tuple(signal_prefix), user=uid, group=gid)]
-    # The signal prefix is setpriv's too; one call does it all, in the order in which it must be done.
+        return [OsUser(uid, gid, prefix=tuple(signal_prefix), user=uid, group=gid)]
+    # The signal prefix calls setpriv too: one call does everything, in the order that is needed.
     common = [*(signal_prefix or [program]), "--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
-    ways = []
+    candidates = []
     for capability in CAPABILITIES:
-        given: list[str] = []
+        options: list[str] = []
         if capability is not None:
-            # access(2) leaves capabilities out of account for ordinary users, but for this bit; initdb asks it.
-            given = ["--securebits", "+no_setuid_fixup"]
-            given += ["--inh-caps", f"+{capability}", "--ambient-caps", f"+{capability}"]
-        ways.append(Account(uid, gid, prefix=(*common, *given)))
-    return ways
+            # Without this bit access(2), which initdb calls, ignores the capabilities of an ordinary user.
+            options = ["--securebits", "+no_setuid_fixup"]
+            options += ["--inh-caps", f"+{capability}", "--ambient-caps", f"+{capability}"]
+        candidates.append(OsUser(uid, gid, prefix=(*common, *options)))
+    return candidates
 
 
-def _reaches(account: Account, executable: Path, data: Path, needed: Path) -> bool:
-    """Whether a process of this account can run the server there: asked of the system, not worked out from modes."""
-    asked = 'test -x "$1" && test -w "$2" && test -r "$3"'
+def _reaches(os_user: OsUser, executable: Path, data: Path, needed: Path) -> bool:
+    """Whether a process of this user can run the server there: tried, not computed from permission bits."""
+    test = 'test -x "$1" && test -w "$2" && test -r "$3"'
     try:
         ended = subprocess.run(
-            [*account.prefix, "/bin/sh", "-c", asked, "sh", executable, data, needed],
+            [*os_user.prefix, "/bin/sh", "-c", test, "sh", executable, data, needed],
             cwd="/",
             capture_output=True,
             check=False,
-            user=account.user,
-            group=account.group,
-            extra_groups=None if account.user is None else [],
+            user=os_user.user,
+            group=os_user.group,
+            extra_groups=None if os_user.user is None else [],
         )
     except (OSError, subprocess.SubprocessError):
         return False

@@ -1,8 +1,8 @@
-"""Processes that are ours: how they are started, recognised later, and stopped; nothing about any server.
+"""Child processes: started, recognised after a restart of their owner, and stopped; nothing about any server.
 
-A process is recognised by its id *and* its start time, because ids are used again: what is stopped after a crash is
-what we started, or nothing. Children do not outlive their owner where the system can arrange it (Linux, with
-util-linux's `setpriv`); elsewhere the next start stops what was left, from the records.
+A process is recognised by its id *and* its start time, because ids are reused: what is stopped after a crash is what
+was started here, or nothing. Children end with their owner where the system can arrange it (Linux, with util-linux's
+`setpriv`); elsewhere the next start stops what the records name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,18 +27,32 @@ from typing import IO
 import psutil
 
 POLL_SECONDS = 0.02
+#: Takes lines for a person.
+Report = Callable[[str], None]
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """How a process is started: its command line, and as `user` and `group` if these are given."""
+
+    argv: list[str | Path]
+    cwd: Path
+    env: dict[str, str] | None = None
+    user: int | None = None
+    group: int | None = None
 
 
 @dataclass(frozen=True)
 class ProcessId:
-    """One process and no later one that got the same number."""
+    """One process, and no later one with the same number."""
 
     pid: int
     started: float  # Linux: seconds since boot, which no change of the clock moves; elsewhere the time of day.
 
     @classmethod
     def of(cls, pid: int) -> ProcessId | None:
-        """The process that has this number now; None if there is none, or it has ended and waits to be reaped."""
+        """The process that has this number now; None if there is none, or only a zombie."""
         try:
             if sys.platform == "linux":
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -53,17 +67,17 @@ class ProcessId:
             return None
 
     def alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Whether this process still runs."""
         return ProcessId.of(self.pid) == self
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal; a process that has ended in the meantime is no error."""
+        """Sends a signal; does nothing if the process has ended."""
         if self.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def stop(self, number: signal.Signals, seconds: float) -> None:
-        """Asks for an end with `number`, and after `seconds` insists; returns when the process has ended."""
+        """Sends `number`, and SIGKILL after `seconds`; returns when the process has ended."""
         self.send(number)
         if not wait_until(lambda: not self.alive(), seconds):
             self.send(signal.SIGKILL)
@@ -71,12 +85,12 @@ class ProcessId:
 
 
 def remember(record: Path, process: ProcessId) -> None:
-    """Keeps a process's identity for the next start; whole or not at all."""
-    write_whole(record, json.dumps(asdict(process)))
+    """Keeps a process's identity for the next start; atomically."""
+    write_atomically(record, json.dumps(asdict(process)))
 
 
 def recall(record: Path) -> ProcessId | None:
-    """The process that was kept, if it still runs; a missing or broken record is none."""
+    """The process that was kept, if it still runs; None for a missing or broken record."""
     try:
         found = ProcessId(**json.loads(record.read_text()))
     except (OSError, ValueError, TypeError):
@@ -84,16 +98,16 @@ def recall(record: Path) -> ProcessId | None:
     return found if found.alive() else None
 
 
-def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replaces a file in one step, so that a reader and a crash see the old text or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replaces a file in one step: a reader sees the old text or the new one, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-        beside.replace(path)
+        temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -107,18 +121,56 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+def one_at_a_time(report: Report) -> Report:
+    """The same for use from several threads."""
+    lock = threading.Lock()
+
+    def locked(line: str) -> None:
+        with lock:
+            report(line)
+
+    return locked
+
+
+def describe_exit(code: int | None) -> str:
+    """An exit code for a person; a negative one is a signal's."""
+    return f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def stop_child(process: subprocess.Popen[bytes], number: signal.Signals, seconds: float) -> int:
+    """Sends `number`, and SIGKILL after `seconds`; returns the exit code."""
+    if process.poll() is None:
+        process.send_signal(number)
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait(10)
+
+
+def module_command(module: str) -> list[str]:
+    """Runs a module of this repository. -P: the working directory may hold folders of the same names."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def module_environment() -> dict[str, str]:
+    """The environment in which `module_command` finds this repository."""
+    path = os.pathsep.join(p for p in (str(_ROOT), os.environ.get("PYTHONPATH")) if p)
+    return {**os.environ, "PYTHONPATH": path}
+
+
 @functools.cache
 def setpriv() -> str | None:
-    """util-linux's `setpriv`; None where it is missing, or is another one's smaller namesake."""
+    """util-linux's `setpriv`; None where it is missing, or is a smaller program of the same name."""
     found = shutil.which("setpriv") if sys.platform == "linux" else None
     if found is None:
         return None
-    said = subprocess.run([found, "--help"], capture_output=True, text=True, check=False).stdout
-    return found if all(o in said for o in ("--pdeathsig", "--reuid", "--ambient-caps")) else None
+    help_text = subprocess.run([found, "--help"], capture_output=True, text=True, check=False).stdout
+    return found if all(o in help_text for o in ("--pdeathsig", "--reuid", "--ambient-caps")) else None
 
 
 def end_with_owner(number: signal.Signals) -> list[str]:
-    """Words before a command that make it get `number` when its owner dies in whatever way."""
+    """A prefix for a command: it gets `number` when its owner dies, however it dies."""
     found = setpriv()
     return [found, "--pdeathsig", number.name.removeprefix("SIG")] if found else []
 
@@ -137,46 +189,38 @@ class _Spawner:
 
     def _work(self) -> None:
         while True:
-            job, answer = self._jobs.get()
+            job, result = self._jobs.get()
             try:
-                answer.set_result(job())
+                result.set_result(job())
             except BaseException as error:
-                answer.set_exception(error)
+                result.set_exception(error)
 
     def run(self, job: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-        answer: Future[subprocess.Popen[bytes]] = Future()
-        self._jobs.put((job, answer))
-        return answer.result()
+        result: Future[subprocess.Popen[bytes]] = Future()
+        self._jobs.put((job, result))
+        return result.result()
 
 
 _spawners: dict[int, _Spawner] = {}
 _spawners_lock = threading.Lock()
 
 
-def spawn(
-    argv: Sequence[str | Path],
-    *,
-    output: IO[bytes],
-    cwd: Path,
-    env: dict[str, str] | None = None,
-    user: int | None = None,
-    group: int | None = None,
-) -> subprocess.Popen[bytes]:
-    """Starts a server in a session of its own (Ctrl-C in a terminal reaches the owner alone), as `user` if given."""
+def spawn(spec: ProcessSpec, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Starts a process in a session of its own: Ctrl-C in a terminal reaches the owner alone."""
     with _spawners_lock:
         # By process: a thread does not survive a fork.
         spawner = _spawners.get(os.getpid()) or _spawners.setdefault(os.getpid(), _Spawner())
     return spawner.run(
         lambda: subprocess.Popen(
-            [str(word) for word in argv],
+            [str(argument) for argument in spec.argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=env,
+            cwd=spec.cwd,
+            env=spec.env,
             start_new_session=True,
-            user=user,
-            group=group,
-            extra_groups=None if user is None else [],
+            user=spec.user,
+            group=spec.group,
+            extra_groups=None if spec.user is None else [],
         )
     )

@@ -1,138 +1,107 @@
-"""Our own processes beside the embedded servers: dispatchers and workers, started again when they end."""
+"""Starts again whatever ends, embedded servers and `bidden` commands alike, by one policy.
+
+A child that ends is started again after 1 s. Each further end doubles the pause, up to 30 s; once a child has run for
+a minute its next pause is 1 s again. A child that was stopped on purpose is left alone.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Final
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Final, Protocol
 
-from pydantic import SecretStr
+from embedded.process import Report, describe_exit, one_at_a_time
+from embedded.server import StartCancelledError
+from schemas.errors import BiddenError
 
-from config.settings import Settings
-from config.startup import load
-from db.migrate import upgrade
-from embedded.home import Addresses
-from embedded.process import end_with_owner, spawn
-from producers.topics import Topics
-
-_BACK_OFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
-#: Who ran that long is not in a loop of crashes.
-_STEADY_SECONDS: Final = 30.0
-_LOOK_SECONDS: Final = 0.25
-#: A worker bounds its own shutdown at 20 s.
-_STOP_SECONDS: Final = 25.0
+BACK_OFF_FIRST: Final = 1.0
+BACK_OFF_MAX: Final = 30.0
+#: A child that ran for so long is in no crash loop.
+STEADY_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.25
 
 
-@dataclass
-class _Child:
-    name: str
-    words: Sequence[str]
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    failures: int = 0
-    not_before: float = 0.0
-    log: IO[bytes] | None = field(default=None, repr=False)
+class Supervised(Protocol):
+    """A child process that is to run until it is stopped on purpose."""
+
+    @property
+    def title(self) -> str:
+        """Its name in reports."""
+        ...
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it was started and not stopped on purpose."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs."""
+        ...
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of its last process; negative for a signal."""
+        ...
+
+    def revive(self, report: Report) -> None:
+        """Starts it if it is still wanted; may take as long as it needs to become ready, and raise BiddenError."""
+        ...
 
 
-class Processes:
-    """Starts `bidden` commands on the servers of a home, logs to its `logs` folder, and keeps them going."""
+class Supervisor:
+    """Watches children, each in a thread of its own: one that is slow to start delays no other."""
 
-    def __init__(self, addresses: Addresses, extra: dict[str, str] | None = None) -> None:
-        root = Path(__file__).resolve().parents[1]
-        self._folder = Path(addresses.home)
-        self._env = {
-            **os.environ,
-            # Ours and nobody else's, whatever the environment says: these processes belong to these servers.
-            "BIDDEN_DATABASE_URL": addresses.database_url,
-            "BIDDEN_KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
-            "BIDDEN_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
-            "BIDDEN_SMTP_URL": addresses.smtp_url,
-            "BIDDEN_HOME": addresses.home,
-            "PYTHONPATH": os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH")) if p),
-            **(extra or {}),
-        }
-        self._children: list[_Child] = []
+    def __init__(self, children: Sequence[Supervised]) -> None:
+        self._children = children
 
-    def add(self, name: str, *words: str) -> None:
-        """Start `bidden WORDS`, and keep it started."""
-        child = _Child(name, words)
-        self._children.append(child)
-        self._start(child)
+    def run(self, until: threading.Event, report: Report) -> None:
+        """Until the event is set. A bug in one watch sets the event, so that everything is stopped, and is raised."""
+        report = one_at_a_time(report)
+        with ThreadPoolExecutor(max_workers=len(self._children) or 1, thread_name_prefix="supervisor") as pool:
+            watches = [pool.submit(_watch, Watch(child), until, report) for child in self._children]
+            failed = [f for f in wait(watches, return_when=FIRST_EXCEPTION).done if f.exception()]
+            if failed:
+                until.set()
+        until.wait()
+        for future in failed:
+            future.result()
 
-    def supervise(self, until: threading.Event, report: Callable[[str], None]) -> None:
-        """Start again what ends, with growing pauses while that fails, until the event is set."""
-        while not until.wait(_LOOK_SECONDS):
-            self.look(report)
 
-    def look(self, report: Callable[[str], None]) -> None:
-        """Start again what has ended, unless its pause is not over."""
-        now = time.monotonic()
-        for child in self._children:
-            if child.process is not None and (code := child.process.poll()) is not None:
-                child.failures = 0 if now - child.started_at > _STEADY_SECONDS else child.failures + 1
-                pause = _BACK_OFF_SECONDS[min(child.failures, len(_BACK_OFF_SECONDS) - 1)]
-                report(f"{child.name} ended ({_ending(code)}); starting it again in {pause:g} s")
-                child.process, child.not_before = None, now + pause
-            if child.process is None and now >= child.not_before:
-                self._start(child)
+def _watch(watch: Watch, until: threading.Event, report: Report) -> None:
+    while not until.wait(_POLL_SECONDS):
+        watch.check(report)
 
-    def stop(self) -> None:
-        """SIGTERM to all, and SIGKILL to who does not end within 25 s."""
-        running = [child.process for child in self._children if child.process is not None]
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-        end = time.monotonic() + _STOP_SECONDS
-        for process in running:
+
+class Watch:
+    """The policy, applied to one child. `check` is called again and again."""
+
+    def __init__(self, child: Supervised, clock: Callable[[], float] = time.monotonic) -> None:
+        self._child = child
+        self._clock = clock
+        self._pause = BACK_OFF_FIRST
+        self._due_at: float | None = None
+        self._started_at = clock()
+
+    def check(self, report: Report) -> None:
+        """Reports that the child has ended, or starts it once its pause is over; returns when it is ready."""
+        child, now = self._child, self._clock()
+        if not child.wanted or child.running:
+            self._due_at = None
+            if now - self._started_at > STEADY_SECONDS:
+                self._pause = BACK_OFF_FIRST
+        elif self._due_at is None:
+            report(f"{child.title} ended ({describe_exit(child.exit_code)}); starting it again in {self._pause:.0f} s")
+            self._due_at = now + self._pause
+            self._pause = min(self._pause * 2, BACK_OFF_MAX)
+        elif now >= self._due_at:
+            self._due_at = None
             try:
-                process.wait(max(0.1, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for child in self._children:
-            if child.log is not None:
-                child.log.close()
-        self._children.clear()
-
-    def _start(self, child: _Child) -> None:
-        if child.log is None:
-            logs = self._folder / "logs"
-            logs.mkdir(exist_ok=True)
-            child.log = (logs / f"{child.name}.log").open("ab")
-        child.started_at = time.monotonic()
-        # -P: the working directory's folders are not ours, whatever their names are.
-        child.process = spawn(
-            [*end_with_owner(signal.SIGTERM), sys.executable, "-P", "-m", "cli.main", *child.words],
-            output=child.log,
-            # Where `.env` was read here, it is read there.
-            cwd=Path.cwd(),
-            env=self._env,
-        )
-
-
-def prepare(addresses: Addresses) -> Settings:
-    """Database to head and topics created, on the servers of a home; returns the settings that name them."""
-    settings = load().model_copy(
-        update={
-            "database_url": SecretStr(addresses.database_url),
-            "kafka_bootstrap": addresses.kafka_bootstrap,
-            "kafka_security_protocol": "PLAINTEXT",
-            "smtp_url": SecretStr(addresses.smtp_url),
-            "home": Path(addresses.home),
-        }
-    )
-    upgrade(addresses.database_url)
-    Topics(settings).create()
-    return settings
-
-
-def _ending(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+                child.revive(report)
+            except StartCancelledError:
+                return
+            except BiddenError as error:
+                report(error.detail)
+            self._started_at = self._clock()

@@ -1,10 +1,10 @@
-"""One message per member, made without rendering: a skeleton per event and role, into which fields are spliced.
+"""One message per member without rendering: a compiled template per event and role, into which fields are spliced.
 
-Building a message object for each mail is a thousand times slower and would be the limit of the whole system.
-A skeleton renders its templates once with placeholders where the member's fields go, encodes what lies between,
-and joins bytes from then on. Pure: the time is an argument.
+Building a message object for each mail is a thousand times slower and would limit the whole system. A compiled
+template renders once, with placeholders where the member's fields go, encodes the text between them, and from then on
+joins bytes. Pure: the time is an argument.
 
-The body is quoted-printable in both parts: seven bits, so it is right for servers with 8BITMIME and without.
+The body is quoted-printable in both parts: seven bits, so it suits servers with 8BITMIME and without.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from __future__ import annotations
 import html
 import re
 from datetime import UTC, datetime
-from email.utils import format_datetime, getaddresses
+from email.utils import format_datetime
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from mail import headers, quoted_printable
-from mail.envelope import Envelope, Unmailable
 from mail.render import render
 from mail.sanitize import one_line
-from schemas.errors import SettingsError
+from schemas.envelope import Envelope, Unmailable
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
+from schemas.mail_address import address_problem, check_base_url, is_plain_address, parse_sender
 from schemas.vocabulary import Role
 
 # "=_" cannot occur in quoted-printable text, so no description can hold the boundary (RFC 2045, 6.7).
@@ -34,21 +34,21 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 .\-]{0,38}[A-Za-z0-9.
 _PLAIN_TOKEN: Final = re.compile(r"[A-Za-z0-9_\-]+")
 #: A header line holds at most 998 octets, and a link cannot be folded.
 _LONGEST_LINK: Final = 900
-#: How a mail greets somebody whose record holds no name.
+#: How a mail greets a member without a name.
 _NAMELESS: Final = "there"
 
 
 class CompiledTemplate:
-    """The mails of one event in one role. `compose` may be called from one thread at a time.
+    """The mails of one event in one role, compiled. `compose` may be called from one thread at a time.
 
     `mail_from` is `Name <address>` or `address`, the address ASCII; `base_url` is where the links of a mail
-    lead. SettingsError, by the setting's name, for what makes no sense.
+    lead. Both as the settings hold them, which refuse at load what makes no sense.
     """
 
     def __init__(self, event: EventDetails, role: Role, mail_from: str, base_url: str) -> None:
-        name, self.sender = sender_address(mail_from)
+        name, self.sender = parse_sender(mail_from)
         self._domain = self.sender.rpartition("@")[2]
-        base_url = _checked_base_url(base_url)
+        base_url = check_base_url(base_url)
         self._unsubscribe = f"{base_url}/unsubscribe/"
         self._rsvp_codes = quoted_printable.encoded(f"{base_url}/invitation/").encode("ascii")
         self._unsubscribe_codes = quoted_printable.encoded(self._unsubscribe).encode("ascii")
@@ -80,13 +80,13 @@ class CompiledTemplate:
     def compose(self, recipient: Recipient, key: DeliveryKey, at: datetime) -> Envelope | Unmailable:
         """The mail to one member, dated `at` (an aware time).
 
-        Unmailable when the address cannot be written to, or the token is too long for a link. The same
-        arguments give the same bytes; the Message-ID depends on the key alone.
+        Unmailable when the address is unusable or the token too long for a link. The same arguments give the same
+        bytes; the Message-ID depends on the key alone.
         """
         address = recipient.email
-        plain = headers.is_plain_address(address)
+        plain = is_plain_address(address)
         if not plain:
-            problem = headers.address_problem(address)
+            problem = address_problem(address)
             if problem is not None:
                 return Unmailable(problem)
         token = recipient.token
@@ -145,51 +145,10 @@ class CompiledTemplate:
             self._segments += (b"", after)
 
 
-def check_settings(mail_from: str, base_url: str) -> None:
-    """SettingsError for what no mail at all could be composed with: a worker must not find out member by member."""
-    sender_address(mail_from)
-    _checked_base_url(base_url)
-
-
-def sender_address(mail_from: str) -> tuple[str, str]:
-    """Name and address of `Name <address>` or `address`. SettingsError if it is neither, or beyond ASCII."""
-    found = getaddresses([mail_from])
-    name, address = found[0] if len(found) == 1 else ("", "")
-    if one_line(mail_from) != mail_from.strip() or not address.isascii() or headers.address_problem(address):
-        raise SettingsError(
-            f"BIDDEN_MAIL_FROM must be an address such as invitations@example.org, or "
-            f"Name <invitations@example.org>, but is {mail_from!r}",
-            field="BIDDEN_MAIL_FROM",
-        )
-    return one_line(name), address
-
-
-def _checked_base_url(base_url: str) -> str:
-    """The URL without a slash at its end; SettingsError if links cannot begin with it."""
-    problem = None
-    if not re.fullmatch(r"[!#-%(-;=?-\[\]_a-z~]+", base_url):
-        problem = "must be ASCII and hold no spaces, quotes or ampersands (an international domain in its xn-- form)"
-    else:
-        try:
-            parts = urlsplit(base_url)
-        except ValueError:
-            problem = "is not a URL"
-        else:
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                problem = "must begin with http:// or https:// and a host"
-            elif parts.query or parts.fragment or parts.username is not None:
-                problem = "must be a plain address: no user, query or fragment"
-            elif len(base_url) > _LONGEST_LINK // 2:
-                problem = f"is longer than {_LONGEST_LINK // 2} characters"
-    if problem is not None:
-        raise SettingsError(f"BIDDEN_BASE_URL {problem}", field="BIDDEN_BASE_URL")
-    return base_url.rstrip("/")
-
-
 def _reply_to(event: EventDetails) -> list[str]:
     """Answers go to the chapter, if it has an address that every server can take."""
     address = event.chapter_email.strip()
-    if not address.isascii() or headers.address_problem(address):
+    if not address.isascii() or address_problem(address):
         return []
     return [headers.mailbox("Reply-To", one_line(", ".join(event.chapter_names)), address)]
 

@@ -1,6 +1,6 @@
-"""Dates and times in words, for mails: English, the same in every locale, and right on whatever day they are read.
+"""Dates and times as text: English, the same in every locale, and right on any day they are read.
 
-No "today" and no "tomorrow": a mail is read later than it is made.
+No "today" and no "tomorrow": a mail is read later than it is composed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MONTHS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """An event's time in words: `short` for a subject, `span` and `zone` for the text."""
+    """An event's time as text: `short` for a subject, `span` and `zone` for the text."""
 
     short: str
     span: str
@@ -30,8 +30,8 @@ class When:
 def describe(starts_at: datetime, ends_at: datetime, time_zone: str) -> When:
     """The span from start to end in the zone named.
 
-    A name that this machine's time zone data does not know is shown in UTC, and says so: a right time in
-    another zone is better than no mail.
+    A zone that this machine's time zone data does not have is shown as UTC, and says so: a right time in another zone
+    is better than no mail.
     """
     zone, name = _zone(time_zone)
     starts, ends = starts_at.astimezone(zone), ends_at.astimezone(zone)

@@ -1,7 +1,7 @@
-"""Header values that are safe: addresses that cannot smuggle in commands, names and subjects that arrive whole.
+"""Header values that are safe: names and subjects that arrive whole.
 
-Everything here is pure. Text comes from the directory and may hold anything; a result never holds CR or LF but
-in a folding line break, and has only lines that RFC 5322 allows.
+Pure. Text comes from the directory and may hold anything; a result has CR and LF only in folding line breaks, and only
+lines that RFC 5322 allows.
 """
 
 from __future__ import annotations
@@ -9,20 +9,6 @@ from __future__ import annotations
 import re
 from binascii import b2a_base64
 from typing import Final
-
-from mail.sanitize import one_line
-
-# RFC 5322 atoms, and beyond ASCII (RFC 6531) whatever is neither white space nor control nor surrogate.
-_ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
-_BEYOND: Final = r"\u00a1-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\ud7ff\ue000-\U0010ffff"
-_LABEL: Final = r"[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*"
-_PLAIN_ADDRESS: Final = re.compile(rf"[{_ATEXT}.]{{1,64}}@{_LABEL}(?:\.{_LABEL})*")
-_ADDRESS: Final = re.compile(
-    rf"(?P<local>[{_ATEXT}.{_BEYOND}]+|\"[{_ATEXT}.,:;@()\[\]{_BEYOND}]+\")"
-    rf"@(?P<domain>[A-Za-z0-9.\-{_BEYOND}]+|\[[0-9A-Za-z.:]+\])"
-)
-#: The longest address in octets: an SMTP path is at most 256, angle brackets included (RFC 5321, 4.5.3.1.3).
-_LONGEST_ADDRESS: Final = 254
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9.'-]+(?: [A-Za-z0-9.'-]+)*")
 _PRINTABLE: Final = re.compile(r"[ -~]+")
@@ -34,26 +20,6 @@ _WORD: Final = 75
 # Half the length of UTF-8 for their scripts. Right-to-left ones are left out: their order is ambiguous.
 _SHORT_CHARSETS: Final = ("iso-8859-5", "iso-8859-7")
 _Q_SAFE: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!*+-/")
-
-
-def is_plain_address(address: str) -> bool:
-    """Whether it is an everyday ASCII address that needs no further look."""
-    return len(address) <= _LONGEST_ADDRESS and _PLAIN_ADDRESS.fullmatch(address) is not None
-
-
-def address_problem(address: str) -> str | None:
-    """Why no mail can be addressed to it, as a sentence without the address; None if it can."""
-    if not address:
-        return "the member has no e-mail address"
-    match = _ADDRESS.fullmatch(address)
-    if match is None or one_line(address) != address or re.search(r"\s", address):
-        return "the e-mail address cannot be used: it is not of the form name@domain"
-    if len(address.encode()) > _LONGEST_ADDRESS:
-        return f"the e-mail address cannot be used: it is longer than {_LONGEST_ADDRESS} bytes"
-    domain = match["domain"]
-    if domain.startswith((".", "-")) or domain.endswith((".", "-")) or ".." in domain:
-        return "the e-mail address cannot be used: its domain is malformed"
-    return None
 
 
 def mailbox(header: str, name: str, address: str) -> str:

@@ -1,7 +1,7 @@
-"""An event in words: the subject, the plain text and the HTML of an invitation. Pure; knows no recipient.
+"""Renders an event's invitation: subject, plain text and HTML. Pure; knows no recipient.
 
-The member's name and links are arguments, so that `compose` can render once with placeholders in their stead.
-The words stand in `templates/`; descriptions are plain text, escaped in HTML, and keep their paragraphs.
+The member's name and links are arguments, so that `compose` can render once with placeholders in their place. The
+text is in `templates/`; descriptions are plain text, escaped in HTML, and keep their paragraphs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Rendered:
 
 
 def render(event: EventDetails, role: Role, *, name: str, rsvp_url: str, unsubscribe_url: str) -> Rendered:
-    """The invitation to `event` as `role`; the three strings are escaped in HTML and put in as they are."""
+    """The invitation to `event` as `role`. The three strings are inserted as they are, escaped in HTML."""
     when = describe(event.starts_at, event.ends_at, event.time_zone)
     contact = one_line(event.chapter_email)
     fields: dict[str, Any] = {

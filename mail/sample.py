@@ -1,6 +1,6 @@
-"""An event's mail as an example: looked at before anybody gets it, or sent to whoever wants to see it arrive.
+"""An event's mail as a sample: shown before it is sent to anyone, or sent to one address as a test.
 
-It is composed as every mail is, so that what is shown is what will be sent. Pure: the time is an argument.
+It is composed as every mail is, so what is shown is what will be sent. Pure: the time is an argument.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Final
 
 from mail import headers
 from mail.compose import CompiledTemplate
-from mail.envelope import Envelope, Unmailable
+from schemas.envelope import Envelope, Unmailable
 from schemas.errors import RefusedError
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.vocabulary import Action, Role
 
-#: What stands in the links of an example where a mail has a member's token.
+#: The token in a sample's links.
 TOKEN: Final = "this-is-an-example"  # noqa: S105 - it opens nothing
-#: Whom an example is addressed to as long as it is only looked at.
+#: The recipient of a sample that is only shown.
 _NOBODY: Final = "member@example.org"
 #: The key of no delivery: a test mail carries none, because what carries one is compared with the ledger.
 _NO_KEY: Final = frozenset(
@@ -42,7 +42,7 @@ class Shown:
 
 
 def shown(event: EventDetails, role: Role, mail_from: str, base_url: str, *, name: str, at: datetime) -> Shown:
-    """The mail as somebody of this name will see it. SettingsError as for every mail."""
+    """The mail as a member of this name will see it. SettingsError as for every mail."""
     _, envelope = _compose(event, role, mail_from, base_url, Recipient(1, name, None, _NOBODY, TOKEN), at)
     message = message_from_bytes(envelope.data, policy=modern)
     parts = {part.get_content_type(): part.get_content() for part in message.iter_parts()}
@@ -61,7 +61,7 @@ def to_send(
 ) -> Envelope:
     """The mail as a test for one address: marked as such, and the mail of no delivery.
 
-    `unique` tells it from every other test. RefusedError if the address cannot be written to.
+    `unique` distinguishes it from every other test. RefusedError if the address is unusable.
     """
     recipient = Recipient(1, name, None, email, TOKEN)
     subject, envelope = _compose(event, role, mail_from, base_url, recipient, at)
@@ -80,8 +80,8 @@ def to_send(
 def _compose(
     event: EventDetails, role: Role, mail_from: str, base_url: str, recipient: Recipient, at: datetime
 ) -> tuple[str, Envelope]:
-    skeleton = CompiledTemplate(event, role, mail_from, base_url)
-    envelope = skeleton.compose(recipient, DeliveryKey(event.event_id, Action.INVITE, 1, role), at)
+    template = CompiledTemplate(event, role, mail_from, base_url)
+    envelope = template.compose(recipient, DeliveryKey(event.event_id, Action.INVITE, 1, role), at)
     if isinstance(envelope, Unmailable):
         raise RefusedError(envelope.reason)
-    return skeleton.subject, envelope
+    return template.subject, envelope

@@ -1,7 +1,7 @@
 """Makes text from the directory fit for a mail: no control characters in lines, paragraphs for descriptions.
 
 Names and descriptions may hold anything, line breaks included. A control character in a header would begin
-another header, and NUL marks the placeholders of a skeleton: both are gone after these functions.
+another header, and NUL delimits the placeholders of a compiled template: these functions remove both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def one_line(text: str) -> str:
 
 
 def paragraphs(text: str) -> tuple[tuple[str, ...], ...]:
-    """The paragraphs of a plain text, each as its lines; blank lines part them, control characters are spaces."""
+    """The paragraphs of a plain text, each as its lines; blank lines separate them, control characters are spaces."""
     found: list[tuple[str, ...]] = []
     lines: list[str] = []
     for raw in (*text.splitlines(), ""):

@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from mail.envelope import Envelope
+from schemas.envelope import Envelope
 from schemas.send_results import SendResult
 
 
 class Sender(Protocol):
-    """Hands mails to a provider. All methods are called in one event loop, from its thread.
+    """Sends mails through a provider. All methods are called in one event loop, from its thread.
 
-    A sender never decides what an outcome means, and never sends a mail again whose data went out once.
+    A sender never decides what a result means, and never sends a mail again whose data went out once.
     """
 
     async def check(self) -> None:
@@ -25,37 +25,37 @@ class Sender(Protocol):
         ...
 
     async def ready(self) -> None:
-        """Returns once the provider can be reached and has let us in; else waits with a back-off, and logs it.
+        """Returns once the provider has accepted a session; until then retries with back-off, and logs it.
 
-        May be cancelled. Call it before submitting after a start and after `NotSent`: an outage then uses up
-        nobody's attempts and no processor time.
+        May be cancelled. Call it before submitting after a start and after `NotSent`: an outage then uses no attempts
+        and no CPU.
         """
         ...
 
     def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
-        """Takes a mail; `done` is called once with its outcome, in the event loop, never inside this call.
+        """Takes a mail; `done` is called once with its result, in the event loop, never inside this call.
 
-        Never raises and never blocks. After `close` the outcome is NotSent. What `done` raises is logged and
-        goes no further.
+        Never raises and never blocks. After `close` the result is NotSent. What `done` raises is logged and goes no
+        further.
         """
         ...
 
     async def close(self) -> None:
-        """Ends it: what is in mid-dialogue may finish for a bounded time, what waits is NotSent.
+        """Closes the sender: mails in mid-dialogue may finish for a bounded time, mails that wait are NotSent.
 
-        What was still in mid-dialogue then is NotSent before its data and Ambiguous after. When this returns
-        or is cancelled, every `done` has been called. May be called again.
+        A mail still in mid-dialogue then is NotSent before its data and Ambiguous after. When this returns or is
+        cancelled, every `done` has been called. May be called again.
         """
         ...
 
 
 async def send(sender: Sender, envelope: Envelope) -> SendResult:
-    """Submits one mail and waits for its outcome. Cancelling the wait does not take the mail back."""
+    """Submits one mail and waits for its result. Cancelling the wait does not recall the mail."""
     result: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
 
-    def done(outcome: SendResult) -> None:
+    def done(sent: SendResult) -> None:
         if not result.done():
-            result.set_result(outcome)
+            result.set_result(sent)
 
     sender.submit(envelope, done)
     return await result

@@ -1,1 +1,1 @@
-"""What an operator looks at: the checks of `bidden doctor`, and the consumer group's lag as the site shows it."""
+"""For operators: the checks of `bidden doctor`, and the consumer group's lag as the site shows it."""

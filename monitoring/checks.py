@@ -1,6 +1,6 @@
-"""What `doctor` looks at: is all reachable and as this code needs it, does work stand still, is a row impossible.
+"""The checks of `bidden doctor`: servers and schema are as this code needs them, work goes on, no row is impossible.
 
-A server that is away is a finding; what can still be asked of the others is asked. Nothing is changed or repaired.
+A server that is away fails its check; the others are still checked. Nothing is changed or repaired.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from producers.topics import Topics
 
 _MOST_SKEW_SECONDS: Final = 2.0
-#: Between two looks at the group's commits: workers commit every second.
-_LOOK_SECONDS: Final = 3.0
-#: Nothing recorded for so long, while messages wait, is a stall; a take of slow mails is not.
+#: Between two reads of the group's commits: workers commit every second.
+_COMMITS_SECONDS: Final = 3.0
+#: Without any outcome for so long, while messages wait, a partition is stalled; a poll of slow mails takes less.
 _IDLE_SECONDS: Final = 60.0
 _SHOWN: Final = 5
 
@@ -52,20 +52,20 @@ def run_checks(settings: Settings, sleep: Callable[[float], None] = time.sleep) 
 
 
 def _home(settings: Settings) -> Iterator[CheckResult]:
-    """Addresses that an earlier `bidden up` has left behind."""
+    """Addresses that an earlier `bidden up` left behind in its folder."""
     file = settings.home / HOME_SETTINGS_FILE
     if settings.database_url is None or not file.exists():
         return
     if settings.database_url.get_secret_value() not in file.read_text(errors="replace"):
         return
-    # Not before: an installation without the embedded servers has not the packages that they need.
+    # Imported here: an installation without the embedded servers lacks the packages that they need.
     from embedded.home import Home
 
     running = Home(settings.home).running() is not None
     yield CheckResult(
         "embedded servers",
         ok=running,
-        detail=f"those of {settings.home}" + ("" if running else ", which nobody runs: start `bidden up` there"),
+        detail=f"those of {settings.home}" + ("" if running else ", which are not running: start `bidden up` there"),
     )
 
 
@@ -85,8 +85,8 @@ def _database(settings: Settings) -> Iterator[CheckResult]:
             if revision != head():
                 return
             yield _drift(url)
-            for found in checks.impossible(conn):
-                yield CheckResult(found.check, ok=found.count == 0, detail=found.detail)
+            for violation in checks.violations(conn):
+                yield CheckResult(violation.check, ok=violation.count == 0, detail=violation.detail)
     except BiddenError as error:
         yield CheckResult("database", ok=False, detail=error.detail)
     except psycopg.Error as error:
@@ -122,10 +122,10 @@ def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[Check
             return
         partitions = topics.partitions()
         yield CheckResult("topic", ok=True, detail=f"{settings.invitations_topic}, {len(partitions)} partitions")
-        latest, first_kept = topics.latest(partitions), topics.first_kept()
-        lag = sum(latest[p] - first_kept[p] for p in latest)
-        # A lag with workers at it is work being done; without any it is work that nobody does.
-        members = topics.group_members()
+        latest, next_offsets = topics.latest(partitions), topics.next_offsets()
+        lag = sum(latest[p] - next_offsets[p] for p in latest)
+        # A lag is no fault while workers process it.
+        members = topics.member_count()
         yield CheckResult(
             "lag",
             ok=lag == 0 or members > 0,
@@ -143,45 +143,45 @@ def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[Check
 def _flow(
     settings: Settings, topics: Topics, partitions: list[TopicPartition], sleep: Callable[[float], None]
 ) -> Iterator[CheckResult]:
-    """Whether what was published is come for, by Kafka's account and by the ledger's."""
+    """Whether published messages are read, as Kafka and the ledger have it."""
     topic_id = topics.topic_id()
     try:
         with connect(settings.require_database(), application="bidden-doctor", autocommit=True) as conn:
-            standing = standing_partitions(topics, partitions, checks.seconds_since_outcome(conn), sleep)
-            yield CheckResult("standing partitions", ok=not standing, detail="; ".join(standing) or "none")
+            stalled = stalled_partitions(topics, partitions, checks.seconds_since_outcome(conn), sleep)
+            yield CheckResult("stalled partitions", ok=not stalled, detail="; ".join(stalled) or "none")
             if topic_id is not None:
-                lost = checks.lost_items(conn, topic_id, topics.first_kept())
+                lost = checks.lost_items(conn, topic_id, topics.next_offsets())
                 dispatchers = checks.dispatchers(conn)
                 yield CheckResult(
                     lost.check,
-                    # A dispatcher looks for them every few seconds.
+                    # A dispatcher makes them due within seconds.
                     ok=lost.count == 0 or dispatchers > 0,
                     detail=f"{lost.detail}; {dispatchers} dispatchers",
                 )
     except (BiddenError, psycopg.Error):
-        return  # said by the checks of the database
+        return  # reported by the checks of the database
 
 
-def standing_partitions(
+def stalled_partitions(
     topics: Topics, partitions: list[TopicPartition], idle: float | None, sleep: Callable[[float], None]
 ) -> list[str]:
-    """Partitions whose messages wait while the group's commits stand still, each with what is amiss.
+    """Partitions whose messages wait while the group commits nothing, each with the cause.
 
-    `idle` is how long ago the ledger was last written to. Takes some seconds if anything waits.
+    `idle` is how many seconds ago the ledger was last written to. Takes some seconds if any message waits.
     """
     behind = _behind(topics, partitions)
     if not behind:
         return []
-    had = {p for member in topics.members() for p in member.partitions}
-    sleep(_LOOK_SECONDS)
+    assigned = {p for member in topics.members() for p in member.partitions}
+    sleep(_COMMITS_SECONDS)
     still, members = _behind(topics, partitions), topics.members()
-    has = had | {p for member in members for p in member.partitions}
+    assigned |= {p for member in members for p in member.partitions}
     found = []
-    for partition, (position, _) in behind.items():
-        if partition not in still or still[partition][0] != position:
+    for partition, (next_offset, _) in behind.items():
+        if partition not in still or still[partition][0] != next_offset:
             continue
-        where = f"partition {partition}: {still[partition][1]} messages wait from offset {position} on"
-        if partition not in has:
+        where = f"partition {partition}: {still[partition][1]} messages wait from offset {next_offset} on"
+        if partition not in assigned:
             found.append(f"{where}, and no worker has it")
         elif idle is None or idle > _IDLE_SECONDS:
             found.append(f"{where}, and its worker commits nothing")
@@ -189,9 +189,9 @@ def standing_partitions(
 
 
 def _behind(topics: Topics, partitions: list[TopicPartition]) -> Mapping[int, tuple[int, int]]:
-    """Partitions with messages that wait: the group's position, and how many."""
-    first_kept, latest = topics.first_kept(), topics.latest(partitions)
-    return {p: (first_kept[p], latest[p] - first_kept[p]) for p in latest if latest[p] > first_kept[p]}
+    """Partitions with messages that wait: the next offset that the group will read, and how many wait."""
+    next_offsets, latest = topics.next_offsets(), topics.latest(partitions)
+    return {p: (next_offsets[p], latest[p] - next_offsets[p]) for p in latest if latest[p] > next_offsets[p]}
 
 
 def _mail(settings: Settings) -> Iterator[CheckResult]:

@@ -1,4 +1,4 @@
-"""Kafka, asked for a page: with less patience than a command has, and its errors in words."""
+"""Kafka for the pages of the site: shorter timeouts than commands have, and errors for people."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from confluent_kafka import KafkaException
 
 from config import driver_errors
 
-#: Seconds for each answer. Somebody looks at a page that does not come, and a request takes one of few threads.
-PATIENCE: Final = 3.0
+#: For each answer of Kafka. A person waits for the page, and the request occupies one of few threads.
+PAGE_TIMEOUT_SECONDS: Final = 3.0
 
 
 @contextmanager
-def worded() -> Iterator[None]:
-    """What Kafka's client says when the brokers go away, as an UnreachableError."""
+def kafka_errors_translated() -> Iterator[None]:
+    """Turns the errors of Kafka's client into ours: UnreachableError when the brokers are away."""
     try:
         yield
     except (KafkaException, TimeoutError) as error:
-        words = driver_errors.translate_error(error)
-        assert words is not None
-        raise words from error
+        translated = driver_errors.translate_error(error)
+        assert translated is not None
+        raise translated from error

@@ -1,7 +1,7 @@
-"""Questions to Kafka that can end the process that asks them: asked by a process of their own. For admins' pages.
+"""Kafka requests that can abort their process, run in a process of their own. For admins' pages.
 
-librdkafka's admin client ends its process when the brokers go away while they are asked about a group (ADR 15). A
-command may be lost that way; the site must not be, least of all while somebody watches an outage on it.
+librdkafka's admin client aborts the process when the brokers go away during a request about a group (ADR 15). A
+command may end that way; the site must not, least of all while an admin watches an outage on it.
 
 As a program: `python -m monitoring.probe QUESTION` with the settings as JSON on stdin; the answer is JSON on stdout.
 """
@@ -20,24 +20,24 @@ import structlog
 from pydantic import SecretStr
 
 from config.settings import Settings
-from monitoring.kafka import PATIENCE
+from monitoring.kafka import PAGE_TIMEOUT_SECONDS
 from schemas.errors import BiddenError, UnreachableError
 
 log = structlog.get_logger()
 
-#: Seconds for all of a question.
+#: Timeouts of a whole question.
 _LAG_SECONDS: Final = 9.0
-#: The doctor asks each server with a command's patience, and looks twice.
+#: The doctor uses the timeouts of commands, and reads the group's commits twice.
 _DOCTOR_SECONDS: Final = 90.0
 
 
 def lag(settings: Settings) -> dict[str, Any]:
-    """How far the workers' group is, by partition, and who is in it. UnreachableError."""
+    """The lag of the workers' group by partition, and its members. UnreachableError."""
     return dict(_ask("lag", settings, _LAG_SECONDS))
 
 
 def doctor(settings: Settings) -> list[dict[str, Any]]:
-    """All that `bidden doctor` finds: dicts of `check`, `ok` and `detail`. UnreachableError if it comes to no end."""
+    """The results of `bidden doctor`: dicts of `check`, `ok` and `detail`. UnreachableError if it does not finish."""
     return list(_ask("doctor", settings, _DOCTOR_SECONDS))
 
 
@@ -45,7 +45,7 @@ def _ask(question: str, settings: Settings, seconds: float) -> Any:
     source = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(part for part in (source, os.environ.get("PYTHONPATH")) if part)
     try:
-        # -P: the working directory's folders are not ours, whatever their names are.
+        # -P: modules in the working directory are not ours.
         done = subprocess.run(
             [sys.executable, "-P", "-m", "monitoring.probe", question],
             input=json.dumps(_bare(settings)),
@@ -58,10 +58,10 @@ def _ask(question: str, settings: Settings, seconds: float) -> Any:
     except subprocess.TimeoutExpired as error:
         raise UnreachableError(f"there was no answer within {seconds:g} s") from error
     if done.returncode > 0:
-        log.error("a question to the servers broke", question=question, said=done.stderr[-2000:])
-        raise UnreachableError("it broke while it was asked, and the log says how")
+        log.error("probe failed", question=question, stderr=done.stderr[-2000:])
+        raise UnreachableError("the probe failed; the log has its error")
     if done.returncode < 0:
-        raise UnreachableError("Kafka was lost while it was asked: ask again")
+        raise UnreachableError("the connection to Kafka was lost: try again")
     answer = json.loads(done.stdout)
     if "error" in answer:
         raise UnreachableError(answer["error"])
@@ -81,7 +81,7 @@ def _bare(settings: Settings) -> dict[str, Any]:
 def _lag(settings: Settings) -> dict[str, Any]:
     from producers.topics import Topics
 
-    topics = Topics(settings, PATIENCE)
+    topics = Topics(settings, PAGE_TIMEOUT_SECONDS)
     topics.check_reachable()
     topics.require_id()
     partitions = topics.partitions()
@@ -91,7 +91,7 @@ def _lag(settings: Settings) -> dict[str, Any]:
         "partitions": [
             {
                 "partition": p,
-                "first_kept": earliest[p],
+                "earliest": earliest[p],
                 "committed": committed.get(p),
                 "end": latest[p],
                 "lag": max(0, latest[p] - max(committed.get(p, 0), earliest[p])),
@@ -106,7 +106,7 @@ def _lag(settings: Settings) -> dict[str, Any]:
 def _doctor(settings: Settings) -> list[dict[str, Any]]:
     from monitoring.checks import run_checks
 
-    return [asdict(finding) for finding in run_checks(settings)]
+    return [asdict(result) for result in run_checks(settings)]
 
 
 def main() -> None:
@@ -118,10 +118,10 @@ def main() -> None:
     try:
         result = {"answer": {"lag": _lag, "doctor": _doctor}[sys.argv[1]](settings)}
     except Exception as error:
-        words = error if isinstance(error, BiddenError) else driver_errors.translate_error(error)
-        if words is None:
+        translated = error if isinstance(error, BiddenError) else driver_errors.translate_error(error)
+        if translated is None:
             raise
-        result = {"error": words.detail}
+        result = {"error": translated.detail}
     json.dump(result, sys.stdout)
 
 

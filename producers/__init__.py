@@ -1,4 +1,4 @@
-"""From a trigger to messages on the topic: planning, dispatching, replaying.
+"""From a trigger to messages on the topic: plan, publish, dispatch, replay, redrive.
 
 Never imports `streams`: the two meet at the topic and in the ledger.
 """

@@ -1,7 +1,7 @@
-"""The dispatcher: whatever is due goes to the topic, whoever made it due.
+"""The dispatcher publishes every item that is due, and makes lost items due again.
 
-Any number of them run at once. A dispatcher that finds the database or Kafka away waits with back-off for as long
-as it takes.
+An item is lost when it was published and the group will never read its message. Any number of dispatchers run at
+once. While PostgreSQL or Kafka is away a dispatcher retries with back-off, for as long as it takes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -33,15 +32,8 @@ CHUNK: Final = 1000
 _IDLE_SECONDS: Final = 0.2
 _LOST_CHECK_SECONDS: Final = 5.0
 _BACK_OFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
-#: What waiting and trying again can cure.
+#: Errors that a retry can cure.
 _OUTAGES: Final = (*OUTAGES, KafkaException, UnreachableError)
-
-
-@dataclass(slots=True)
-class _Schedule:
-    """When the next check for lost items is due, on the monotonic clock of the loop."""
-
-    next_at: float = 0.0
 
 
 class Dispatcher:
@@ -58,22 +50,22 @@ class Dispatcher:
         self._monotonic = monotonic
         self._stop = stop
         self._publisher = Publisher(settings, clock, "bidden-dispatcher")
-        self._lost = _Schedule()
+        self._next_lost_check = 0.0
         self._topic_id: UUID | None = None
 
     def run(self) -> None:
-        """Publish what is due until stopped."""
+        """Publish until stopped."""
         failures = 0
         while not self._stop.is_set():
             try:
                 with connect(
                     self._settings.require_database(), application="bidden-dispatcher", autocommit=True
                 ) as conn:
-                    # A client whose request met an outage may never get an answer again (librdkafka's issue 4605).
+                    # A new client: after an outage an old one may never get an answer again (librdkafka's issue 4605).
                     topics = Topics(self._settings)
-                    for published in self._rounds(conn, topics):
+                    for due in self._rounds(conn, topics):
                         failures = 0
-                        if published < CHUNK:
+                        if due < CHUNK:
                             self._stop.wait(_IDLE_SECONDS)
             except _OUTAGES as error:
                 delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
@@ -83,28 +75,28 @@ class Dispatcher:
 
     def _rounds(self, conn: Connection, topics: Topics) -> Iterator[int]:
         while not self._stop.is_set():
-            if self._monotonic() >= self._lost.next_at:
-                # Before the question, which may fail: what is due is published in between all the same.
-                self._lost.next_at = self._monotonic() + _LOST_CHECK_SECONDS
-                self.check_lost(conn, topics)
+            if self._monotonic() >= self._next_lost_check:
+                # Set before the check, which may fail: what is due is published between two checks all the same.
+                self._next_lost_check = self._monotonic() + _LOST_CHECK_SECONDS
+                self.make_lost_items_due(conn, topics)
             yield self.dispatch_once(conn, topics)
 
     def dispatch_once(self, conn: Connection, topics: Topics) -> int:
         """Claim and publish one chunk; returns how many items were due."""
         if self._topic_id is None:
             self._topic_id = topics.require_id()
-        items: list[DueItem] = outbox.claim_due(conn, CHUNK)
+        items: list[DueItem] = outbox.claim_due_items(conn, CHUNK)
         if items:
             crash_points.reach(CrashPoint.PUBLISH_CLAIMED)
             published = self._publisher.publish(conn, self._topic_id, items)
             log.info("published", items=published, due=len(items))
         return len(items)
 
-    def check_lost(self, conn: Connection, topics: Topics) -> int:
-        """Make items due again whose message nobody will come for any more; returns how many."""
-        # Kafka is asked first: what was settled since then can only make fewer items look lost.
+    def make_lost_items_due(self, conn: Connection, topics: Topics) -> int:
+        """Make items due again whose message the group will never read; returns how many."""
+        # Offsets first: an item that is settled in between only leaves fewer lost items.
         self._topic_id = topics.require_id()
-        count = outbox.make_lost_due(conn, self._topic_id, topics.first_kept())
+        count = outbox.make_lost_items_due(conn, self._topic_id, topics.next_offsets())
         if count:
             crash_points.reach(CrashPoint.LOST_FOUND)
             log.warning("published but never settled; due again", items=count)
@@ -112,18 +104,18 @@ class Dispatcher:
 
 
 class BatchPublisher:
-    """Publishes what a trigger has just planned. Keep one where triggers come often: it holds its connections."""
+    """Publishes what a trigger has just planned. Reuse it where triggers come often: it keeps its connections."""
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
         self._topic_id = Topics(settings).require_id()
         self._publisher = Publisher(settings, clock, "bidden-trigger")
 
     def publish(self, conn: Connection, batch_id: int) -> int:
-        """Returns how many messages the broker has; what it does not get to is due for any dispatcher.
+        """Returns how many messages the brokers acknowledged; the others become due for any dispatcher.
 
         `conn` must be in autocommit mode.
         """
-        items = outbox.planned_of_batch(conn, batch_id)
+        items = outbox.items_claimed_by_trigger(conn, batch_id)
         published = 0
         with suppress(KafkaException):
             for start in range(0, len(items), CHUNK):

@@ -16,7 +16,7 @@ from db import planning
 from db.connect import Connection, in_transaction
 from db.planning import EventFacts, Trigger
 from schemas.errors import NotFoundError, RefusedError
-from schemas.text import require_words
+from schemas.text import require_text
 from schemas.vocabulary import Action, Audience, EventKind, UnknownPolicy
 
 
@@ -77,9 +77,9 @@ def plan(
     something else. A key used before for the same event and audience gives that batch again. `claim_seconds` is how
     long the items are the caller's to publish; 0 leaves them to the dispatchers at once.
     """
-    require_words(initiator, "by")
+    require_text(initiator, "by")
     if key is not None:
-        require_words(key, "key", least=1)
+        require_text(key, "key", least=1)
 
     def trigger_for(event: EventFacts) -> Trigger:
         return trigger_of(event, audience, initiator=initiator, key=key, policy=policy, claim_seconds=claim_seconds)

@@ -1,7 +1,7 @@
-"""Replays: a batch's items published again, or the group's offsets moved back. Neither mails anybody twice.
+"""Replay: publish a batch's items again, or move the consumer group's offsets. Neither mails a member twice.
 
-What is settled costs its message a look-up (FM-22). Publishing again works while workers run; offsets belong to the
-members of a group, so they are moved only while it has none.
+The message of a settled item costs one ledger query (FM-22). Publishing again works while workers run; a group's
+offsets can be moved only while it has no members.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from schemas.errors import NotFoundError, RefusedError
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Of `items` that a batch has planned, so many are on the topic again."""
+    """A batch's planned items, and how many of them were published again."""
 
     items: int
     published: int
 
 
 def replay_batch(conn: Connection, settings: Settings, clock: Callable[[], datetime], batch_id: int) -> Replayed:
-    """Publish everything that the batch has planned again, settled or not. `conn` must be in autocommit mode.
+    """Publish all planned items of the batch again, settled or not. `conn` must be in autocommit mode.
 
-    What the broker does not acknowledge is not published; whatever was due stays due.
+    Stops when the brokers do not acknowledge a whole chunk. What was due stays due.
     """
     if batch_actions.find_batch(conn, batch_id) is None:
         raise NotFoundError(f"there is no batch {batch_id}", field="batch")
@@ -50,15 +50,15 @@ def replay_batch(conn: Connection, settings: Settings, clock: Callable[[], datet
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """Where the group goes on in a partition, before (None: it had committed nothing) and after."""
+class MovedOffset:
+    """The group's committed offset in a partition, before (None: no commit yet) and after."""
 
     before: int | None
     after: int
 
 
 class GroupOffsets:
-    """Moves the offsets of the workers' group. Every method refuses while the group has members, and names them."""
+    """Moves the committed offsets of the workers' group. RefusedError, with its members, while the group has any."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -67,19 +67,19 @@ class GroupOffsets:
         self._topics.require_id()
         self._partitions = self._topics.partitions()
 
-    def from_beginning(self) -> dict[int, Moved]:
-        """Everything that the topic still holds comes again."""
-        self._require_nobody()
+    def from_beginning(self) -> dict[int, MovedOffset]:
+        """To the earliest offset of every partition: all that the topic still holds is read again."""
+        self._require_inactive()
         return self._move(self._topics.earliest(self._partitions))
 
-    def since(self, time: datetime) -> dict[int, Moved]:
-        """What was published at or after that time comes again. The time must have a zone."""
+    def since(self, time: datetime) -> dict[int, MovedOffset]:
+        """To the first message at or after that time, which must have a zone."""
         assert time.tzinfo is not None
-        self._require_nobody()
-        return self._move(self._topics.first_since(self._partitions, int(time.timestamp() * 1000)))
+        self._require_inactive()
+        return self._move(self._topics.offsets_since(self._partitions, int(time.timestamp() * 1000)))
 
-    def to(self, offsets: Mapping[int, int]) -> dict[int, Moved]:
-        """These partitions go on at these offsets; the others stay where they are."""
+    def to(self, offsets: Mapping[int, int]) -> dict[int, MovedOffset]:
+        """To these offsets; partitions that are not named keep theirs."""
         topic = self._settings.invitations_topic
         earliest, latest = self._topics.earliest(self._partitions), self._topics.latest(self._partitions)
         for partition, offset in offsets.items():
@@ -93,18 +93,18 @@ class GroupOffsets:
                     f"choose from {earliest[partition]} to {latest[partition]}",
                     field="to-offset",
                 )
-        self._require_nobody()
+        self._require_inactive()
         return self._move(offsets)
 
-    def _move(self, offsets: Mapping[int, int]) -> dict[int, Moved]:
+    def _move(self, offsets: Mapping[int, int]) -> dict[int, MovedOffset]:
         before = self._topics.committed(self._partitions)
         if not self._topics.move_group(offsets):
-            # Somebody joined since we looked.
-            self._require_nobody()
-            raise RefusedError(self._refusal("somebody who has just joined or left"))
-        return {p: Moved(before.get(p), offset) for p, offset in sorted(offsets.items())}
+            # A worker joined since the check above.
+            self._require_inactive()
+            raise RefusedError(self._refusal("a worker has just joined or left"))
+        return {p: MovedOffset(before.get(p), offset) for p, offset in sorted(offsets.items())}
 
-    def _require_nobody(self) -> None:
+    def _require_inactive(self) -> None:
         members = self._topics.members()
         if members:
             raise RefusedError(self._refusal(", ".join(sorted(member.name for member in members))))

@@ -1,4 +1,4 @@
-"""The topics: created by `bidden migrate`, asked about by dispatchers. Blocking calls, bounded in time."""
+"""The topics and the consumer group, by Kafka's admin API. Blocking calls, bounded in time."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from config.kafka import client_config, observer_config
 from config.settings import Settings
 from schemas.errors import SettingsError, UnreachableError
 
-_TIMEOUT: Final = 10.0
+_TIMEOUT_SECONDS: Final = 10.0
 _LEADER_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 _NO_LEADER_YET: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
-#: A letter is the original message and some headers: whatever the invitations' topic admits must fit.
+#: A dead letter is the original message and some headers: whatever the invitations' topic admits must fit.
 _DEAD_LETTER_BYTES: Final = 8 * 1024 * 1024
-#: What brokers answer to who moves the offsets of a group that has members.
+#: How brokers refuse to alter the offsets of a group that has members.
 _GROUP_IS_ACTIVE: Final = frozenset(
     {
         KafkaError.NON_EMPTY_GROUP,
@@ -45,25 +45,25 @@ _GROUP_IS_ACTIVE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GroupMember:
-    """A member of the consumer group: a name for people, and which of the topic's partitions it has."""
+    """A member of the consumer group: a readable name, and the partitions that are assigned to it."""
 
     name: str
     partitions: frozenset[int]
 
 
 class Topics:
-    """The admin's view of our topics and of the workers' consumer group. `patience`: seconds for each answer."""
+    """Our topics and the workers' consumer group. `timeout` is for each answer of the brokers, in seconds."""
 
-    def __init__(self, settings: Settings, patience: float = _TIMEOUT) -> None:
+    def __init__(self, settings: Settings, timeout: float = _TIMEOUT_SECONDS) -> None:
         self._settings = settings
-        self._patience = patience
+        self._timeout = timeout
         try:
             self._admin = AdminClient({**client_config(settings, "bidden-admin"), "socket.timeout.ms": 10_000})
         except KafkaException as error:
-            # No server was asked yet: it is the client that cannot do with what is set.
+            # Nothing was sent yet: the client itself rejects the configuration.
             cause = error.args[0].str()
             name = "BIDDEN_KAFKA_CA_FILE" if "ssl.ca.location" in cause else "BIDDEN_KAFKA_BOOTSTRAP"
-            raise SettingsError(f"{name}, or another setting of Kafka, makes no sense: {cause}", field=name) from error
+            raise SettingsError(f"{name}, or another Kafka setting, makes no sense: {cause}", field=name) from error
 
     @cached_property
     def _observer(self) -> Consumer:
@@ -72,7 +72,7 @@ class Topics:
     def check_reachable(self) -> int:
         """Number of brokers; UnreachableError when none answers."""
         try:
-            return len(self._admin.list_topics(timeout=self._patience).brokers)
+            return len(self._admin.list_topics(timeout=self._timeout).brokers)
         except KafkaException as error:
             raise UnreachableError(
                 f"Kafka cannot be reached at {self._settings.require_kafka()}: {error.args[0].str()}"
@@ -92,24 +92,24 @@ class Topics:
                 self._settings.dead_letter_topic,
                 num_partitions=1,
                 replication_factor=replication,
-                # Letters wait for a person: they are kept until they are dealt with.
+                # Dead letters wait for a person, however long that takes.
                 config={"max.message.bytes": str(_DEAD_LETTER_BYTES), "retention.ms": "-1"},
             ),
         ]
-        for future in self._admin.create_topics(wanted, operation_timeout=self._patience).values():
+        for future in self._admin.create_topics(wanted, operation_timeout=self._timeout).values():
             try:
-                future.result(timeout=2 * self._patience)
+                future.result(timeout=2 * self._timeout)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
         return [topic.topic for topic in wanted]
 
     def topic_id(self, name: str | None = None) -> UUID | None:
-        """The id of a topic, or of the invitations', which changes when it is made again; None: no topic."""
+        """The id of the topic (default: the invitations'), a new one when it is created again; None without a topic."""
         name = name or self._settings.invitations_topic
-        future = self._admin.describe_topics(TopicCollection([name]), request_timeout=self._patience)[name]
+        future = self._admin.describe_topics(TopicCollection([name]), request_timeout=self._timeout)[name]
         try:
-            description = future.result(timeout=2 * self._patience)
+            description = future.result(timeout=2 * self._timeout)
         except KafkaException as error:
             if error.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001
                 return None
@@ -120,7 +120,7 @@ class Topics:
         return UUID(int=((high % 2**64) << 64) | (low % 2**64))
 
     def require_id(self, name: str | None = None) -> UUID:
-        """The same; UnreachableError when the topic has not been made yet."""
+        """The same; UnreachableError when the topic does not exist."""
         topic_id = self.topic_id(name)
         if topic_id is None:
             missing = name or self._settings.invitations_topic
@@ -130,54 +130,52 @@ class Topics:
     def partitions(self) -> list[TopicPartition]:
         """The partitions of the invitations' topic."""
         name = self._settings.invitations_topic
-        metadata = self._admin.list_topics(name, timeout=self._patience).topics[name]
+        metadata = self._admin.list_topics(name, timeout=self._timeout).topics[name]
         return [TopicPartition(name, partition) for partition in sorted(metadata.partitions)]
 
     def committed(self, partitions: list[TopicPartition]) -> dict[int, int]:
-        """The group's committed offsets; partitions without one are left out."""
-        answer = self._observer.committed(partitions, timeout=self._patience)
+        """The group's committed offsets, without the partitions that have none."""
+        answer = self._observer.committed(partitions, timeout=self._timeout)
         return {tp.partition: tp.offset for tp in answer if tp.offset >= 0}
 
     def earliest(self, partitions: list[TopicPartition]) -> dict[int, int]:
-        """The lowest offset that each partition still holds."""
+        """The earliest offset that each partition still holds."""
         return self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def latest(self, partitions: list[TopicPartition]) -> dict[int, int]:
-        """The offset that each partition's next message will get."""
+        """The end offset of each partition: that of its next message."""
         return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
     def _offsets(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
         pauses = iter(_LEADER_PAUSES)
         while True:
-            futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=self._patience)
+            futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=self._timeout)
             try:
-                return {
-                    tp.partition: future.result(timeout=2 * self._patience).offset for tp, future in futures.items()
-                }
+                return {tp.partition: future.result(timeout=2 * self._timeout).offset for tp, future in futures.items()}
             except KafkaException as error:
-                # A topic that was made this moment, or a leader that moves: brokers agree on it within seconds.
+                # A topic that was just created, or a leader election: over within seconds.
                 pause = next(pauses, None)
                 if pause is None or error.args[0].code() not in _NO_LEADER_YET:
                     raise
             time.sleep(pause)
 
-    def first_kept(self) -> Mapping[int, int]:
-        """Per partition, the lowest offset that the group will still come to."""
+    def next_offsets(self) -> Mapping[int, int]:
+        """Per partition, the next offset that the group will read: committed, or the earliest where that is higher."""
         partitions = self.partitions()
         committed, earliest = self.committed(partitions), self.earliest(partitions)
         return {p: max(committed.get(p, 0), earliest[p]) for p in earliest}
 
-    def first_since(self, partitions: list[TopicPartition], milliseconds: int) -> dict[int, int]:
-        """The first offset at or after that time (Unix, ms); where there is none, that of the next message."""
+    def offsets_since(self, partitions: list[TopicPartition], milliseconds: int) -> dict[int, int]:
+        """The first offset at or after that time (Unix, ms); where there is none, the end offset."""
         found = self._offsets(partitions, OffsetSpec.for_timestamp(milliseconds))
         latest = self.latest(partitions)
         return {p: offset if offset >= 0 else latest[p] for p, offset in found.items()}
 
     def members(self) -> list[GroupMember]:
-        """The workers that are in the group now."""
-        future = self._admin.describe_consumer_groups([self._settings.group], request_timeout=self._patience)
+        """The workers that are in the group now, with their assignments."""
+        future = self._admin.describe_consumer_groups([self._settings.group], request_timeout=self._timeout)
         try:
-            members = future[self._settings.group].result(timeout=2 * self._patience).members
+            members = future[self._settings.group].result(timeout=2 * self._timeout).members
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return []
@@ -193,18 +191,18 @@ class Topics:
             for member in members
         ]
 
-    def group_members(self) -> int:
+    def member_count(self) -> int:
         """How many workers are in the group now."""
         return len(self.members())
 
     def move_group(self, offsets: Mapping[int, int]) -> bool:
-        """Commit these offsets for the group; False when the brokers refuse because somebody is in it."""
+        """Commit these offsets for the group; False when the brokers refuse because the group has members."""
         topic = self._settings.invitations_topic
         positions = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
         request = [ConsumerGroupTopicPartitions(self._settings.group, positions)]
-        future = self._admin.alter_consumer_group_offsets(request, request_timeout=self._patience)[self._settings.group]
+        future = self._admin.alter_consumer_group_offsets(request, request_timeout=self._timeout)[self._settings.group]
         try:
-            answer = future.result(timeout=2 * self._patience)
+            answer = future.result(timeout=2 * self._timeout)
         except KafkaException as error:
             if error.args[0].code() in _GROUP_IS_ACTIVE:
                 return False

@@ -1,8 +1,8 @@
-"""The lines of the directory file (JSON Lines): what each may say.
+"""The lines of the directory file (JSON Lines): types and fields.
 
-Every line is one object with a `type`. It is a whole record: what is absent, or null, is unset by an import. The
-validators' messages are worded to follow the field's name; `schemas.directory_file` reads files and adds the line.
-Whether an id refers to something is for the database to say; nothing in here knows it.
+Every line is one object with a `type`. It is a whole record: an import unsets fields that are absent or null. The
+validators' messages follow the field's name; `schemas.directory_file` reads files and adds the line. References
+between records are checked in the database, not here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 @cache
 def known_time_zones() -> frozenset[str]:
-    """The IANA names of the `tzdata` package: the same on every machine, whatever its own zone files hold."""
+    """The IANA names of the `tzdata` package: the same on every machine, unlike the system's zone files."""
     return frozenset(files("tzdata").joinpath("zones").read_text(encoding="utf-8").split())
 
 
@@ -47,24 +47,24 @@ def _instant(value: object) -> datetime:
     if not isinstance(value, str) or not _TIME_SHAPE.fullmatch(value):
         raise ValueError("must be an ISO 8601 time with a zone, such as 2026-04-09T18:30:00+01:00")
     try:
-        moment = datetime.fromisoformat(value.upper())
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
+        timestamp = datetime.fromisoformat(value.upper())
+        if timestamp.tzinfo is not None:
+            return timestamp.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("is no time that exists") from None
     raise ValueError("must say its zone: end it with Z or an offset such as +01:00")
 
 
-def _moment(value: object) -> datetime:
-    moment = _instant(value)
-    # A day's room at both ends, so that it can be shown in any time zone.
-    if not 1 < moment.year < MAXYEAR:
+def _timestamp(value: object) -> datetime:
+    timestamp = _instant(value)
+    # A margin at both ends, so that it can be shown in any time zone.
+    if not 1 < timestamp.year < MAXYEAR:
         raise ValueError("is too far away")
-    return moment
+    return timestamp
 
 
 def _end_of_ban(value: object) -> datetime | None:
-    """The first moment at which a ban no longer holds; a date counts until its end, UTC."""
+    """The first time at which a ban no longer holds; a date counts until its end, UTC."""
     if value is None:
         return None
     try:
@@ -110,7 +110,7 @@ Name = Annotated[str, Field(min_length=1)]
 Email = Annotated[str, Field(max_length=320), AfterValidator(_email)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Token = Annotated[str, AfterValidator(_token)]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Timestamp = Annotated[datetime, BeforeValidator(_timestamp)]
 EndOfBan = Annotated[datetime | None, BeforeValidator(_end_of_ban)]
 
 
@@ -123,7 +123,7 @@ class _WithId(_Record):
 
     @property
     def key(self) -> Key:
-        """What an import recognises the record by, within its type."""
+        """The record's key within its type."""
         return (self.id,)
 
 
@@ -146,13 +146,13 @@ class Group(_WithId):
 
 
 class Member(_WithId):
-    """A person. Names may hold anything, line breaks too; an empty surname is none."""
+    """A person. Names may hold any text, line breaks too; an empty surname is none."""
 
     type: Literal["member"]
     name: Name
     surname: Annotated[str | None, AfterValidator(lambda value: value or None)] = None
     email: Email
-    accepted_toc_at: Moment | None = None
+    accepted_toc_at: Timestamp | None = None
     deleted: StrictBool = False
 
 
@@ -166,12 +166,12 @@ class Subscription(_Record):
 
     @property
     def key(self) -> Key:
-        """What an import recognises the record by, within its type."""
+        """The record's key within its type."""
         return (self.member_id, self.group_id)
 
 
 class Ban(_WithId):
-    """Permanent, or until a moment (exclusive). One that is neither is refused: it would mean nothing."""
+    """Permanent, or until a time (exclusive). One that is neither is refused: it would mean nothing."""
 
     type: Literal["ban"]
     member_id: Id
@@ -195,20 +195,20 @@ class Host(_Record):
 
 
 class Event(_WithId):
-    """Something one can be invited to, held by one chapter or several; the first one's time zone counts."""
+    """Something that members are invited to, held by one chapter or several; the first one's time zone counts."""
 
     type: Literal["event"]
     kind: EventKind
     name: Name
     description: str | None = None
     chapter_ids: Annotated[list[Id], Field(min_length=1), AfterValidator(_distinct)]
-    starts_at: Moment
-    ends_at: Moment
+    starts_at: Timestamp
+    ends_at: Timestamp
     time_zone: TimeZone | None = None
     invitable: StrictBool
     host: Host | None = None
     role_policy: RolePolicy = RolePolicy.EACH
-    cancelled_at: Moment | None = None
+    cancelled_at: Timestamp | None = None
 
     @field_validator("ends_at", mode="after")
     @classmethod
@@ -219,7 +219,7 @@ class Event(_WithId):
 
 
 class Invitation(_Record):
-    """A place to answer at. `sent_at`: another system has mailed it already."""
+    """Where a member answers. `sent_at`: another system has already mailed it."""
 
     type: Literal["invitation"]
     event_id: Id
@@ -227,22 +227,22 @@ class Invitation(_Record):
     role: Role
     attending: StrictBool | None = None
     token: Token | None = None
-    sent_at: Moment | None = None
+    sent_at: Timestamp | None = None
 
     @property
     def key(self) -> Key:
-        """What an import recognises the record by, within its type."""
+        """The record's key within its type."""
         return (self.event_id, self.member_id, self.role.value)
 
 
 class Deletion(_WithId):
-    """A group, member or ban that is to be removed (a member: anonymised)."""
+    """Removes a group or ban, or anonymises a member."""
 
     type: Literal["group", "member", "ban"]
 
 
 class SubscriptionDeletion(_Record):
-    """A member leaves a list."""
+    """Removes a member from a list."""
 
     type: Literal["subscription"]
     member_id: Id
@@ -250,7 +250,7 @@ class SubscriptionDeletion(_Record):
 
     @property
     def key(self) -> Key:
-        """What an import recognises the record by, within its type."""
+        """The record's key within its type."""
         return (self.member_id, self.group_id)
 
 
@@ -265,7 +265,7 @@ LINE_MODELS: Final[dict[str, type[Line]]] = {
     "event": Event,
     "invitation": Invitation,
 }
-#: Of the types that know `"deleted": true`; such a line needs the keys alone.
+#: Of the types that accept `"deleted": true`; such a line needs only the keys.
 DELETION_MODELS: Final[dict[str, type[Line]]] = {
     "group": Deletion,
     "member": Deletion,

@@ -1,7 +1,7 @@
-"""Reads a directory file: bytes in, checked lines out, and errors that name the line and the field.
+"""Reads a directory file: bytes in, validated lines out, and errors that name the line and the field.
 
-Lines are counted as an editor does: they end at a line feed and nowhere else (U+2028 within a text is no end),
-blank ones count. Pure: the caller opens the file and decides what a line means for the database.
+Lines count as in an editor: they end at a line feed only (not at U+2028 within a text), and blank ones count. Pure:
+the caller opens the file and writes to the database.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from schemas.text import is_storable
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
-#: Far above any record: what is longer is no directory file, and PostgreSQL would not take it.
+#: Far above any record: a longer line is no directory file, and PostgreSQL would refuse it.
 _LONGEST: Final = 8_000_000
-#: How a line begins to write characters that no text in PostgreSQL can hold: U+0000, halves of surrogate pairs.
+#: JSON escapes that may stand for what PostgreSQL cannot store: U+0000, halves of surrogate pairs.
 _SUSPECT: Final = (b"\\u0000", b"\\ud", b"\\uD")
 
 _WHOLE_NUMBER: Final = f"must be a whole number from 1 to {MAX_ID}"
-#: pydantic's error types, worded to follow the field's name. `{expected}` and the like come from its context.
-_WORDING: Final[dict[str, str]] = {
+#: Our texts for pydantic's error types, to follow the field's name. `{expected}` and the like come from its context.
+_ERROR_TEXTS: Final[dict[str, str]] = {
     "missing": "is missing",
     "int_type": _WHOLE_NUMBER,
     "greater_than_equal": _WHOLE_NUMBER,
@@ -46,7 +46,7 @@ _WORDING: Final[dict[str, str]] = {
 
 
 class _FieldTwiceError(ValueError):
-    """One object says the same field twice: which one is meant, nobody knows."""
+    """One object has the same field twice, and only one of them can be meant."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    """NaN and Infinity: Python reads them, JSON does not know them."""
+    """NaN and Infinity: Python reads them, but they are no JSON."""
     raise ValueError(name)
 
 
@@ -68,7 +68,7 @@ _DECODER: Final = JSONDecoder(object_pairs_hook=_object, parse_constant=_no_cons
 def parse_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, Line]]:
     """The lines of a file opened in binary mode (`stream` yields pieces that end at a line feed), with their numbers.
 
-    A byte order mark at the start and CR LF are fine; blank lines are counted and skipped. Raises InputError with
+    A byte order mark at the start and CR LF are accepted; blank lines are counted and skipped. Raises InputError with
     `line`, and `field` where there is one, at the first line that is wrong.
     """
     for number, raw in enumerate(stream, 1):
@@ -99,8 +99,8 @@ def _parse(number: int, raw: bytes) -> Line:
     kind = value.get("type")
     model = LINE_MODELS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        said = "is missing" if kind is None else "is unknown"
-        raise _wrong(number, f"type {said}: it must be one of {', '.join(LINE_TYPES)}", "type")
+        problem = "is missing" if kind is None else "is unknown"
+        raise _wrong(number, f"type {problem}: it must be one of {', '.join(LINE_TYPES)}", "type")
     if any(escape in raw for escape in _SUSPECT):
         _refuse_unstorable(number, value)
     if None in value.values():
@@ -112,13 +112,13 @@ def _parse(number: int, raw: bytes) -> Line:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        # An unknown name first: a missing field is often that name, misspelt.
+        # Unknown fields first: a missing field is often one of them, misspelt.
         _refuse_unknown(number, value, model)
-        raise _worded(number, error) from error
+        raise _input_error(number, error) from error
 
 
 def _without_nulls(number: int, value: dict[str, Any], model: type[Line]) -> dict[str, Any]:
-    """Null equals absent; but a name that is unknown is unknown whatever its value."""
+    """Null equals absent; but an unknown field is refused whatever its value."""
     _refuse_unknown(number, value, model)
     return {name: part for name, part in value.items() if part is not None}
 
@@ -143,7 +143,7 @@ def _refuse_unstorable(number: int, value: dict[str, Any]) -> None:
                 raise _wrong(number, f"{name} {problem}", name)
 
 
-def _worded(number: int, error: ValidationError) -> InputError:
+def _input_error(number: int, error: ValidationError) -> InputError:
     first = error.errors(include_url=False)[0]
     field = ".".join(part for part in first["loc"] if isinstance(part, str))
     if first["type"] == "extra_forbidden":
@@ -151,7 +151,7 @@ def _worded(number: int, error: ValidationError) -> InputError:
     elif first["input"] is None and first["type"] != "value_error":
         problem = "is missing"
     else:
-        problem = _WORDING.get(first["type"], first["msg"]).format_map(first.get("ctx", {}))
+        problem = _ERROR_TEXTS.get(first["type"], first["msg"]).format_map(first.get("ctx", {}))
     return _wrong(number, f"{field} {problem}", field)
 
 

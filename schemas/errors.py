@@ -1,7 +1,7 @@
-"""The errors a person can meet, each with the exit code that the command line gives it.
+"""Errors for people, each with its exit code on the command line.
 
-An error is raised where the cause is known and is worded for the person who can act on it: what is wrong,
-where, and what to do. Drivers' exceptions stay in `__cause__`. Secrets never enter a message.
+An error is raised where the cause is known and tells the person who can act on it what is wrong, where, and what to
+do. Drivers' exceptions stay in `__cause__`. Secrets never enter a message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXIT_SHUTDOWN_TOO_LONG = 71
 
 
 def printable(text: str) -> str:
-    """The text with all but printable characters and line feeds escaped: it may quote what anybody typed or sent."""
+    """The text with all but printable characters and line feeds escaped: it may quote input of any origin."""
     if text.isprintable():
         return text
     return "".join(
@@ -26,16 +26,16 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says, without the details that follow; its kind, where it says nothing."""
+    """The first line of a library's message; its type where the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 class BiddenError(Exception):
-    """Base of all errors worded for a person.
+    """Base of all errors for people.
 
-    `error` is a stable, machine-readable name; `detail` the sentence; `line` and `field` point into an input
-    file where there is one (lines are counted from 1, as an editor does). What they quote is made printable.
+    `error` is a stable, machine-readable name; `detail` the sentence; `line` and `field` point into the input where
+    there is one (lines count from 1). Quoted input is made printable.
     """
 
     error: ClassVar[str] = "error"
@@ -53,7 +53,7 @@ class BiddenError(Exception):
 
 
 class UsageError(BiddenError):
-    """The command's words cannot be understood."""
+    """The command's arguments cannot be understood."""
 
     error = "usage"
 
@@ -71,13 +71,13 @@ class InputError(BiddenError):
 
 
 class NotFoundError(BiddenError):
-    """An id names nothing that is known here."""
+    """No such id."""
 
     error = "not_found"
 
 
 class RefusedError(BiddenError):
-    """The action is understood and must not be done; nothing was written."""
+    """The action is valid but must not be done; nothing was written."""
 
     error = "refused"
 
@@ -90,14 +90,14 @@ class UnreachableError(BiddenError):
 
 
 class MachineError(BiddenError):
-    """What was asked for may be done, but a file or the output could not be written or read: a full disk, say."""
+    """A file or the output could not be read or written, on a full disk for one; the action may be done."""
 
     error = "machine"
     exit_code = EXIT_NEEDS_A_PERSON
 
 
 class InstallError(BiddenError):
-    """Something an embedded server needs could not be had: a download, a port, disk space."""
+    """An embedded server lacks something: a download, a port, disk space."""
 
     error = "install"
     exit_code = EXIT_UNREACHABLE

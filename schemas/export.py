@@ -1,4 +1,4 @@
-"""Writes the JSON Schemas of the message and of the directory file to docs/schemas, or checks that they are fresh.
+"""Writes the JSON Schemas of the message and of the directory file to docs/schemas, or checks that they are current.
 
 `python -m schemas.export [--check]`
 """
@@ -28,7 +28,7 @@ def documents() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """0; 1 with `--check` when a file is not what the models say."""
+    """Exit code: 0, or 1 with `--check` when a file differs from the models."""
     stale = []
     for name, text in documents().items():
         path = _FOLDER / name
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     for path in stale:
-        sys.stderr.write(f"{path} is not what the models say: run `make schemas`\n")
+        sys.stderr.write(f"{path} differs from the models: run `make schemas`\n")
     return 1 if stale else 0
 
 

@@ -1,4 +1,4 @@
-"""What an invitation says: the event as a mail shows it, and the person it goes to."""
+"""What an invitation says: the event as a mail shows it, and its recipient."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class EventDetails:
 class Recipient:
     """One member as addressed by a mail, with the token of the invitation for the role in question.
 
-    `name`, `surname` and `email` are whatever the directory holds: they may contain anything, line breaks
-    included, and are made safe where they are used.
+    `name`, `surname` and `email` are as the directory holds them: they may contain anything, line breaks included, and
+    are made safe where they are used.
     """
 
     member_id: int

@@ -1,4 +1,4 @@
-"""The delivery key: what may be mailed at most once, and the names derived from it."""
+"""The delivery key: what is mailed at most once, and the names derived from it."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ class DeliveryKey:
         return cls(int(event), action, int(member), slot)
 
     def message_id(self, domain: str) -> str:
-        """The Message-ID, angle brackets included: the same for every resend, so that one is recognised."""
+        """The Message-ID, angle brackets included: the same for every resend, so that a resend can be recognised."""
         return f"<bidden.{self.event_id}.{self.action}.{self.member_id}.{self.slot}@{domain}>"

@@ -1,7 +1,7 @@
 """The message on the topic: one per distinct member and batch, and how it is written and read.
 
-The value names things and carries none of their contents: what is mailed is looked up when it is mailed. The
-headers follow CloudEvents' binary mode for Kafka, so that tools can route and trace without reading the value.
+The value holds ids and no content: what is mailed is looked up when it is mailed. The headers follow CloudEvents'
+binary mode for Kafka, so that tools can route and trace without reading the value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Id = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
 
 
 class InvitationDue(BaseModel):
-    """A member of a batch is due her invitations: `roles` are those open when the batch was planned."""
+    """A member of a batch is due an invitation in each of `roles`, those open when the batch was planned."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ def encode(message: InvitationDue) -> bytes:
 
 
 def encode_fast(batch_id: int, event_id: int, member_id: int, action: str, roles: Sequence[str]) -> bytes:
-    """What `encode` gives, from values the database vouches for: the dispatcher's loop is hot."""
+    """The bytes of `encode`, without validation: values come from the database, and the dispatcher's loop is hot."""
     names = '","'.join(roles)
     return (
         f'{{"version":1,"batch_id":{batch_id},"event_id":{event_id},"member_id":{member_id},'
@@ -73,7 +73,7 @@ def decode(key: bytes | None, value: bytes | None) -> InvitationDue:
         message = InvitationDue.model_validate_json(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        # A name that nobody knows is whatever somebody wrote: it must not outgrow the message that it explains.
+        # An unknown field's name can be of any length: it must not outgrow the message that it explains.
         where = ".".join(str(part)[:_LONGEST_NAME] for part in first["loc"]) or "value"
         raise UndecodableError(f"{where}: {first['msg']}") from None
     if key != key_of(message.member_id):

@@ -1,4 +1,4 @@
-"""What becomes of a hand-over: values that the ledger records under the fence of the hand-over's mark."""
+"""What the ledger records of a delivery attempt, under the fence of its claim."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Accepted by the provider. Final for ever."""
+    """Accepted by the provider. Never changes."""
 
     reply: str
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Refused for good, or out of attempts. A new batch or `retry` opens it again. Uses one attempt."""
+    """Refused permanently, or out of attempts. A new batch or `bidden retry` reopens it. Uses one attempt."""
 
     reason: str
     reply: str | None = None
@@ -23,7 +23,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """To be tried again after `delay` seconds. `uses` is 1 when the recipient was refused, 0 for an outage."""
+    """To be retried after `delay` seconds. `uses` one attempt if the recipient was refused, none in an outage."""
 
     reason: str
     delay: float
@@ -33,7 +33,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Handed over and never answered. Uses one attempt."""
+    """Sent, and no reply came. Uses one attempt."""
 
     reason: str
 

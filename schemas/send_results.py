@@ -1,7 +1,7 @@
-"""What a sender reports of one mail: how far the hand-over to the mail server got.
+"""What a sender reports of one mail: how far the dialogue with the mail server got.
 
-These are facts of the SMTP dialogue. What follows from them (sent, failed, retry, unknown) is decided by
-`streams.policy`, a pure function, and written to the ledger under the fence of the hand-over's mark.
+These are facts. What follows from them (sent, failed, retry, unknown) is decided by `streams.policy`, a pure function,
+and recorded in the ledger under the fence of the delivery's claim.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Refused:
 class NotSent:
     """The mail's data never went out, for a reason that is not the recipient's.
 
-    A refused connection, a failed log-in, 421, or a time-out or lost connection before the data.
+    A refused connection, a failed authentication, 421, or a time-out or lost connection before the data.
     """
 
     reason: str
@@ -40,7 +40,7 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous:
-    """The data went out (at least in part) and no verdict came back: accepted or not, nobody knows."""
+    """The data went out, at least in part, and no reply came back: whether it was accepted cannot be known."""
 
     reason: str
 

@@ -1,7 +1,7 @@
-"""The states of a delivery and the moves between them, as data.
+"""The states of a delivery and the transitions between them, as data.
 
-The statements in `db/sql` are guarded so that no other move can happen; a test walks the table and
-compares it with what the database does, and docs/states.md is drawn from it.
+The statements in `db/sql` are guarded so that no other transition can happen. A test walks the table and compares it
+with what the database does; the documentation's diagram is drawn from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from schemas.vocabulary import DeliveryState as S
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One legal move. `by` names the statement that makes it, `when` its guard in words."""
+    """One legal move. `by` names the statement that makes it, `when` its guard."""
 
     source: S
     target: S
@@ -23,45 +23,52 @@ class Transition:
 
 
 TRANSITIONS: Final[tuple[Transition, ...]] = (
-    Transition(S.PLANNED, S.HANDING_OFF, "mark", "still eligible, batch running"),
-    Transition(S.RETRY, S.HANDING_OFF, "mark", "not_before has come, still eligible, batch running"),
-    Transition(S.SKIPPED, S.HANDING_OFF, "mark", "planned again and eligible again"),
-    Transition(S.UNKNOWN, S.HANDING_OFF, "mark", "policy is resend, attempts are left, still eligible"),
-    Transition(S.HANDING_OFF, S.HANDING_OFF, "mark", "its own owner again, or policy is resend and the lease ended"),
-    Transition(S.PLANNED, S.SKIPPED, "refuse", "no longer eligible at the hand-over"),
-    Transition(S.RETRY, S.SKIPPED, "refuse", "no longer eligible at the hand-over"),
-    Transition(S.SKIPPED, S.SKIPPED, "refuse", "met again, and still not eligible"),
-    Transition(S.HANDING_OFF, S.SENT, "record", "the fence is that of its mark"),
-    Transition(S.HANDING_OFF, S.FAILED, "record", "the fence is that of its mark"),
-    Transition(S.HANDING_OFF, S.RETRY, "record", "the fence is that of its mark"),
-    Transition(S.HANDING_OFF, S.UNKNOWN, "record", "the fence is that of its mark"),
-    Transition(S.HANDING_OFF, S.SKIPPED, "record", "a retry was due and its batch has been cancelled"),
-    Transition(S.HANDING_OFF, S.UNKNOWN, "refuse", "the lease has ended"),
-    Transition(S.HANDING_OFF, S.PLANNED, "refuse", "its own mark, never heard of, and its batch does not run"),
-    Transition(S.HANDING_OFF, S.SKIPPED, "refuse", "its own mark, never heard of, and she is no longer eligible"),
-    Transition(S.UNKNOWN, S.SENT, "record", "the truth arrived late, under the right fence"),
-    Transition(S.UNKNOWN, S.FAILED, "record", "the truth arrived late, under the right fence"),
-    Transition(S.UNKNOWN, S.RETRY, "record", "the truth arrived late, under the right fence"),
-    Transition(S.UNKNOWN, S.UNKNOWN, "record", "the same said again, after a lost connection"),
-    Transition(S.UNKNOWN, S.SKIPPED, "record", "a retry was due late and its batch has been cancelled"),
-    Transition(S.HANDING_OFF, S.SENT, "salvage_delivery", "accepted, and the database refused the usual record"),
-    Transition(S.HANDING_OFF, S.FAILED, "salvage_delivery", "not accepted, and the database refused the usual record"),
-    Transition(S.HANDING_OFF, S.UNKNOWN, "salvage_delivery", "in doubt, and the database refused the usual record"),
-    Transition(S.UNKNOWN, S.SENT, "salvage_delivery", "the same, late, under the right fence"),
-    Transition(S.UNKNOWN, S.FAILED, "salvage_delivery", "the same, late, under the right fence"),
-    Transition(S.UNKNOWN, S.UNKNOWN, "salvage_delivery", "the same, late, under the right fence"),
-    Transition(S.PLANNED, S.FAILED, "salvage_delivery", "the database refused its mark"),
-    Transition(S.RETRY, S.FAILED, "salvage_delivery", "the database refused its mark"),
-    Transition(S.SKIPPED, S.FAILED, "salvage_delivery", "the database refused its mark"),
+    Transition(S.PLANNED, S.HANDING_OFF, "claim_deliveries", "still eligible, batch running"),
+    Transition(S.RETRY, S.HANDING_OFF, "claim_deliveries", "not_before has come, still eligible, batch running"),
+    Transition(S.SKIPPED, S.HANDING_OFF, "claim_deliveries", "planned again and eligible again"),
+    Transition(S.UNKNOWN, S.HANDING_OFF, "claim_deliveries", "policy is resend, attempts are left, still eligible"),
+    Transition(S.HANDING_OFF, S.HANDING_OFF, "claim_deliveries", "its own owner again; or policy resend, lease ended"),
+    Transition(S.PLANNED, S.SKIPPED, "reject_deliveries", "no longer eligible at the claim"),
+    Transition(S.RETRY, S.SKIPPED, "reject_deliveries", "no longer eligible at the claim"),
+    Transition(S.SKIPPED, S.SKIPPED, "reject_deliveries", "requested again, and still not eligible"),
+    Transition(S.HANDING_OFF, S.SENT, "record_outcomes", "the fence is that of its claim"),
+    Transition(S.HANDING_OFF, S.FAILED, "record_outcomes", "the fence is that of its claim"),
+    Transition(S.HANDING_OFF, S.RETRY, "record_outcomes", "the fence is that of its claim"),
+    Transition(S.HANDING_OFF, S.UNKNOWN, "record_outcomes", "the fence is that of its claim"),
+    Transition(S.HANDING_OFF, S.SKIPPED, "record_outcomes", "a retry, but its batch was cancelled"),
+    Transition(S.HANDING_OFF, S.UNKNOWN, "reject_deliveries", "the lease has ended"),
+    Transition(
+        S.HANDING_OFF,
+        S.PLANNED,
+        "reject_deliveries",
+        "its own claim, never acknowledged; the batch is not running",
+    ),
+    Transition(
+        S.HANDING_OFF, S.SKIPPED, "reject_deliveries", "its own claim, never acknowledged, and no longer eligible"
+    ),
+    Transition(S.UNKNOWN, S.SENT, "record_outcomes", "the outcome came late, under the right fence"),
+    Transition(S.UNKNOWN, S.FAILED, "record_outcomes", "the outcome came late, under the right fence"),
+    Transition(S.UNKNOWN, S.RETRY, "record_outcomes", "the outcome came late, under the right fence"),
+    Transition(S.UNKNOWN, S.UNKNOWN, "record_outcomes", "recorded again after a lost connection"),
+    Transition(S.UNKNOWN, S.SKIPPED, "record_outcomes", "the outcome came late; its batch was cancelled"),
+    Transition(S.HANDING_OFF, S.SENT, "fallback_delivery", "accepted; the database refused the usual statement"),
+    Transition(S.HANDING_OFF, S.FAILED, "fallback_delivery", "not accepted; the database refused the usual statement"),
+    Transition(S.HANDING_OFF, S.UNKNOWN, "fallback_delivery", "unknown; the database refused the usual statement"),
+    Transition(S.UNKNOWN, S.SENT, "fallback_delivery", "the same, late, under the right fence"),
+    Transition(S.UNKNOWN, S.FAILED, "fallback_delivery", "the same, late, under the right fence"),
+    Transition(S.UNKNOWN, S.UNKNOWN, "fallback_delivery", "the same, late, under the right fence"),
+    Transition(S.PLANNED, S.FAILED, "fallback_delivery", "the database refused its claim"),
+    Transition(S.RETRY, S.FAILED, "fallback_delivery", "the database refused its claim"),
+    Transition(S.SKIPPED, S.FAILED, "fallback_delivery", "the database refused its claim"),
     Transition(S.FAILED, S.PLANNED, "reopen_deliveries", "a new batch plans the member"),
     Transition(S.SKIPPED, S.PLANNED, "reopen_deliveries", "a new batch plans the member"),
-    Transition(S.PLANNED, S.SKIPPED, "cancel_deliveries", "its batch was cancelled, and no other has it to do"),
-    Transition(S.RETRY, S.SKIPPED, "cancel_deliveries", "its batch was cancelled, and no other has it to do"),
-    Transition(S.FAILED, S.PLANNED, "retry_deliveries", "an operator opens the failed ones of a batch again"),
-    Transition(S.UNKNOWN, S.SENT, "resolve_deliveries", "an operator says that it arrived"),
-    Transition(S.UNKNOWN, S.FAILED, "resolve_deliveries", "an operator says that it did not arrive"),
-    Transition(S.UNKNOWN, S.PLANNED, "resolve_deliveries", "an operator has it sent again; a new fence"),
-    Transition(S.UNKNOWN, S.SKIPPED, "resolve_deliveries", "to be sent again, and each batch that had it is over"),
+    Transition(S.PLANNED, S.SKIPPED, "cancel_deliveries", "its batch was cancelled and no other batch has it open"),
+    Transition(S.RETRY, S.SKIPPED, "cancel_deliveries", "its batch was cancelled and no other batch has it open"),
+    Transition(S.FAILED, S.PLANNED, "retry_deliveries", "an operator retries the batch's failed deliveries"),
+    Transition(S.UNKNOWN, S.SENT, "resolve_deliveries", "an operator resolves it as sent"),
+    Transition(S.UNKNOWN, S.FAILED, "resolve_deliveries", "an operator resolves it as failed"),
+    Transition(S.UNKNOWN, S.PLANNED, "resolve_deliveries", "an operator resolves it as resend; a new fence"),
+    Transition(S.UNKNOWN, S.SKIPPED, "resolve_deliveries", "resolved as resend, but every batch that had it is over"),
     Transition(S.FAILED, S.SENT, "import_sent", "another system mailed it"),
     Transition(S.PLANNED, S.SENT, "import_sent", "another system mailed it"),
     Transition(S.RETRY, S.SENT, "import_sent", "another system mailed it"),

@@ -1,4 +1,4 @@
-"""Text that came from outside: what can be stored, and how it is shown. Pure."""
+"""Text of external origin: whether it can be stored, and how it is shown. Pure."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from typing import Final
 
 from schemas.errors import RefusedError
 
-#: Of a name or a key that somebody types: far more than anybody needs, far less than an index row can hold.
+#: For names and keys that people type: far more than needed, far less than an index row can hold.
 _LONGEST: Final = 200
 
 
 def is_storable(text: str) -> bool:
-    """Whether PostgreSQL can hold it: no U+0000, no half of a surrogate pair (what Python makes of wrong bytes)."""
+    """Whether PostgreSQL can store it: no U+0000, no surrogates, which is how Python decodes invalid bytes."""
     return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
-def storable(words: str) -> str:
-    """What somebody typed, without what no database could hold."""
-    return words.replace("\0", "").encode("utf-8", "ignore").decode().strip()
+def storable(text: str) -> str:
+    """The text without characters that PostgreSQL cannot store, and without outer white space."""
+    return text.replace("\0", "").encode("utf-8", "ignore").decode().strip()
 
 
-def sentence(words: str) -> str:
-    """With a capital at its beginning and a full stop at its end."""
-    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
+def sentence(text: str) -> str:
+    """The text with a capital at its start and a full stop at its end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def require_words(text: str, field: str, *, least: int = 0, most: int = _LONGEST) -> None:
-    """RefusedError for a text that could not be stored, or would spoil every table that it is shown in."""
+def require_text(text: str, field: str, *, least: int = 0, most: int = _LONGEST) -> None:
+    """RefusedError for a text that cannot be stored, or that would break the tables that show it."""
     if not is_storable(text):
         raise RefusedError(f"{field} holds bytes that are not UTF-8 text, or U+0000", field=field)
     if not all(c.isprintable() for c in text):

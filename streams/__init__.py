@@ -1,4 +1,4 @@
-"""From messages on the topic to mails, and to what the ledger says of them.
+"""The consumer group: from messages on the topic to mails, and to their outcomes in the ledger.
 
-Steps that know no stream library, and runners that feed them takes of messages. Never imports `producers`.
+A pipeline that knows no stream library, and runners that feed it the records of each poll. Never imports `producers`.
 """

@@ -1,10 +1,10 @@
-"""Whether messages wait for this worker, by the broker's own account, for the watchdog.
+"""Whether messages wait for this worker, as the brokers see it, for the watchdog.
 
-A client of its own: the consumer is used by one thread only (two threads in one librdkafka consumer can wait for
-each other for ever), and what the consumer believes is not evidence when it may be the one that stalls.
+A client of its own: the consumer is used by one thread only (two threads in one librdkafka consumer can wait for each
+other for ever), and the consumer's own view is no evidence when it may be the one that stalls.
 
-The consumers wait for brokers that are away without a word. Whoever asks here says it for them: a worker that has
-nothing in hand is asked about every few seconds.
+Consumers wait in silence for brokers that are away. The watchdog queries an idle worker every few seconds, and so this
+module logs the outage for them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from config.kafka import observer_config
+from config.log_throttle import LogThrottle
 from config.settings import Settings
 
 log = structlog.get_logger()
 
 _SECONDS: Final = 5.0
-#: How often at most the log says that the brokers are still away, in seconds.
-_SAY_AGAIN: Final = 30.0
 
 
 class GroupLag:
-    """Asks the brokers, and logs when they are away and when they are back.
+    """Queries the brokers, and logs when they are away and when they are back.
 
     Blocks for at most some seconds; for the watchdog's thread.
     """
@@ -35,7 +34,7 @@ class GroupLag:
     def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._away_since: float | None = None
-        self._said = 0.0
+        self._throttle = LogThrottle(monotonic)
         self._topic = settings.invitations_topic
         self._observer = Consumer(observer_config(settings, "bidden-watchdog"), logger=None)
 
@@ -73,12 +72,11 @@ class GroupLag:
         now = self._monotonic()
         if self._away_since is None:
             self._away_since = now
-        elif now - self._said < _SAY_AGAIN:
-            return
-        self._said = now
-        log.warning("waiting for Kafka", cause=cause, seconds=round(now - self._away_since))
+        if self._throttle.admits():
+            log.warning("waiting for Kafka", cause=cause, seconds=round(now - self._away_since))
 
     def _note_back(self) -> None:
         if self._away_since is not None:
             log.info("Kafka is back", seconds=round(self._monotonic() - self._away_since))
             self._away_since = None
+            self._throttle.reset()

@@ -1,7 +1,10 @@
-"""One take of messages, step by step: decode, look up, compose, hand over, bury the poison.
+"""The records of one poll, step by step: decode, look up, compose, deliver, write the dead letters.
 
-When `process` returns, every message of the take is settled, due again, or in the dead-letter topic, and the
-runner may acknowledge it. When it raises, nothing may be acknowledged.
+    Record ─ decode ─▶ InvitationDue ─ look up, compose ─▶ Delivery ─ claim, send, record ─▶ the ledger
+                 └──────────┴─▶ InvalidRecord ─▶ the dead-letter topic
+
+When `process` returns, every record of the poll is settled, due again, or on the dead-letter topic, and the runner may
+acknowledge it. Nothing may be acknowledged when it raises.
 """
 
 from __future__ import annotations
@@ -13,21 +16,25 @@ from typing import Final, Protocol
 
 from config import crash_points
 from config.crash_points import CrashPoint
-from db.ledger import Found, Ledger, Named, Wanted
+from db.ledger import Ledger, LookedUp
 from mail.compose import CompiledTemplate
-from mail.envelope import Envelope, Unmailable
+from schemas.delivery import Delivery
+from schemas.envelope import Envelope, Unmailable
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
-from schemas.message import UndecodableError, decode
-from schemas.vocabulary import MEMBER_SLOT, Action, Role, RolePolicy
+from schemas.message import InvitationDue, UndecodableError, decode
+from schemas.vocabulary import MEMBER_SLOT, Role, RolePolicy
 from streams.records import DeadLetterSink, Heartbeat, InvalidRecord, Record
-from streams.window import Mail, Window
+from streams.window import Window
 
 _ROLES: Final = frozenset(Role)
 
+#: A record and the message that it holds.
+Decoded = tuple[Record, InvitationDue]
+
 
 class Composer(Protocol):
-    """Makes the mail of one delivery. A member for whom that cannot be done is a value, not an exception."""
+    """Composes the mail of one delivery. A member who cannot be mailed is a value, not an exception."""
 
     def __call__(
         self, event: EventDetails, role: Role, recipient: Recipient, key: DeliveryKey
@@ -36,7 +43,7 @@ class Composer(Protocol):
 
 @dataclass(slots=True)
 class TemplateComposer:
-    """Composes from skeletons, each made once for as long as its event reads the same."""
+    """Composes from templates, each compiled once for as long as its event reads the same."""
 
     mail_from: str
     base_url: str
@@ -46,16 +53,16 @@ class TemplateComposer:
     def __call__(
         self, event: EventDetails, role: Role, recipient: Recipient, key: DeliveryKey
     ) -> Envelope | Unmailable:
-        """The mail, or why there can be none for this member."""
-        known = self._templates.get((event.event_id, role))
-        if known is None or known[0] != event:
-            known = (event, CompiledTemplate(event, role, self.mail_from, self.base_url))
-            self._templates[event.event_id, role] = known
-        return known[1].compose(recipient, key, self.clock())
+        """The mail, or why this member cannot be mailed."""
+        compiled = self._templates.get((event.event_id, role))
+        if compiled is None or compiled[0] != event:
+            compiled = (event, CompiledTemplate(event, role, self.mail_from, self.base_url))
+            self._templates[event.event_id, role] = compiled
+        return compiled[1].compose(recipient, key, self.clock())
 
 
 class Pipeline:
-    """The steps of a take. Several takes may be processed at once; they share the window."""
+    """The steps from a poll to the ledger. Several polls may be processed at once; they share the window."""
 
     def __init__(
         self, ledger: Ledger, composer: Composer, window: Window, dead_letters: DeadLetterSink, heartbeat: Heartbeat
@@ -66,56 +73,56 @@ class Pipeline:
         self._dead_letters = dead_letters
         self._heartbeat = heartbeat
 
-    async def process(self, take: Sequence[Record]) -> None:
-        """Bring every message of the take to its end. StoppingError when the worker stops before."""
-        crash_points.reach(CrashPoint.TAKE_FETCHED)
-        named, letters = read(take)
-        if named:
-            settled = await self._ledger.find_settled(named)
-            rest = [message for message in named if message.n not in settled]
-            if rest:
-                mails, unknown = await self._open_deliveries(take, rest)
-                letters += unknown
+    async def process(self, records: Sequence[Record]) -> None:
+        """Process the records of one poll. StoppingError when the worker stops first."""
+        crash_points.reach(CrashPoint.POLL_FETCHED)
+        decoded, invalid = decode_records(records)
+        if decoded:
+            settled = await self._ledger.find_settled([message for _, message in decoded])
+            unsettled = [pair for n, pair in enumerate(decoded) if n not in settled]
+            if unsettled:
+                deliveries, contradictory = await self._look_up(unsettled)
+                invalid += contradictory
                 self._heartbeat.beat()
-                crash_points.reach(CrashPoint.TAKE_LOOKED_UP)
-                await self._window.hand_over(mails)
-        if letters:
+                crash_points.reach(CrashPoint.POLL_LOOKED_UP)
+                await self._window.deliver(deliveries)
+        if invalid:
             crash_points.reach(CrashPoint.DEAD_LETTER_FOUND)
-            await self._dead_letters.put(letters)
+            await self._dead_letters.put(invalid)
             crash_points.reach(CrashPoint.DEAD_LETTER_DELIVERED)
         self._heartbeat.beat()
 
-    async def _open_deliveries(
-        self, take: Sequence[Record], named: Sequence[Named]
-    ) -> tuple[list[Mail], list[InvalidRecord]]:
-        letters: list[InvalidRecord] = []
-        mails: list[Mail] = []
-        by_place = {message.n: message for message in named}
-        found: list[Found] = []
-        for row in await self._ledger.look_up(named):
-            message = by_place[row.n]
+    async def _look_up(self, decoded: Sequence[Decoded]) -> tuple[list[Delivery], list[InvalidRecord]]:
+        """The deliveries that are open, composed; and the records whose message contradicts the database."""
+        invalid: list[InvalidRecord] = []
+        rows: list[LookedUp] = []
+        for row in await self._ledger.look_up([message for _, message in decoded]):
+            record, message = decoded[row.n]
             reason = contradiction(message, row)
             if reason is not None:
-                letters.append(InvalidRecord(take[row.n], reason))
+                invalid.append(InvalidRecord(record, reason))
             elif not row.paused and not row.settled:
-                found.append(row)
-        if found:
-            events = await self._ledger.event_details(sorted({by_place[row.n].event_id for row in found}))
-            for row in found:
-                details, policy = events[by_place[row.n].event_id]
-                mails += self._mails(take[row.n], by_place[row.n], row, details, policy)
-        return mails, letters
+                rows.append(row)
+        deliveries: list[Delivery] = []
+        if rows:
+            events = await self._ledger.event_details(sorted({decoded[row.n][1].event_id for row in rows}))
+            for row in rows:
+                record, message = decoded[row.n]
+                deliveries += self._deliveries(record, message, row, *events[message.event_id])
+        return deliveries, invalid
 
-    def _mails(self, record: Record, message: Named, row: Found, event: EventDetails, policy: RolePolicy) -> list[Mail]:
-        mails = []
+    def _deliveries(
+        self, record: Record, message: InvitationDue, row: LookedUp, event: EventDetails, policy: RolePolicy
+    ) -> list[Delivery]:
+        deliveries = []
         for role in row.roles or ():
             slot = role if policy is RolePolicy.EACH else MEMBER_SLOT
-            key = DeliveryKey(message.event_id, Action.INVITE, message.member_id, slot)
-            wanted = Wanted(message.batch_id, key, role, record.partition, record.offset)
-            mails.append(Mail(wanted, self._compose(event, Role(role), row, key)))
-        return mails
+            key = DeliveryKey(message.event_id, message.action, message.member_id, slot)
+            envelope = self._compose(event, Role(role), row, key)
+            deliveries.append(Delivery(message.batch_id, key, role, record.partition, record.offset, envelope))
+        return deliveries
 
-    def _compose(self, event: EventDetails, role: Role, row: Found, key: DeliveryKey) -> Envelope | Unmailable:
+    def _compose(self, event: EventDetails, role: Role, row: LookedUp, key: DeliveryKey) -> Envelope | Unmailable:
         assert row.name is not None
         assert row.email is not None
         token = (row.tokens or {}).get(role)
@@ -128,25 +135,25 @@ class Pipeline:
             return Unmailable(f"the mail could not be composed: {error}")
 
 
-def read(take: Sequence[Record]) -> tuple[list[Named], list[InvalidRecord]]:
-    """Decode a take. Repeats of an item are dropped: one look decides for all. Pure."""
-    named: list[Named] = []
-    letters: list[InvalidRecord] = []
+def decode_records(records: Sequence[Record]) -> tuple[list[Decoded], list[InvalidRecord]]:
+    """Decode the records of one poll. Repeats of a batch's message are dropped: one look-up decides for all. Pure."""
+    decoded: list[Decoded] = []
+    invalid: list[InvalidRecord] = []
     seen: set[tuple[int, int, int]] = set()
-    for n, record in enumerate(take):
+    for record in records:
         try:
             message = decode(record.key, record.value)
         except UndecodableError as error:
-            letters.append(InvalidRecord(record, str(error)))
+            invalid.append(InvalidRecord(record, str(error)))
             continue
         item = (message.batch_id, message.event_id, message.member_id)
         if item not in seen:
             seen.add(item)
-            named.append(Named(n, message.batch_id, message.event_id, message.member_id))
-    return named, letters
+            decoded.append((record, message))
+    return decoded, invalid
 
 
-def contradiction(message: Named, row: Found) -> str | None:
+def contradiction(message: InvitationDue, row: LookedUp) -> str | None:
     """Why a well-formed message can never be processed; None when it can. Pure."""
     if row.batch_event_id is None:
         return f"unknown batch {message.batch_id}"
@@ -159,5 +166,5 @@ def contradiction(message: Named, row: Found) -> str | None:
     if not row.roles:
         return f"member {message.member_id} is not planned in batch {message.batch_id}"
     if not _ROLES.issuperset(row.roles):
-        return f"batch {message.batch_id} plans member {message.member_id} in a role that there is not"
+        return f"batch {message.batch_id} plans member {message.member_id} in an unknown role"
     return None

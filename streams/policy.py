@@ -1,4 +1,4 @@
-"""What a hand-over comes to: one pure function, and the back-off it uses."""
+"""The retry policy: which outcome follows from a `SendResult`. One pure function, and the back-off that it uses."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Final
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 
-#: After an outage mails go on within seconds; the gate in `streams.window` does the waiting.
+#: After an outage mails go on within seconds; the circuit breaker in `streams.window` does the waiting.
 _OUTAGE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a mail is tried, and how long after (seconds, doubled each time up to the maximum)."""
+    """How often a mail is tried, and the back-off between (seconds, doubled each time up to the maximum)."""
 
     max_attempts: int = 5
     base_seconds: float = 30.0
     max_seconds: float = 3600.0
 
     def delay(self, attempts: int, jitter: float) -> float:
-        """The wait after that many used attempts. `jitter` in [0, 1) spreads it over its upper half."""
-        whole = min(self.max_seconds, self.base_seconds * 2.0 ** min(max(attempts - 1, 0), 62))
-        return whole * (0.5 + 0.5 * jitter)
+        """The back-off after that many used attempts. `jitter` in [0, 1) spreads it over its upper half."""
+        full = min(self.max_seconds, self.base_seconds * 2.0 ** min(max(attempts - 1, 0), 62))
+        return full * (0.5 + 0.5 * jitter)
 
     def outage_delay(self, jitter: float) -> float:
-        """The wait after an outage of the mail server, which uses up nobody's attempts."""
+        """The back-off after an outage of the mail server, which uses no attempt."""
         return min(_OUTAGE_SECONDS, self.base_seconds) * (0.5 + 0.5 * jitter)
 
 
-def decide(hand_over: SendResult, attempts: int, policy: RetryPolicy, jitter: float) -> Outcome:
-    """The outcome of a hand-over. `attempts` were used up before it."""
-    match hand_over:
+def decide(result: SendResult, attempts: int, policy: RetryPolicy, jitter: float) -> Outcome:
+    """The outcome of a delivery attempt. `attempts` were used before it. A 4xx is retried until they are spent."""
+    match result:
         case Accepted(reply):
             return Sent(reply)
         case Refused(reply, permanent=True):

@@ -1,4 +1,4 @@
-"""What a runner feeds the steps, and the ports that the steps are given."""
+"""What a runner feeds the pipeline, and the ports that the pipeline is given."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class InvalidRecord:
-    """A message that can never be processed, and why."""
+    """A record that can never be processed, and why: poison."""
 
     record: Record
     reason: str
 
 
 class DeadLetterSink(Protocol):
-    """Where poison goes."""
+    """Where invalid records go."""
 
-    async def put(self, letters: Sequence[InvalidRecord]) -> None:
-        """Returns once the broker has acknowledged them all; waits out an outage, and a topic that is not there."""
+    async def put(self, invalid: Sequence[InvalidRecord]) -> None:
+        """Returns once the broker has acknowledged them all; waits out an outage, and a topic that does not exist."""
         ...
 
 
 class StoppingError(Exception):
-    """The worker stops: the take was not finished and must not be acknowledged. Nobody's failure (FM-13)."""
+    """The worker stops: the poll was not finished and must not be acknowledged. No member's failure (FM-13)."""
 
 
 class Heartbeat:

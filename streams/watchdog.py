@@ -1,7 +1,7 @@
-"""The watchdog: ends a worker that has work and makes no progress, so that its supervisor can start it again.
+"""The watchdog: ends a worker that has work and makes no progress, so that its supervisor restarts it.
 
-A thread, because what it guards against includes a blocked event loop. A wait for a server that is known to be
-away touches the heartbeat and is no stall.
+A thread, because a blocked event loop is among what it guards against. A wait for a server that is known to be away
+beats the heartbeat and is no stall.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ log = structlog.get_logger()
 
 LIMIT_SECONDS: Final = 30.0
 SHUTDOWN_SECONDS: Final = 20.0
-_LOOK_SECONDS: Final = 3.0
+_CHECK_SECONDS: Final = 3.0
 
 
 class Watchdog:
-    """Looks at the heartbeat every few seconds. `has_work` may block for a while; it runs in the watchdog's thread."""
+    """Checks the heartbeat every few seconds. `has_work` may block for a while; it runs in the watchdog's thread."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class Watchdog:
         monotonic: Callable[[], float],
         *,
         limit_seconds: float = LIMIT_SECONDS,
-        look_seconds: float = _LOOK_SECONDS,
+        check_seconds: float = _CHECK_SECONDS,
         end: Callable[[int], object] = os._exit,
     ) -> None:
         self._heartbeat = heartbeat
         self._has_work = has_work
         self._monotonic = monotonic
         self._limit = limit_seconds
-        self._look = look_seconds
+        self._interval = check_seconds
         self._end = end
         self._closed = threading.Event()
         self._shutdown_by: float | None = None
@@ -53,7 +53,7 @@ class Watchdog:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
-        """Begin to watch. Called in the worker's event loop, if it has one."""
+        """Start the thread. Called in the worker's event loop, if it has one."""
         with suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
         self._thread.start()
@@ -69,25 +69,33 @@ class Watchdog:
 
     def _run(self) -> None:
         beats, since = self._heartbeat.beats, self._monotonic()
-        while not self._closed.wait(self._look):
+        while not self._closed.wait(self._interval):
             now = self._monotonic()
             if self._shutdown_by is not None:
                 if now > self._shutdown_by:
-                    log.error("the shutdown takes too long; ending", seconds=SHUTDOWN_SECONDS, at=self._standing())
+                    log.error(
+                        "the shutdown takes too long; exiting",
+                        seconds=SHUTDOWN_SECONDS,
+                        at=self._positions(),
+                    )
                     self._end(EXIT_SHUTDOWN_TOO_LONG)
                 continue
             if self._heartbeat.beats != beats or not self._has_work():
                 beats, since = self._heartbeat.beats, now
             elif now - since > self._limit:
-                log.error("no progress although there is work; ending", seconds=round(now - since), at=self._standing())
+                log.error(
+                    "no progress despite work; exiting",
+                    seconds=round(now - since),
+                    at=self._positions(),
+                )
                 self._end(EXIT_NO_PROGRESS)
 
-    def _standing(self) -> list[str]:
-        """Where each thread and each task stands: what it waits for is the first question of who reads the log."""
+    def _positions(self) -> list[str]:
+        """Where each thread and each task stands: the first question of an operator who reads the log."""
         frames = sys._current_frames()  # noqa: SLF001 - the documented way to see other threads
         found = [f"thread {t.name}: {_place(frames.get(t.ident or 0))}" for t in threading.enumerate()]
         if self._loop is not None:
-            # Called from another thread the set may change under it: then there is nothing to tell.
+            # The set may change while this thread reads it: then the tasks are left out.
             with suppress(RuntimeError):
                 found += [f"task {t.get_name()}: {_place(_last(t))}" for t in asyncio.all_tasks(self._loop)]
         return found

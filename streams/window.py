@@ -1,7 +1,7 @@
-"""The hand-over window: one writer per worker that records what finished and marks what comes next.
+"""The window: one writer per worker that records outcomes and claims the deliveries that come next.
 
-At most `size` mails are marked and not recorded at any moment, so that is what a kill can leave in doubt. The
-writer alone speaks to the ledger; each of its commits serves dozens of mails. Nothing here knows a stream library.
+At most `size` deliveries are claimed and not recorded at any moment, so that is what a kill can leave unknown. The
+writer alone writes to the ledger; each of its commits serves dozens of mails. Nothing here knows a stream library.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from config import crash_points
 from config.crash_points import CrashPoint
-from db.ledger import Finished, Ledger, Mark, Wanted
-from mail.envelope import Envelope, Unmailable
+from config.log_throttle import LogThrottle
+from db.ledger import Ledger
 from mail.sender import Sender
+from schemas.delivery import Cycle, Delivery
+from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
 from schemas.send_results import NotSent, Refused, SendResult
 from streams.policy import RetryPolicy, decide
@@ -27,51 +28,33 @@ from streams.watchdog import LIMIT_SECONDS
 
 log = structlog.get_logger()
 
-#: How long finished mails may wait for others to share their commit, in seconds.
-_GATHER_SECONDS: Final = 0.004
-#: How often at most the log says that the mail server takes no mails, in seconds.
-_SAY_AGAIN_SECONDS: Final = 30.0
+#: How long outcomes wait for others to share their commit, in seconds.
+_LINGER_SECONDS: Final = 0.004
 
 
-class Ticket:
-    """Counts down the mails of one take; `wait` returns when all are concluded, or raises StoppingError."""
+class Latch:
+    """Counts down the deliveries of one poll. `wait` returns at zero, or raises StoppingError."""
 
-    def __init__(self, mails: int) -> None:
-        self._open = mails
+    def __init__(self, deliveries: int) -> None:
+        self._open = deliveries
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not mails:
+        if not deliveries:
             self._done.set_result(None)
 
     def count_down(self) -> None:
-        """One mail of the take is settled or due again."""
+        """One delivery is settled or due again."""
         self._open -= 1
         if not self._open and not self._done.done():
             self._done.set_result(None)
 
     def abandon(self) -> None:
-        """The worker stops before the take is done."""
+        """The worker stops before zero."""
         if not self._done.done():
             self._done.set_exception(StoppingError())
 
     async def wait(self) -> None:
-        """Until the take is done."""
+        """Until zero."""
         await self._done
-
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """A delivery with what would be sent for it."""
-
-    wanted: Wanted
-    envelope: Envelope | Unmailable
-
-
-@dataclass(slots=True)
-class _InFlight:
-    mail: Mail
-    ticket: Ticket
-    mark: Mark
-    leased_at: float
 
 
 class Window:
@@ -94,179 +77,173 @@ class Window:
         self._policy = policy
         self._owner = owner
         self._size = size
-        # Also what tells the watchdog, while all connections wait for a slow server, that the worker lives.
+        # Renewing also beats the heartbeat while every connection waits for a slow server.
         self._renew_after = min(lease_seconds / 3, LIMIT_SECONDS / 2)
         self._jitter = jitter
         self._heartbeat = heartbeat
-        self._waiting: deque[tuple[Mail, Ticket]] = deque()
-        self._in_flight: dict[DeliveryKey, _InFlight] = {}
-        self._repeats: dict[DeliveryKey, list[tuple[Mail, Ticket]]] = {}
-        self._finished: list[Finished] = []
-        self._open: set[Ticket] = set()
+        self._waiting: deque[Delivery] = deque()
+        self._in_flight: dict[DeliveryKey, Delivery] = {}
+        #: Deliveries of other batches for a key that is in flight: each waits until that one is recorded.
+        self._repeats: dict[DeliveryKey, list[Delivery]] = {}
+        self._completed: list[Delivery] = []
+        self._latches: dict[Delivery, Latch] = {}
         self._changed = asyncio.Event()
-        self._gathered = asyncio.Event()
+        self._enough = asyncio.Event()
         self._stopping = False
-        self._gate: asyncio.Task[None] | None = None
-        self._cycle = 0
-        self._say_after = 0.0
+        #: Open while the mail server takes no mails: it claims nothing and waits until the sender is ready.
+        self._breaker: asyncio.Task[None] | None = None
+        self._cycles = 0
+        self._throttle = LogThrottle(asyncio.get_running_loop().time)
 
-    async def hand_over(self, mails: Sequence[Mail]) -> None:
-        """Returns when each mail is settled or due again. StoppingError when the worker stops before."""
-        ticket = Ticket(len(mails))
+    async def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """Returns when each delivery is settled or due again. StoppingError when the worker stops before."""
+        latch = Latch(len(deliveries))
         if self._stopping:
-            ticket.abandon()
+            latch.abandon()
         else:
-            self._waiting.extend((mail, ticket) for mail in mails)
+            self._latches.update(dict.fromkeys(deliveries, latch))
+            self._waiting.extend(deliveries)
             self._changed.set()
-        self._open.add(ticket)
-        try:
-            await ticket.wait()
-        finally:
-            self._open.discard(ticket)
+        await latch.wait()
 
     def stop(self) -> None:
-        """Mark nothing more; `run` returns when what is in flight is recorded."""
+        """Claim nothing more; `run` returns when what is in flight is recorded."""
         self._stopping = True
-        for _, ticket in self._waiting:
-            ticket.abandon()
+        for delivery in self._waiting:
+            self._latches.pop(delivery).abandon()
         self._waiting.clear()
         for repeats in self._repeats.values():
-            for _, ticket in repeats:
-                ticket.abandon()
+            for delivery in repeats:
+                self._latches.pop(delivery).abandon()
         self._repeats.clear()
-        if self._gate is not None:
-            self._gate.cancel()
+        if self._breaker is not None:
+            self._breaker.cancel()
         self._changed.set()
-        self._gathered.set()
+        self._enough.set()
 
     async def run(self) -> None:
         """The writer. Returns after `stop`, once nothing is in flight; a bug or a broken database ends it."""
         try:
             while True:
-                await self._worth_a_commit()
+                await self._until_a_commit_pays()
                 if self._is_done():
                     return
-                await self._advance()
+                await self._run_cycle()
         finally:
-            # If it broke: nobody may wait for what will not be recorded any more.
+            # After an error nothing may wait for what will not be recorded any more.
             self._stopping = True
-            for ticket in self._open:
-                ticket.abandon()
+            for latch in self._latches.values():
+                latch.abandon()
 
     def _is_done(self) -> bool:
         return self._stopping and not self._in_flight
 
-    async def _worth_a_commit(self) -> None:
-        """Until there is something to record or mark, gathered a little, or a lease to renew."""
+    async def _until_a_commit_pays(self) -> None:
+        """Until there is something to record or claim, or a lease to renew; lingers a little for more."""
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
-            if self._finished or (self._waiting and self._room()) or self._is_done():
+            if self._completed or (self._waiting and self._room()) or self._is_done():
                 break
             try:
                 async with asyncio.timeout(self._renew_after / 2 if self._in_flight else None):
                     await self._changed.wait()
             except TimeoutError:
-                if self._held(loop.time()):
+                if self._due_for_renewal(loop.time()):
                     return
-        sending = len(self._in_flight) - len(self._finished)
-        if sending and len(self._finished) * 2 < self._size and not (self._waiting and sending * 4 < self._size):
-            # Others are about to finish: let them share this commit.
-            self._gathered.clear()
+        sending = len(self._in_flight) - len(self._completed)
+        if sending and len(self._completed) * 2 < self._size and not (self._waiting and sending * 4 < self._size):
+            # Others are about to complete: they share this commit.
+            self._enough.clear()
             try:
-                async with asyncio.timeout(_GATHER_SECONDS):
-                    await self._gathered.wait()
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    await self._enough.wait()
             except TimeoutError:
                 pass
 
     def _room(self) -> int:
-        if self._stopping or self._gate is not None:
+        if self._stopping or self._breaker is not None:
             return 0
-        return self._size - (len(self._in_flight) - len(self._finished))
+        return self._size - (len(self._in_flight) - len(self._completed))
 
-    def _held(self, now: float) -> list[_InFlight]:
-        return [flight for flight in self._in_flight.values() if now - flight.leased_at > self._renew_after]
+    def _due_for_renewal(self, now: float) -> list[Delivery]:
+        return [delivery for delivery in self._in_flight.values() if now - delivery.claimed_at > self._renew_after]
 
-    async def _advance(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _next_to_claim(self) -> list[Delivery]:
+        """As many of those that wait as there is room for, each key once."""
         room = self._room()
-        finished, self._finished = self._finished, []
-        recorded = {f.wanted.key for f in finished}
-        wanted: dict[DeliveryKey, tuple[Mail, Ticket]] = {}
-        while self._waiting and len(wanted) < room:
-            mail, ticket = self._waiting.popleft()
-            key = mail.wanted.key
-            if key in self._in_flight or key in wanted:
-                # Another batch's message for the same key: its turn comes when this one is recorded.
-                self._repeats.setdefault(key, []).append((mail, ticket))
+        requested: dict[DeliveryKey, Delivery] = {}
+        while self._waiting and len(requested) < room:
+            delivery = self._waiting.popleft()
+            key = delivery.key
+            if key in self._in_flight or key in requested:
+                self._repeats.setdefault(key, []).append(delivery)
             else:
-                wanted[key] = (mail, ticket)
-        now = loop.time()
-        held = [flight for flight in self._held(now) if flight.mail.wanted.key not in recorded]
-        self._cycle += 1
-        if finished:
-            crash_points.reach(CrashPoint.RECORD_BEGUN)
-        marks = await self._ledger.advance(
-            f"{self._owner}#{self._cycle}",
-            finished,
-            [mail.wanted for mail, _ in wanted.values()],
-            [(flight.mail.wanted, flight.mark.fence) for flight in held],
-        )
-        self._heartbeat.beat()
-        if finished:
-            crash_points.reach(CrashPoint.RECORD_COMMITTED)
-        if marks:
-            crash_points.reach(CrashPoint.MARK_COMMITTED)
-        for flight in held:
-            flight.leased_at = now
-        for f in finished:
-            flight = self._in_flight.pop(f.wanted.key)
-            flight.ticket.count_down()
-            self._release(f.wanted.key)
-        for key, (mail, ticket) in wanted.items():
-            mark = marks.get(key)
-            if mark is None:
-                ticket.count_down()
-                self._release(key)
-            else:
-                self._in_flight[key] = _InFlight(mail, ticket, mark, now)
-                self._submit(key, mail)
+                requested[key] = delivery
+        return list(requested.values())
 
-    def _release(self, key: DeliveryKey) -> None:
-        repeats = self._repeats.pop(key, None)
+    async def _run_cycle(self) -> None:
+        requested = self._next_to_claim()
+        completed, self._completed = self._completed, []
+        now = asyncio.get_running_loop().time()
+        renewed = [delivery for delivery in self._due_for_renewal(now) if delivery.outcome is None]
+        self._cycles += 1
+        if completed:
+            crash_points.reach(CrashPoint.OUTCOME_BEGUN)
+        claimed = await self._ledger.run_cycle(Cycle(f"{self._owner}#{self._cycles}", completed, requested, renewed))
+        self._heartbeat.beat()
+        if completed:
+            crash_points.reach(CrashPoint.OUTCOME_COMMITTED)
+        if claimed:
+            crash_points.reach(CrashPoint.CLAIM_COMMITTED)
+        for delivery in renewed:
+            delivery.claimed_at = now
+        for delivery in completed:
+            del self._in_flight[delivery.key]
+            self._conclude(delivery)
+        for delivery in claimed:
+            delivery.claimed_at = now
+            self._in_flight[delivery.key] = delivery
+        for delivery in requested:
+            if self._in_flight.get(delivery.key) is delivery:
+                self._send(delivery)
+            else:
+                self._conclude(delivery)
+
+    def _conclude(self, delivery: Delivery) -> None:
+        """It is settled or due again; the next one for the same key may be claimed."""
+        self._latches.pop(delivery).count_down()
+        repeats = self._repeats.pop(delivery.key, None)
         if repeats:
             self._waiting.extendleft(reversed(repeats))
 
-    def _submit(self, key: DeliveryKey, mail: Mail) -> None:
-        if isinstance(mail.envelope, Unmailable):
-            self._finish(key, Refused(mail.envelope.reason, permanent=True))
+    def _send(self, delivery: Delivery) -> None:
+        if isinstance(delivery.envelope, Unmailable):
+            self._complete(delivery, Refused(delivery.envelope.reason, permanent=True))
         else:
-            self._sender.submit(mail.envelope, lambda hand_over: self._finish(key, hand_over))
+            self._sender.submit(delivery.envelope, lambda result: self._complete(delivery, result))
 
-    def _finish(self, key: DeliveryKey, hand_over: SendResult) -> None:
-        flight = self._in_flight[key]
-        outcome = decide(hand_over, flight.mark.attempts, self._policy, self._jitter())
-        self._finished.append(Finished(flight.mail.wanted, flight.mark.fence, outcome))
-        if isinstance(hand_over, NotSent) and self._gate is None and not self._stopping:
-            self._gate = asyncio.get_running_loop().create_task(self._wait_for_sender(hand_over.reason))
+    def _complete(self, delivery: Delivery, result: SendResult) -> None:
+        delivery.outcome = decide(result, delivery.attempts, self._policy, self._jitter())
+        self._completed.append(delivery)
+        if isinstance(result, NotSent) and self._breaker is None and not self._stopping:
+            self._breaker = asyncio.get_running_loop().create_task(self._wait_for_sender(result.reason))
         self._changed.set()
-        if len(self._finished) * 2 >= self._size or len(self._finished) == len(self._in_flight):
-            self._gathered.set()
+        if len(self._completed) * 2 >= self._size or len(self._completed) == len(self._in_flight):
+            self._enough.set()
 
     async def _wait_for_sender(self, reason: str) -> None:
-        """While the mail server is away nothing is marked: an outage sets aside a window, not a batch."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._say_after:
-            # A server that is busy says so on each connection.
-            self._say_after = now + _SAY_AGAIN_SECONDS
-            log.warning("the mail server did not take a mail; nothing is handed over until it answers", cause=reason)
-        waiting = asyncio.ensure_future(self._sender.ready())
+        """While the mail server is away nothing is claimed: an outage sets aside a window, not a batch."""
+        # A busy server refuses on each connection.
+        if self._throttle.admits():
+            log.warning("the mail server takes no mails; claiming waits until it does", cause=reason)
+        ready = asyncio.ensure_future(self._sender.ready())
         try:
-            while not waiting.done():
+            while not ready.done():
                 self._heartbeat.beat()
-                await asyncio.wait({waiting}, timeout=1.0)
-            waiting.result()
+                await asyncio.wait({ready}, timeout=1.0)
+            ready.result()
         finally:
-            waiting.cancel()
-            self._gate = None
+            ready.cancel()
+            self._breaker = None
             self._changed.set()

@@ -1,4 +1,4 @@
-"""A worker, put together from the steps: what every runner feeds, starts and stops in the same way."""
+"""A worker, put together from its parts: every runner feeds, starts and stops it in the same way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from config.settings import Settings
-from db.ledger import Ledger, LedgerPolicy
+from db.ledger import Ledger
+from db.ledger_transaction import LedgerPolicy
 from mail.sender import Sender
 from streams.pipeline import Composer, Pipeline
 from streams.policy import RetryPolicy
@@ -20,7 +21,7 @@ from streams.window import Window
 
 
 class Worker:
-    """The steps of one worker process. All methods are called from one event loop."""
+    """The pipeline of one worker process with its connections. All methods are called from one event loop."""
 
     def __init__(
         self,
@@ -30,18 +31,18 @@ class Worker:
         dead_letters: DeadLetterSink,
         heartbeat: Heartbeat,
     ) -> None:
-        # Unique for each process ever started: a mark's owner must never be mistaken for a namesake.
+        # Unique for each process ever started: the owner of a claim must never be mistaken for a namesake.
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.heartbeat = heartbeat
-        terms = LedgerPolicy(
+        policy = LedgerPolicy(
             lease_seconds=settings.lease_seconds,
             resend_below=settings.resend_below,
             retry_base_seconds=settings.retry_base_seconds,
         )
         url = settings.require_database()
         self._sender = sender
-        self._reader = Ledger(url, terms, application="bidden-worker", on_wait=heartbeat.beat)
-        self._writer = Ledger(url, terms, application="bidden-worker-window", on_wait=heartbeat.beat)
+        self._reader = Ledger(url, policy, application="bidden-worker", on_wait=heartbeat.beat)
+        self._writer = Ledger(url, policy, application="bidden-worker-window", on_wait=heartbeat.beat)
         self._window = Window(
             self._writer,
             sender,
@@ -52,18 +53,18 @@ class Worker:
             jitter=random.SystemRandom().random,
             heartbeat=heartbeat,
         )
-        self._processor = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
+        self._pipeline = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
 
     def start(self, on_end: Callable[[BaseException | None], None]) -> None:
-        """Start the window's writer. `on_end` is told when it ends, with the error if there was one."""
+        """Start the window's writer. `on_end` is called when it ends, with the error if there was one."""
         self._writing = asyncio.get_running_loop().create_task(self._window.run(), name="window")
-        # A dead task is silent: whoever runs the worker must hear of it.
+        # A dead task is silent: the runner must learn of it.
         self._writing.add_done_callback(lambda task: on_end(None if task.cancelled() else task.exception()))
 
-    async def process(self, take: Sequence[Record]) -> None:
-        """One take to its end; see `streams.pipeline`."""
-        await self._processor.process(take)
+    async def process(self, records: Sequence[Record]) -> None:
+        """Process the records of one poll; see `streams.pipeline`."""
+        await self._pipeline.process(records)
 
     async def stop(self) -> None:
         """Finish what is in flight, record it, close the connections. The caller bounds it in time."""

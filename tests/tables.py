@@ -1,6 +1,6 @@
-"""Fills the parts of docs/ that are derived from code: states.md, protocol.md, and the tests in failure-modes.md.
+"""Writes what docs/ derives from code: the moves of states, the rules of the protocol, the tests of failure modes.
 
-`python -m tests.tables` (or `make docs`). tests/unit/test_docs.py says when they are out of date.
+`python -m tests.tables` (or `make docs`). tests/unit/test_docs.py fails when they are out of date.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,45 +17,51 @@ from tests.protocol.rules import RULES
 from tests.protocol.scopes import SCOPES
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-STATES: Final = ROOT / "docs" / "states.md"
-FAILURE_MODES: Final = ROOT / "docs" / "failure-modes.md"
-PROTOCOL: Final = ROOT / "docs" / "protocol.md"
+STATES: Final = ROOT / "docs" / "reference" / "states.md"
+FAILURE_MODES: Final = ROOT / "docs" / "explanation" / "failure-modes.md"
+FAILURE_MODE_TESTS: Final = ROOT / "docs" / "reference" / "failure-mode-tests.md"
+PROTOCOL: Final = ROOT / "docs" / "explanation" / "protocol.md"
 
 _NUMBER: Final = re.compile(r"FM-\d\d")
-_ROW: Final = re.compile(r"^(\| (FM-\d\d) \|.*\|) [^|]* \|$", re.MULTILINE)
+_ROW: Final = re.compile(r"^\| (FM-\d\d) \|", re.MULTILINE)
 
 
 def numbered_tests() -> dict[str, list[str]]:
-    """The tests whose docstring carries a failure mode's number, by that number."""
+    """The tests whose docstring names a failure mode, by its number, as `folder/file.py::test`."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
                 for number in sorted(set(_NUMBER.findall(ast.get_docstring(node) or ""))):
-                    found[number].append(node.name)
+                    found[number].append(f"{path.relative_to(ROOT / 'tests')}::{node.name}")
     return found
 
 
-def with_tests(text: str) -> str:
-    """The table of failure modes with its last column as the tests say."""
+def failure_modes() -> list[str]:
+    """The numbers in the table of failure modes, in its order."""
+    return _ROW.findall(FAILURE_MODES.read_text(encoding="utf-8"))
+
+
+def tests_by_mode() -> str:
+    """A section for each failure mode with its tests, one a line; a dash where there is none."""
     found = numbered_tests()
+    sections = []
+    for number in failure_modes():
+        tests = "\n".join(f"- `{name}`" for name in dict.fromkeys(found[number])) or "—"
+        sections.append(f"## {number}\n{tests}")
+    return "\n\n".join(sections)
 
-    def row(match: re.Match[str]) -> str:
-        names = ", ".join(f"`{name}`" for name in dict.fromkeys(found[match[2]])) or "—"
-        return f"{match[1]} {names} |"
 
-    return _ROW.sub(row, text)
+def with_tests(text: str) -> str:
+    """failure-mode-tests.md as the tests' docstrings have it."""
+    return _filled(text, {"tests": tests_by_mode()})
 
 
 def diagram() -> str:
-    """Every move as a line of a mermaid state diagram."""
-    moves: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for move in TRANSITIONS:
-        statements = moves[move.source, move.target]
-        if move.by not in statements:
-            statements.append(move.by)
-    lines = [f"    {source} --> {target}: {', '.join(by)}" for (source, target), by in moves.items()]
-    start = ["stateDiagram-v2", "    [*] --> planned: plan_deliveries", "    [*] --> sent: import_sent"]
+    """Every pair of states with a move between them, as a line of a mermaid state diagram."""
+    pairs = dict.fromkeys((move.source, move.target) for move in TRANSITIONS)
+    lines = [f"    {source} --> {target}" for source, target in pairs]
+    start = ["stateDiagram-v2", "    [*] --> planned", "    [*] --> sent"]
     return "\n".join(["```mermaid", *start, *lines, "```"])
 
 
@@ -65,7 +72,7 @@ def moves() -> str:
 
 
 def with_moves(text: str) -> str:
-    """states.md with its diagram and its table as `schemas.states` says."""
+    """states.md with its diagram and its table as `schemas.states` has them."""
     return _filled(text, {"diagram": diagram(), "moves": moves()})
 
 
@@ -79,11 +86,11 @@ def scopes() -> str:
 def rules() -> str:
     """Every rule of the protocol as a row of a table."""
     rows = [f"| {rule.name} | {rule.says} | `{rule.by}` | {rule.missed_in}: {rule.without} |" for rule in RULES]
-    return "\n".join(["| rule | what it says | kept by | without it, in the scope |", "|---|---|---|---|", *rows])
+    return "\n".join(["| rule | what it requires | kept by | without it, in the scope |", "|---|---|---|---|", *rows])
 
 
 def with_protocol(text: str) -> str:
-    """protocol.md with its tables as `tests.protocol` says."""
+    """protocol.md with its tables as `tests.protocol` has them."""
     return _filled(text, {"scopes": scopes(), "rules": rules()})
 
 
@@ -94,9 +101,17 @@ def _filled(text: str, parts: dict[str, str]) -> str:
     return text
 
 
+#: Each document with generated parts, and what fills them.
+GENERATED: Final[dict[Path, Callable[[str], str]]] = {
+    STATES: with_moves,
+    PROTOCOL: with_protocol,
+    FAILURE_MODE_TESTS: with_tests,
+}
+
+
 def main() -> None:
     """Write the files."""
-    for path, fill in ((STATES, with_moves), (PROTOCOL, with_protocol), (FAILURE_MODES, with_tests)):
+    for path, fill in GENERATED.items():
         path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -14,12 +14,12 @@ from typing import Final
 
 from config.settings import Settings
 from db import planning, webhooks
-from db.accounts import Client
+from db.accounts import ApiClient
 from db.audit_log import AuditEntry, audited
 from db.batch_actions import Resolved
 from db.connect import Connection
 from db.site_queries import KnownEvent
-from monitoring.kafka import PATIENCE, worded
+from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers import batch_control
 from producers.batch_control import Verdict
 from producers.dead_letters import DeadLetter, DeadLetterReader, Redriver
@@ -56,7 +56,7 @@ def invite(
     audience: Audience,
     *,
     key: str,
-    client: Client | None = None,
+    client: ApiClient | None = None,
 ) -> Planned:
     """Plan a batch and leave it to the dispatchers. The same key again returns the first batch (FM-31).
 
@@ -149,14 +149,14 @@ def redrive(
     audit log says how many were redriven by then.
     """
     detail = ("all" if places is None else _named(places)) + (", again" if again else "")
-    with audited(conn, AuditEntry(actor, "redrive", detail=detail)) as entry, worded():
-        reader = DeadLetterReader(settings, PATIENCE)
+    with audited(conn, AuditEntry(actor, "redrive", detail=detail)) as entry, kafka_errors_translated():
+        reader = DeadLetterReader(settings, PAGE_TIMEOUT_SECONDS)
         redriver = Redriver(settings, reader, _REDRIVE_TIMEOUT_SECONDS)
         try:
             done = _redrive(conn, reader, redriver, places, again=again)
         except Exception:
-            if redriver.put_back:
-                entry.note(f"{redriver.put_back} dead letters redriven before the error")
+            if redriver.redriven:
+                entry.note(f"{redriver.redriven} dead letters redriven before the error")
             raise
         entry.note(f"{done}; {len(done.failed)} failed" if done.failed else str(done))
     return done
@@ -175,16 +175,16 @@ def _redrive(
     def only_ours(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
         nonlocal ours, elsewhere
         for letter in letters:
-            if redriver.is_ours(letter):
+            if redriver.is_from_source(letter):
                 ours += 1
                 yield letter
             else:
                 elsewhere += 1
 
-    named = None if places is None else reader.at(places)
+    named = None if places is None else reader.read_at(places)
     for letter in named or ():
-        redriver.require_ours(letter)
-    done = redriver.redrive(conn, only_ours(reader.letters() if named is None else named), again=again)
+        redriver.require_from_source(letter)
+    done = redriver.redrive(conn, only_ours(reader.read_all() if named is None else named), again=again)
     return RedriveSummary(done.redriven, ours - done.redriven - len(done.failed), elsewhere, done.failed)
 
 

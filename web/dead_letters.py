@@ -10,7 +10,7 @@ from typing import Final
 from config.settings import Settings
 from db import batch_actions
 from db.connect import Connection
-from monitoring.kafka import PATIENCE, worded
+from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers.dead_letters import DeadLetter, DeadLetterReader
 
 PAGE_SIZE: Final = 50
@@ -64,21 +64,21 @@ class DeadLetterListing:
 
 def newest(conn: Connection, settings: Settings, before: str | None) -> DeadLetterListing:
     """One page of them; `before` is the last place of the page before it. UnreachableError, SettingsError."""
-    with worded():
-        reader = DeadLetterReader(settings, PATIENCE)
+    with kafka_errors_translated():
+        reader = DeadLetterReader(settings, PAGE_TIMEOUT_SECONDS)
         found = reader.newest(PAGE_SIZE, parse_place(before) if before else None, summarize)
-    redriven = batch_actions.redriven_letters(conn, reader.topic_id)
-    letters = [_with_redrive(letter, redriven) for letter in found.letters]
-    waiting = found.size - sum(found.holds(place) for place in redriven)
+    redriven = batch_actions.redriven_dead_letters(conn, reader.topic_id)
+    letters = [_with_redrive(letter, redriven) for letter in found.items]
+    waiting = found.total - sum(found.contains(place) for place in redriven)
     return DeadLetterListing(letters, waiting, letters[-1].place if found.has_more and letters else None)
 
 
 def find(conn: Connection, settings: Settings, partition: int, offset: int) -> tuple[DeadLetter, DeadLetterSummary]:
     """A dead letter, whole and in short. NotFoundError, UnreachableError, SettingsError."""
-    with worded():
-        reader = DeadLetterReader(settings, PATIENCE)
-        letter = reader.letter(partition, offset)
-    redriven = batch_actions.redriven_letters(conn, reader.topic_id)
+    with kafka_errors_translated():
+        reader = DeadLetterReader(settings, PAGE_TIMEOUT_SECONDS)
+        letter = reader.read(partition, offset)
+    redriven = batch_actions.redriven_dead_letters(conn, reader.topic_id)
     return letter, _with_redrive(summarize(letter), redriven)
 
 
@@ -87,11 +87,11 @@ def summarize(letter: DeadLetter) -> DeadLetterSummary:
     return DeadLetterSummary(
         partition=letter.partition,
         offset=letter.offset,
-        reason=_header(letter, "bidden-reason"),
-        source_topic=_header(letter, "bidden-topic"),
-        source_partition=letter.number("bidden-partition"),
-        source_offset=letter.number("bidden-offset"),
-        at=_header(letter, "bidden-time"),
+        reason=_cut(letter.info.reason),
+        source_topic=_cut(letter.info.topic),
+        source_partition=letter.info.partition,
+        source_offset=letter.info.offset,
+        at=_cut(letter.info.time),
         key=None if letter.key is None else as_text(letter.key)[:MAX_HEADER_LENGTH],
         size=None if letter.value is None else len(letter.value),
     )
@@ -108,8 +108,7 @@ def parse_place(place: str) -> tuple[int, int]:
     return int(partition), int(offset)
 
 
-def _header(letter: DeadLetter, name: str) -> str | None:
-    text = letter.header(name)
+def _cut(text: str | None) -> str | None:
     return text and text[:MAX_HEADER_LENGTH]
 
 

@@ -1,10 +1,10 @@
-"""`bidden client`: programs that use the HTTP API."""
+"""`bidden client`: clients of the HTTP API."""
 
 from __future__ import annotations
 
 import click
 
-from cli.options import COMMAND_LINE, DATABASE, environment, identity, json_option
+from cli.options import ACTOR, DATABASE_SETTINGS, environment, id_argument, json_option
 from cli.output import err, out, table, write_json, write_lines
 from config.startup import load
 from db import accounts
@@ -17,79 +17,87 @@ _FIELDS = ("id", "name", "email", "scopes", "webhook_url", "created_at", "used_a
 
 @click.group()
 def client() -> None:
-    """Programs that use the HTTP API: each has a token, acts for an account, and may do what its scopes name.
+    """Manage the clients of the HTTP API.
+
+    A client is a program with a token. It acts for an account, within its scopes.
 
     Example: bidden client list
     """
 
 
-@client.command(epilog=environment(DATABASE))
+@client.command(epilog=environment(DATABASE_SETTINGS))
 @click.argument("name")
-@click.option("--account", "email", required=True, metavar="EMAIL", help="The account that it acts for.")
+@click.option("--account", "email", required=True, metavar="EMAIL", help="The account that the client acts for.")
 @click.option(
     "--scope",
     "scopes",
     required=True,
     multiple=True,
     metavar="read|invite|operate|dead-letters",
-    help="What it may do; once for each.",
+    help="A scope; repeat for each.",
 )
-@click.option("--webhook", metavar="URL", help="Where it is told how its batches ended.")
+@click.option("--webhook", metavar="URL", help="Receives a request when a batch of the client has ended.")
 @json_option
 def add(name: str, email: str, scopes: tuple[str, ...], webhook: str | None, as_json: bool) -> None:
-    """Make a client. Its token, and its webhook's secret, are shown this once.
+    """Add a client, and print its token and its webhook's secret.
+
+    They are not shown again.
 
     Example: bidden client add planner --account olga@example.org --scope read --scope invite
     """
-    from web.auth.api_clients import make_client
+    from web.auth.api_clients import create_client
 
     settings = load()
     with connect(settings.require_database(), application="bidden-client") as conn:
-        found = accounts.to_sign_in(conn, email.strip().lower()) if is_storable(email) else None
-        if found is None:
-            raise NotFoundError(f"{email[:200]} has no account, or one that is disabled", field="account")
-        made = make_client(conn, COMMAND_LINE, name=name, account_id=found[0].id, scopes=scopes, webhook_url=webhook)
+        credentials = accounts.find_credentials(conn, email.strip().lower()) if is_storable(email) else None
+        if credentials is None:
+            raise NotFoundError(f"{email[:200]} has no account, or a disabled one", field="account")
+        added = create_client(
+            conn, ACTOR, name=name, account_id=credentials.account.id, scopes=scopes, webhook_url=webhook
+        )
     if as_json:
-        write_json({"id": made.id, "token": made.token, "webhook_secret": made.webhook_secret})
+        write_json({"id": added.id, "token": added.token, "webhook_secret": added.webhook_secret})
         return
-    out.print(f"client {made.id}, for {found[0]}", markup=False)
-    out.print(f"token: {made.token}", markup=False)
-    if made.webhook_secret is not None:
-        out.print(f"webhook secret: {made.webhook_secret}", markup=False)
+    out.print(f"client {added.id}, acts for {credentials.account}", markup=False)
+    out.print(f"token: {added.token}", markup=False)
+    if added.webhook_secret is not None:
+        out.print(f"webhook secret: {added.webhook_secret}", markup=False)
     err.print("They are not shown again.")
 
 
-@client.command("list", epilog=environment(DATABASE))
+@client.command("list", epilog=environment(DATABASE_SETTINGS))
 @json_option
 def list_clients(as_json: bool) -> None:
-    """All clients, the revoked ones too.
+    """List all clients, including revoked ones.
 
     Example: bidden client list --json
     """
     with connect(load().require_database(), application="bidden-client", autocommit=True) as conn:
-        rows = accounts.clients(conn)
+        rows = accounts.list_clients(conn)
     if as_json:
         write_lines({name: row[name] for name in _FIELDS} for row in rows)
         return
     table(
         "Clients",
-        ["@client", "name", "account", "scopes", "webhook", "made", "used", "revoked"],
+        ["@client", "name", "account", "scopes", "webhook", "created", "last used", "revoked"],
         ([" ".join(row[name]) if name == "scopes" else row[name] for name in _FIELDS] for row in rows),
     )
 
 
-@client.command(epilog=environment(DATABASE))
-@identity("client_id")
+@client.command(epilog=environment(DATABASE_SETTINGS))
+@id_argument("client_id")
 @json_option
 def revoke(client_id: int, as_json: bool) -> None:
-    """End a client's token for good. What it began goes on, but it is told of nothing any more.
+    """Revoke a client's token permanently.
+
+    Batches that the client triggered continue, but their webhooks are not called.
 
     Example: bidden client revoke 3
     """
     from web.auth.api_clients import revoke_client
 
     with connect(load().require_database(), application="bidden-client") as conn:
-        revoke_client(conn, COMMAND_LINE, client_id)
+        revoke_client(conn, ACTOR, client_id)
     if as_json:
         write_json({"revoked": client_id})
     else:

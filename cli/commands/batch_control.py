@@ -1,4 +1,4 @@
-"""Commands that decide about batches under way: `pause`, `resume`, `cancel`, `retry`, `resolve`, `cleanup`."""
+"""Commands that change batches: `pause`, `resume`, `cancel`, `retry`, `resolve`, `cleanup`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from cli.commands.reports import print_status
-from cli.options import DATABASE, Id, environment, identity, json_option
+from cli.options import DATABASE_SETTINGS, Id, environment, id_argument, json_option
 from cli.output import out, write_json
 from config.settings import Settings
 from config.startup import load
@@ -28,58 +28,62 @@ def _database(settings: Settings) -> Iterator[Connection]:
         yield conn
 
 
-def _decide(decision: Callable[[Connection, int], None], batch: int, *, as_json: bool) -> None:
+def _apply(action: Callable[[Connection, int], None], batch: int, *, as_json: bool) -> None:
     with _database(load()) as conn:
-        decision(conn, batch)
+        action(conn, batch)
         print_status(conn, batch, as_json=as_json)
 
 
-@click.command(epilog=environment(DATABASE))
-@identity("batch")
+@click.command(epilog=environment(DATABASE_SETTINGS))
+@id_argument("batch")
 @json_option
 def pause(batch: int, as_json: bool) -> None:
-    """Hand over nothing more of a batch until it is resumed; mails in flight are logged as what became of them.
+    """Stop sending the mails of a batch until it is resumed.
+
+    The outcomes of mails in flight are still recorded.
 
     Example: bidden pause 7
     """
     from producers import batch_control
 
-    _decide(batch_control.pause, batch, as_json=as_json)
+    _apply(batch_control.pause, batch, as_json=as_json)
 
 
-@click.command(epilog=environment(DATABASE))
-@identity("batch")
+@click.command(epilog=environment(DATABASE_SETTINGS))
+@id_argument("batch")
 @json_option
 def resume(batch: int, as_json: bool) -> None:
-    """Go on with a paused batch.
+    """Resume a paused batch.
 
     Example: bidden resume 7
     """
     from producers import batch_control
 
-    _decide(batch_control.resume, batch, as_json=as_json)
+    _apply(batch_control.resume, batch, as_json=as_json)
 
 
-@click.command(epilog=environment(DATABASE))
-@identity("batch")
+@click.command(epilog=environment(DATABASE_SETTINGS))
+@id_argument("batch")
 @json_option
 def cancel(batch: int, as_json: bool) -> None:
-    """End a batch at once and for good; mails in flight are logged as what became of them.
+    """Cancel a batch permanently.
 
-    Who has not been mailed can be invited by a new batch.
+    The outcomes of mails in flight are still recorded. A new batch can invite the members who were not mailed.
 
     Example: bidden cancel 7
     """
     from producers import batch_control
 
-    _decide(batch_control.cancel, batch, as_json=as_json)
+    _apply(batch_control.cancel, batch, as_json=as_json)
 
 
-@click.command(epilog=environment(DATABASE))
-@identity("batch")
+@click.command(epilog=environment(DATABASE_SETTINGS))
+@id_argument("batch")
 @json_option
 def retry(batch: int, as_json: bool) -> None:
-    """Make the failed deliveries of a batch due again, with all their attempts.
+    """Retry the failed deliveries of a batch.
+
+    They are due again, with all their attempts.
 
     Example: bidden retry 7
     """
@@ -90,23 +94,27 @@ def retry(batch: int, as_json: bool) -> None:
     if as_json:
         write_json({"retried": count})
     else:
-        out.print(f"{count:,} deliveries of batch {batch} are due again" + (": `bidden status`" if count else ""))
+        out.print(
+            f"{count:,} deliveries of batch {batch} are due again" + (f": `bidden status {batch}`" if count else "")
+        )
 
 
-@click.command(epilog=environment(DATABASE, ("BIDDEN_UNKNOWN_POLICY", "BIDDEN_MAX_ATTEMPTS")))
-@identity("event")
+@click.command(epilog=environment(DATABASE_SETTINGS, ("BIDDEN_UNKNOWN_POLICY", "BIDDEN_MAX_ATTEMPTS")))
+@id_argument("event")
 @click.option(
     "--unknown",
     "verdict",
     required=True,
     type=click.Choice(["resend", "sent", "failed"]),
-    help="What to take them for; `resend` may mail somebody a second time.",
+    help="Their outcome; `resend` may mail a member twice.",
 )
 @click.option("--member", type=Id(), help="Only this member's deliveries.")
-@click.option("--by", default="an admin", show_default=True, help="Who says so; stands in the log as the reason.")
+@click.option("--by", default="an admin", show_default=True, help="Who decided; the log shows it as the reason.")
 @json_option
 def resolve(event: int, verdict: str, member: int | None, by: str, as_json: bool) -> None:
-    """Say what became of deliveries that are unknown, in the ledger and in every log that calls them so.
+    """Resolve the unknown deliveries of an event.
+
+    Changes them in the ledger, and in each log that has them as unknown.
 
     Example: bidden resolve 42 --unknown sent --member 1017
     """
@@ -120,12 +128,10 @@ def resolve(event: int, verdict: str, member: int | None, by: str, as_json: bool
     if as_json:
         write_json({"resolved": done.resolved, "without_batch": done.without_batch})
         return
-    what = "are due again" if verdict == "resend" else f"count as {verdict}"
-    out.print(f"{done.resolved - done.without_batch:,} deliveries of event {event} {what}")
+    result = "are due again" if verdict == "resend" else f"are {verdict} now"
+    out.print(f"{done.resolved - done.without_batch:,} deliveries of event {event} {result}")
     if done.without_batch:
-        out.print(
-            f"{done.without_batch:,} have no batch that could send them any more: `bidden invite {event}` takes them"
-        )
+        out.print(f"{done.without_batch:,} have no batch left that could send them: run `bidden invite {event}`")
 
 
 def _age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
@@ -133,20 +139,22 @@ def _age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta 
         return None
     match = _AGE.fullmatch(value)
     if match is None:
-        raise UsageError(f"{value!r} is no age: write 180d, 12h or 30m", field="older-than")
+        raise UsageError(f"{value!r} is not an age, such as 180d, 12h or 30m", field="older-than")
     return int(match[1]) * _UNITS[match[2]]
 
 
-@click.command(epilog=environment(DATABASE, ("BIDDEN_LOG_RETENTION_DAYS",)))
+@click.command(epilog=environment(DATABASE_SETTINGS, ("BIDDEN_LOG_RETENTION_DAYS",)))
 @click.option(
     "--older-than",
     metavar="AGE",
     callback=_age,
-    help="Of batches that ended longer ago, like 180d or 12h.  [default: BIDDEN_LOG_RETENTION_DAYS]",
+    help="How long ago a batch must have ended, such as 180d or 12h.  [default: BIDDEN_LOG_RETENTION_DAYS]",
 )
 @json_option
 def cleanup(older_than: timedelta | None, as_json: bool) -> None:
-    """Remove logs and items of batches that ended long ago. Their numbers stay, and who was mailed is never forgotten.
+    """Delete the logs and items of old batches.
+
+    Their counts stay, and the ledger is never deleted: it knows who was mailed.
 
     Example: bidden cleanup --older-than 180d
     """
@@ -159,7 +167,7 @@ def cleanup(older_than: timedelta | None, as_json: bool) -> None:
     if as_json:
         write_json({"removed": done.removed, "batches": done.batches})
     else:
-        out.print(f"removed {done.removed:,} rows of logs and items of {done.batches:,} batches")
+        out.print(f"deleted {done.removed:,} rows of logs and items of {done.batches:,} batches")
 
 
 COMMANDS: list[click.Command] = [pause, resume, cancel, retry, resolve, cleanup]

@@ -1,4 +1,4 @@
-"""The command `doctor`. What it looks at stands in `monitoring.checks`."""
+"""`bidden doctor`: runs the health checks of `monitoring.checks`."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from dataclasses import asdict
 
 import click
 
-from cli.options import DATABASE, KAFKA, WORKER, environment, json_option
+from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS, environment, json_option
 from cli.output import table, write_lines
 from config.startup import load
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON
 
 
-@click.command(epilog=environment(DATABASE, KAFKA, WORKER))
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS))
 @json_option
 def doctor(as_json: bool) -> int:
-    """Look at everything that a campaign needs. Exit 1 if anything is wrong; nothing is changed.
+    """Check the servers, the schema, the data and the lag.
+
+    It changes nothing. Exit 1 if a check fails.
 
     Example: bidden doctor
     """
     from monitoring.checks import run_checks
 
-    findings = list(run_checks(load()))
+    results = list(run_checks(load()))
     if as_json:
-        write_lines(asdict(finding) for finding in findings)
+        write_lines(asdict(result) for result in results)
     else:
         table(
             "Doctor",
             ["check", "ok", "detail"],
-            ([finding.check, "ok" if finding.ok else "WRONG", finding.detail] for finding in findings),
+            ([result.check, "ok" if result.ok else "FAILED", result.detail] for result in results),
         )
-    return EXIT_DONE if all(finding.ok for finding in findings) else EXIT_NEEDS_A_PERSON
+    return EXIT_DONE if all(result.ok for result in results) else EXIT_NEEDS_A_PERSON
 
 
 COMMANDS: list[click.Command] = [doctor]

@@ -1,36 +1,37 @@
-"""Commands of a campaign: `invite`, `dispatch`, `worker`."""
+"""`bidden invite`: plans a batch and publishes it."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import DATABASE, KAFKA, WORKER, environment, identity, json_logs_option, json_option
+from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, environment, id_argument, json_option
 from cli.output import err, out, reasons, write_json
 from cli.progress import watch
-from cli.wiring import build_worker, stop_on_signals
 from config.clock import now
 from config.driver_errors import translate_error
 from config.startup import load
-from mail.check import check_mail_server
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON
 
+if TYPE_CHECKING:
+    from producers.plan import Planned
 
-@click.command(epilog=environment(DATABASE, KAFKA, ("BIDDEN_UNKNOWN_POLICY",)))
-@identity("event")
-@click.option("--audience", required=True, metavar="students|coaches|everyone", help="Whom to invite.")
-@click.option("--dry-run", is_flag=True, help="Say who would be invited and why others would not; write nothing.")
-@click.option("--by", "initiator", default="System", show_default=True, help="Who pressed the button.")
-@click.option("--key", help="Idempotency key: the same key again returns the first batch.")
-@click.option("--wait", is_flag=True, help="Wait for the batch to end; exit 1 if it holds failed or unknown.")
+
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, ("BIDDEN_UNKNOWN_POLICY",)))
+@id_argument("event")
+@click.option("--audience", required=True, metavar="students|coaches|everyone", help="The members to invite.")
+@click.option("--dry-run", is_flag=True, help="Show who would be invited and why others are excluded; write nothing.")
+@click.option("--by", "initiator", default="System", show_default=True, help="The initiator that the batch shows.")
+@click.option("--key", help="Idempotency key: the same key returns the first batch.")
+@click.option("--wait", is_flag=True, help="Wait until the batch ends; exit 1 if any delivery is failed or unknown.")
 @json_option
 def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | None, wait: bool, as_json: bool) -> int:
-    """Plan the invitations to EVENT and publish them.
+    """Invite the members of an audience to EVENT.
+
+    Plans a batch and publishes its items. Workers send the mails.
 
     Example: bidden invite 42 --audience students --dry-run
     """
@@ -43,7 +44,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
     settings = load()
     wanted = parse_audience(audience)
     if not dry_run:
-        # Before anything is planned: a batch must not come to be where nothing could be published.
+        # Before the plan: no batch may exist that nothing can publish.
         Topics(settings).check_reachable()
         publisher = BatchPublisher(settings, now)
     with connect(settings.require_database(), application="bidden-invite", autocommit=True) as conn:
@@ -56,13 +57,13 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
             policy=settings.unknown_policy,
             dry_run=dry_run,
         )
-        with _planned_already(planned.batch_id):
+        with _already_planned(planned.batch_id):
             if planned.batch_id is not None and not planned.already_triggered:
                 published = publisher.publish(conn, planned.batch_id)
                 planning.analyse(conn)
                 if published < planned.planned:
-                    left = planned.planned - published
-                    err.print(f"{left:,} items wait for a dispatcher: is `bidden dispatch` running?")
+                    waiting = planned.planned - published
+                    err.print(f"{waiting:,} items wait for a dispatcher: is `bidden dispatch` running?")
             ended = None
             if wait and planned.batch_id is not None:
                 ended = watch(conn, planned.batch_id, quiet=as_json)
@@ -72,22 +73,26 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
                 result["state"] = ended["state"]
             write_json(result)
         else:
-            verb = "would be invited" if dry_run else "planned"
-            out.print(
-                f"event {event}, {wanted}: [bold]{planned.planned:,}[/] members {verb} "
-                f"({planned.deliveries:,} mails); left out: {reasons(planned.excluded)}"
-            )
-            if planned.batch_id is not None:
-                again = " (triggered before with this key)" if planned.already_triggered else ""
-                out.print(f"batch {planned.batch_id}{again}: `bidden status {planned.batch_id}`")
+            _show(planned, f"event {event}, {wanted}", dry_run=dry_run)
         if ended is not None:
             return EXIT_NEEDS_A_PERSON if ended["failed"] or ended["unknown"] else EXIT_DONE
     return EXIT_DONE
 
 
+def _show(planned: Planned, title: str, *, dry_run: bool) -> None:
+    verb = "would be invited" if dry_run else "planned"
+    out.print(
+        f"{title}: [bold]{planned.planned:,}[/] members {verb} ({planned.deliveries:,} mails); "
+        f"excluded: {reasons(planned.excluded)}"
+    )
+    if planned.batch_id is not None:
+        again = " (already triggered with this key)" if planned.already_triggered else ""
+        out.print(f"batch {planned.batch_id}{again}: `bidden status {planned.batch_id}`")
+
+
 @contextmanager
-def _planned_already(batch_id: int | None) -> Iterator[None]:
-    """An outage after the plan undoes nothing of it, and whoever triggered it must know."""
+def _already_planned(batch_id: int | None) -> Iterator[None]:
+    """An outage after the plan does not undo it, and the initiator must know."""
     try:
         yield
     except Exception as error:
@@ -95,62 +100,8 @@ def _planned_already(batch_id: int | None) -> Iterator[None]:
         if known is None or batch_id is None:
             raise
         raise type(known)(
-            f"batch {batch_id} is planned, and dispatchers go on with it: do not trigger it again. {known.detail}"
+            f"batch {batch_id} is planned, and dispatchers publish the rest: do not trigger it again. {known.detail}"
         ) from error
 
 
-@click.command(epilog=environment(DATABASE, KAFKA))
-@json_logs_option
-def dispatch(as_json: bool) -> None:
-    """Publish whatever is due, until stopped. Run as many as you like.
-
-    Example: bidden dispatch
-    """
-    from db.connect import connect
-    from producers.dispatch import Dispatcher
-    from producers.topics import Topics
-
-    settings = load(logs_as_json=as_json)
-    connect(settings.require_database()).close()
-    Topics(settings).check_reachable()
-    stop = threading.Event()
-    stop_on_signals(stop)
-    Dispatcher(settings, now, time.monotonic, stop).run()
-
-
-@click.command(epilog=environment(DATABASE, KAFKA, WORKER))
-@click.option(
-    "--runner",
-    type=click.Choice(["confluent", "faust"]),
-    default="confluent",
-    show_default=True,
-    help="Which stream library feeds the steps. All workers of a group use the same one.",
-)
-@json_logs_option
-def worker(runner: str, as_json: bool) -> int:
-    """Deliver what is on the topic, as one member of the consumer group, until stopped.
-
-    SIGTERM and Ctrl-C finish what is in flight and exit 0.
-
-    Example: bidden worker
-    """
-    from db.connect import connect
-    from producers.topics import Topics
-
-    settings = load(logs_as_json=as_json)
-    settings.require_smtp()
-    connect(settings.require_database()).close()
-    topics = Topics(settings)
-    topics.check_reachable()
-    topics.require_id()
-    asyncio.run(check_mail_server(settings))
-    if runner == "confluent":
-        from streams.runners.confluent import ConfluentRunner
-
-        return ConfluentRunner(settings, lambda heartbeat: build_worker(settings, heartbeat)).run()
-    from streams.runners.faust import run
-
-    return run(settings, lambda heartbeat: build_worker(settings, heartbeat))
-
-
-COMMANDS: list[click.Command] = [invite, dispatch, worker]
+COMMANDS: list[click.Command] = [invite]

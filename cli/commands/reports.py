@@ -1,4 +1,4 @@
-"""Commands that answer questions: `status`, `batches`, `log`, `why`, `audit`."""
+"""Reports: `status`, `batches`, `log`, `why`, `audit`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cli.options import DATABASE, environment, identity, json_option
+from cli.options import DATABASE_SETTINGS, environment, id_argument, json_option
 from cli.output import out, table, write_json, write_lines
 from cli.progress import watch as watch_batch
 from config.startup import load
@@ -22,8 +22,8 @@ _STATUS_FIELDS = (
     "pending", "started_at", "completed_at", "error", "initiator",
 )  # fmt: skip
 
-#: A person reads some names; a program asks for all with --json.
-_NAMES_SHOWN = 20
+#: The table shows some members; --json has all of them.
+_MISSING_SHOWN = 20
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def _database(*, autocommit: bool = True) -> Iterator[Connection]:
 
 
 def show_status(conn: Connection, status: dict[str, Any]) -> None:
-    """A batch for people."""
+    """Prints a batch for a person."""
     table(
         f"Batch {status['batch_id']} · event {status['event_id']} · {status['audience']} · by {status['initiator']}",
         ["state", "#members", "#mails", "#sent", "#failed", "#unknown", "#skipped", "#pending", "started", "completed"],
@@ -48,19 +48,19 @@ def show_status(conn: Connection, status: dict[str, Any]) -> None:
             ]
         ],
     )  # fmt: skip
-    left_out = db_reports.exclusions(conn, status["batch_id"])
-    if left_out:
-        table("Left out at planning", ["reason", "#members"], left_out.items())
+    excluded = db_reports.exclusions(conn, status["batch_id"])
+    if excluded:
+        table("Excluded at planning", ["reason", "#members"], excluded.items())
     if status["error"]:
         out.print(f"first error: {status['error']}", markup=False)
 
 
-@click.command(epilog=environment(DATABASE))
-@identity("batch")
-@click.option("--watch", is_flag=True, help="Stay until the batch has ended.")
+@click.command(epilog=environment(DATABASE_SETTINGS))
+@id_argument("batch")
+@click.option("--watch", is_flag=True, help="Wait until the batch ends.")
 @json_option
 def status(batch: int, watch: bool, as_json: bool) -> None:
-    """A batch in numbers.
+    """Show the counts of a batch.
 
     Example: bidden status 7 --watch
     """
@@ -70,7 +70,7 @@ def status(batch: int, watch: bool, as_json: bool) -> None:
 
 
 def print_status(conn: Connection, batch: int, *, as_json: bool) -> None:
-    """A batch as it is now: what every command prints that decides about one."""
+    """Prints the current status of a batch, as every command that changes one does."""
     _print(conn, db_reports.status(conn, batch), as_json=as_json)
 
 
@@ -81,10 +81,10 @@ def _print(conn: Connection, found: dict[str, Any], *, as_json: bool) -> None:
         show_status(conn, found)
 
 
-@click.command(epilog=environment(DATABASE))
+@click.command(epilog=environment(DATABASE_SETTINGS))
 @json_option
 def batches(as_json: bool) -> None:
-    """All batches, one line each.
+    """List all batches.
 
     Example: bidden batches
     """
@@ -105,18 +105,18 @@ def batches(as_json: bool) -> None:
             )  # fmt: skip
 
 
-@click.command(epilog=environment(DATABASE))
-@identity("batch")
+@click.command(epilog=environment(DATABASE_SETTINGS))
+@id_argument("batch")
 @click.option(
     "--status",
     "status_filter",
     type=click.Choice(["sent", "failed", "unknown", "skipped", "pending"]),
-    help="Only deliveries with this outcome.",
+    help="Only deliveries with this status.",
 )
-@click.option("--excluded", is_flag=True, help="The members left out at planning instead.")
+@click.option("--excluded", is_flag=True, help="The members excluded at planning, instead of deliveries.")
 @json_option
 def log(batch: int, status_filter: str | None, excluded: bool, as_json: bool) -> None:
-    """What became of every delivery of a batch, with its reason.
+    """List the deliveries of a batch, with status and reason.
 
     Example: bidden log 7 --status failed
     """
@@ -133,12 +133,12 @@ def log(batch: int, status_filter: str | None, excluded: bool, as_json: bool) ->
             )
 
 
-@click.command(epilog=environment(DATABASE))
-@identity("event")
-@identity("member")
+@click.command(epilog=environment(DATABASE_SETTINGS))
+@id_argument("event")
+@id_argument("member")
 @json_option
 def why(event: int, member: int, as_json: bool) -> None:
-    """Why a member got a mail for an event, or did not.
+    """Explain why a member got a mail for an event, or did not.
 
     Example: bidden why 42 1017
     """
@@ -147,7 +147,7 @@ def why(event: int, member: int, as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    verdict = "may be invited" if found["eligible"] else f"may not be invited: {', '.join(found['reasons'])}"
+    verdict = "eligible" if found["eligible"] else f"not eligible: {', '.join(found['reasons'])}"
     out.print(f"member {member}, event {event}: {verdict}")
     if found["deliveries"]:
         table(
@@ -156,21 +156,23 @@ def why(event: int, member: int, as_json: bool) -> None:
             ([d[name] for name in ("role", "status", "reason", "batch_id", "at")] for d in found["deliveries"]),
         )
     else:
-        out.print("no batch has planned a mail to this member")
+        out.print("no batch has a delivery for this member")
 
 
-@click.command(epilog=environment(DATABASE))
-@identity("event")
+@click.command(epilog=environment(DATABASE_SETTINGS))
+@id_argument("event")
 @click.option(
     "--audience",
     type=click.Choice([audience.value for audience in Audience]),
     default="everyone",
     show_default=True,
-    help="Whose invitations to look at.",
+    help="The members to audit.",
 )
 @json_option
 def audit(event: int, audience: str, as_json: bool) -> int:
-    """Was everyone who is eligible invited? Exit 1 if anything needs a person.
+    """Audit an event: was every eligible member invited?
+
+    Exit 1 if a delivery is failed, unknown, pending or missing, or if the audit does not balance.
 
     Example: bidden audit 42
     """
@@ -184,13 +186,13 @@ def audit(event: int, audience: str, as_json: bool) -> int:
 
 
 def audit_exit_code(found: dict[str, Any]) -> int:
-    """1 when anything failed, is unknown, pending or missing, or does not balance."""
-    open_ends = found["failed"] or found["unknown"] or found["pending"] or found["missing"] or not found["balanced"]
-    return EXIT_NEEDS_A_PERSON if open_ends else EXIT_DONE
+    """1 if a delivery is failed, unknown, pending or missing, or if the audit does not balance."""
+    unsettled = found["failed"] or found["unknown"] or found["pending"] or found["missing"]
+    return EXIT_NEEDS_A_PERSON if unsettled or not found["balanced"] else EXIT_DONE
 
 
 def show_audit(found: dict[str, Any]) -> None:
-    """An audit for people."""
+    """Prints an audit for a person."""
     names = ("eligible", "sent", "failed", "unknown", "skipped", "pending")
     table(
         f"Audit of event {found['event_id']}, {found['audience']} (deliveries)",
@@ -200,7 +202,7 @@ def show_audit(found: dict[str, Any]) -> None:
     for kind, count in found["contradictions"].items():
         out.print(f"[red]{count:,}[/] {kind}")
     if found["missing"]:
-        shown = found["missing"][:_NAMES_SHOWN]
+        shown = found["missing"][:_MISSING_SHOWN]
         table("Missing", ["@member", "role"], ([row["member_id"], row["role"]] for row in shown))
         if len(found["missing"]) > len(shown):
             out.print(f"and {len(found['missing']) - len(shown):,} more: `bidden audit {found['event_id']} --json`")

@@ -1,4 +1,4 @@
-"""Commands that set things up: `migrate`, `import`."""
+"""Commands that set up the database and the topics, and fill them: `migrate`, `import`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import click
 
-from cli.options import DATABASE, KAFKA, environment, json_option
+from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, environment, json_option
 from cli.output import out, table, write_json
 from config import crash_points
 from config.crash_points import CrashPoint
@@ -14,10 +14,12 @@ from config.startup import load
 from schemas.errors import InputError
 
 
-@click.command(epilog=environment(DATABASE, KAFKA, ("BIDDEN_PARTITIONS",)))
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, ("BIDDEN_PARTITIONS",)))
 @json_option
 def migrate(as_json: bool) -> None:
-    """Bring the database to the newest schema and create the topics. Safe to repeat.
+    """Migrate the database to the newest schema and create the topics.
+
+    Safe to repeat.
 
     Example: bidden migrate
     """
@@ -35,13 +37,14 @@ def migrate(as_json: bool) -> None:
         out.print(f"database at revision {result['revision']}; topics: {', '.join(result['topics'])}")
 
 
-@click.command("import", epilog=environment(DATABASE))
+@click.command("import", epilog=environment(DATABASE_SETTINGS))
 @click.argument("file", type=click.File("rb", lazy=True))
 @json_option
 def import_directory(file: BinaryIO, as_json: bool) -> None:
-    """Read chapters, members, lists, bans, events and invitations from FILE (JSON Lines; `-` for stdin).
+    """Import a directory from FILE, in JSON Lines; `-` is stdin.
 
-    Everything or nothing: a wrong line is named, and nothing is written.
+    A directory holds chapters, groups, members, subscriptions, bans, events and invitations. The import is one
+    transaction: if a line is invalid, the error names it and nothing is written.
 
     Example: bidden import directory.jsonl
     """

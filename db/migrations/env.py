@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection it is given, or on BIDDEN_DATABASE_URL."""
+"""Alembic's entry point: migrates the given connection, or BIDDEN_DATABASE_URL."""
 
 from __future__ import annotations
 

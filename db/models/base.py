@@ -1,27 +1,28 @@
-"""What all models share: how constraints are named, and the types of columns."""
+"""What all models share: the types of columns and the naming convention of constraints."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated
 
-from sqlalchemy import BigInteger, DateTime, MetaData, Text
+import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
-Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
-Id = Annotated[int, mapped_column(BigInteger)]
-Words = Annotated[str, mapped_column(Text)]
+Timestamp = Annotated[datetime, mapped_column(sa.DateTime(timezone=True))]
+Id = Annotated[int, mapped_column(sa.BigInteger)]
+Text = Annotated[str, mapped_column(sa.Text)]
+TextArray = Annotated[list[str], mapped_column(sa.ARRAY(sa.Text))]
 
 
-def is_one_of(column: str, *words: str) -> str:
-    """A check that a column holds one of these words."""
-    return f"{column} IN ({', '.join(repr(word) for word in words)})"
+def is_one_of(column: str, *values: str) -> str:
+    """The SQL of a check that the column holds one of these values."""
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
 class Base(DeclarativeBase):
-    """Names by convention, so that an error message says what was violated."""
+    """Constraints are named by convention, so that an error message says what was violated."""
 
-    metadata = MetaData(
+    metadata = sa.MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",

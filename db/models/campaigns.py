@@ -1,4 +1,4 @@
-"""Batches, and what became of every member in them."""
+"""Batches, the ledger of deliveries, and the log of each batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -14,13 +13,12 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
-    Text,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, Id, Moment, Words, is_one_of
+from db.models.base import Base, Id, Text, TextArray, Timestamp, is_one_of
 
 
 class Batch(Base):
@@ -28,17 +26,17 @@ class Batch(Base):
 
     __tablename__ = "batches"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
-    trigger_key: Mapped[Words | None] = mapped_column(unique=True)
+    trigger_key: Mapped[Text | None] = mapped_column(unique=True)
     event_id: Mapped[Id] = mapped_column(ForeignKey("events.id"), index=True)
-    audience: Mapped[Words]
-    action: Mapped[Words]
-    initiator: Mapped[Words]
+    audience: Mapped[Text]
+    action: Mapped[Text]
+    initiator: Mapped[Text]
     shuffle_seed: Mapped[Id]
-    state: Mapped[Words] = mapped_column(server_default=text("'running'"))
-    started_at: Mapped[Moment]
-    cancelled_at: Mapped[Moment | None]
-    first_error: Mapped[Words | None]
-    #: The batch's numbers, kept by the transaction that removed its items and its log; null while they are there.
+    state: Mapped[Text] = mapped_column(server_default=text("'running'"))
+    started_at: Mapped[Timestamp]
+    cancelled_at: Mapped[Timestamp | None]
+    first_error: Mapped[Text | None]
+    #: The batch's counts, stored by the transaction that removed its items and its log; null while those exist.
     archived: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     __table_args__ = (
         CheckConstraint(is_one_of("audience", "students", "coaches", "everyone"), name="audience"),
@@ -50,8 +48,8 @@ class Batch(Base):
 class BatchItem(Base):
     """Every candidate of a batch: planned with the roles then open, or excluded with the reason.
 
-    `publish_at` is when the item is due for the topic (again) and drives all publishing. `settled_at` says that
-    nothing more is to be done for this member in this batch.
+    `publish_at` is when the item is due for the topic (again) and drives all publishing. `settled_at`: nothing more
+    is to be done for this member in this batch.
     """
 
     __tablename__ = "batch_items"
@@ -59,15 +57,15 @@ class BatchItem(Base):
         ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
     member_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
-    roles: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    excluded: Mapped[Words | None]
+    roles: Mapped[TextArray]
+    excluded: Mapped[Text | None]
     #: Place in the shuffled order of sending; null for the excluded.
     position: Mapped[int | None] = mapped_column(Integer)
-    publish_at: Mapped[Moment | None]
+    publish_at: Mapped[Timestamp | None]
     topic_id: Mapped[UUID | None]
     partition: Mapped[int | None] = mapped_column(Integer)
     offset: Mapped[int | None] = mapped_column("kafka_offset", BigInteger)
-    settled_at: Mapped[Moment | None]
+    settled_at: Mapped[Timestamp | None]
     __table_args__ = (
         CheckConstraint("(excluded IS NULL) = (cardinality(roles) > 0)", name="planned_or_excluded"),
         CheckConstraint("excluded IS NULL OR settled_at IS NOT NULL", name="excluded_is_settled"),
@@ -82,26 +80,26 @@ class BatchItem(Base):
 class Delivery(Base):
     """The ledger: one row per mail that may be sent at most once. It outlives batches and logs.
 
-    `fence` grows with every mark; an outcome is written only under the fence of its own mark. `batch_id` is the
-    batch that marked it last, and so, once sent, the one that sent it. It is no foreign key on purpose.
+    `fence` grows with every claim; an outcome is written only under the fence of its own claim. `batch_id` is the
+    batch that claimed it last, and so, once sent, the one that sent it. It is no foreign key on purpose.
     """
 
     __tablename__ = "deliveries"
     event_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
-    action: Mapped[Words] = mapped_column(primary_key=True)
+    action: Mapped[Text] = mapped_column(primary_key=True)
     member_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
-    slot: Mapped[Words] = mapped_column(primary_key=True)
-    role: Mapped[Words]
-    state: Mapped[Words] = mapped_column(server_default=text("'planned'"))
+    slot: Mapped[Text] = mapped_column(primary_key=True)
+    role: Mapped[Text]
+    state: Mapped[Text] = mapped_column(server_default=text("'planned'"))
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     fence: Mapped[Id] = mapped_column(server_default=text("0"))
-    owner: Mapped[Words | None]
-    lease_until: Mapped[Moment | None]
-    not_before: Mapped[Moment | None]
-    reason: Mapped[Words | None]
-    reply: Mapped[Words | None]
+    owner: Mapped[Text | None]
+    lease_until: Mapped[Timestamp | None]
+    not_before: Mapped[Timestamp | None]
+    reason: Mapped[Text | None]
+    reply: Mapped[Text | None]
     batch_id: Mapped[Id | None]
-    updated_at: Mapped[Moment]
+    updated_at: Mapped[Timestamp]
     __table_args__ = (
         ForeignKeyConstraint(["event_id"], ["events.id"]),
         ForeignKeyConstraint(["member_id"], ["members.id"]),
@@ -114,7 +112,7 @@ class Delivery(Base):
         ),
         CheckConstraint(
             "state <> 'handing_off' OR (lease_until IS NOT NULL AND owner IS NOT NULL)",
-            name="marked_has_lease",
+            name="claimed_has_lease",
         ),
         CheckConstraint("state <> 'retry' OR not_before IS NOT NULL", name="retry_has_time"),
         {"postgresql_with": {"fillfactor": 70}},
@@ -128,30 +126,30 @@ class LogEntry(Base):
     """
 
     __tablename__ = "log_entries"
-    # No foreign key: `conclude` writes an entry from the very batch that its transaction has locked, and a check
-    # for every mail would be paid on the hottest path.
+    # No foreign key: workers write an entry in a transaction that has locked its batch, and a check for every mail
+    # would cost time on the hottest path.
     batch_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     member_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
-    slot: Mapped[Words] = mapped_column(primary_key=True)
-    role: Mapped[Words]
-    status: Mapped[Words]
-    reason: Mapped[Words | None]
+    slot: Mapped[Text] = mapped_column(primary_key=True)
+    role: Mapped[Text]
+    status: Mapped[Text]
+    reason: Mapped[Text | None]
     attempts: Mapped[int] = mapped_column(Integer)
-    at: Mapped[Moment]
+    at: Mapped[Timestamp]
     partition: Mapped[int | None] = mapped_column(Integer)
     offset: Mapped[int | None] = mapped_column("kafka_offset", BigInteger)
     __table_args__ = (
         CheckConstraint(is_one_of("status", "sent", "failed", "unknown", "skipped", "retry"), name="status"),
-        # Few rows: lets a truth that arrives late find every log that calls the delivery unknown.
+        # Few rows: an outcome that arrives late finds every log that calls the delivery unknown.
         Index("ix_log_entries_unknown", "member_id", postgresql_where=text("status = 'unknown'")),
     )
 
 
-class RedrivenLetter(Base):
-    """A dead letter that was put on its source topic again. The topic's id, because offsets begin anew with a topic."""
+class RedrivenDeadLetter(Base):
+    """A dead letter that was redriven. Keyed by the topic's id: a topic made again begins at offset 0."""
 
-    __tablename__ = "redriven_letters"
+    __tablename__ = "redriven_dead_letters"
     topic_id: Mapped[UUID] = mapped_column(primary_key=True)
     partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     offset: Mapped[int] = mapped_column("kafka_offset", BigInteger, primary_key=True, autoincrement=False)
-    redriven_at: Mapped[Moment]
+    redriven_at: Mapped[Timestamp]

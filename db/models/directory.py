@@ -1,11 +1,11 @@
-"""The directory: who there is, and what they are asked to."""
+"""The directory: chapters, their mailing lists and members, events, and invitations."""
 
 from __future__ import annotations
 
 from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, Integer, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, Id, Moment, Words, is_one_of
+from db.models.base import Base, Id, Text, Timestamp, is_one_of
 
 
 class Chapter(Base):
@@ -13,18 +13,18 @@ class Chapter(Base):
 
     __tablename__ = "chapters"
     id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[Words]
-    email: Mapped[Words]
-    time_zone: Mapped[Words]
+    name: Mapped[Text]
+    email: Mapped[Text]
+    time_zone: Mapped[Text]
 
 
 class Group(Base):
-    """A mailing list of a chapter. (chapter, name) is deliberately not unique: old data holds doubles."""
+    """A mailing list of a chapter. (chapter, name) is deliberately not unique: old data holds duplicates."""
 
     __tablename__ = "groups"
     id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     chapter_id: Mapped[Id] = mapped_column(ForeignKey("chapters.id"), index=True)
-    name: Mapped[Words]
+    name: Mapped[Text]
     __table_args__ = (CheckConstraint(is_one_of("name", "Students", "Coaches"), name="name"),)
 
 
@@ -33,13 +33,13 @@ class Member(Base):
 
     __tablename__ = "members"
     id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
-    name: Mapped[Words]
-    surname: Mapped[Words | None]
-    email: Mapped[Words]
-    accepted_toc_at: Mapped[Moment | None]
-    deleted_at: Mapped[Moment | None]
-    #: What a search on the site looks through.
-    search: Mapped[Words] = mapped_column(
+    name: Mapped[Text]
+    surname: Mapped[Text | None]
+    email: Mapped[Text]
+    accepted_toc_at: Mapped[Timestamp | None]
+    deleted_at: Mapped[Timestamp | None]
+    #: The text that a search on the site matches.
+    search: Mapped[Text] = mapped_column(
         Computed("lower(name || ' ' || coalesce(surname || ' ', '') || email)", persisted=True)
     )
     # Deferred: one import may swap the addresses of two members.
@@ -47,9 +47,9 @@ class Member(Base):
 
 
 class Subscription(Base):
-    """A member on a list. Taken off by the directory the row goes; who leaves by the link in a mail keeps it.
+    """A member on a list. The directory removes the row; leaving by the link in a mail sets `left_at` and keeps it.
 
-    So the directory, which still names her at its next import, does not put her on the list again.
+    So the next import, whose file still names the member, does not put them on the list again.
     """
 
     __tablename__ = "subscriptions"
@@ -57,7 +57,7 @@ class Subscription(Base):
     group_id: Mapped[Id] = mapped_column(
         ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
     )
-    left_at: Mapped[Moment | None]
+    left_at: Mapped[Timestamp | None]
 
 
 class Ban(Base):
@@ -66,28 +66,28 @@ class Ban(Base):
     __tablename__ = "bans"
     id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     member_id: Mapped[Id] = mapped_column(ForeignKey("members.id"), index=True)
-    #: The first moment at which the ban no longer holds.
-    expires_at: Mapped[Moment | None]
+    #: The first time at which the ban no longer holds.
+    expires_at: Mapped[Timestamp | None]
     permanent: Mapped[bool] = mapped_column(server_default=text("false"))
     __table_args__ = (CheckConstraint("permanent OR expires_at IS NOT NULL", name="ends_or_is_permanent"),)
 
 
 class Event(Base):
-    """Something one can be invited to."""
+    """Something that members are invited to."""
 
     __tablename__ = "events"
     id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
-    kind: Mapped[Words]
-    name: Mapped[Words]
-    description: Mapped[Words | None]
-    starts_at: Mapped[Moment]
-    ends_at: Mapped[Moment]
-    time_zone: Mapped[Words | None]
+    kind: Mapped[Text]
+    name: Mapped[Text]
+    description: Mapped[Text | None]
+    starts_at: Mapped[Timestamp]
+    ends_at: Mapped[Timestamp]
+    time_zone: Mapped[Text | None]
     invitable: Mapped[bool]
-    host_name: Mapped[Words | None]
-    host_address: Mapped[Words | None]
-    role_policy: Mapped[Words] = mapped_column(server_default=text("'each'"))
-    cancelled_at: Mapped[Moment | None]
+    host_name: Mapped[Text | None]
+    host_address: Mapped[Text | None]
+    role_policy: Mapped[Text] = mapped_column(server_default=text("'each'"))
+    cancelled_at: Mapped[Timestamp | None]
     __table_args__ = (
         CheckConstraint(is_one_of("kind", "workshop", "virtual_workshop", "event"), name="kind"),
         CheckConstraint(is_one_of("role_policy", "each", "one"), name="role_policy"),
@@ -107,17 +107,17 @@ class EventChapter(Base):
 
 
 class Invitation(Base):
-    """A place to answer at: one token per event, member and role. No evidence of a mail."""
+    """Where a member answers: one token per event, member and role. No evidence of a mail."""
 
     __tablename__ = "invitations"
     event_id: Mapped[Id] = mapped_column(ForeignKey("events.id"), primary_key=True, autoincrement=False)
     member_id: Mapped[Id] = mapped_column(ForeignKey("members.id"), primary_key=True, autoincrement=False, index=True)
-    role: Mapped[Words] = mapped_column(primary_key=True)
-    token: Mapped[Words] = mapped_column(unique=True)
+    role: Mapped[Text] = mapped_column(primary_key=True)
+    token: Mapped[Text] = mapped_column(unique=True)
     attending: Mapped[bool | None]
     __table_args__ = (
         CheckConstraint(is_one_of("role", "Student", "Coach"), name="role"),
-        # Few of them have an answer: whoever looks at everybody of an event need not read the others.
+        # Few of them have an answer: queries about a whole event need not read the others.
         Index(
             "ix_invitations_answers",
             "event_id",

@@ -1,25 +1,25 @@
-"""The tables of the web application: who may do what, who did what, and whom to tell of it."""
+"""The tables of the web application: accounts, sessions, sign-ins, API clients, webhooks and the audit log."""
 
 from __future__ import annotations
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Identity, Index, Integer, LargeBinary, Text, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, Id, Moment, Words, is_one_of
+from db.models.base import Base, Id, Text, TextArray, Timestamp, is_one_of
 
 
 class Account(Base):
-    """Somebody who may sign in. Without a password only by OpenID Connect."""
+    """A user of the web application. Without a password they sign in by OpenID Connect only."""
 
     __tablename__ = "accounts"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
-    #: In lower case: it is what one signs in with.
-    email: Mapped[Words] = mapped_column(unique=True)
-    name: Mapped[Words]
-    role: Mapped[Words]
-    password_hash: Mapped[Words | None]
-    created_at: Mapped[Moment]
-    disabled_at: Mapped[Moment | None]
+    #: In lower case: users sign in with it.
+    email: Mapped[Text] = mapped_column(unique=True)
+    name: Mapped[Text]
+    role: Mapped[Text]
+    password_hash: Mapped[Text | None]
+    created_at: Mapped[Timestamp]
+    disabled_at: Mapped[Timestamp | None]
     __table_args__ = (
         CheckConstraint(is_one_of("role", "admin", "organiser"), name="role"),
         CheckConstraint("email = lower(email)", name="email_in_lower_case"),
@@ -27,7 +27,7 @@ class Account(Base):
 
 
 class AccountChapter(Base):
-    """A chapter whose events an organiser may see and act on."""
+    """A chapter whose events the organiser may see and act on."""
 
     __tablename__ = "account_chapters"
     account_id: Mapped[Id] = mapped_column(
@@ -39,81 +39,81 @@ class AccountChapter(Base):
 
 
 class Session(Base):
-    """Somebody signed in at a browser. Only a digest of what the cookie holds is kept."""
+    """A user signed in at a browser. Stored under the digest of the token in the cookie."""
 
     __tablename__ = "sessions"
     token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
-    created_at: Mapped[Moment]
-    seen_at: Mapped[Moment]
-    expires_at: Mapped[Moment]
+    created_at: Mapped[Timestamp]
+    seen_at: Mapped[Timestamp]
+    expires_at: Mapped[Timestamp]
 
 
 class SignInAttempts(Base):
-    """Attempts to sign in under a name, or from an address, since the last that succeeded."""
+    """Attempts counted under a key (e-mail address, IP address, or both) since `since` or the last success."""
 
     __tablename__ = "sign_in_attempts"
-    key: Mapped[Words] = mapped_column(primary_key=True)
+    key: Mapped[Text] = mapped_column(primary_key=True)
     attempts: Mapped[int] = mapped_column(Integer)
-    since: Mapped[Moment]
+    since: Mapped[Timestamp]
 
 
 class SignInRequest(Base):
-    """A sign-in by OpenID Connect under way at the provider. Only a digest of its state is kept."""
+    """A pending sign-in by OpenID Connect. Stored under the digest of its state."""
 
     __tablename__ = "sign_in_requests"
     state_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
-    nonce: Mapped[Words]
-    verifier: Mapped[Words]
-    next_path: Mapped[Words]
-    expires_at: Mapped[Moment]
+    nonce: Mapped[Text]
+    verifier: Mapped[Text]
+    next_path: Mapped[Text]
+    expires_at: Mapped[Timestamp]
 
 
 class ApiClient(Base):
-    """A program that uses the HTTP API for an account: never more than the account may, and only its scopes."""
+    """A program that uses the HTTP API for an account: it may do what both the account and its scopes allow."""
 
     __tablename__ = "api_clients"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
-    name: Mapped[Words]
+    name: Mapped[Text]
     account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     token_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
-    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    #: Where the outcome of its batches is told, signed with the secret; both or neither.
-    webhook_url: Mapped[Words | None]
+    scopes: Mapped[TextArray]
+    #: Where the end of its batches is announced, signed with the secret; both or neither.
+    webhook_url: Mapped[Text | None]
     webhook_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
-    created_at: Mapped[Moment]
-    used_at: Mapped[Moment | None]
-    revoked_at: Mapped[Moment | None]
+    created_at: Mapped[Timestamp]
+    used_at: Mapped[Timestamp | None]
+    revoked_at: Mapped[Timestamp | None]
     __table_args__ = (CheckConstraint("(webhook_url IS NULL) = (webhook_secret IS NULL)", name="webhook_has_secret"),)
 
 
 class BatchWebhook(Base):
-    """A batch whose end its client is to be told of. `due_at` is null once it was told, or given up."""
+    """A webhook for the end of a batch. `due_at` is null once it was delivered, or given up."""
 
     __tablename__ = "batch_webhooks"
     batch_id: Mapped[Id] = mapped_column(
         ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
     client_id: Mapped[Id] = mapped_column(ForeignKey("api_clients.id", ondelete="CASCADE"), index=True)
-    due_at: Mapped[Moment | None]
+    due_at: Mapped[Timestamp | None]
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    delivered_at: Mapped[Moment | None]
-    last_error: Mapped[Words | None]
+    delivered_at: Mapped[Timestamp | None]
+    last_error: Mapped[Text | None]
     __table_args__ = (Index("ix_batch_webhooks_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),)
 
 
-class TrailEntry(Base):
-    """Something that somebody did, or tried, on the site or by the API. It outlives accounts and clients."""
+class AuditLogEntry(Base):
+    """An action by a user, an API client or a command, or the attempt. Outlives accounts and clients."""
 
-    __tablename__ = "trail"
+    __tablename__ = "audit_log"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
-    at: Mapped[Moment]
-    actor: Mapped[Words]
-    action: Mapped[Words]
+    at: Mapped[Timestamp]
+    actor: Mapped[Text]
+    action: Mapped[Text]
     event_id: Mapped[Id | None] = mapped_column(index=True)
     batch_id: Mapped[Id | None]
     member_id: Mapped[Id | None]
-    detail: Mapped[Words | None]
-    #: Null while it is being done, and for ever if the process died over it.
-    outcome: Mapped[Words | None]
+    detail: Mapped[Text | None]
+    #: Null while the action runs, and for ever if the process died meanwhile.
+    outcome: Mapped[Text | None]
     __table_args__ = (CheckConstraint(is_one_of("outcome", "done", "refused", "failed"), name="outcome"),)

@@ -1,21 +1,21 @@
--- Who may sign in, who is signed in, and which programs act for whom. Nothing here is on a worker's path.
+-- Accounts, sessions, pending sign-ins and API clients. No worker uses these statements.
 
 -- fragment: account_columns
 a.id, a.email, a.name, a.role, a.disabled_at,
 ARRAY(SELECT c.chapter_id FROM account_chapters c WHERE c.account_id = a.id ORDER BY c.chapter_id) AS chapters
 
--- name: account_to_sign_in
+-- name: find_credentials
 SELECT {{account_columns}}, a.password_hash FROM accounts a WHERE a.email = lower(%(email)s) AND a.disabled_at IS NULL
 
--- name: accounts
+-- name: list_accounts
 SELECT {{account_columns}}, a.created_at, a.password_hash IS NOT NULL AS has_password,
     (SELECT max(s.seen_at) FROM sessions s WHERE s.account_id = a.id) AS seen_at
 FROM accounts a WHERE %(id)s::bigint IS NULL OR a.id = %(id)s ORDER BY a.email
 
--- name: account
+-- name: get_account
 SELECT {{account_columns}} FROM accounts a WHERE a.id = %(id)s
 
--- name: account_with_address
+-- name: get_account_by_email
 SELECT {{account_columns}} FROM accounts a WHERE a.email = lower(%(email)s)
 
 -- name: insert_account
@@ -26,11 +26,11 @@ ON CONFLICT (email) DO NOTHING RETURNING id
 -- name: update_account
 UPDATE accounts SET name = %(name)s, role = %(role)s WHERE id = %(id)s
 
--- name: hold_admins
--- Two changes at once could each leave the other's admin as the last one.
+-- name: lock_admins
+-- Without the lock, two concurrent changes could each count on the other's admin to be left.
 SELECT FROM accounts WHERE role = 'admin' ORDER BY id FOR UPDATE
 
--- name: admins_left
+-- name: count_active_admins
 SELECT count(*) AS n FROM accounts WHERE role = 'admin' AND disabled_at IS NULL
 
 -- name: set_password
@@ -43,19 +43,19 @@ UPDATE accounts SET disabled_at = coalesce(disabled_at, now()) WHERE id = %(id)s
 -- name: enable_account
 UPDATE accounts SET disabled_at = NULL WHERE id = %(id)s
 
--- name: clear_chapters
+-- name: delete_other_chapters
 DELETE FROM account_chapters WHERE account_id = %(id)s AND chapter_id <> ALL(%(chapters)s)
 
--- name: set_chapters
+-- name: insert_chapters
 INSERT INTO account_chapters (account_id, chapter_id)
 SELECT %(id)s, c.id FROM chapters c WHERE c.id = ANY(%(chapters)s)
 ON CONFLICT DO NOTHING
 
--- name: chapters_named
+-- name: list_chapters
 SELECT id, name FROM chapters WHERE %(chapters)s::bigint[] IS NULL OR id = ANY(%(chapters)s) ORDER BY name, id
 
 -- name: insert_session
--- The lock waits for whoever changes or disables the account at this moment: what is then so is looked at again.
+-- FOR SHARE waits for a concurrent change of the account, and then evaluates the conditions again.
 INSERT INTO sessions (token_hash, account_id, created_at, seen_at, expires_at)
 SELECT %(token_hash)s, a.id, now(), now(), now() + %(seconds)s * interval '1 second'
 FROM accounts a
@@ -63,7 +63,7 @@ WHERE a.id = %(account_id)s AND a.disabled_at IS NULL
     AND (%(password_hash)s::text IS NULL OR a.password_hash = %(password_hash)s)
 FOR SHARE OF a
 
--- name: account_of_session
+-- name: find_account_by_session
 SELECT {{account_columns}}, s.seen_at < now() - interval '1 minute' AS is_stale
 FROM sessions s JOIN accounts a ON a.id = s.account_id
 WHERE s.token_hash = %(token_hash)s AND a.disabled_at IS NULL AND s.expires_at > now()
@@ -75,26 +75,26 @@ UPDATE sessions SET seen_at = now() WHERE token_hash = %(token_hash)s
 -- name: end_session
 DELETE FROM sessions WHERE token_hash = %(token_hash)s
 
--- name: end_sessions_of
+-- name: end_sessions_of_account
 DELETE FROM sessions WHERE account_id = %(id)s AND token_hash IS DISTINCT FROM %(keep)s
 
--- name: end_old_sessions
+-- name: delete_expired_sessions
 DELETE FROM sessions WHERE expires_at < now() OR seen_at < now() - %(idle_seconds)s * interval '1 second'
 
 -- name: insert_sign_in_request
 INSERT INTO sign_in_requests (state_hash, nonce, verifier, next_path, expires_at)
 VALUES (%(state_hash)s, %(nonce)s, %(verifier)s, %(next_path)s, now() + %(seconds)s * interval '1 second')
 
--- name: take_sign_in_request
--- Gone with the first who asks, whatever comes of it: a state is good for one answer of the provider.
+-- name: consume_sign_in_request
+-- Deleted whatever the outcome: a state is good for one callback.
 DELETE FROM sign_in_requests WHERE state_hash = %(state_hash)s
 RETURNING nonce, verifier, next_path, expires_at > now() AS is_current
 
--- name: end_old_sign_in_requests
+-- name: delete_expired_sign_in_requests
 DELETE FROM sign_in_requests WHERE expires_at < now()
 
 -- name: count_attempt
--- Counted before the password is looked at: guesses made at once are all counted.
+-- Counted before the password is verified: so concurrent guesses are all counted.
 INSERT INTO sign_in_attempts (key, attempts, since) VALUES (%(key)s, 1, now())
 ON CONFLICT (key) DO UPDATE SET
     attempts = CASE WHEN sign_in_attempts.since < now() - %(seconds)s * interval '1 second'
@@ -103,10 +103,10 @@ ON CONFLICT (key) DO UPDATE SET
         THEN now() ELSE sign_in_attempts.since END
 RETURNING attempts, extract(epoch FROM since - now())::float8 + %(seconds)s AS seconds_left
 
--- name: forget_attempts
+-- name: reset_attempts
 DELETE FROM sign_in_attempts WHERE key = ANY(%(keys)s)
 
--- name: forget_old_attempts
+-- name: delete_expired_attempts
 DELETE FROM sign_in_attempts WHERE since < now() - %(seconds)s * interval '1 second'
 
 -- name: insert_client
@@ -114,7 +114,7 @@ INSERT INTO api_clients (name, account_id, token_hash, scopes, webhook_url, webh
 VALUES (%(name)s, %(account_id)s, %(token_hash)s, %(scopes)s, %(webhook_url)s, %(webhook_secret)s, now())
 RETURNING id
 
--- name: client_of_token
+-- name: find_client_by_token
 SELECT {{account_columns}}, k.id AS client_id, k.name AS client_name, k.scopes, k.webhook_url IS NOT NULL AS has_webhook,
     k.used_at IS NULL OR k.used_at < now() - interval '1 minute' AS is_stale
 FROM api_clients k JOIN accounts a ON a.id = k.account_id
@@ -123,7 +123,7 @@ WHERE k.token_hash = %(token_hash)s AND k.revoked_at IS NULL AND a.disabled_at I
 -- name: touch_client
 UPDATE api_clients SET used_at = now() WHERE id = %(id)s
 
--- name: clients
+-- name: list_clients
 SELECT k.id, k.name, k.scopes, k.webhook_url, k.created_at, k.used_at, k.revoked_at, a.email
 FROM api_clients k JOIN accounts a ON a.id = k.account_id ORDER BY k.id
 

@@ -1,48 +1,48 @@
--- What a person decides about batches: pause, resume, cancel, retry, resolve, clean up. Each function of db/batch_control.py
--- runs these in one transaction that has locked the batch against workers, which hold FOR KEY SHARE for as long as
--- a commit of theirs takes; so what a worker judged and what a person decided never cross. Locks are taken in the
--- order event, batches by id, deliveries, log entries, items: that of workers and of planning.
+-- Actions of operators on batches: pause, resume, cancel, retry, resolve, clean up. producers/batch_control.py runs them
+-- in transactions that lock the batch against workers, which hold FOR KEY SHARE on it while they commit; so an action
+-- and a worker's commit never interleave. Locks are taken in the order event, batches by id, deliveries, log entries,
+-- items, like those of workers and of planning.
 
 -- name: find_batch
 SELECT id AS batch_id, event_id FROM batches WHERE id = %(batch_id)s
 
--- name: hold_batch
--- Keeps other operators out. Does not wait for workers, so a decision takes effect however many of them are at work.
+-- name: lock_batch_against_operators
+-- Excludes other operators, not workers, so that an action takes effect however many workers are committing.
 SELECT id FROM batches WHERE id = %(batch_id)s FOR NO KEY UPDATE
 
 -- name: lock_batch
--- Waits for each worker that is in the middle of a commit for the batch, and keeps them out until ours.
+-- Waits for each worker that is committing for the batch, and excludes workers until this transaction ends.
 SELECT state FROM batches WHERE id = %(batch_id)s FOR UPDATE
 
--- name: hold_event
+-- name: lock_event_against_planning
 -- No batch of the event can be planned until the transaction ends; the event itself may be read.
 SELECT id FROM events WHERE id = %(event_id)s FOR NO KEY UPDATE
 
 -- name: lock_batches_of_event
 SELECT id FROM batches WHERE event_id = %(event_id)s ORDER BY id FOR UPDATE
 
--- name: decide_state
+-- name: set_batch_state
 UPDATE batches SET state = %(state)s, cancelled_at = CASE %(state)s WHEN 'cancelled' THEN now() END
 WHERE id = %(batch_id)s AND state NOT IN (%(state)s, 'cancelled')
 
--- name: wake_batches
--- What was paused and has come to its end meanwhile shows as completed: opened again, it runs.
+-- name: reopen_paused_batches
+-- A paused batch whose items were all settled meanwhile is reported as completed: reopened, it runs.
 UPDATE batches b SET state = 'running'
 WHERE b.id = ANY(%(batches)s) AND b.state = 'paused'
     AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL)
 
--- name: rest_items
--- Of a paused batch nothing is due: the index of what is due stays short.
+-- name: make_items_not_due
+-- Nothing of a paused batch is due, which keeps the index of due items short.
 UPDATE batch_items SET publish_at = NULL
 WHERE batch_id = %(batch_id)s AND settled_at IS NULL AND publish_at IS NOT NULL
 
 -- name: make_items_due
--- All that is unsettled: messages that came during the pause were acknowledged and left alone.
+-- Everything unsettled: messages that came during the pause were acknowledged without being processed.
 UPDATE batch_items SET publish_at = now() WHERE batch_id = %(batch_id)s AND settled_at IS NULL
 
 -- name: cancel_deliveries
--- What nobody hands over and no other batch will take. Settled items count too: a worker that had recorded a retry
--- when the cancel came has settled its item and left the key in `retry`.
+-- Deliveries that are not in flight and that no other batch will send. Settled items count, too: a worker that recorded
+-- a retry when the cancel came has settled its item and left the key in `retry`.
 WITH open AS MATERIALIZED (
     SELECT d.event_id, d.action, d.member_id, d.slot
     FROM batch_items i
@@ -68,15 +68,16 @@ FROM open o
 WHERE d.event_id = o.event_id AND d.action = o.action AND d.member_id = o.member_id AND d.slot = o.slot
 RETURNING d.event_id, d.action, d.member_id, d.slot
 
--- name: conclude_cancelled
--- As `conclude`, from the batch's items instead of messages. What this batch has in flight stays open, and is logged
--- as what becomes of it. A key without a row in the ledger can only be a leftover: it ends here, too.
-WITH judged AS MATERIALIZED (
+-- name: settle_cancelled_items
+-- As `settle_items`, from the batch's items instead of messages. What this batch has in flight stays open, and is logged
+-- with its outcome. A key without a row in the ledger can only be a leftover: it ends here, too.
+WITH evaluated AS MATERIALIZED (
     SELECT i.batch_id, i.member_id, {{slot_of_role}} AS slot, coalesce(d.role, r.role) AS role,
-        i.partition, i.kafka_offset, l.status IN ('sent', 'failed', 'skipped')
+        coalesce(l.partition, i.partition) AS partition, coalesce(l.kafka_offset, i.kafka_offset) AS kafka_offset,
+        l.status IN ('sent', 'failed', 'skipped')
             AND (d.state, d.batch_id) IS DISTINCT FROM ('handing_off', b.id) AS is_logged,
-        CASE WHEN d.state IS NULL THEN 'skipped' ELSE {{judgement}} END AS final,
-        CASE WHEN d.state IS NULL THEN 'batch_cancelled' ELSE {{reason_of_judgement}} END AS reason,
+        CASE WHEN d.state IS NULL THEN 'skipped' ELSE {{final_status}} END AS final_status,
+        CASE WHEN d.state IS NULL THEN 'batch_cancelled' ELSE {{final_reason}} END AS reason,
         CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM b.id THEN 0 ELSE coalesce(d.attempts, 0) END
             AS attempts,
         CASE WHEN d.state = 'sent' AND d.batch_id = b.id THEN d.updated_at ELSE now() END AS at
@@ -90,28 +91,25 @@ WITH judged AS MATERIALIZED (
         OFFSET 0
     ) d ON true
     LEFT JOIN LATERAL (
-        SELECT status FROM log_entries
+        SELECT status, partition, kafka_offset FROM log_entries
         WHERE batch_id = i.batch_id AND member_id = i.member_id AND slot = {{slot_of_role}} OFFSET 0
     ) l ON true
     WHERE b.id = %(batch_id)s AND i.settled_at IS NULL
+), entries AS (
+    SELECT batch_id, member_id, slot, role, final_status AS status, reason, attempts, at, partition, kafka_offset
+    FROM evaluated WHERE final_status IS NOT NULL AND is_logged IS NOT TRUE
 ), logged AS (
-    INSERT INTO log_entries
-        (batch_id, member_id, slot, role, status, reason, attempts, at, partition, kafka_offset)
-    SELECT batch_id, member_id, slot, role, final, reason, attempts, at, partition, kafka_offset
-    FROM judged WHERE final IS NOT NULL AND is_logged IS NOT TRUE
-    ORDER BY batch_id, member_id, slot
-    ON CONFLICT (batch_id, member_id, slot) DO UPDATE SET role = excluded.role, status = excluded.status,
-        reason = excluded.reason, attempts = excluded.attempts, at = excluded.at
+    {{insert_log_entries}}
 ), ended AS MATERIALIZED (
-    SELECT batch_id, member_id FROM judged
-    GROUP BY batch_id, member_id HAVING bool_and(final IS NOT NULL OR is_logged IS TRUE)
+    SELECT batch_id, member_id FROM evaluated
+    GROUP BY batch_id, member_id HAVING bool_and(final_status IS NOT NULL OR is_logged IS TRUE)
 )
 UPDATE batch_items i SET settled_at = now(), publish_at = NULL
 FROM ended
 WHERE i.batch_id = ended.batch_id AND i.member_id = ended.member_id
 
 -- name: retry_deliveries
--- What failed in this batch, and still has in the ledger, is open again with all its attempts.
+-- Deliveries that failed in this batch, and are still failed in the ledger, are planned again with all their attempts.
 WITH failed AS MATERIALIZED (
     SELECT l.batch_id, d.event_id, d.action, d.member_id, d.slot
     FROM log_entries l
@@ -143,9 +141,9 @@ WITH failed AS MATERIALIZED (
 SELECT count(*) AS n FROM reopened
 
 -- name: resolve_deliveries
--- A person says what became of deliveries in doubt. `resend` opens them again under a new fence, for the batches that
--- call them unknown; where all of those are cancelled, or removed, they are skipped and open to a new batch.
-WITH doubtful AS MATERIALIZED (
+-- An operator's verdict on unknown deliveries. `resend` plans them again under a new fence, for the batches whose logs
+-- have them as unknown; where all of those are cancelled, or removed, they are skipped and open to a new batch.
+WITH unresolved AS MATERIALIZED (
     SELECT d.event_id, d.action, d.member_id, d.slot,
         EXISTS (
             SELECT FROM log_entries l
@@ -165,7 +163,7 @@ WITH doubtful AS MATERIALIZED (
         WHEN has_batch THEN 'planned'
         ELSE 'skipped'
     END AS state
-    FROM doubtful
+    FROM unresolved
 )
 UPDATE deliveries d SET state = v.state,
     reason = CASE v.state WHEN 'planned' THEN NULL WHEN 'skipped' THEN 'batch_cancelled' ELSE %(reason)s END,
@@ -177,8 +175,8 @@ FROM verdict v
 WHERE d.event_id = v.event_id AND d.action = v.action AND d.member_id = v.member_id AND d.slot = v.slot
 RETURNING d.event_id, d.action, d.member_id, d.slot, d.state
 
--- name: logs_in_doubt
--- Which entries call these deliveries unknown.
+-- name: unknown_log_entries
+-- The log entries that have these deliveries as unknown.
 SELECT l.batch_id, t.event_id, t.action, t.member_id, t.slot
 FROM jsonb_to_recordset(%(touched)s) AS t(event_id bigint, action text, member_id bigint, slot text)
 CROSS JOIN LATERAL (
@@ -187,9 +185,9 @@ CROSS JOIN LATERAL (
 ) l
 JOIN batches b ON b.id = l.batch_id AND b.event_id = t.event_id AND b.action = t.action
 
--- name: correct_resolved
+-- name: correct_resolved_log_entries
 -- Those entries say what the ledger now says; opened again, they are pending.
-UPDATE log_entries l SET status = coalesce({{judgement}}, 'retry'), reason = {{reason_of_judgement}},
+UPDATE log_entries l SET status = coalesce({{final_status}}, 'retry'), reason = {{final_reason}},
     attempts = CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM b.id THEN 0 ELSE d.attempts END, at = now()
 FROM jsonb_to_recordset(%(entries)s)
     AS t(batch_id bigint, event_id bigint, action text, member_id bigint, slot text), batches b, deliveries d
@@ -197,15 +195,15 @@ WHERE b.id = t.batch_id
     AND l.batch_id = t.batch_id AND l.member_id = t.member_id AND l.slot = t.slot
     AND d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id AND d.slot = t.slot
 
--- name: settle_resolved
--- An item is settled when each of its entries is final, and due again when one is not.
+-- name: settle_resolved_items
+-- An item is settled when each of its log entries is final, and due again otherwise.
 WITH summed AS MATERIALIZED (
     SELECT t.batch_id, t.member_id, b.state = 'paused' AS paused, (
         SELECT count(*) FROM log_entries l
         JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
             AND d.slot = l.slot
         WHERE l.batch_id = t.batch_id AND l.member_id = t.member_id AND l.status <> 'retry'
-            AND {{judgement}} IS NOT NULL
+            AND {{final_status}} IS NOT NULL
     ) AS finals
     FROM (
         SELECT DISTINCT batch_id, member_id
@@ -219,20 +217,20 @@ UPDATE batch_items i SET
 FROM summed s
 WHERE i.batch_id = s.batch_id AND i.member_id = s.member_id AND i.excluded IS NULL
 
--- name: keep_resolved_error
+-- name: record_resolve_error
 UPDATE batches b SET first_error = %(reason)s
 WHERE b.id = ANY(%(batches)s) AND b.first_error IS NULL
     AND EXISTS (SELECT FROM log_entries l WHERE l.batch_id = b.id AND l.status = 'failed')
 
 -- name: items_to_replay
--- Everything that was planned, in the order of sending. `claimed` is no claim: what is due stays due.
-SELECT i.batch_id, i.member_id, i.roles, now() - interval '1 day' AS claimed, b.event_id, b.action
+-- Every planned item, in the order of publishing. Without a publish claim: what is due stays due.
+SELECT i.batch_id, i.member_id, i.roles, now() - interval '1 day' AS claimed_until, b.event_id, b.action
 FROM batch_items i JOIN batches b ON b.id = i.batch_id
 WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL
 ORDER BY i.position
 
 -- fragment: has_ended
--- Nothing is unsettled, and nothing was written for that long.
+-- Nothing is unsettled, and nothing was written for `seconds`.
 (b.archived IS NULL
     AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL)
     AND greatest(
@@ -245,7 +243,7 @@ ORDER BY i.position
 SELECT b.id FROM batches b WHERE {{has_ended}} ORDER BY b.id
 
 -- name: archive_batch
--- The numbers outlive the rows that they were counted from: kept in the transaction that removes those.
+-- The counts outlive their rows: stored by the transaction that removes those.
 UPDATE batches b SET archived = jsonb_build_object(
     'planned', i.planned, 'deliveries', i.deliveries, 'last_settled_at', i.last_settled_at,
     'sent', l.sent, 'failed', l.failed, 'unknown', l.unknown, 'skipped', l.skipped,
@@ -273,13 +271,13 @@ DELETE FROM log_entries WHERE batch_id = %(batch_id)s
 -- name: remove_items
 DELETE FROM batch_items WHERE batch_id = %(batch_id)s
 
--- name: redriven_letters
-SELECT partition, kafka_offset, redriven_at FROM redriven_letters WHERE topic_id = %(topic_id)s
+-- name: redriven_dead_letters
+SELECT partition, kafka_offset, redriven_at FROM redriven_dead_letters WHERE topic_id = %(topic_id)s
 
--- name: remember_redriven
+-- name: record_redriven
 -- The latest time counts.
-INSERT INTO redriven_letters (topic_id, partition, kafka_offset, redriven_at)
+INSERT INTO redriven_dead_letters (topic_id, partition, kafka_offset, redriven_at)
 SELECT %(topic_id)s, r.partition, r.kafka_offset, now()
-FROM jsonb_to_recordset(%(letters)s) AS r(partition int, kafka_offset bigint)
+FROM jsonb_to_recordset(%(places)s) AS r(partition int, kafka_offset bigint)
 ORDER BY r.partition, r.kafka_offset
 ON CONFLICT (topic_id, partition, kafka_offset) DO UPDATE SET redriven_at = excluded.redriven_at

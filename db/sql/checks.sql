@@ -1,10 +1,10 @@
--- What must never be. Each statement names the first few rows that it finds, and counts them all. Deliveries are named
--- EVENT/ACTION/MEMBER/SLOT, items and log entries BATCH/MEMBER. Tables are read whole: for `doctor`, now and then.
+-- Rows that must not exist. Each statement names the first few that it finds, and counts them all. Deliveries are named
+-- EVENT/ACTION/MEMBER/SLOT, items and log entries BATCH/MEMBER. Whole tables are read: for `doctor` only.
 
 -- fragment: delivery_name
 concat_ws('/', d.event_id, d.action, d.member_id, d.slot)
 
--- name: check_unmarked_planned
+-- name: check_planned_without_item
 SELECT {{delivery_name}} AS name, count(*) OVER () AS n FROM deliveries d
 WHERE d.state IN ('planned', 'retry') AND NOT EXISTS (
     SELECT FROM batches b JOIN batch_items i ON i.batch_id = b.id
@@ -30,20 +30,20 @@ FROM batch_items i JOIN batches b ON b.id = i.batch_id
 WHERE i.settled_at IS NULL AND {{is_set_aside}}
 ORDER BY i.batch_id, i.member_id LIMIT 5
 
--- name: check_expired_hand_overs
+-- name: check_expired_leases
 SELECT {{delivery_name}} AS name, count(*) OVER () AS n FROM deliveries d
 WHERE d.state = 'handing_off' AND d.lease_until < now() - interval '10 minutes'
 ORDER BY d.event_id, d.member_id, d.slot LIMIT 5
 
--- name: check_times_out_of_reach
--- No setting gives a lease, a back-off or a claim that long.
+-- name: check_times_far_ahead
+-- No setting allows a lease, a back-off or a publish claim that long.
 SELECT name, count(*) OVER () AS n FROM (
     SELECT {{delivery_name}} AS name FROM deliveries d
     WHERE (d.state = 'handing_off' AND d.lease_until > now() + interval '1 day')
         OR (d.state = 'retry' AND d.not_before > now() + interval '8 days')
     UNION ALL
     SELECT concat_ws('/', batch_id, member_id) FROM batch_items WHERE publish_at > now() + interval '8 days'
-) found
+) far_ahead
 ORDER BY name LIMIT 5
 
 -- name: check_logs_without_ledger
@@ -71,13 +71,13 @@ LEFT JOIN (
 WHERE i.settled_at IS NOT NULL AND i.excluded IS NULL AND cardinality(i.roles) > coalesce(l.entries, 0)
 ORDER BY i.batch_id, i.member_id LIMIT 5
 
--- name: check_marks_without_batch
+-- name: check_claims_without_batch
 SELECT {{delivery_name}} AS name, count(*) OVER () AS n
 FROM deliveries d LEFT JOIN batches b ON b.id = d.batch_id
 WHERE d.batch_id IS NOT NULL AND b.id IS NULL
 ORDER BY d.event_id, d.member_id, d.slot LIMIT 5
 
--- name: check_doubled_invitations
+-- name: check_slots_of_other_policy
 SELECT {{delivery_name}} AS name, count(*) OVER () AS n
 FROM deliveries d JOIN events e ON e.id = d.event_id
 WHERE (d.slot = 'member') <> (e.role_policy = 'one')
@@ -98,7 +98,7 @@ SELECT extract(epoch FROM now() - max(updated_at))::float8 AS seconds FROM deliv
 SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
 
 -- name: guards
--- What stands beside the tables' columns and indexes: constraints that check, and the triggers that are on.
+-- CHECK constraints, and the triggers that are enabled.
 SELECT conname::text AS name FROM pg_constraint
 WHERE contype = 'c' AND connamespace = current_schema()::regnamespace
 UNION ALL

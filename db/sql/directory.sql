@@ -1,7 +1,7 @@
 -- The import of a directory file. `rows` is a JSON array of the lines of one type, each with the number of its line.
--- A check answers with the first line that is wrong: (line, field, problem), or with nothing. Checks see what the
--- same transaction has written before them. Imports take turns (lock_imports), so no two can deadlock; the order by
--- id is for whoever else writes many rows at once.
+-- A check returns the first wrong line (line, field, problem), or no row. Checks see what the same transaction has
+-- written before them. Imports take turns (lock_imports), so no two deadlock; rows are written in the order of ids for
+-- other transactions that write many rows.
 
 -- fragment: chapter_rows
 jsonb_to_recordset(%(rows)s::jsonb) AS r(line integer, id bigint, name text, email text, time_zone text)
@@ -44,7 +44,7 @@ format('member %%s is neither in the file nor in the database, or is deleted', r
 SELECT pg_advisory_xact_lock(7091318039316589640)
 
 -- name: lock_events
--- Planning holds a lock on the event until its deliveries are there: after this, what the checks see stays true.
+-- Planning locks the event until its deliveries are written: after this, what the checks see stays true.
 SELECT id FROM events WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR UPDATE
 
 -- name: import_chapters
@@ -54,7 +54,7 @@ ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email, tim
 WHERE (c.name, c.email, c.time_zone) IS DISTINCT FROM (excluded.name, excluded.email, excluded.time_zone)
 
 -- name: import_group_deletions
--- Its subscriptions go with it.
+-- Cascades to its subscriptions.
 DELETE FROM groups g USING {{rows_by_id}} WHERE g.id = r.id
 
 -- name: check_groups
@@ -71,18 +71,18 @@ ON CONFLICT (id) DO UPDATE SET chapter_id = excluded.chapter_id, name = excluded
 WHERE (g.chapter_id, g.name) IS DISTINCT FROM (excluded.chapter_id, excluded.name)
 
 -- name: import_member_deletions
--- Anonymised and not removed, so that the ledger's keys keep their meaning; bans stay for the same reason. Links that
--- were mailed stop working. Who is unknown, or was deleted before, is left as they are.
-WITH gone AS (
+-- Anonymised and not removed, so that the ledger's keys keep their meaning; bans stay for the same reason. Mailed links
+-- stop working. Unknown members, and those deleted before, are unchanged.
+WITH anonymised AS (
     UPDATE members m
     SET name = 'Deleted', surname = NULL, email = format('deleted-%%s@deleted.invalid', m.id),
         accepted_toc_at = NULL, deleted_at = now()
     FROM {{rows_by_id}} WHERE m.id = r.id AND m.deleted_at IS NULL
     RETURNING m.id
-), off_the_lists AS (
-    DELETE FROM subscriptions s USING gone WHERE s.member_id = gone.id
+), unsubscribed AS (
+    DELETE FROM subscriptions s USING anonymised a WHERE s.member_id = a.id
 )
-UPDATE invitations i SET token = {{new_token}} FROM gone WHERE i.member_id = gone.id
+UPDATE invitations i SET token = {{new_token}} FROM anonymised a WHERE i.member_id = a.id
 
 -- name: import_members
 INSERT INTO members AS m (id, name, surname, email, accepted_toc_at)
@@ -94,7 +94,7 @@ WHERE (m.name, m.surname, m.email, m.accepted_toc_at, m.deleted_at)
     IS DISTINCT FROM (excluded.name, excluded.surname, excluded.email, excluded.accepted_toc_at, NULL)
 
 -- name: check_emails
--- After the members are written: the constraint is deferred, so that two may swap their addresses.
+-- Runs after the members are written: the constraint is deferred, so that two may swap their addresses.
 SELECT r.line, 'email' AS field, format('email is already the address of member %%s', other.id) AS problem
 FROM {{rows_by_id}}
 JOIN members m ON m.id = r.id
@@ -135,7 +135,7 @@ WHERE (b.member_id, b.expires_at, b.permanent)
     IS DISTINCT FROM (excluded.member_id, excluded.expires_at, excluded.permanent)
 
 -- name: check_events
--- The slot of a delivery follows from the role policy: changed after the first, a member could be mailed twice.
+-- The slot of a delivery follows from the role policy: a change after the first could mail a member twice.
 SELECT r.line, 'chapter_ids' AS field,
        format('chapter_ids names chapter %%s, which is neither in the file nor in the database', named.id) AS problem
 FROM {{event_rows}}
@@ -175,7 +175,7 @@ ORDER BY r.id, named.id
 ON CONFLICT (event_id, chapter_id) DO UPDATE SET position = excluded.position
 
 -- name: check_invitations
--- Links live for ever, so a token never changes and never names two invitations.
+-- Mailed links stay valid for ever, so a token never changes and never names two invitations.
 SELECT r.line, 'event_id' AS field,
        format('event %%s is neither in the file nor in the database', r.event_id) AS problem
 FROM {{invitation_rows}}
@@ -202,13 +202,13 @@ ORDER BY line LIMIT 1
 INSERT INTO invitations AS i (event_id, member_id, role, token, attending)
 SELECT r.event_id, r.member_id, r.role, coalesce(r.token, {{new_token}}), r.attending
 FROM {{invitation_rows}} ORDER BY r.event_id, r.member_id, r.role
--- A line without an answer takes none away: the member may have given it by the link in her mail.
+-- A line without an answer removes none: the member may have given it by the link in their mail.
 ON CONFLICT (event_id, member_id, role) DO UPDATE SET attending = excluded.attending
 WHERE excluded.attending IS NOT NULL AND i.attending IS DISTINCT FROM excluded.attending
 
 -- name: import_sent
--- Mailed by another system: the ledger takes it as sent. A hand-over that is going on right now records its own truth.
--- Under the role policy `one` two lines may name one slot: the mail that came first counts.
+-- Mailed by another system: the ledger has it as sent. A delivery that is in flight records its own outcome.
+-- Under the role policy `one` two lines may name one slot: the earlier mail counts.
 WITH mailed AS (
     SELECT DISTINCT ON (r.event_id, r.member_id, slot) r.event_id, r.member_id,
            {{slot_of_role}} AS slot, r.role, r.sent_at
@@ -216,7 +216,7 @@ WITH mailed AS (
     JOIN events e ON e.id = r.event_id
     WHERE r.sent_at IS NOT NULL
     ORDER BY r.event_id, r.member_id, slot, r.sent_at
-), taken AS (
+), imported AS (
     INSERT INTO deliveries AS d (event_id, action, member_id, slot, role, state, fence, reason, updated_at)
     SELECT event_id, 'invite', member_id, slot, role, 'sent', 1, 'imported', sent_at FROM mailed
     ORDER BY event_id, member_id, slot
@@ -228,6 +228,6 @@ WITH mailed AS (
 )
 UPDATE log_entries l
 SET status = 'skipped', reason = 'already_sent', at = now()
-FROM taken t
+FROM imported t
 JOIN batches b ON b.event_id = t.event_id AND b.action = t.action
 WHERE l.batch_id = b.id AND l.member_id = t.member_id AND l.slot = t.slot AND l.status = 'unknown'

@@ -1,7 +1,7 @@
--- Recording what could not be recorded (FM-07). One delivery at a time, from constants and the rows' own keys: nothing
--- here can be invalid. `fence` is that of the mark, or null for a delivery that could not even be marked.
+-- The record fallback (FM-07): one delivery at a time, from constants and the rows' own keys, so that nothing here can be
+-- invalid. `fence` is that of the claim, or null for a delivery that could not be claimed.
 
--- name: salvage_delivery
+-- name: fallback_delivery
 UPDATE deliveries SET
     state = CASE WHEN %(fence)s::bigint IS NULL AND state = 'handing_off' THEN 'unknown' ELSE %(state)s::text END,
     reason = %(reason)s, reply = NULL, attempts = CASE state WHEN 'handing_off' THEN attempts + 1 ELSE attempts END,
@@ -13,10 +13,11 @@ WHERE event_id = %(event_id)s AND action = %(action)s AND member_id = %(member_i
         ELSE fence = %(fence)s AND state IN ('handing_off', 'unknown')
     END
 
--- name: salvage_item
--- The log as the ledger has it, and the item settled unless its other slot has yet to be.
-WITH told AS MATERIALIZED (
-    SELECT d.role, d.attempts,
+-- name: fallback_item
+-- Logs what the ledger has, and settles the item unless its other slot is still open.
+WITH entries AS MATERIALIZED (
+    SELECT %(batch_id)s::bigint AS batch_id, %(member_id)s::bigint AS member_id, %(slot)s::text AS slot,
+        d.role, d.attempts, now() AS at, %(partition)s::int AS partition, %(kafka_offset)s::bigint AS kafka_offset,
         CASE WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM %(batch_id)s THEN 'skipped' ELSE d.state END AS status,
         CASE
             WHEN d.state = 'sent' AND d.batch_id IS DISTINCT FROM %(batch_id)s THEN 'already_sent'
@@ -27,20 +28,14 @@ WITH told AS MATERIALIZED (
     WHERE d.event_id = %(event_id)s AND d.action = %(action)s AND d.member_id = %(member_id)s AND d.slot = %(slot)s
         AND d.state IN ('sent', 'failed', 'unknown', 'skipped')
 ), logged AS (
-    INSERT INTO log_entries
-        (batch_id, member_id, slot, role, status, reason, attempts, at, partition, kafka_offset)
-    SELECT %(batch_id)s, %(member_id)s, %(slot)s, role, status, reason, attempts, now(), %(partition)s, %(kafka_offset)s
-    FROM told
-    ON CONFLICT (batch_id, member_id, slot) DO UPDATE SET role = excluded.role, status = excluded.status,
-        reason = excluded.reason, attempts = excluded.attempts, at = excluded.at,
-        partition = excluded.partition, kafka_offset = excluded.kafka_offset
+    {{insert_log_entries}}
 )
 UPDATE batch_items SET settled_at = coalesce(settled_at, now()), publish_at = NULL
-WHERE batch_id = %(batch_id)s AND member_id = %(member_id)s AND excluded IS NULL AND EXISTS (SELECT FROM told)
+WHERE batch_id = %(batch_id)s AND member_id = %(member_id)s AND excluded IS NULL AND EXISTS (SELECT FROM entries)
     AND cardinality(roles) <= 1 + (
         SELECT count(*) FROM log_entries
         WHERE batch_id = %(batch_id)s AND member_id = %(member_id)s AND slot <> %(slot)s AND status <> 'retry'
     )
 
--- name: salvage_first_error
+-- name: fallback_first_error
 UPDATE batches SET first_error = %(reason)s WHERE id = %(batch_id)s AND first_error IS NULL

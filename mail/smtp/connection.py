@@ -13,29 +13,29 @@ from typing import Protocol, cast
 
 from config import crash_points
 from config.crash_points import CrashPoint
-from mail.envelope import Envelope
-from mail.smtp.dialogue import Dialogue, Extensions, Finished, Stage
-from mail.smtp.replies import NotSmtp, Reply, ReplyParser
+from mail.smtp.dialogue import Dialogue, DialogueEnd, Extensions, Stage
+from mail.smtp.replies import NotSmtpError, Reply, ReplyParser
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, NotSent, Refused, SendResult
 
 
 @dataclass(slots=True)
-class Job:
-    """A mail on its way and who wants to know; `tries` counts stale connections that it met."""
+class Submission:
+    """A submitted mail and its callback; `tries` counts the stale connections it was given to."""
 
     envelope: Envelope
     done: Callable[[SendResult], None]
     tries: int = 0
 
 
-class Owner(Protocol):
-    """What a connection tells its owner, always from the event loop."""
+class ConnectionOwner(Protocol):
+    """What a connection reports to its pool, always from the event loop."""
 
-    def finished(self, connection: Connection, job: Job, outcome: SendResult) -> None:
-        """The mail's outcome is known. If the connection is `usable` it waits for another mail."""
+    def finished(self, connection: Connection, submission: Submission, outcome: SendResult) -> None:
+        """The mail's result is known. If the connection is `usable` it can take another mail."""
 
-    def stale(self, connection: Connection, job: Job) -> None:
-        """A kept connection turned out dead before the server heard of this mail; it may go to another."""
+    def stale(self, connection: Connection, submission: Submission) -> None:
+        """An idle connection was dead before the server heard of this mail, which may go to another."""
 
     def gone(self, connection: Connection) -> None:
         """The connection is closed. Called once, whatever ended it."""
@@ -48,7 +48,7 @@ class SessionError(Exception):
 class Connection(asyncio.Protocol):
     """Used by `mail.smtp.session` until `begin_mails`, by the pool afterwards."""
 
-    def __init__(self, owner: Owner, address: str, timeout: float) -> None:
+    def __init__(self, owner: ConnectionOwner, address: str, timeout: float) -> None:
         self._owner = owner
         self._address = address
         self._timeout = timeout
@@ -57,23 +57,23 @@ class Connection(asyncio.Protocol):
         self._replies: list[Reply] = []
         self._waiter: asyncio.Future[Reply] | None = None
         self._dialogue: Dialogue | None = None
-        self._job: Job | None = None
+        self._submission: Submission | None = None
         self._gone = False
         self.transport: asyncio.Transport | None = None
         #: When the reply that is awaited becomes too late, in the loop's time.
         self.deadline = 0.0
-        #: Whether the server may have dropped it since it was last heard of.
+        #: Whether the server may have dropped it since its last reply.
         self.kept = False
 
     @property
     def usable(self) -> bool:
-        """Whether it can be given a mail now."""
-        return self._dialogue is not None and self._job is None and not self._gone
+        """Whether it can take a mail now."""
+        return self._dialogue is not None and self._submission is None and not self._gone
 
     @property
     def busy(self) -> bool:
         """Whether a mail is in mid-dialogue."""
-        return self._job is not None
+        return self._submission is not None
 
     # -- opening a session ------------------------------------------------------------------------------
 
@@ -96,9 +96,9 @@ class Connection(asyncio.Protocol):
         return self._replies.pop(0)
 
     def expect_silence(self) -> None:
-        """SessionError unless all that the server said has been read, and the connection stands."""
+        """SessionError unless every reply has been read and the connection is open."""
         if self._replies or self._parser.in_mid_reply:
-            raise SessionError(f"mail server {self._address} spoke out of turn")
+            raise SessionError(f"mail server {self._address} sent a reply out of turn")
         if self._gone:
             raise SessionError(f"mail server {self._address} closed the connection")
 
@@ -109,23 +109,23 @@ class Connection(asyncio.Protocol):
 
     # -- mails ------------------------------------------------------------------------------------------
 
-    def start(self, job: Job) -> Refused | None:
-        """Begins the dialogue about a mail; Refused at once, the connection untouched, if it cannot be had."""
+    def start(self, submission: Submission) -> Refused | None:
+        """Begins the dialogue about a mail; Refused, the connection untouched, if this server cannot take it."""
         assert self._dialogue is not None
-        step = self._dialogue.begin(job.envelope)
+        step = self._dialogue.begin(submission.envelope)
         if isinstance(step, Refused):
             return step
-        self._job = job
+        self._submission = submission
         self._write(step)
         crash_points.reach(CrashPoint.SMTP_ENVELOPE)
         return None
 
     def give_up(self, reason: str) -> None:
-        """Ends the connection now; the mail in mid-dialogue gets the outcome that its stage implies."""
+        """Ends the connection now; the mail in mid-dialogue gets the result that its stage implies."""
         self._end(reason, may_be_stale=False)
 
     def quit(self) -> None:
-        """Says goodbye and closes, without waiting for an answer."""
+        """Sends QUIT and closes, without waiting for the reply."""
         if not self._gone and self.transport is not None:
             self.transport.write(b"QUIT\r\n")
             self.transport.close()
@@ -142,8 +142,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             replies = self._parser.feed(data)
-        except NotSmtp as error:
-            self._end(f"mail server {self._address} sent nonsense: {error}", may_be_stale=False)
+        except NotSmtpError as error:
+            self._end(f"mail server {self._address} broke the protocol: {error}", may_be_stale=False)
             return
         if self._dialogue is None:
             self._opening(replies)
@@ -151,8 +151,8 @@ class Connection(asyncio.Protocol):
         left = len(replies)
         for reply in replies:
             left -= 1
-            if self._job is None:
-                # Nothing was asked: it says goodbye, or nonsense.
+            if self._submission is None:
+                # No reply was due: the server closes, or breaks the protocol.
                 self._end(f"mail server {self._address} closes: {reply}", may_be_stale=False)
                 return
             if not self._take(reply, more=left > 0 or self._parser.in_mid_reply):
@@ -173,12 +173,12 @@ class Connection(asyncio.Protocol):
     def _take(self, reply: Reply, more: bool) -> bool:
         """One reply in the dialogue about the mail; whether to go on with the next."""
         assert self._dialogue is not None
-        assert self._job is not None
+        assert self._submission is not None
         assert self.transport is not None
         stage = self._dialogue.stage
         unsent = stage is Stage.BODY and self.transport.get_write_buffer_size() > 0
         step = self._dialogue.receive(reply, more=more, unsent=unsent)
-        if not isinstance(step, Finished):
+        if not isinstance(step, DialogueEnd):
             if step:
                 self._write(step)
                 if self._dialogue.stage is Stage.BODY:
@@ -186,15 +186,15 @@ class Connection(asyncio.Protocol):
             return True
         if isinstance(step.outcome, Accepted):
             crash_points.reach(CrashPoint.SMTP_ACCEPTED)
-        job, self._job = self._job, None
+        submission, self._submission = self._submission, None
         stale = stage is Stage.MAIL and self.kept and not step.usable and isinstance(step.outcome, NotSent)
         self.kept = True
         if not step.usable:
             self._end(str(reply), may_be_stale=False)
         if stale:
-            self._owner.stale(self, job)
+            self._owner.stale(self, submission)
         else:
-            self._owner.finished(self, job, step.outcome)
+            self._owner.finished(self, submission, step.outcome)
         return step.usable and not more
 
     def _write(self, data: bytes) -> None:
@@ -212,9 +212,9 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(SessionError(reason))
         self._owner.gone(self)
-        job, self._job = self._job, None
-        if job is not None and self._dialogue is not None:
+        submission, self._submission = self._submission, None
+        if submission is not None and self._dialogue is not None:
             if may_be_stale and self.kept and self._dialogue.stage is Stage.MAIL:
-                self._owner.stale(self, job)
+                self._owner.stale(self, submission)
             else:
-                self._owner.finished(self, job, self._dialogue.lost(reason))
+                self._owner.finished(self, submission, self._dialogue.lost(reason))

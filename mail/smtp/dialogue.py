@@ -4,16 +4,16 @@
                  └───────┴──────┴─▶ RESET / LONE_DOT ─▶ outcome
 
 With PIPELINING (RFC 2920) MAIL, RCPT and DATA go out in one write. The body goes out only after 354 and only if
-sender and recipient were both taken; and never with it the next mail, since a server may answer the body by
+sender and recipient were both accepted; never together with the next mail, since a server may answer the body by
 closing. What each point of failure means:
 
 | it happens                          | outcome                                                            |
 |-------------------------------------|--------------------------------------------------------------------|
 | 4xx or 5xx to MAIL, RCPT, DATA, body | Refused: the reply is about this mail, and it was not accepted     |
 | 421 at any point, the body included | NotSent: the server is closing and has accepted nothing (RFC 5321) |
-| 530, 534, 535, 538                  | NotSent: our log-in is the trouble and not the mail                |
-| loss, silence or nonsense, no body  | NotSent: the data never went out                                   |
-| the same once the body was written  | Ambiguous: nobody knows                                            |
+| 530, 534, 535, 538                  | NotSent: our authentication failed, not the mail                   |
+| loss, time-out, protocol error before the body | NotSent: the data never went out                        |
+| the same once the body was written  | Ambiguous: accepted or not, it cannot be known                     |
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import re
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from mail.envelope import Envelope
 from mail.smtp.replies import Reply
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 
 CLOSING: Final = 421
@@ -34,7 +34,7 @@ _UNSAFE: Final = re.compile(r"[\x00-\x20<>\x7f\ud800-\udfff]")
 
 
 class Stage(Enum):
-    """Whose reply is awaited."""
+    """Which command's reply is awaited."""
 
     IDLE = auto()
     MAIL = auto()
@@ -46,22 +46,22 @@ class Stage(Enum):
 
 
 class Extensions(NamedTuple):
-    """What the server offers, of what matters here."""
+    """The server's extensions that matter here."""
 
     pipelining: bool = False
     smtputf8: bool = False
     eight_bit_mime: bool = False
 
 
-class Finished(NamedTuple):
-    """The dialogue about one mail is over; `usable` says whether the session can take another."""
+class DialogueEnd(NamedTuple):
+    """The dialogue about one mail has ended; `usable` says whether the session can take another."""
 
     outcome: SendResult
     usable: bool
 
 
 class Dialogue:
-    """The state of one session. `begin`, then `receive` each reply until it is Finished; `lost` at any time."""
+    """The state of one session. `begin`, then `receive` each reply until it is DialogueEnd; `lost` at any time."""
 
     __slots__ = ("_envelope", "_extensions", "_failure", "stage")
 
@@ -91,31 +91,31 @@ class Dialogue:
             mail = f"{mail}RCPT TO:<{recipient}>\r\nDATA\r\n"
         return mail.encode()
 
-    def receive(self, reply: Reply, *, more: bool = False, unsent: bool = False) -> bytes | Finished:
-        """Takes the next reply: what to write now (nothing, if more replies are due), or the outcome.
+    def receive(self, reply: Reply, *, more: bool = False, unsent: bool = False) -> bytes | DialogueEnd:
+        """Takes the next reply: what to write now (nothing, if more replies are due), or the end.
 
-        `more` is whether the server has already said something beyond this reply. Where the next word is ours,
-        that means that it does not answer what we write, and nothing more is written to it. `unsent` is whether
-        some of what was to be written has not left yet: then consent to the data cannot mean the data.
+        `more`: the server has already sent something beyond this reply. Where it is our turn, that means that it does
+        not answer what we write, and nothing more is written to it. `unsent`: some of what was written has not left
+        yet, so a positive reply cannot be about the data.
         """
         if unsent and self.stage is Stage.BODY and reply.code < 400:
             return self._finish(Ambiguous(f"answered before the mail had left: {reply}"), usable=False)
         if reply.code == CLOSING:
             return self._finish(self._failure or NotSent(str(reply)), usable=False)
         step = self._step(reply)
-        if isinstance(step, Finished):
+        if isinstance(step, DialogueEnd):
             return step._replace(usable=step.usable and not (more or unsent))
         if step and more:
-            return self._finish(self._failure or NotSent("the server spoke out of turn"), usable=False)
+            return self._finish(self._failure or NotSent("the server sent a reply out of turn"), usable=False)
         return step
 
     def lost(self, reason: str) -> SendResult:
-        """The outcome if the connection ends here, for whatever reason, or the server says nonsense."""
+        """The result if the connection ends here, or the server breaks the protocol."""
         if self.stage is Stage.BODY:
             return Ambiguous(reason)
         return self._failure or NotSent(reason)
 
-    def _step(self, reply: Reply) -> bytes | Finished:
+    def _step(self, reply: Reply) -> bytes | DialogueEnd:
         pipelining = self._extensions.pipelining
         good = 200 <= reply.code < 300
         stage = self.stage
@@ -142,11 +142,11 @@ class Dialogue:
             return b"" if pipelining else b"DATA\r\n"
         if stage is Stage.DATA:
             return self._after_data(reply)
-        # LONE_DOT and RESET: the outcome is known, and the session is clean if the server agrees.
+        # LONE_DOT and RESET: the result is known, and the session is clean if the server agrees.
         assert self._failure is not None
         return self._finish(self._failure, usable=good or (stage is Stage.LONE_DOT and reply.code >= 400))
 
-    def _after_data(self, reply: Reply) -> bytes | Finished:
+    def _after_data(self, reply: Reply) -> bytes | DialogueEnd:
         if reply.code != _START_DATA:
             self._failure = self._failure or _failure(reply)
             return self._reset() if reply.code >= 400 else self._finish(self._failure, usable=False)
@@ -167,10 +167,10 @@ class Dialogue:
         assert self._envelope is not None, "a reply without a mail"
         return self._envelope
 
-    def _finish(self, outcome: SendResult, usable: bool = True) -> Finished:
+    def _finish(self, outcome: SendResult, usable: bool = True) -> DialogueEnd:
         self._envelope = None
         self.stage = Stage.IDLE
-        return Finished(outcome, usable)
+        return DialogueEnd(outcome, usable)
 
 
 def stuffed(data: bytes) -> bytes:
@@ -183,9 +183,9 @@ def stuffed(data: bytes) -> bytes:
 
 
 def _failure(reply: Reply) -> SendResult:
-    """What a reply that is no consent says, given that nothing was accepted."""
+    """What a reply other than success means, given that nothing was accepted."""
     if reply.code in _OUR_LOG_IN:
-        return NotSent(f"the mail server wants us to log in: {reply}")
+        return NotSent(f"the mail server requires authentication: {reply}")
     if reply.code >= 400:
         return Refused(str(reply), permanent=reply.code >= 500)
     return NotSent(f"the mail server answered out of turn: {reply}")

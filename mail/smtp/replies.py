@@ -24,8 +24,8 @@ class Reply(NamedTuple):
         return one_line(f"{self.code} {self.text}")[:_LONGEST_SHOWN]
 
 
-class NotSmtp(Exception):  # noqa: N818  # reads as what it says of the server
-    """What came is no SMTP reply; the message quotes the beginning of it."""
+class NotSmtpError(Exception):
+    """The bytes are no SMTP reply; the message quotes the beginning of them."""
 
 
 class ReplyParser:
@@ -44,13 +44,13 @@ class ReplyParser:
         return bool(self._rest or self._lines)
 
     def feed(self, data: bytes) -> list[Reply]:
-        """The replies that are complete now, in order. NotSmtp when what came cannot be one."""
+        """The replies that are complete now, in order. NotSmtpError when what came cannot be one."""
         *lines, self._rest = (self._rest + data if self._rest else data).split(b"\n")
         replies = []
         for line in lines:
             match = _LINE.fullmatch(line)
             if match is None or (self._lines and match[1] != self._code):
-                raise NotSmtp(f"not an SMTP reply: {_shown(line)}")
+                raise NotSmtpError(f"not an SMTP reply: {_shown(line)}")
             code, sign, text = match.groups(default=b"")
             if sign == b"-":
                 self._code = code
@@ -62,7 +62,7 @@ class ReplyParser:
             else:
                 replies.append(Reply(int(code), text.decode("utf-8", "replace")))
         if len(self._rest) + sum(map(len, self._lines)) > _LARGEST:
-            raise NotSmtp(f"a reply of more than {_LARGEST} bytes")
+            raise NotSmtpError(f"a reply of more than {_LARGEST} bytes")
         return replies
 
 

@@ -1,9 +1,9 @@
-"""The sender for SMTP: a pool of kept connections, one queue, and the patience to wait for a server.
+"""The sender for SMTP: a pool of connections that stay open, and one queue.
 
-Mails wait in one queue and go to whichever connection is free; connections are opened when mails wait, up to the
-limit, and kept. A mail that meets a connection the server had dropped meanwhile goes to another one unseen: the
-server never heard of it. When no connection can be had, everything in the queue is NotSent at once, so that the
-caller can set it aside and wait in `ready`.
+A mail goes to the first free connection; connections are opened while mails wait, up to the limit, and stay open. A
+mail given to a connection that the server had dropped is moved to another: the server never heard of it. When no
+connection can be opened, everything in the queue is NotSent at once, so that the caller can set it aside and wait in
+`ready`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Final
 
 import structlog
 
-from mail.envelope import Envelope
-from mail.smtp.connection import Connection, Job, SessionError
+from config.log_throttle import LogThrottle
+from mail.smtp.connection import Connection, SessionError, Submission
 from mail.smtp.session import open_session
 from mail.smtp.url import Tls, parse
+from schemas.envelope import Envelope
 from schemas.errors import SettingsError, UnreachableError
 from schemas.send_results import NotSent, SendResult
 
@@ -28,8 +29,6 @@ _log = structlog.get_logger()
 
 _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 5.0
-#: How often at most the log says that the server is still away, in seconds.
-_SAY_AGAIN: Final = 30.0
 #: A server that takes some connections and refuses more is not asked for more before this time, in seconds.
 _FULL_FOR: Final = 5.0
 _GOODBYE: Final = 1.0
@@ -57,7 +56,7 @@ class SmtpSender:
         self._timeout = timeout
         self._drain = drain
         self._hello = hello
-        self._queue: deque[Job] = deque()
+        self._queue: deque[Submission] = deque()
         self._idle: list[Connection] = []
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -81,8 +80,8 @@ class SmtpSender:
     async def ready(self) -> None:
         """See `Sender.ready`."""
         wait = _FIRST_WAIT
-        attempts, said = 0, 0.0
-        clock = asyncio.get_running_loop().time
+        attempts = 0
+        throttle = LogThrottle(asyncio.get_running_loop().time)
         while not self._connections:
             if self._closed:
                 raise RuntimeError("the sender is closed")
@@ -90,22 +89,21 @@ class SmtpSender:
                 await self._open()
             except SessionError as error:
                 attempts += 1
-                if attempts == 1 or clock() - said >= _SAY_AGAIN:
-                    said = clock()
-                    _log.warning("mail server is away, waiting", reason=str(error), attempts=attempts)
+                if throttle.admits():
+                    _log.warning("waiting for the mail server", reason=str(error), attempts=attempts)
                 # Jitter, so that many workers do not come back in step.
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311
                 wait = min(wait * 2, _LONGEST_WAIT)
         if attempts:
-            _log.info("mail server is back", server=self._server.address, attempts=attempts)
+            _log.info("the mail server is back", server=self._server.address, attempts=attempts)
 
     def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
         """See `Sender.submit`."""
-        job = Job(envelope, done)
+        submission = Submission(envelope, done)
         if self._closed:
-            asyncio.get_running_loop().call_soon(_report, job, NotSent("the sender is closed"))
+            asyncio.get_running_loop().call_soon(_report, submission, NotSent("the sender is closed"))
             return
-        self._queue.append(job)
+        self._queue.append(submission)
         self._pump()
 
     async def close(self) -> None:
@@ -127,32 +125,32 @@ class SmtpSender:
             connection.give_up("closed")
         if self._sweep is not None:
             self._sweep.cancel()
-        # What was reported by way of the loop has been reported after this.
+        # Lets the loop make the calls that are scheduled.
         await asyncio.sleep(0)
 
-    # -- what connections tell (mail.smtp.connection.Owner) --------------------------------------------------
+    # -- what connections tell (mail.smtp.connection.ConnectionOwner) --------------------------------------------------
 
-    def finished(self, connection: Connection, job: Job, outcome: SendResult) -> None:
-        """The connection first takes its next mail: the server works while the outcome is being handled."""
+    def finished(self, connection: Connection, submission: Submission, outcome: SendResult) -> None:
+        """The connection first takes its next mail: the server works while the result is handled."""
         if connection.usable:
             self._feed(connection)
         elif self._queue:
             self._pump()
         self._changed.set()
-        _report(job, outcome)
+        _report(submission, outcome)
 
-    def stale(self, connection: Connection, job: Job) -> None:
-        """To the front of the queue. The limit only guards against a server that drops every connection."""
+    def stale(self, connection: Connection, submission: Submission) -> None:
+        """Back to the front of the queue. The limit guards against a server that drops every connection."""
         del connection
-        job.tries += 1
-        if self._closed or job.tries > self._limit:
-            _report(job, NotSent(f"mail server {self._server.address} closes its connections"))
+        submission.tries += 1
+        if self._closed or submission.tries > self._limit:
+            _report(submission, NotSent(f"mail server {self._server.address} closes its connections"))
         else:
-            self._queue.appendleft(job)
+            self._queue.appendleft(submission)
             self._pump()
 
     def gone(self, connection: Connection) -> None:
-        """Not one of ours any more; another is opened if mails wait."""
+        """Leaves the pool; another is opened if mails wait."""
         self._connections.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -163,20 +161,20 @@ class SmtpSender:
     # -- inside -----------------------------------------------------------------------------------------
 
     def _feed(self, connection: Connection) -> None:
-        """Gives a free connection its next mail, or rest."""
+        """Gives a free connection its next mail, or makes it idle."""
         while self._queue:
-            job = self._queue.popleft()
-            refused = connection.start(job)
+            submission = self._queue.popleft()
+            refused = connection.start(submission)
             if refused is None:
                 if self._sweep is None:
                     self._plan_sweep()
                 return
-            asyncio.get_running_loop().call_soon(_report, job, refused)
+            asyncio.get_running_loop().call_soon(_report, submission, refused)
         connection.kept = True
         self._idle.append(connection)
 
     def _pump(self) -> None:
-        """Mails that wait go to connections that rest; for what is left, more are opened within the limit."""
+        """Mails that wait go to idle connections; for the rest, more are opened within the limit."""
         while self._queue and self._idle:
             self._feed(self._idle.pop())
         loop = asyncio.get_running_loop()
@@ -193,12 +191,12 @@ class SmtpSender:
             await self._open()
         except SessionError as error:
             self._refused = str(error)
-        except Exception as error:  # whatever it is, mails must not wait for a connection that nobody opens
+        except Exception as error:  # of any kind: mails must not wait for a connection that nothing opens
             _log.exception("opening a connection to the mail server failed")
             self._refused = f"{type(error).__name__} while opening a connection to the mail server"
 
     def _opened(self, task: asyncio.Task[None]) -> None:
-        """Once one attempt failed no other is begun until all have ended: then there is a connection, or none."""
+        """After one failed attempt no other begins until all have ended: then there is a connection, or none."""
         self._opening.discard(task)
         self._changed.set()
         if self._opening or self._closed:
@@ -221,14 +219,14 @@ class SmtpSender:
         self._feed(connection)
 
     def _fail_queue(self, reason: str) -> None:
-        # Those who hear of it may submit again at once: their mails belong to the next attempt.
-        jobs = list(self._queue)
+        # Callers may submit again at once: those mails belong to the next attempt.
+        submissions = list(self._queue)
         self._queue.clear()
-        for job in jobs:
-            _report(job, NotSent(reason))
+        for submission in submissions:
+            _report(submission, NotSent(reason))
 
     def _plan_sweep(self) -> None:
-        """One timer looks after all connections: a timer per command would cost more than the command."""
+        """One timer for all connections: a timer per command would cost more than the command."""
         interval = min(1.0, self._timeout / 4)
         self._sweep = asyncio.get_running_loop().call_later(interval, self._end_the_silent)
 
@@ -253,11 +251,11 @@ class SmtpSender:
             pass
 
 
-def _report(job: Job, outcome: SendResult) -> None:
+def _report(submission: Submission, outcome: SendResult) -> None:
     try:
-        job.done(outcome)
-    except Exception:  # the caller's trouble must not become the connection's, nor another mail's
-        _log.exception("the handler of a mail's outcome failed")
+        submission.done(outcome)
+    except Exception:  # an error of the caller must not reach the connection or another mail
+        _log.exception("the handler of a mail's result failed")
 
 
 def _tls_context(ca_file: str | None) -> ssl.SSLContext:

@@ -9,7 +9,7 @@ import ssl
 from base64 import b64encode
 from typing import Final, NoReturn
 
-from mail.smtp.connection import Connection, Owner, SessionError
+from mail.smtp.connection import Connection, ConnectionOwner, SessionError
 from mail.smtp.dialogue import Extensions
 from mail.smtp.replies import Reply
 from mail.smtp.url import SmtpServer, Tls
@@ -18,9 +18,14 @@ _HOST_NAME: Final = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 
 async def open_session(
-    server: SmtpServer, owner: Owner, *, reply_timeout: float, hello: str | None, context: ssl.SSLContext | None
+    server: SmtpServer,
+    owner: ConnectionOwner,
+    *,
+    reply_timeout: float,
+    hello: str | None,
+    context: ssl.SSLContext | None,
 ) -> Connection:
-    """A connection that takes mails. SessionError, without secrets, when there is none to be had.
+    """A connection that takes mails. SessionError, without secrets, when none can be opened.
 
     `reply_timeout` in seconds is for each step; `hello` is the name in EHLO, by default this machine's.
     """
@@ -40,7 +45,7 @@ async def open_session(
         except TimeoutError as error:
             raise SessionError(f"mail server {server.address} gave no answer within {reply_timeout:g} s") from error
         except (OSError, UnicodeError) as error:
-            raise SessionError(f"cannot reach mail server {server.address}: {_words(error)}") from error
+            raise SessionError(f"cannot reach mail server {server.address}: {_cause(error)}") from error
         connection.begin_mails(_offered(extensions))
     except BaseException:
         connection.give_up("no session")
@@ -97,7 +102,7 @@ async def _start_tls(connection: Connection, server: SmtpServer, context: ssl.SS
     reply = await connection.ask(b"STARTTLS\r\n")
     if reply.code != 220:
         _refused(server, "STARTTLS", reply)
-    # Bytes in the clear behind the consent would pass for the server's words after it.
+    # Bytes in the clear behind this reply would pass for encrypted replies after it.
     connection.expect_silence()
     assert connection.transport is not None
     transport = await asyncio.get_running_loop().start_tls(
@@ -121,10 +126,10 @@ async def _log_in(
                 break
             reply = await connection.ask(b64encode(secret.encode()) + b"\r\n")
     else:
-        raise SessionError(f"mail server {server.address} offers no log-in that we know (PLAIN, LOGIN)")
+        raise SessionError(f"mail server {server.address} offers neither AUTH PLAIN nor AUTH LOGIN")
     if reply.code != 235:
-        # The code alone: the words might repeat what was given, and some providers' user names are secret too.
-        raise SessionError(f"mail server {server.address} refused the log-in with {reply.code}")
+        # The code alone: the text might repeat the credentials, and some providers' user names are secret, too.
+        raise SessionError(f"mail server {server.address} refused the authentication with {reply.code}")
 
 
 def _offered(extensions: dict[str, str]) -> Extensions:
@@ -149,7 +154,7 @@ def _refused(server: SmtpServer, what: str, reply: Reply) -> NoReturn:
     raise SessionError(f"mail server {server.address} refused {what}: {reply}")
 
 
-def _words(error: OSError | UnicodeError) -> str:
+def _cause(error: OSError | UnicodeError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, UnicodeError):

@@ -72,7 +72,7 @@ def parse(url: str) -> SmtpServer:
         port = parts.port
     except ValueError as error:
         # The cause is cut off: urllib quotes what it could not read.
-        raise _wrong("is not a URL: the host or the port cannot be read") from _without_words(error)
+        raise _wrong("is not a URL: the host or the port cannot be read") from _without_text(error)
     if parts.scheme not in _PORTS:
         raise _wrong("must begin with smtp:// or smtps://")
     if not parts.hostname:
@@ -88,12 +88,12 @@ def parse(url: str) -> SmtpServer:
 
     tls = Tls.IMPLICIT if parts.scheme == "smtps" else Tls.NEVER
     if "starttls" in options:
-        wanted = _STARTTLS.get(options["starttls"].lower())
-        if wanted is None:
+        starttls = _STARTTLS.get(options["starttls"].lower())
+        if starttls is None:
             raise _wrong("has an unknown value for starttls (required, optional or never)")
-        if tls is Tls.IMPLICIT and wanted is not Tls.NEVER:
+        if tls is Tls.IMPLICIT and starttls is not Tls.NEVER:
             raise _wrong("asks for starttls on smtps://, which is encrypted from the first byte")
-        tls = tls if tls is Tls.IMPLICIT else wanted
+        tls = tls if tls is Tls.IMPLICIT else starttls
     if options.get("clear_password", "allowed") != "allowed":
         raise _wrong("has an unknown value for clear_password (allowed)")
     server = SmtpServer(
@@ -135,5 +135,5 @@ def _wrong(what: str) -> SettingsError:
     return SettingsError(f"BIDDEN_SMTP_URL {what}", field="BIDDEN_SMTP_URL")
 
 
-def _without_words(error: ValueError) -> ValueError:
+def _without_text(error: ValueError) -> ValueError:
     return type(error)()

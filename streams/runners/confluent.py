@@ -1,8 +1,8 @@
-"""The runner on confluent-kafka: a consumer thread, several takes in flight, offsets stored in order.
+"""The runner on confluent-kafka: a consumer thread, several polls in flight, offsets stored in order.
 
-The thread polls and hands takes to the event loop; an offset is stored, for librdkafka to commit, only when its
-take and all takes before it are finished. On a rebalance what is in flight may finish for a few seconds, so that
-the next owner does not find busy keys; beyond that the ledger's fences protect.
+The thread polls and passes the records to the event loop. An offset is stored, for librdkafka to commit, only when its
+poll and all polls before it are done. On a rebalance what is in flight may finish for a few seconds, so that the next
+owner does not find busy keys; after that the ledger's fences protect.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from streams.worker import WorkerFactory
 
 log = structlog.get_logger()
 
-TAKE: Final = 500
-#: Takes being processed at once: one is looked up while another is handed over.
-TAKES_IN_FLIGHT: Final = 3
+MAX_POLL_RECORDS: Final = 500
+#: Polls processed at once: one is looked up while another is sent.
+POLLS_IN_FLIGHT: Final = 3
 _REVOKE_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
-#: How long all takes may be in hand before the brokers are polled without fetching. Not at once: to stop fetching
-#: throws away what was fetched ahead.
+#: How long all slots may be in use before the consumer polls without fetching. Not at once: pausing discards what was
+#: fetched ahead.
 _BUSY_SECONDS: Final = 1.0
 
 
@@ -53,7 +53,7 @@ def consumer_config(settings: Settings) -> dict[str, object]:
         "heartbeat.interval.ms": 1000,
         "max.poll.interval.ms": 300_000,
         "partition.assignment.strategy": "cooperative-sticky",
-        # Small messages, handled in takes of 500: no need to hold megabytes of them.
+        # Small messages, 500 to a poll: no need to buffer megabytes of them.
         "queued.max.messages.kbytes": 4096,
         "fetch.wait.max.ms": 100,
         "enable.partition.eof": False,
@@ -61,7 +61,7 @@ def consumer_config(settings: Settings) -> dict[str, object]:
 
 
 class ConfluentRunner:
-    """Runs one worker until SIGTERM or SIGINT, or until something breaks."""
+    """Runs one worker until SIGTERM or SIGINT, or until an error ends it."""
 
     def __init__(self, settings: Settings, factory: WorkerFactory) -> None:
         self._topic = settings.invitations_topic
@@ -69,21 +69,21 @@ class ConfluentRunner:
         self._consumer = Consumer(consumer_config(settings), logger=None)
         self._heartbeat = Heartbeat()
         self._stop = threading.Event()
-        self._slots = threading.Semaphore(TAKES_IN_FLIGHT)
+        self._slots = threading.Semaphore(POLLS_IN_FLIGHT)
         self._idle = threading.Condition()
         self._in_flight = 0
-        self._taking_ended = threading.Event()
+        self._polling_ended = threading.Event()
         self._drained = threading.Event()
         self._busy_since: float | None = None
-        self._carried: list[Message] = []
+        self._early: list[Message] = []
         self._finished: deque[tuple[int, int]] = deque()
         self._lag = GroupLag(settings)
-        self._mine: frozenset[int] = frozenset()
+        self._partitions: frozenset[int] = frozenset()
         self._assigned = False
         self._failure: BaseException | None = None
 
     def run(self) -> int:
-        """Returns the exit code; raises what broke."""
+        """Returns the exit code; raises the error that ended the worker."""
         try:
             import uvloop
 
@@ -106,8 +106,8 @@ class ConfluentRunner:
 
         def ended(error: BaseException | None) -> None:
             if error is not None:
-                # Now, and not only at the end: the shutdown may come to none.
-                log.error("the worker broke", cause=repr(error))
+                # Logged now: the shutdown may never finish.
+                log.error("the worker failed", cause=repr(error))
                 self._failure = self._failure or error
             stop()
 
@@ -115,18 +115,18 @@ class ConfluentRunner:
             loop.add_signal_handler(number, stop)
         worker = await self._factory(self._heartbeat)
         worker.start(ended)
-        takes: asyncio.Queue[tuple[list[Record], asyncio.Task[None]]] = asyncio.Queue()
-        completing = loop.create_task(self._complete(takes, ended))
+        polls: asyncio.Queue[tuple[list[Record], asyncio.Task[None]]] = asyncio.Queue()
+        completing = loop.create_task(self._complete(polls, ended))
 
-        def submit(take: list[Record]) -> None:
-            takes.put_nowait((take, loop.create_task(worker.process(take))))
+        def submit(records: list[Record]) -> None:
+            polls.put_nowait((records, loop.create_task(worker.process(records))))
 
         watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic)
         watchdog.start()
 
         def consume() -> None:
             try:
-                self._consume(lambda take: loop.call_soon_threadsafe(submit, take))
+                self._consume(lambda records: loop.call_soon_threadsafe(submit, records))
             except BaseException as error:
                 loop.call_soon_threadsafe(ended, error)
 
@@ -136,11 +136,11 @@ class ConfluentRunner:
         await stopping.wait()
         log.info("worker stopping")
         watchdog.shutting_down()
-        # A take that came after the drain would have nobody to wait for it.
-        await asyncio.to_thread(self._taking_ended.wait)
+        # Records that arrived after this would not be waited for.
+        await asyncio.to_thread(self._polling_ended.wait)
         await worker.stop()
-        # Takes that were finished by now are acknowledged; the others come again, to whoever is there.
-        await takes.join()
+        # Polls that are done by now are acknowledged; the others are read again by the partition's next owner.
+        await polls.join()
         completing.cancel()
         self._drained.set()
         await asyncio.to_thread(thread.join)
@@ -149,7 +149,7 @@ class ConfluentRunner:
 
     # In the consumer's thread.
 
-    def _consume(self, submit_take: Callable[[list[Record]], object]) -> None:
+    def _consume(self, submit: Callable[[list[Record]], object]) -> None:
         self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
         try:
             while not self._stop.is_set():
@@ -157,26 +157,26 @@ class ConfluentRunner:
                 if not self._slots.acquire(timeout=_POLL_SECONDS):
                     self._stay_member()
                     continue
-                self._fetch_again()
-                take = self._next_take()
-                if not take:
+                self._resume_fetching()
+                records = self._poll()
+                if not records:
                     self._slots.release()
                     continue
                 with self._idle:
                     self._in_flight += 1
-                submit_take(take)
-            self._taking_ended.set()
+                submit(records)
+            self._polling_ended.set()
             self._drained.wait()
             self._store_finished()
         finally:
-            self._taking_ended.set()
-            # Commits what was stored, leaves the group.
+            self._polling_ended.set()
+            # Commits what was stored and leaves the group.
             self._consumer.close()
 
     def _stay_member(self) -> None:
-        """No take can be begun, for as long as the mail server is slow or away: polls all the same.
+        """Polls without fetching while all slots are in use, for as long as the mail server is slow or away.
 
-        Or a rebalance would wait for us, and beyond max.poll.interval.ms we would be out of the group.
+        Otherwise a rebalance would wait for this worker, and after max.poll.interval.ms it would leave the group.
         """
         now = time.monotonic()
         self._busy_since = self._busy_since or now
@@ -184,24 +184,24 @@ class ConfluentRunner:
             self._consumer.pause(self._consumer.assignment())
             message = self._consumer.poll(0)
             if message is not None:
-                # Of a partition that this very poll has brought.
-                self._carried.append(message)
+                # Of a partition that this very poll has assigned.
+                self._early.append(message)
 
-    def _fetch_again(self) -> None:
+    def _resume_fetching(self) -> None:
         if self._busy_since is not None:
             self._consumer.resume(self._consumer.assignment())
             self._busy_since = None
 
-    def _next_take(self) -> list[Record]:
-        messages, self._carried = self._carried, []
+    def _poll(self) -> list[Record]:
+        messages, self._early = self._early, []
         first = self._consumer.poll(0 if messages else _POLL_SECONDS)
         if first is not None:
-            messages += [first, *self._consumer.consume(TAKE - 1, timeout=0)]
+            messages += [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, timeout=0)]
         return [record for message in messages if (record := _record(message)) is not None]
 
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._assigned = True
-        self._mine = self._mine | {p.partition for p in partitions}
+        self._partitions = self._partitions | {p.partition for p in partitions}
         self._heartbeat.beat()
         log.info("partitions assigned", partitions=[p.partition for p in partitions])
 
@@ -210,9 +210,9 @@ class ConfluentRunner:
         with self._idle:
             self._idle.wait_for(lambda: not self._in_flight, timeout=_REVOKE_SECONDS)
         self._store_finished()
-        # Or a partition that comes back would still be paused: librdkafka remembers it.
+        # Otherwise a partition that comes back would still be paused: librdkafka remembers it.
         self._consumer.resume(list(partitions))
-        self._mine = self._mine - {p.partition for p in partitions}
+        self._partitions = self._partitions - {p.partition for p in partitions}
 
     def _store_finished(self) -> None:
         while self._finished:
@@ -220,7 +220,7 @@ class ConfluentRunner:
             try:
                 self._consumer.store_offsets(offsets=[TopicPartition(self._topic, partition, offset)])
             except KafkaException as error:
-                # Taken away by a rebalance: its next owner reads it again and finds it settled.
+                # Revoked by a rebalance: its next owner reads it again and finds it settled.
                 log.info("offset not stored", partition=partition, cause=str(error))
             else:
                 crash_points.reach(CrashPoint.OFFSET_STORED)
@@ -231,19 +231,19 @@ class ConfluentRunner:
         if not self._assigned:
             # An assignment that never comes is a stall, unless the brokers are away.
             return self._lag.reachable()
-        return self._in_flight > 0 or self._lag.behind(self._mine)
+        return self._in_flight > 0 or self._lag.behind(self._partitions)
 
     # In the event loop.
 
     async def _complete(
         self,
-        takes: asyncio.Queue[tuple[list[Record], asyncio.Task[None]]],
+        polls: asyncio.Queue[tuple[list[Record], asyncio.Task[None]]],
         ended: Callable[[BaseException | None], None],
     ) -> None:
-        """Acknowledges takes in order. After one that did not finish, none: its messages must come again."""
+        """Acknowledges polls in order. After one that did not finish, none: its records must be read again."""
         broken = False
         while True:
-            take, task = await takes.get()
+            records, task = await polls.get()
             try:
                 await task
             except StoppingError:
@@ -253,17 +253,17 @@ class ConfluentRunner:
                 ended(error)
             else:
                 if not broken:
-                    self._acknowledge(take)
+                    self._acknowledge(records)
             with self._idle:
                 self._in_flight -= 1
                 self._idle.notify_all()
             self._slots.release()
-            takes.task_done()
+            polls.task_done()
 
-    def _acknowledge(self, take: Sequence[Record]) -> None:
-        crash_points.reach(CrashPoint.TAKE_DONE)
-        # Left for the consumer's thread: two threads in one consumer can wait for each other for ever.
-        self._finished.extend({record.partition: record.offset + 1 for record in take}.items())
+    def _acknowledge(self, records: Sequence[Record]) -> None:
+        crash_points.reach(CrashPoint.POLL_DONE)
+        # For the consumer's thread: two threads in one consumer can wait for each other for ever.
+        self._finished.extend({record.partition: record.offset + 1 for record in records}.items())
 
 
 def _record(message: Message) -> Record | None:
@@ -273,7 +273,7 @@ def _record(message: Message) -> Record | None:
             return None
         if error.fatal():
             raise KafkaException(error)
-        # Brokers away, a leader that moves, a topic not there yet: the client goes on by itself.
+        # Brokers away, a leader that moves, a missing topic: the client recovers by itself.
         log.warning("Kafka", cause=error.str())
         return None
     topic, partition, offset = message.topic(), message.partition(), message.offset()

@@ -1,8 +1,8 @@
 """The runner on Faust: one agent, by the only pattern that loses nothing (docs/adr has the reasons).
 
-Messages are taken without acknowledgement, decoded by our own code, and acknowledged in order after the whole
-take is settled. What raises ends the process: Faust must never restart an agent inside it, or it would go on
-acknowledging past what was not handled.
+Records are read without acknowledgement, decoded by our own code, and acknowledged in order after the whole poll is
+settled. An exception ends the process: Faust must never restart an agent inside it, or it would acknowledge past what
+was not processed.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from streams.worker import Worker, WorkerFactory
 
 log = structlog.get_logger()
 
-TAKE: Final = 500
-#: How long a take may gather, in seconds: half of it is what an idle worker adds to a mail's latency.
-_WITHIN: Final = 0.02
-#: How long a stop or a rebalance waits for what was fetched; the rest comes again, to whoever is there.
+MAX_POLL_RECORDS: Final = 500
+#: How long records may collect, in seconds: half of it is what an idle worker adds to a mail's latency.
+_LINGER_SECONDS: Final = 0.02
+#: How long a stop or a rebalance waits for what was fetched; the rest is read again by the next owner.
 _DRAIN_SECONDS: Final = 5.0
 
 
 class _Consumer(AiokafkaConsumer):  # type: ignore[misc] # faust has no types
     async def verify_all_partitions_active(self) -> None:
-        """Faust looks for partitions without progress, and only logs them. The watchdog does that for us.
+        """Faust checks for partitions without progress, and only logs them. Our watchdog does that.
 
-        Faust's look ends the worker, by an assertion, when it falls between an assignment and its first position.
+        Faust's check ends the worker, by an assertion, when it runs between an assignment and its first position.
         """
 
 
@@ -57,19 +57,19 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         self._factory = factory
         self._heartbeat = Heartbeat()
         self._lag = GroupLag(settings)
-        self._mine: frozenset[int] = frozenset()
+        self._partitions: frozenset[int] = frozenset()
         self._assigned = False
         self._worker: Worker | None = None
         self._watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic)
         self.on_partitions_assigned.connect(self._note_assignment, weak=False)
 
-    async def process(self, take: list[Record]) -> None:
-        """One take to its end."""
+    async def process(self, records: list[Record]) -> None:
+        """Process the records of one poll."""
         assert self._worker is not None
-        await self._worker.process(take)
+        await self._worker.process(records)
 
     async def on_first_start(self) -> None:
-        """Builds the worker before the first message comes."""
+        """Builds the worker before the first record arrives."""
         self._worker = await self._factory(self._heartbeat)
         self._worker.start(self._ended)
         self._watchdog.start()
@@ -83,8 +83,8 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         await super().on_stop()
         if self._worker is not None:
             await self._worker.stop()
-        # The watchdog goes on to the process's end: what is left is Faust's, whose own thread may break in an outage of
-        # Kafka and then is waited for without end.
+        # The watchdog runs on to the process's end: what is left is Faust's own thread, which may die in an outage of
+        # Kafka, and Faust then waits for it without end.
         log.info("worker stopped")
 
     async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
@@ -92,25 +92,25 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await super()._consumer_wait_empty(consumer, logger)
         except TimeoutError:
-            log.warning("not all that was fetched is finished; the rest comes again")
+            log.warning("not all fetched records are done; the rest will be read again")
 
     async def _note_assignment(self, _: Any, assigned: Any, **__: Any) -> None:
         self._assigned = True
-        self._mine = frozenset(tp.partition for tp in assigned)
+        self._partitions = frozenset(tp.partition for tp in assigned)
         self._heartbeat.beat()
-        log.info("partitions assigned", partitions=sorted(self._mine))
+        log.info("partitions assigned", partitions=sorted(self._partitions))
 
     def _ended(self, error: BaseException | None) -> None:
         if error is not None:
-            # The window's writer is dead: nothing can be recorded any more. The supervisor starts us again.
-            log.error("the worker broke", cause=repr(error))
+            # The window's writer is dead: nothing can be recorded any more. The supervisor restarts the worker.
+            log.error("the worker failed", cause=repr(error))
             os._exit(1)
 
     def _has_work(self) -> bool:
-        """Asked by the watchdog, in its thread."""
+        """Called by the watchdog, in its thread."""
         if not self._assigned:
             return self._lag.reachable()
-        return self._lag.behind(self._mine)
+        return self._lag.behind(self._partitions)
 
 
 def faust_settings(settings: Settings) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "broker_heartbeat_interval": 1.0,
         "broker_request_timeout": 30.0,
         "consumer_auto_offset_reset": "earliest",
-        # The topics are made by `bidden migrate`; there are no tables.
+        # `bidden migrate` creates the topics; there are no tables.
         "topic_disable_leader": True,
         "topic_allow_declare": False,
         "store": "memory://",
@@ -169,13 +169,13 @@ def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
     @app.agent(topic, concurrency=1, name="invitations")  # type: ignore[untyped-decorator] # faust has no types
     async def deliver(stream: Any) -> None:
         manual = stream.noack()
-        async for events in manual.noack_take(TAKE, within=_WITHIN):
+        async for events in manual.noack_take(MAX_POLL_RECORDS, within=_LINGER_SECONDS):
             try:
                 await app.process([_record(event.message) for event in events])
             except StoppingError:
-                # Not acknowledged, and not an error: it comes again, to whoever is there.
+                # Not acknowledged, and no error: the partition's next owner reads it again.
                 await asyncio.Event().wait()
-            crash_points.reach(CrashPoint.TAKE_DONE)
+            crash_points.reach(CrashPoint.POLL_DONE)
             for event in events:
                 await manual.ack(event)
             crash_points.reach(CrashPoint.OFFSET_STORED)
@@ -193,11 +193,11 @@ def run(settings: Settings, factory: WorkerFactory) -> int:
     # there connections are closed from other threads when brokers go away, and in uvloop's C code that is a crash.
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    # Our logs are set up, and are not Faust's to set up anew.
+    # Logging is configured; Faust must not configure it again.
     worker = faust.Worker(
         build(settings, factory), loop=loop, quiet=True, redirect_stdouts=False, override_logging=False
     )
-    # Its cursor codes would stand in every log.
+    # Its cursor codes would end up in every log.
     worker.spinner = None
     execute: Callable[[], None] = worker.execute_from_commandline
     try:

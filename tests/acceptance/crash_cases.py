@@ -9,7 +9,7 @@ from typing import Final
 
 from config.crash_points import CrashPoint as P
 
-DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "crash-matrix.md"
+DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "reference" / "crash-matrix.md"
 #: The window of the killed workers: so many mails at most are in doubt.
 WINDOW: Final = 10
 RUNNERS: Final = ("confluent", "faust")
@@ -59,20 +59,20 @@ def _for_workers() -> list[Case]:
     cases = []
     for who in RUNNERS:
         cases += [
-            Case(P.TAKE_FETCHED, who, _FETCHED),
-            Case(P.TAKE_LOOKED_UP, who, _FETCHED),
-            Case(P.MARK_READY, who, f"the database takes the marks back; {_FETCHED}"),
-            Case(P.MARK_COMMITTED, who, _DOUBT, in_doubt=True),
+            Case(P.POLL_FETCHED, who, _FETCHED),
+            Case(P.POLL_LOOKED_UP, who, _FETCHED),
+            Case(P.CLAIM_READY, who, f"the database takes the marks back; {_FETCHED}"),
+            Case(P.CLAIM_COMMITTED, who, _DOUBT, in_doubt=True),
             Case(P.SMTP_ENVELOPE, who, _DOUBT, in_doubt=True),
             # Not the first, so that earlier ones have reached the server and wait for its word.
             Case(P.SMTP_DATA, who, _DOUBT, passes=5, in_doubt=True),
             Case(P.SMTP_ACCEPTED, who, _DOUBT, in_doubt=True),
-            Case(P.RECORD_BEGUN, who, _DOUBT, in_doubt=True),
-            Case(P.RECORD_READY, who, f"the database takes the records back; {_DOUBT}", in_doubt=True),
-            Case(P.RECORD_COMMITTED, who, f"what is recorded stays; {_DOUBT}", passes=2, in_doubt=True),
+            Case(P.OUTCOME_BEGUN, who, _DOUBT, in_doubt=True),
+            Case(P.OUTCOME_READY, who, f"the database takes the records back; {_DOUBT}", in_doubt=True),
+            Case(P.OUTCOME_COMMITTED, who, f"what is recorded stays; {_DOUBT}", passes=2, in_doubt=True),
             Case(P.DEAD_LETTER_FOUND, who, f"{_SETTLED}; the poison is set aside then"),
             Case(P.DEAD_LETTER_DELIVERED, who, f"{_SETTLED}; the poison is set aside a second time"),
-            Case(P.TAKE_DONE, who, _SETTLED),
+            Case(P.POLL_DONE, who, _SETTLED),
             Case(P.OFFSET_STORED, who, _SETTLED),
         ]
     return cases

@@ -15,7 +15,7 @@ from psycopg import sql
 from config.settings import Settings
 from db.connect import connect
 from demo.generator import expected
-from demo.special_cases import Cast, Chapters
+from demo.special_cases import Chapters, SpecialCase
 from embedded.mail_server import MailServer
 from tests.acceptance.books import FIVE, Books
 from tests.acceptance.processes import Bidden
@@ -106,19 +106,19 @@ def test_why(bidden: Bidden, books: Books) -> None:
     ).stdout
     bidden.run("import", "-", "--json", stdin=lines)
     reasons = {
-        Cast.TERMS_NOT_ACCEPTED: ["terms_not_accepted"],
-        Cast.EXPIRED_BESIDE_ACTIVE_BAN: ["banned"],
-        Cast.DECLINED_ONE_ROLE: ["declined"],
-        Cast.SIGNED_UP: ["signed_up"],
-        Cast.LEFT_THE_LIST: ["not_subscribed"],
-        Cast.BOTH_ROLES: [],
+        SpecialCase.TERMS_NOT_ACCEPTED: ["terms_not_accepted"],
+        SpecialCase.EXPIRED_BESIDE_ACTIVE_BAN: ["banned"],
+        SpecialCase.DECLINED_ONE_ROLE: ["declined"],
+        SpecialCase.SIGNED_UP: ["signed_up"],
+        SpecialCase.LEFT_THE_LIST: ["not_subscribed"],
+        SpecialCase.BOTH_ROLES: [],
     }
     for member, found in reasons.items():
         told = bidden.run("why", "1", str(int(member)), "--json").json
         assert (told["eligible"], told["reasons"], told["deliveries"]) == (not found, found, [])
     bidden.worker()
     batch = bidden.invite("everyone", "--wait")["batch_id"]
-    told = bidden.run("why", "1", str(int(Cast.BOTH_ROLES)), "--json").json
+    told = bidden.run("why", "1", str(int(SpecialCase.BOTH_ROLES)), "--json").json
     assert [(d["role"], d["status"], d["batch_id"]) for d in told["deliveries"]] == [
         ("Coach", "sent", batch),
         ("Student", "sent", batch),

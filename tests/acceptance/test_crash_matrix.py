@@ -1,6 +1,6 @@
 """The crash matrix: a real process is killed at every crash point, another goes on, and three books are compared.
 
-`make crash-matrix` runs it and writes what it measured into docs/crash-matrix.md.
+`make crash-matrix` runs it and writes what it measured into docs/reference/crash-matrix.md.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_killed_at(rows: dict[Case, Row | Exception], case: Case) -> None:
 
 
 def test_every_point_is_in_the_published_matrix() -> None:
-    """FM-08: each crash point has its rows in docs/crash-matrix.md, and none there is lost or mailed twice."""
+    """FM-08: each crash point has its rows in the published matrix, and none there is lost or mailed twice."""
     assert {case.point for case in CASES} == set(CrashPoint)
     told = published(DOCUMENT.read_text(encoding="utf-8"))
     assert told == [(str(case.point), case.who, "0", "0") for case in CASES]

@@ -19,6 +19,7 @@ import pytest
 from config.settings import Settings
 from db.connect import connect
 from embedded.stack import Stack
+from embedded.supervisor import Supervisor
 from producers.topics import Topics
 from tests.acceptance.books import Books, directory
 from tests.acceptance.full_disk import SmallDisk
@@ -67,7 +68,7 @@ def small(tmp_path: Path) -> Iterator[tuple[Stack, SmallDisk]]:
     ended = threading.Event()
     try:
         with Stack(tmp_path / "servers") as stack:
-            watching = threading.Thread(target=stack.supervise, args=(ended,), daemon=True)
+            watching = threading.Thread(target=Supervisor(stack.servers).run, args=(ended, print), daemon=True)
             watching.start()
             yield stack, disk
             ended.set()

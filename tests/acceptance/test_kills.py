@@ -68,7 +68,7 @@ def test_a_worker_that_was_believed_dead(bidden: Bidden, books: Books) -> None:
     paused.stop()
 
 
-@pytest.mark.parametrize("point", [CrashPoint.MARK_READY, CrashPoint.RECORD_READY])
+@pytest.mark.parametrize("point", [CrashPoint.CLAIM_READY, CrashPoint.OUTCOME_READY])
 def test_a_worker_frozen_in_mid_transaction(bidden: Bidden, books: Books, point: CrashPoint) -> None:
     """FM-19, FM-29: frozen with rows locked, it keeps nobody from going on; awake again it begins that commit anew."""
     bidden.import_lines(*directory(range(1, 101)))

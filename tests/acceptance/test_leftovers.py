@@ -28,13 +28,13 @@ LEFTOVERS: list[LiteralString] = [
 ]
 
 NAMED = {
-    "unmarked planned": "1/invite/7/Student",
+    "planned without item": "1/invite/7/Student",
     "items set aside": "1/5, 1/6, 1/10, 1/999",
-    "times out of reach": "1/invite/8/Student, 1/invite/9/Student",
+    "times far ahead": "1/invite/8/Student, 1/invite/9/Student",
     "entries without item": "77/1",
     "settled without entry": "1/7",
-    "marks without batch": "1/invite/8/Student",
-    "doubled invitations": "1/invite/10/member",
+    "claims without batch": "1/invite/8/Student",
+    "slots of other policy": "1/invite/10/member",
 }
 
 COMMANDS = [

@@ -31,7 +31,7 @@ EVERYONE: Final = len(STUDENTS) + len(COACHES)
 SERVERS: Final = ("mail", "kafka", "postgres")
 #: What a worker says of a server that is away, and when it is back.
 SAID: Final = {
-    "mail": ("mail server is away, waiting", "mail server is back"),
+    "mail": ("waiting for the mail server", "the mail server is back"),
     "kafka": ("waiting for Kafka", "Kafka is back"),
     "postgres": ("waiting for PostgreSQL", "PostgreSQL is back"),
 }

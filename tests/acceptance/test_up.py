@@ -152,7 +152,7 @@ def test_demo(alone: Bidden) -> None:
 def test_demo_to_look_at(alone: Bidden) -> None:
     """With `--stay` it prints an address and passwords that work, and what the campaign came to can be seen there."""
     demo = alone.start("demo", "--members", "200", "--stay", BIDDEN_HOME=str(alone.folder / "home"))
-    eventually(lambda: "Ctrl-C ends it" in demo.out.read_text(), "the demonstration is over", 120)
+    eventually(lambda: "Press Ctrl-C to stop" in demo.out.read_text(), "the demonstration is over", 120)
     text = demo.out.read_text()
     (address,) = re.findall(r"Open (http://127\.0\.0\.1:\d+)", text)
     people = re.findall(r"(\S+@bidden\.example) with the password (\S+)", text)

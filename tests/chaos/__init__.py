@@ -2,5 +2,5 @@
 
     python -m tests.chaos --seed 7 --blows 100 --runner confluent
 
-docs/chaos.md says what it does and how to read what it prints.
+docs/explanation/chaos.md says what it does and how to read what it prints.
 """

@@ -1,4 +1,4 @@
-"""What the suites of the senders' port share: loops to run in, senders to close, words for outcomes."""
+"""What the suites of the senders' port share: loops to run in, senders to close, names of outcomes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from mail.envelope import Envelope
 from mail.sender import Sender, send
 from mail.smtp.dialogue import Stage
 from mail.smtp.sender import SmtpSender
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 from tests.conformance.smtp_servers import Act, Script, ScriptedServer, Server
 
@@ -52,7 +52,7 @@ def mail(recipient: str = "ada@example.org", body: bytes = b"hello\r\n", needs_u
 
 @asynccontextmanager
 async def talking_to(server: Server, **options: Any) -> AsyncIterator[SmtpSender]:
-    """A started server and a sender for it, both gone afterwards."""
+    """A started server and a sender for it, both closed afterwards."""
     await server.start()
     sender = SmtpSender(options.pop("url", server.url), **{"timeout": 5.0, "hello": "tests.test", **options})
     try:
@@ -68,7 +68,7 @@ async def outcomes(sender: Sender, envelopes: list[Envelope]) -> list[SendResult
 
 
 async def outcome_from(sender: SmtpSender, server: ScriptedServer, act: Act | bytes, expected: str) -> SendResult:
-    """Sends a mail to a server that acts up in mid-dialogue.
+    """Sends a mail to a server that misbehaves in mid-dialogue.
 
     If it falls silent the time-out is brought about once it has, so that a busy machine changes nothing.
     """
@@ -87,7 +87,7 @@ async def outcome_from(sender: SmtpSender, server: ScriptedServer, act: Act | by
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a condition that nobody announces."""
+    """Polls for a condition."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 

@@ -13,7 +13,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """What a server took responsibility for."""
+    """What a server accepted."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -58,7 +58,7 @@ class _Listening:
 
 
 class AiosmtpdServer(_Listening):
-    """aiosmtpd: a real server that nobody here wrote. It offers no PIPELINING."""
+    """aiosmtpd: a third party's server. It offers no PIPELINING."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, login: tuple[str, str] | None = None, **options: Any) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class ScriptedServer(_Listening):
         await self.drop_all()
 
     async def drop_all(self) -> None:
-        """Hangs up on everybody, as a restarting server does."""
+        """Drops every connection, as a restarting server does."""
         for writer in list(self._writers):
             writer.transport.abort()
         for task in list(self._tasks):
@@ -235,7 +235,7 @@ class ScriptedServer(_Listening):
             return act.say
 
         async def answer(point: str, usual: bytes) -> bytes:
-            """Does what the script says, or else the usual; returns what was said."""
+            """Does what the script says, or else the usual; returns the reply."""
             return await perform(choose(point, usual))
 
         await answer(GREETING, b"220 mail.test ESMTP\r\n")

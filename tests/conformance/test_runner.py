@@ -1,4 +1,4 @@
-"""What a worker does whichever runner feeds it: one suite, in real processes, on the real broker and database."""
+"""What a worker does with either runner: one suite, in real processes, on the real broker and database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_offsets_follow_the_ledger(runner: Runner) -> None:
-    """FM-21: an offset is committed after the outcomes of its take are recorded, and in the end all are."""
+    """FM-21: an offset is committed after the outcomes of its poll are recorded, and in the end all are."""
     batch = runner.campaign(600)
     runner.books.slow(0.01)
     runner.worker()
@@ -61,11 +61,11 @@ def test_an_idle_worker_delivers_at_once(runner: Runner) -> None:
     runner.wait_committed()
     worker.signal(signal.SIGINT)
     assert worker.end() == 0, worker.story()
-    assert runner.topics.group_members() == 0
+    assert runner.topics.member_count() == 0
 
 
 def test_a_stop_finishes_what_is_in_flight(runner: Runner) -> None:
-    """FM-13, FM-28: SIGTERM in mid-batch ends with 0 and fails nobody; another worker completes the batch."""
+    """FM-13, FM-28: SIGTERM in mid-batch exits with 0 and fails no member; another worker completes the batch."""
     batch = runner.campaign(600)
     runner.books.slow(0.25)
     worker = runner.worker()
@@ -100,7 +100,7 @@ def test_a_killed_worker_loses_nobody(make_runner: Callable[..., Runner]) -> Non
 
 
 def test_workers_come_and_go(runner: Runner) -> None:
-    """FM-29: partitions move while takes are in hand, there and back: nobody is lost or mailed twice."""
+    """FM-29: partitions move while polls are in flight, there and back: no member is lost or mailed twice."""
     batch = runner.campaign(1500)
     runner.books.slow(0.1)
     runner.bidden.dispatcher()
@@ -150,8 +150,8 @@ def test_a_broken_record_ends_the_worker(make_runner: Callable[..., Runner]) -> 
     runner.books.check(unknown=20)
 
 
-def test_a_broken_mark_ends_the_worker(runner: Runner) -> None:
-    """FM-28, FM-07: a database that refuses to mark ends the process, which says why; nobody was mailed or lost."""
+def test_a_broken_claim_ends_the_worker(runner: Runner) -> None:
+    """FM-28, FM-07: a database that refuses claims ends the process, which logs why; no member is mailed or lost."""
     batch = runner.campaign(50)
     runner.books.conn.execute("ALTER TABLE deliveries RENAME COLUMN owner TO owner_away")
     worker = runner.worker()

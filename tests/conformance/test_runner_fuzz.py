@@ -1,4 +1,4 @@
-"""Hundreds of messages that nobody should send, to a real worker of each runner on real servers."""
+"""Hundreds of invalid messages, to a real worker of each runner on real servers."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ Put = tuple[bytes | None, bytes | None]
 
 def garbled(seed: int, batch: int, count: int) -> Iterator[Put]:
     """Messages that are none: valid ones cut, overwritten or under another's key, and any bytes at all."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     for _ in range(count):
-        number = chance.randint(1, 4)
+        number = rng.randint(1, 4)
         key, value = b"%d" % number, due(batch, number)
-        match chance.randrange(6):
+        match rng.randrange(6):
             case 0:
-                yield chance.choice([None, key, chance.randbytes(5)]), chance.randbytes(chance.randrange(3_000))
+                yield rng.choice([None, key, rng.randbytes(5)]), rng.randbytes(rng.randrange(3_000))
             case 1:
-                yield key, value[: chance.randrange(len(value))]
+                yield key, value[: rng.randrange(len(value))]
             case 2:
-                at = chance.randrange(len(value) - 3)
+                at = rng.randrange(len(value) - 3)
                 yield key, value[:at] + b"\xff\0" + value[at + 2 :]
             case 3:
-                yield chance.choice([None, b"", b"0" + key, key + b"\n"]), value
+                yield rng.choice([None, b"", b"0" + key, key + b"\n"]), value
             case 4:
-                yield key, json.dumps({**json.loads(value), chance.choice("abc"): "\ud800" * 9}).encode()
+                yield key, json.dumps({**json.loads(value), rng.choice("abc"): "\ud800" * 9}).encode()
             case _:
-                yield chance.choice([None, key]), None
+                yield rng.choice([None, key]), None
 
 
 def send(settings: Settings, puts: list[Put], **config: Any) -> None:
@@ -56,8 +56,8 @@ def send(settings: Settings, puts: list[Put], **config: Any) -> None:
 
 
 def test_any_messages(make_runner: Callable[..., Runner]) -> None:
-    """FM-20: hundreds of poisonous messages around two batches: every mail goes out once, every letter holds the bytes
-    as they came, one that is larger than the topics admit included; and after a fix a letter can be redriven.
+    """FM-20: hundreds of invalid messages around two batches: every mail goes out once, every dead letter holds the
+    original bytes, also one larger than the topics admit; and after a fix a dead letter can be redriven.
     """
     runner = make_runner(partitions=1)
     runner.people(4, events=3)
@@ -68,7 +68,7 @@ def test_any_messages(make_runner: Callable[..., Runner]) -> None:
     large = b'{"version": 1, "batch_id": "' + b"x" * 12_000_000 + b'"}'
     send(runner.settings, [(b"1", large)], **ANY_SIZE)
     second = runner.invite(event=2)
-    # A member whom nobody knows yet, in a batch that there is not yet.
+    # A member and a batch that do not exist yet.
     unknown = [(b"99", due(second + 1, 99, event_id=3))]
     send(runner.settings, [*garbled(2, second, 100), *unknown])
     poison += [(b"1", large), *garbled(2, second, 100), *unknown]

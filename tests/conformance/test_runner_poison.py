@@ -1,4 +1,4 @@
-"""What a worker does with messages that can never be processed, whichever runner feeds it."""
+"""What a worker does with messages that can never be processed, with either runner."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def due(batch: int, member: int, **fields: Any) -> bytes:
 
 
 def letters(settings: Settings, count: int) -> list[Message]:
-    """The first so many letters of the dead-letter topic."""
+    """The first dead letters of the topic."""
     consumer = Consumer(client_config(settings, "test") | {"group.id": "test-letters"}, logger=None)
     found: list[Message] = []
     try:

@@ -1,4 +1,4 @@
-"""A worker that has work and makes no progress ends itself, whichever runner feeds it."""
+"""A worker that has work and makes no progress ends itself, with either runner."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def both(
 def test_workers_without_progress_end_themselves(
     settings_for: Callable[..., Settings], conn: Connection, mail_sink: MailServer, tmp_path: Path
 ) -> None:
-    """FM-08: a lock that nobody gives back stops a worker of each runner, which ends with 70 and loses nobody.
+    """FM-08: a lock that is never released stops a worker of each runner, which exits with 70 and loses no member.
 
     Both in one test, because it takes the watchdog half a minute to be sure.
     """

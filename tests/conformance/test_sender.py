@@ -1,4 +1,4 @@
-"""The port `mail.sender.Sender`, proven on servers that behave: one that nobody here wrote, and scripted ones.
+"""The port `mail.sender.Sender`, tested on servers that behave: a third party's, and scripted ones.
 
 Nothing waits for a time, but for outcomes. `test_sender_outcomes` has the servers that misbehave,
 `test_sender_sessions` their manners, `test_sender_tls` TLS and the log-in, `test_sender_closing` the end.
@@ -166,7 +166,7 @@ def test_address_beyond_ascii_with_smtputf8(server: Server, run: Run) -> None:
 
 
 def test_server_away_is_not_sent(server: Server, run: Run) -> None:
-    """FM-11, FM-30: with nobody listening all that waits is NotSent, soon, and nothing is lost or raised."""
+    """FM-11, FM-30: with no server listening everything that waits is NotSent, soon, and nothing is lost or raised."""
 
     async def story() -> None:
         await server.start()
@@ -182,7 +182,7 @@ def test_server_away_is_not_sent(server: Server, run: Run) -> None:
 
 
 def test_ready_waits_for_the_server(server: Server, run: Run) -> None:
-    """FM-30: `ready` returns when the server is there, says that it waits, and says so once."""
+    """FM-30: `ready` returns when the server is there, logs that it waits, once."""
 
     async def story() -> None:
         await server.start()
@@ -222,7 +222,7 @@ def test_ready_can_be_cancelled(server: Server, run: Run) -> None:
 
 
 def test_restart_of_the_server_loses_nothing(server: Server, run: Run) -> None:
-    """FM-30: kept connections that a restart cut are replaced unseen, and the next mails are accepted."""
+    """FM-30: kept connections that a restart cut are replaced, and the next mails are accepted."""
 
     async def story() -> None:
         async with talking_to(server, connections=4) as sender:

@@ -1,4 +1,4 @@
-"""Closing a sender: bounded, honest, and with an outcome for every mail."""
+"""Closing a sender: bounded in time, with a result for every mail."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def test_chaos(run: Run, offers: tuple[str, ...], seed: int) -> None:
 
     Accepted is in the server's mails once; NotSent and Refused are not there; Ambiguous may be, once.
     """
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     acts: list[Act | bytes] = [
         DROP,
         TAKE_AND_DROP,
@@ -210,15 +210,15 @@ def test_chaos(run: Run, offers: tuple[str, ...], seed: int) -> None:
     ]
 
     def script(point: str, connection: int, mail: int) -> Act | bytes | None:
-        if point == "EHLO" or chance.random() > 0.05:
+        if point == "EHLO" or rng.random() > 0.05:
             return None
         # Two verdicts on one body, the first before its end, are beyond what a client can make sense of.
-        return DROP if point == BODY_BEGINS else chance.choice(acts)
+        return DROP if point == BODY_BEGINS else rng.choice(acts)
 
     async def story() -> None:
         server = ScriptedServer(script, offers=offers)
         envelopes = [mail(f"m{i}@example.org") for i in range(300)]
-        async with talking_to(server, connections=5, timeout=0.5) as sender:
+        async with talking_to(server, connections=5, timeout=5.0) as sender:
             found = await outcomes(sender, envelopes)
         taken = Counter(address for each in server.mails for address in each.recipients)
         for envelope, outcome in zip(envelopes, found, strict=True):

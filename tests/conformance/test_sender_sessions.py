@@ -1,11 +1,11 @@
-"""Senders and their sessions: what is said in which order, which connections are kept, and what servers offer."""
+"""Senders and their sessions: the order of commands, which connections are kept, and what servers offer."""
 
 from __future__ import annotations
 
 import pytest
 
-from mail.envelope import Envelope
 from mail.sender import send
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, Refused
 from tests.conformance.sender_harness import (
     NO_PIPELINING,
@@ -104,7 +104,7 @@ def test_server_that_ends_connections(run: Run, offers: tuple[str, ...], end: Ac
 
 @each_way
 def test_idle_connection_closed_with_a_goodbye(run: Run, offers: tuple[str, ...]) -> None:
-    """A server that says 421 to a resting connection is connected to again, unseen."""
+    """A server that says 421 to an idle connection is connected to again, transparently."""
 
     async def story() -> None:
         server = ScriptedServer(offers=offers)
@@ -121,7 +121,7 @@ def test_idle_connection_closed_with_a_goodbye(run: Run, offers: tuple[str, ...]
 
 
 def test_server_that_takes_few_connections(run: Run) -> None:
-    """Refused further connections, the mails go over those that there are."""
+    """If more connections are refused, the mails go over the open ones."""
 
     async def story() -> None:
         def script(point: str, connection: int, mail: int) -> Act | bytes | None:
@@ -139,7 +139,7 @@ def test_server_that_takes_few_connections(run: Run) -> None:
 
 @each_way
 def test_address_beyond_ascii_without_smtputf8(run: Run, offers: tuple[str, ...]) -> None:
-    """Without SMTPUTF8 the mail is refused for good with that reason; the server hears nothing of it."""
+    """Without SMTPUTF8 the mail is refused permanently with that reason; the server hears nothing of it."""
 
     async def story() -> None:
         plain = tuple(offer for offer in offers if offer != "SMTPUTF8")
@@ -173,7 +173,7 @@ def test_parameters_that_the_server_offers(run: Run) -> None:
 
 @pytest.mark.parametrize("address", ["a@b>\r\nRCPT TO:<c@d", "a b@c", "a@b\n", "<a@b", ""])
 def test_address_that_would_be_a_command(run: Run, address: str) -> None:
-    """Whatever an envelope holds, no command is smuggled in."""
+    """No content of an envelope can inject a command."""
 
     async def story() -> None:
         server = ScriptedServer()

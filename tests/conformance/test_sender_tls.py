@@ -1,4 +1,4 @@
-"""Senders over TLS and with a log-in: nothing is said to a stranger, and secrets stay secret."""
+"""Senders over TLS and with authentication: nothing is sent to an unverified server, and secrets stay secret."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ENCODED = "p%40ss%2Fw%C3%B6rd%3A%231"
 def test_starttls_and_log_in(
     run: Run, server_context: ssl.SSLContext, ca_file: Path, mechanism: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """STARTTLS with a verified certificate, then a log-in with a percent-decoded password, PLAIN or LOGIN."""
+    """STARTTLS with a verified certificate, then authentication with a percent-decoded password, PLAIN or LOGIN."""
 
     async def story() -> None:
         other = {"PLAIN": "LOGIN", "LOGIN": "PLAIN"}[mechanism]
@@ -64,7 +64,7 @@ def test_starttls_and_log_in(
 
 
 def test_wrong_password(run: Run, server_context: ssl.SSLContext, ca_file: Path) -> None:
-    """A refused log-in is nobody's failed mail: NotSent, with the code and without the password."""
+    """A refused authentication is no failed mail: NotSent, with the code and without the password."""
 
     async def story() -> None:
         server = AiosmtpdServer(server_context, ("ada", SECRET))
@@ -72,7 +72,7 @@ def test_wrong_password(run: Run, server_context: ssl.SSLContext, ca_file: Path)
         sender = SmtpSender(f"smtp://ada:sesame@127.0.0.1:{server.port}?starttls=true&ca_file={ca_file}")
         outcome = await send(sender, mail())
         assert isinstance(outcome, NotSent)
-        assert "refused the log-in with 535" in outcome.reason
+        assert "refused the authentication with 535" in outcome.reason
         with pytest.raises(UnreachableError) as caught:
             await sender.check()
         assert "sesame" not in str(caught.value)
@@ -99,7 +99,7 @@ def test_implicit_tls(run: Run, server_context: ssl.SSLContext, ca_file: Path, o
 
 
 def test_untrusted_certificate(run: Run, server_context: ssl.SSLContext) -> None:
-    """A certificate that nobody vouches for, or for another name, ends it before a mail or a password is said."""
+    """An untrusted certificate, or one for another name, ends the session before a mail or a password is sent."""
 
     async def story() -> None:
         for tls in ("smtps://127.0.0.1:{}", "smtp://127.0.0.1:{}?starttls=required"):
@@ -138,7 +138,7 @@ def test_starttls_that_is_not_offered(run: Run) -> None:
 
 
 def test_words_slipped_in_before_tls(run: Run, ca_file: Path) -> None:
-    """Replies that came in the clear behind the consent to STARTTLS are not taken for the server's own."""
+    """Replies that came in the clear behind the reply to STARTTLS are not taken for encrypted ones."""
 
     async def story() -> None:
         server = ScriptedServer(

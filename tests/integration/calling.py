@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from tests.integration.site import Site
-from web.auth.api_clients import Scope, make_client
+from web.auth.api_clients import ApiScope, create_client
 
 PATH = "/api/v1"
-EVERYTHING: Sequence[str] = (Scope.READ, Scope.INVITE, Scope.OPERATE)
+EVERYTHING: Sequence[str] = (ApiScope.READ, ApiScope.INVITE, ApiScope.OPERATE)
 
 
 class Program:
@@ -56,9 +56,9 @@ def program(
     name: str = "planner",
 ) -> Program:
     """A client of the account."""
-    made = make_client(site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
+    made = create_client(site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
     # Tests check only the audit log of what follows.
-    site.conn.execute("DELETE FROM trail WHERE action = 'add client'")
+    site.conn.execute("DELETE FROM audit_log WHERE action = 'add client'")
     return Program(site.browser().client, made.id, made.token, made.webhook_secret)
 
 

@@ -69,7 +69,7 @@ class Site:
         token = None
         if account_id is not None:
             token = tokens.new_token()
-            accounts.begin_session(self.conn, account_id, tokens.digest(token))
+            accounts.add_session(self.conn, account_id, tokens.digest(token))
             client.cookies.set("bidden", token)
         return Browser(client, token)
 

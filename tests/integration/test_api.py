@@ -20,7 +20,7 @@ from tests.integration.calling import PATH, Program, organisers, program
 from tests.integration.importing import CHAPTER, EVENT, STUDENTS, member, subscription
 from tests.integration.site import Site, open_site
 from tests.integration.world import TERMS_ACCEPTED, World
-from web.auth.api_clients import Scope, make_client, require_webhook_address
+from web.auth.api_clients import ApiScope, create_client, require_webhook_url
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_from_events_to_a_batch(planner: Program, world: World) -> None:
     assert (why["eligible"], [row["status"] for row in why["deliveries"]]) == (True, ["pending"])
     audit = planner.get("/events/1/audit")
     assert (audit["eligible"], audit["pending"], audit["missing"], audit["balanced"]) == (7, 7, 0, True)
-    trail = world.execute("SELECT actor, action, batch_id, outcome FROM trail")
+    trail = world.execute("SELECT actor, action, batch_id, outcome FROM audit_log")
     actor = "Olga <olga@bidden.example> by planner"
     assert trail == [{"actor": actor, "action": "invite", "batch_id": 1, "outcome": "done"}]
 
@@ -149,7 +149,7 @@ def test_deciding_about_a_batch(planner: Program, world: World) -> None:
     done = planner.post("/batches/1/cancel")
     assert (done["state"], done["sent"], done["pending"]) == ("cancelled", 1, 0)
     assert "for good" in problem_of(planner.call("POST", "/batches/1/pause"), 409)["detail"]
-    trail = world.execute("SELECT action, outcome FROM trail ORDER BY id")
+    trail = world.execute("SELECT action, outcome FROM audit_log ORDER BY id")
     assert [(row["action"], row["outcome"]) for row in trail] == [
         ("invite", "done"), ("pause", "done"), ("resume", "done"), ("retry", "done"), ("resolve as sent", "done"),
         ("cancel", "done"), ("pause", "refused"),
@@ -241,7 +241,7 @@ def test_without_a_token(planner: Program, site: Site, world: World) -> None:
 
 def test_a_scope_is_named(site: Site) -> None:
     """403 names the missing scope, in the detail and in the challenge."""
-    reader = organisers(site, 1, scopes=[Scope.READ])
+    reader = organisers(site, 1, scopes=[ApiScope.READ])
     response = reader.call("POST", "/batches/1/cancel")
     assert "operate" in problem_of(response, 403)["detail"]
     assert 'scope="operate"' in response.headers["www-authenticate"]
@@ -341,7 +341,7 @@ def test_the_document(site: Site) -> None:
 def test_refused_webhook_addresses(url: str) -> None:
     """Only https, or http on the machine itself; no credentials and no fragment."""
     with pytest.raises(RefusedError) as caught:
-        require_webhook_address(url)
+        require_webhook_url(url)
     assert caught.value.field == "webhook"
 
 
@@ -350,7 +350,7 @@ def test_refused_webhook_addresses(url: str) -> None:
 )
 def test_accepted_webhook_addresses(url: str) -> None:
     """These are accepted."""
-    require_webhook_address(url)
+    require_webhook_url(url)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_refused_clients(site: Site, name: str, scopes: list[str], field: str) -
     """An invalid name, unknown scopes, or one that its account may not use."""
     account = site.account("olga@bidden.example", chapters=[1])
     with pytest.raises(RefusedError) as caught:
-        make_client(site.conn, "Ada", name=name, account_id=account, scopes=scopes)
+        create_client(site.conn, "Ada", name=name, account_id=account, scopes=scopes)
     assert caught.value.field == field
 
 

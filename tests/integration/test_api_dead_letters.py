@@ -65,6 +65,6 @@ def test_redriven_once(admin: Program, world: World) -> None:
     assert [row["redriven_at"] is not None for row in found] == [False, False, True, True]
     refused = admin.post(redrive, {"letters": [*places, {"partition": 0, "offset": 3}]}, status=409)
     assert "elsewhere" in refused["detail"]
-    trail = world.execute("SELECT action, detail, outcome FROM trail ORDER BY id")
+    trail = world.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
     assert [row["outcome"] for row in trail] == ["done", "done", "done", "refused"]
     assert trail[0] == {"action": "redrive", "detail": "0:0, 0:1; 2 dead letters redriven", "outcome": "done"}

@@ -25,8 +25,7 @@ from tests.integration.calling import PATH
 from tests.integration.site import open_site
 from tests.integration.world import World
 from tests.servers import Servers
-from web.auth.api_clients import Scope as ClientScope
-from web.auth.api_clients import make_client
+from web.auth.api_clients import ApiScope, create_client
 
 EXAMPLES: Final = 25
 #: Opening a Kafka client takes time.
@@ -76,12 +75,12 @@ def api(world: World, database_url: str, request: pytest.FixtureRequest) -> Iter
         agent.deliver(world.wanted(batch, member_id), outcome)
     with open_site(database_url, world.conn, **kafka) as site:
         account = site.account("ada@bidden.example", "admin")
-        made = make_client(
+        made = create_client(
             world.conn,
             "Ada",
             name="fuzz",
             account_id=account,
-            scopes=[scope.value for scope in ClientScope],
+            scopes=[scope.value for scope in ApiScope],
             webhook_url="https://localhost:1/",
         )
         yield schemathesis.openapi.from_asgi(f"{PATH}/openapi.json", _Running(site.app)), made.token

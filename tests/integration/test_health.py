@@ -1,4 +1,4 @@
-"""The health checks of the containers, asked about what is there and what is not."""
+"""The health checks of the containers, with and without the processes that they check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from db.connect import Connection, connect
 from deploy.health import dispatcher_is_connected, main, worker_is_member
 from streams.runners.confluent import consumer_config
 
-#: Nobody's (RFC 5737).
+#: A reserved address (RFC 5737).
 ELSEWHERE = "192.0.2.1"
 
 
@@ -37,28 +37,28 @@ def member(settings: Settings) -> Iterator[Consumer]:
 
 
 def test_a_worker_is_healthy_while_it_is_a_member(settings: Settings, member: Consumer, here: str) -> None:
-    """By the brokers' account, and by address: another container's worker does not count."""
+    """The brokers are asked, by address: the worker of another container does not count."""
     assert worker_is_member(settings, here)
     assert not worker_is_member(settings, ELSEWHERE)
 
 
-def test_without_a_member_it_is_not(settings: Settings, here: str) -> None:
-    """A group that nobody is in."""
+def test_a_worker_is_unhealthy_without_a_member(settings: Settings, here: str) -> None:
+    """The group is empty."""
     assert not worker_is_member(settings, here)
 
 
 def test_a_dispatcher_is_healthy_while_it_is_connected(settings: Settings, here: str) -> None:
-    """By PostgreSQL's account."""
+    """PostgreSQL is asked, by address."""
     assert not dispatcher_is_connected(settings, here)
     with connect(settings.require_database(), application="bidden-dispatcher", autocommit=True):
         assert dispatcher_is_connected(settings, here)
         assert not dispatcher_is_connected(settings, ELSEWHERE)
 
 
-def test_a_server_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not healthy, with the reason for `docker inspect`, and no traceback."""
+def test_an_unreachable_server_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not healthy, with the cause for `docker inspect`, and no traceback."""
     monkeypatch.setenv("BIDDEN_DATABASE_URL", "postgresql://user:sesame@127.0.0.1:1/nothing")
     assert main(["dispatcher"]) == 1
-    said = capsys.readouterr().out
-    assert "PostgreSQL cannot be reached at postgresql://127.0.0.1:1/nothing" in said
-    assert "sesame" not in said
+    output = capsys.readouterr().out
+    assert "PostgreSQL cannot be reached at postgresql://127.0.0.1:1/nothing" in output
+    assert "sesame" not in output

@@ -55,7 +55,7 @@ def test_an_empty_file_is_no_error(conn: Connection) -> None:
 
 
 def test_all_fields_arrive(conn: Connection) -> None:
-    """What a full line says is what the tables hold; times are the same instants."""
+    """Every field of a full line is stored; times are the same instants."""
     load(
         conn,
         CHAPTER,
@@ -82,7 +82,7 @@ def test_all_fields_arrive(conn: Connection) -> None:
 
 
 def test_a_line_is_the_whole_record(conn: Connection) -> None:
-    """Upsert by id: what the later line does not say is unset, whatever an earlier import said."""
+    """Upsert by id: fields that the later line lacks are unset, whatever an earlier import stored."""
     load(conn, *BASE, member(1, surname="S", accepted_toc_at="2026-01-01T00:00Z"))
     load(conn, member(1), {name: value for name, value in EVENT.items() if name != "host"})
     assert rows(conn, "SELECT surname, accepted_toc_at FROM members WHERE id = 1") == [(None, None)]
@@ -140,14 +140,14 @@ def test_missing_references(conn: Connection, line: dict[str, Any], field: str) 
 
 
 def test_the_first_wrong_line_is_named_whatever_its_id(conn: Connection) -> None:
-    """Rows are written by id; the error is still the one that stands first in the file."""
+    """Rows are written by id; the error is still the first one in the file."""
     load(conn, *BASE)
     error = refusal(conn, subscription(900, 1), subscription(800, 1), subscription(1, 700))
     assert (error.line, error.field) == (1, "member_id")
 
 
 def test_a_bad_last_line_writes_nothing(conn: Connection) -> None:
-    """All or nothing, for what the file says wrongly as for what the database knows better."""
+    """All or nothing, for errors of a line and for contradictions of the database."""
     error = refusal(conn, *BASE, {"type": "member", "id": 3})
     assert (error.line, error.field) == (len(BASE) + 1, "name")
 
@@ -165,7 +165,7 @@ def test_nothing_is_left_in_the_callers_transaction(conn: Connection) -> None:
 
 
 def test_it_is_the_caller_who_commits(conn: Connection) -> None:
-    """Until then nobody else sees anything; a connection that cannot hold a transaction is refused."""
+    """Until then no other session sees anything; a connection in autocommit mode is refused."""
     with connect(address(conn)) as transaction:
         import_lines(transaction, parse_lines([json.dumps(CHAPTER).encode()]))
         assert rows(conn, "SELECT count(*) FROM chapters") == [(0,)]

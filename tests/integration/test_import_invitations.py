@@ -53,7 +53,7 @@ def put_log(conn: Connection, status: str, event_id: int = 1) -> int:
 
 
 def test_an_answer_is_never_forgotten(conn: Connection) -> None:
-    """Who said no by a link is not asked again because the next file knows nothing of it; another answer counts."""
+    """A file without an answer does not remove one that was given by a link; another answer counts."""
     load(conn, invitation(1))
     conn.execute("UPDATE invitations SET attending = false")
     load(conn, invitation(1))
@@ -118,7 +118,7 @@ def test_a_mail_of_another_system_fixes_the_role_policy(conn: Connection) -> Non
 
 
 def test_mailed_by_another_system(conn: Connection) -> None:
-    """The ledger takes it as sent, at its time, under the slot of the event's policy, and owes nothing to a batch."""
+    """The ledger has it as sent, at its time, under the slot of the event's policy, and for no batch."""
     load(conn, invitation(1, sent_at=SENT_AT), invitation(2, event_id=2, role="Coach", sent_at=SENT_AT))
     assert ledger(conn) == [(1, 1, "Student", "Student", "sent"), (2, 2, "member", "Coach", "sent")]
     row = conn.execute("SELECT * FROM deliveries WHERE event_id = 1").fetchone()
@@ -128,7 +128,7 @@ def test_mailed_by_another_system(conn: Connection) -> None:
 
 
 def test_both_roles_under_the_policy_one(conn: Connection) -> None:
-    """Two lines for one slot: the mail that came first counts, in any order and in a later import too."""
+    """Two lines for one slot: the earlier mail counts, in any order and in a later import too."""
     later = invitation(1, event_id=2, role="Student", sent_at="2026-04-02T00:00Z")
     load(conn, later, invitation(1, event_id=2, role="Coach", sent_at=SENT_AT))
     load(conn, later)
@@ -136,8 +136,8 @@ def test_both_roles_under_the_policy_one(conn: Connection) -> None:
 
 
 @pytest.mark.parametrize("state", ["planned", "failed", "unknown", "retry", "skipped"])
-def test_import_settles_what_is_open(conn: Connection, state: str) -> None:
-    """Every open state becomes sent under a new fence, so that a late outcome of an old mark changes nothing."""
+def test_import_closes_open_deliveries(conn: Connection, state: str) -> None:
+    """Every open state becomes sent under a new fence, so that a late outcome of an old claim changes nothing."""
     put_delivery(conn, state)
     load(conn, invitation(1, sent_at=SENT_AT))
     row = conn.execute("SELECT * FROM deliveries").fetchone()
@@ -147,8 +147,8 @@ def test_import_settles_what_is_open(conn: Connection, state: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["sent", "handing_off"])
-def test_import_leaves_the_truth_of_a_hand_over(conn: Connection, state: str) -> None:
-    """What is sent stays as it was sent, and a live hand-over records its own truth."""
+def test_import_leaves_sent_and_in_flight_deliveries(conn: Connection, state: str) -> None:
+    """What is sent does not change, and a delivery in flight records its own outcome."""
     put_delivery(conn, state)
     log = put_log(conn, "unknown")
     before = conn.execute("SELECT * FROM deliveries").fetchall()
@@ -158,7 +158,7 @@ def test_import_leaves_the_truth_of_a_hand_over(conn: Connection, state: str) ->
 
 
 def test_logs_that_call_it_unknown_are_corrected(conn: Connection) -> None:
-    """FM-12: every log of that event that calls it unknown learns that it was sent; other entries stay."""
+    """FM-12: every log entry of that event that has it as unknown becomes already_sent; other entries stay."""
     put_delivery(conn, "unknown")
     unknown, also, failed, elsewhere = (
         put_log(conn, "unknown"),

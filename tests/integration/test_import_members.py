@@ -1,4 +1,4 @@
-"""Members in the import: unique addresses, deletion and return; and the lists and bans that hang on them."""
+"""Members in the import: unique addresses, deletion and return; their lists and bans."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_address_that_is_taken(conn: Connection) -> None:
 
 
 def test_an_address_set_free_in_the_same_file(conn: Connection) -> None:
-    """What a line gives up, or a deletion frees, another may take; an earlier line of the same member is no rival."""
+    """An address that a line or a deletion frees may be reused; an earlier line of the same member is no conflict."""
     load(conn, *BASE)
     load(conn, member(3, email="m1@example.org"), member(1, email="new@example.org"))
     load(conn, {"type": "member", "id": 2, "deleted": True}, member(4, email="m2@example.org"))
@@ -60,7 +60,7 @@ def test_an_address_set_free_in_the_same_file(conn: Connection) -> None:
 
 
 def test_a_deleted_member_is_anonymised(conn: Connection) -> None:
-    """Name, address and terms go, lists are left and tokens rotate; the row, bans and answers stay."""
+    """Name, address, terms and subscriptions are removed, tokens rotate; the row, bans and answers stay."""
     ban = {"type": "ban", "id": 1, "member_id": 1, "permanent": True}
     lines = [
         member(1, name="Ada", surname="L", accepted_toc_at="2026-01-01T00:00Z"),
@@ -94,7 +94,7 @@ def test_a_deleted_member_is_anonymised(conn: Connection) -> None:
 
 
 def test_a_deleted_member_comes_back(conn: Connection) -> None:
-    """An ordinary line brings the member back, on no list until one is said."""
+    """An ordinary line brings the member back, without subscriptions."""
     load(conn, *BASE, subscription(1, 1))
     load(conn, {"type": "member", "id": 1, "deleted": True})
     load(conn, member(1))
@@ -103,7 +103,7 @@ def test_a_deleted_member_comes_back(conn: Connection) -> None:
 
 
 def test_deleting_what_is_unknown(conn: Connection) -> None:
-    """A deletion of something that is not there is no error and leaves no trace."""
+    """A deletion of an unknown record is no error and changes nothing."""
     load(conn, *BASE)
     before = everything(conn)
     load(
@@ -131,7 +131,7 @@ def test_references_to_the_deleted_are_missing(conn: Connection) -> None:
 
 
 def test_groups_are_renamed_moved_and_deleted(conn: Connection) -> None:
-    """A group keeps its subscribers when it is renamed or moved, and takes its subscriptions along when it goes."""
+    """A group keeps its subscribers when it is renamed or moved, and its subscriptions are deleted with it."""
     load(conn, *BASE, CHAPTER | {"id": 2, "name": "Berlin"}, subscription(1, 1), subscription(1, 2))
     load(conn, STUDENTS | {"name": "Coaches", "chapter_id": 2})
     assert rows(conn, "SELECT chapter_id, name FROM groups WHERE id = 1") == [(2, "Coaches")]
@@ -141,7 +141,7 @@ def test_groups_are_renamed_moved_and_deleted(conn: Connection) -> None:
 
 
 def test_bans_as_they_are_written(conn: Connection) -> None:
-    """FM-33 (storage): several bans of one member are several rows; one is lifted by its own deletion."""
+    """FM-33 (storage): several bans of one member are several rows, each removed by its own deletion."""
     bans: list[dict[str, Any]] = [
         {"type": "ban", "id": 1, "member_id": 1, "expires_at": "2001-01-01"},
         {"type": "ban", "id": 2, "member_id": 1, "expires_at": "2096-01-01T00:00Z"},

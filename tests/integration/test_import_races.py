@@ -1,4 +1,4 @@
-"""The import beside others who write, and at size: it takes turns, waits, or is refused with words."""
+"""Imports beside other transactions, and at size: they take turns, wait, or are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from db.connect import Connection, connect
 from db.planning import Trigger, preview
 from demo.generator import DEMO_EVENT_ID, expected, generate
-from demo.special_cases import Cast
+from demo.special_cases import SpecialCase
 from schemas.errors import InputError, RefusedError
 from tests.integration.importing import BASE, EVENT, address, load, member, rows, subscription
 
@@ -27,7 +27,7 @@ def conn(database_url: str) -> Iterator[Connection]:
 
 
 def until_it_waits(conn: Connection, importing: Future[Any]) -> None:
-    """Return when somebody in this database waits for a lock."""
+    """Return when a session of this database waits for a lock."""
     waiting: LiteralString = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
@@ -77,8 +77,8 @@ def test_concurrent_imports_in_opposite_order(conn: Connection) -> None:
     assert rows(conn, "SELECT count(*) FROM members") == [(399,)]
 
 
-def test_a_race_with_another_writer_is_worded(conn: Connection) -> None:
-    """An address taken by somebody else's transaction between the check and the end is refused, by its field."""
+def test_a_race_with_another_writer_is_refused(conn: Connection) -> None:
+    """An address taken by another transaction between the check and the end is refused, by its field."""
     load(conn, *BASE)
     with ThreadPoolExecutor(1) as pool, connect(address(conn)) as rival:
         rival.execute("INSERT INTO members (id, name, email) VALUES (50, 'R', 'race@example.org')")
@@ -91,8 +91,8 @@ def test_a_race_with_another_writer_is_worded(conn: Connection) -> None:
     assert rows(conn, "SELECT id FROM members ORDER BY id") == [(1,), (2,), (50,)]
 
 
-def test_a_deadlock_is_worded(conn: Connection) -> None:
-    """When the database has to stop the import for somebody else's sake, it is refused: try again."""
+def test_a_deadlock_is_refused(conn: Connection) -> None:
+    """An import that the database ends because of a deadlock is refused: try again."""
     load(conn, *BASE)
     with ThreadPoolExecutor(1) as pool, connect(address(conn)) as rival:
         rival.execute("SET deadlock_timeout = '1min'")  # the import notices first
@@ -106,7 +106,7 @@ def test_a_deadlock_is_worded(conn: Connection) -> None:
 
 
 def test_a_policy_cannot_change_while_planning_runs(conn: Connection) -> None:
-    """FM-03 (key): an import waits for planning that holds the event, then sees its deliveries and is refused."""
+    """FM-03 (key): an import waits for planning that has locked the event, then sees its deliveries and is refused."""
     load(conn, *BASE)
     with ThreadPoolExecutor(1) as pool, connect(address(conn)) as planning:
         planning.execute("SELECT FROM events WHERE id = 1 FOR SHARE")
@@ -135,12 +135,12 @@ def test_the_generated_directory(conn: Connection) -> None:
     planned, deliveries, excluded = preview(conn, trigger)
     wanted = expected(600)
     assert (planned, deliveries, excluded) == (wanted.planned, wanted.deliveries, wanted.excluded)
-    assert rows(conn, "SELECT count(*) FROM subscriptions WHERE member_id = %s", int(Cast.THREE_LISTS)) == [(3,)]
-    assert rows(conn, "SELECT count(*) FROM members WHERE id = %s", int(Cast.DELETED)) == [(0,)]
+    assert rows(conn, "SELECT count(*) FROM subscriptions WHERE member_id = %s", int(SpecialCase.THREE_LISTS)) == [(3,)]
+    assert rows(conn, "SELECT count(*) FROM members WHERE id = %s", int(SpecialCase.DELETED)) == [(0,)]
 
 
 def test_statistics_are_fresh_after_many_rows(conn: Connection) -> None:
-    """A large import leaves the planner knowing how many rows there are; a small one does not bother."""
+    """A large import analyses its tables; a small one does not."""
     load(conn, *BASE)
     known = "SELECT reltuples::integer FROM pg_class WHERE relname = 'members'"
     assert rows(conn, known) == [(-1,)]

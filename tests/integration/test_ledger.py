@@ -10,10 +10,9 @@ import pytest
 
 from db import reports
 from db.connect import Connection
-from db.ledger import Finished, Named
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 from schemas.vocabulary import RolePolicy
-from tests.integration.world import World
+from tests.integration.world import World, completed, invitation_due
 
 LATER = Retry("451 try later", delay=300, uses=1, reply="451 try later")
 
@@ -188,7 +187,7 @@ def test_a_lost_commit_is_repeated_without_harm(world: World) -> None:
     outcomes: dict[int, Outcome] = {1: Sent("250"), 2: Unknown("?"), 3: LATER}
     wanted = {number: world.wanted(batch, number) for number in (1, 2, 3, 4)}
     marks = agent.advance(wanted=[wanted[number] for number in outcomes])
-    finished = [Finished(wanted[n], marks[wanted[n].key].fence, outcome) for n, outcome in outcomes.items()]
+    finished = [completed(wanted[n], marks[wanted[n].key].fence, outcome) for n, outcome in outcomes.items()]
     first = agent.advance(finished, [wanted[4]], owner="agent#lost")
     once = (world.log(batch), [world.delivery(number)["attempts"] for number in wanted])
     second = agent.advance(finished, [wanted[4]], owner="agent#lost")
@@ -227,7 +226,7 @@ def test_the_first_error_is_kept(world: World) -> None:
     batch, agent = world.plan(), world.agent()
     wanted = [world.wanted(batch, number) for number in (3, 1, 2)]
     marks = agent.advance(wanted=wanted)
-    first, second, third = (Finished(w, marks[w.key].fence, Failed(f"550 {w.key.member_id}")) for w in wanted)
+    first, second, third = (completed(w, marks[w.key].fence, Failed(f"550 {w.key.member_id}")) for w in wanted)
     agent.advance([first, second])
     agent.advance([third])
     assert world.status(batch)["error"] == "550 3"
@@ -250,11 +249,11 @@ def test_a_take_is_looked_up(world: World) -> None:
     batch, agent = world.plan("everyone"), world.agent()
     agent.deliver(world.wanted(batch, 1))
     take = [
-        Named(0, batch, 1, 3),
-        Named(1, batch, 1, 1),
-        Named(2, 99, 1, 1),
-        Named(3, batch, 99, 1),
-        Named(4, batch, 1, 99),
+        invitation_due(batch, 1, 3),
+        invitation_due(batch, 1, 1),
+        invitation_due(99, 1, 1),
+        invitation_due(batch, 99, 1),
+        invitation_due(batch, 1, 99),
     ]
     found = {row.n: row for row in world.run(agent.ledger.look_up(take))}
     assert (found[0].roles, found[0].name, found[0].email) == (["Student", "Coach"], "M3", "m3@example.org")

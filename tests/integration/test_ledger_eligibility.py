@@ -186,7 +186,7 @@ def test_a_cancelled_batch_meets_what_another_does(world: World) -> None:
     assert [world.log(first)[number, "Student"] for number in (1, 2, 3)] == [
         ("skipped", "batch_cancelled"),
         ("skipped", "already_sent"),
-        ("unknown", "its worker stopped during the hand-over"),
+        ("unknown", "its worker stopped while sending"),
     ]
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from db import reports
-from db.ledger import Finished
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 from tests.integration.importing import subscription
-from tests.integration.world import World
+from tests.integration.world import World, completed
 
 LATER = Retry("451 later", delay=100, uses=1)
 
@@ -68,7 +67,7 @@ def test_both_slots_in_one_commit(world: World) -> None:
     batch, agent = world.plan("everyone"), world.agent()
     wanted = [world.wanted(batch, 1, role) for role in ("Student", "Coach")]
     marks = agent.advance(wanted=wanted)
-    agent.advance([Finished(w, marks[w.key].fence, Sent("250")) for w in wanted])
+    agent.advance([completed(w, marks[w.key].fence, Sent("250")) for w in wanted])
     assert world.is_settled(batch, 1)
     assert world.numbers(batch) == (2, 0, 0, 0, 0)
 

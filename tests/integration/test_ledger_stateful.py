@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from db.ledger import Finished, Mark, Wanted
+from schemas.delivery import Delivery
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 from tests.integration.test_planning import ban
-from tests.integration.world import FIVE, Agent, World
+from tests.integration.world import FIVE, Agent, World, completed
 
 #: Retries are the most frequent, and due at once: a walk is short, and what is sent is over.
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
@@ -39,8 +39,8 @@ class SendResult:
     """A mark that some agent holds, and what became of the mail once that is known to it."""
 
     agent: Agent
-    wanted: Wanted
-    mark: Mark
+    wanted: Delivery
+    mark: Delivery
     truth: Outcome | None = None
 
 
@@ -64,7 +64,7 @@ class LedgerWalk(RuleBasedStateMachine):
     def two_batches(self, audiences: tuple[str, str]) -> None:
         self.batches = [self.world.plan(audience, resend=self.resend) for audience in audiences]
 
-    def choose(self, data: st.DataObject) -> list[Wanted]:
+    def choose(self, data: st.DataObject) -> list[Delivery]:
         """The deliveries of one message."""
         rows = self.world.execute(
             "SELECT batch_id, member_id, roles, settled_at FROM batch_items WHERE excluded IS NULL"
@@ -112,7 +112,7 @@ class LedgerWalk(RuleBasedStateMachine):
             hand_over = mine[data.draw(st.sampled_from(sorted(mine)))]
             outcome: Outcome = data.draw(OUTCOMES)
             hand_over.truth = outcome
-            finished = [Finished(hand_over.wanted, hand_over.mark.fence, outcome)]
+            finished = [completed(hand_over.wanted, hand_over.mark.fence, outcome)]
         too_early = {
             (row["member_id"], row["slot"])
             for row in self.world.execute("SELECT member_id, slot FROM deliveries WHERE not_before > now()")

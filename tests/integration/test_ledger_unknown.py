@@ -9,7 +9,7 @@ from tests.integration.importing import subscription
 from tests.integration.test_planning import ban
 from tests.integration.world import World
 
-STOPPED = "its worker stopped during the hand-over"
+STOPPED = "its worker stopped while sending"
 
 
 def test_an_expired_lease_is_unknown(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Pause, resume and cancel, as operators decide them while agents mark and record."""
+"""Pause, resume and cancel, while workers claim deliveries and record outcomes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from db.connect import Connection, connect
-from db.ledger import Named
 from db.statements import sql
 from producers import batch_control
 from schemas.errors import NotFoundError, RefusedError
 from schemas.outcomes import Failed, Retry, Sent, Unknown
 from tests.integration.test_planning import ban
-from tests.integration.world import World
+from tests.integration.world import World, invitation_due
 
 Decision = Callable[[Connection, int], None]
 
 
 def due(world: World, batch: int) -> int:
-    """How many items of the batch wait for a publisher."""
+    """How many items of the batch are due."""
     (row,) = world.execute(
         "SELECT count(*) AS n FROM batch_items WHERE batch_id = %s AND publish_at IS NOT NULL", batch
     )
@@ -30,8 +29,8 @@ def due(world: World, batch: int) -> int:
     return count
 
 
-def test_a_pause_lets_nothing_more_out(world: World) -> None:
-    """Paused: nothing is due, published, marked or lost; what was in flight is recorded; resumed, the rest is due."""
+def test_a_pause_stops_publishing_and_claims(world: World) -> None:
+    """Paused: nothing is due, published, claimed or lost; mails in flight are recorded. Resumed: the rest is due."""
     world.build(students=range(1, 6))
     batch, agent = world.plan(), world.agent()
     world.publish()
@@ -49,15 +48,15 @@ def test_a_pause_lets_nothing_more_out(world: World) -> None:
     batch_control.resume(world.conn, batch)
     assert (world.status(batch)["state"], due(world, batch)) == ("running", 4)
     assert world.publish() == 4
-    # The back-off is nobody's to shorten.
+    # A resume does not shorten the back-off.
     assert agent.meet(world.wanted(batch, 2)) is None
     for number in (3, 4, 5):
         agent.deliver(world.wanted(batch, number))
     assert world.numbers(batch) == (4, 0, 0, 0, 1)
 
 
-def test_resume_of_what_runs_changes_nothing(world: World) -> None:
-    """Twice is once: a batch that runs is not published anew; one that ended by itself is left alone."""
+def test_resume_of_a_running_batch_changes_nothing(world: World) -> None:
+    """Idempotent: a running batch is not published again; a completed one does not change."""
     world.build(students=[1, 2])
     batch, agent = world.plan(), world.agent()
     world.make_due()
@@ -71,7 +70,7 @@ def test_resume_of_what_runs_changes_nothing(world: World) -> None:
 
 
 def test_a_cancel_settles_what_is_not_in_flight(world: World) -> None:
-    """FM-24: cancelled at once: what waits is skipped with the reason, what is done stays, the rest is logged later."""
+    """FM-24: what waits is skipped with the reason at once, final outcomes stay, mails in flight are logged later."""
     world.build(students=range(1, 8))
     batch, agent = world.plan(), world.agent()
     world.publish()
@@ -98,7 +97,7 @@ def test_a_cancel_settles_what_is_not_in_flight(world: World) -> None:
 
 
 def test_in_flight_and_its_worker_dies(world: World) -> None:
-    """FM-12: a cancelled batch whose hand-over was never heard of again is unknown in its log, and ends."""
+    """FM-12: a delivery in flight whose worker died is unknown in the log of the cancelled batch, which ends."""
     world.build(students=[1])
     batch = world.plan()
     world.publish()
@@ -113,7 +112,7 @@ def test_in_flight_and_its_worker_dies(world: World) -> None:
 
 @pytest.mark.parametrize("policy", ["each", "one"])
 def test_a_cancel_leaves_other_batches_their_keys(world: World, policy: str) -> None:
-    """FM-16: what another batch still has to send stays due there; what nobody else has is skipped."""
+    """FM-16: what another batch still has to send stays due there; what no other batch has is skipped."""
     world.build(students=[1], both=[2, 3], role_policy=policy)
     first, second = world.plan("students"), world.plan("everyone")
     world.publish()
@@ -133,7 +132,7 @@ def test_a_cancel_leaves_other_batches_their_keys(world: World, policy: str) -> 
 
 
 def test_two_slots_one_in_flight(world: World) -> None:
-    """A member with two mails: the one in flight keeps her item open, the other is skipped at once."""
+    """A member with two mails: the one in flight keeps their item open, the other is skipped at once."""
     world.build(both=[1])
     batch, agent = world.plan("everyone"), world.agent()
     world.publish()
@@ -146,8 +145,8 @@ def test_two_slots_one_in_flight(world: World) -> None:
     assert world.numbers(batch) == (1, 0, 0, 1, 0)
 
 
-def test_what_the_log_says_already_stays(world: World) -> None:
-    """A failure of a two-slot member that another batch has opened again is still this batch's failure."""
+def test_a_logged_failure_stays(world: World) -> None:
+    """A failure of a two-slot member that another batch has planned again stays in this batch's log."""
     world.build(both=[1])
     batch, agent = world.plan("everyone"), world.agent()
     agent.deliver(world.wanted(batch, 1, "Coach"), Failed("550"))
@@ -159,7 +158,7 @@ def test_what_the_log_says_already_stays(world: World) -> None:
 
 
 def test_a_cancelled_batch_is_over(world: World) -> None:
-    """For good: not resumed, paused or retried; a new batch takes its keys; its old messages do nothing."""
+    """It is not resumed, paused or retried; a new batch plans its keys; its old messages have no effect."""
     world.build(students=[1, 2])
     batch, agent = world.plan(), world.agent()
     world.publish()
@@ -167,7 +166,7 @@ def test_a_cancelled_batch_is_over(world: World) -> None:
     for decision in (batch_control.resume, batch_control.pause, batch_control.retry):
         with pytest.raises(RefusedError, match="cancelled, for good"):
             decision(world.conn, batch)
-    assert world.run(agent.ledger.find_settled([Named(0, batch, 1, 1)])) == {0}
+    assert world.run(agent.ledger.find_settled([invitation_due(batch, 1, 1)])) == {0}
     again = world.plan()
     world.load(ban(1, 2, permanent=True))
     agent.deliver(world.wanted(again, 1))
@@ -176,8 +175,8 @@ def test_a_cancelled_batch_is_over(world: World) -> None:
 
 
 @pytest.mark.parametrize("decision", [batch_control.pause, batch_control.cancel])
-def test_what_has_ended_is_not_stopped(world: World, decision: Decision) -> None:
-    """A completed batch cannot be paused or cancelled, and says so; an unknown one is named."""
+def test_a_completed_batch_is_not_stopped(world: World, decision: Decision) -> None:
+    """Pause and cancel of a completed batch are refused; an unknown batch is named in the error."""
     world.build(students=[1])
     batch = world.plan()
     world.agent().deliver(world.wanted(batch, 1))
@@ -189,7 +188,7 @@ def test_what_has_ended_is_not_stopped(world: World, decision: Decision) -> None
 
 
 def test_a_cancel_that_died_half_way(world: World) -> None:
-    """FM-18: cancelled, and nothing settled: messages settle it, and so does cancelling again."""
+    """FM-18: cancelled, but nothing settled: its messages settle it, and so does a second cancel."""
     world.build(students=[1, 2, 3])
     batch, agent = world.plan(), world.agent()
     world.publish()
@@ -202,7 +201,7 @@ def test_a_cancel_that_died_half_way(world: World) -> None:
 
 
 def test_a_cancel_waits_for_a_commit(world: World) -> None:
-    """FM-17: a worker in the middle of its commit is waited for, and what it has marked is in flight."""
+    """FM-17: a cancel waits for a worker that is committing; what that has claimed is in flight."""
     world.build(students=[1, 2])
     batch = world.plan()
     world.publish()
@@ -217,7 +216,7 @@ def test_a_cancel_waits_for_a_commit(world: World) -> None:
         while not world.somebody_waits():
             assert not done.done()
             time.sleep(0.01)
-        # The decision itself waited for nobody: every other worker knows it.
+        # The first transaction did not wait: every other worker sees it.
         assert world.status(batch)["state"] == "cancelled"
         worker.commit()
         done.result(10)
@@ -231,7 +230,7 @@ def _decide(url: str, decision: Decision, batch: int) -> None:
 
 
 def test_operators_at_once(world: World) -> None:
-    """FM-15: eight operators pause, resume and cancel while two agents work: no deadlock lasts, the sums hold."""
+    """FM-15: eight operators pause, resume and cancel while two workers run: no deadlock lasts, all sums agree."""
     world.build(students=range(1, 121))
     batch = world.plan()
     world.publish()

@@ -1,4 +1,4 @@
-"""What `doctor` finds in the database and on the topic, each seeded by hand, and that it names the rows."""
+"""The checks of `doctor` in the database and on the topic, each with a seeded violation, and the rows that it names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from config.settings import Settings
 from db import checks, outbox
 from db.connect import Connection, connect
 from db.migrate import drift
-from monitoring.checks import CheckResult, run_checks, standing_partitions
+from monitoring.checks import CheckResult, run_checks, stalled_partitions
 from producers import batch_control
 from producers.topics import Topics
 from schemas.errors import RefusedError
@@ -24,32 +24,32 @@ from schemas.outcomes import Failed, Sent
 from tests.integration.world import OTHER_TOPIC, TOPIC, World, open_world
 
 HELD: LiteralString = "UPDATE deliveries SET state = 'handing_off', owner = 'x', fence = 1, lease_until = now() "
-#: What is written into a world of one batch with member 1 sent, 2 failed, and 3 to do; which check finds it, and names.
+#: A change to one batch with member 1 sent, 2 failed and 3 open; the check that finds it; the row that it names.
 LEFTOVERS: list[tuple[LiteralString, str, str]] = [
-    ("UPDATE batch_items SET settled_at = now(), publish_at = NULL WHERE member_id = 3", "unmarked planned",
+    ("UPDATE batch_items SET settled_at = now(), publish_at = NULL WHERE member_id = 3", "planned without item",
      "1/invite/3/Student"),
     ("UPDATE batch_items SET publish_at = NULL WHERE member_id = 3", "stuck items", "1/3"),
     ("UPDATE batch_items SET publish_at = now() - interval '2 minutes' WHERE member_id = 3", "overdue items", "1/3"),
     ("INSERT INTO batch_items (batch_id, member_id, roles) VALUES (1, 999, '{Student}')", "items set aside", "1/999"),
     ("UPDATE batch_items SET roles = '{Guest}' WHERE member_id = 3", "items set aside", "1/3"),
     ("DELETE FROM deliveries WHERE member_id = 3", "items set aside", "1/3"),
-    (HELD + "- interval '1 hour' WHERE member_id = 3", "expired hand overs", "1/invite/3/Student"),
-    (HELD + "+ interval '1 year' WHERE member_id = 3", "times out of reach", "1/invite/3/Student"),
-    ("UPDATE deliveries SET state = 'retry', not_before = 'infinity' WHERE member_id = 3", "times out of reach",
+    (HELD + "- interval '1 hour' WHERE member_id = 3", "expired leases", "1/invite/3/Student"),
+    (HELD + "+ interval '1 year' WHERE member_id = 3", "times far ahead", "1/invite/3/Student"),
+    ("UPDATE deliveries SET state = 'retry', not_before = 'infinity' WHERE member_id = 3", "times far ahead",
      "1/invite/3/Student"),
-    ("UPDATE batch_items SET publish_at = 'infinity' WHERE member_id = 3", "times out of reach", "1/3"),
+    ("UPDATE batch_items SET publish_at = 'infinity' WHERE member_id = 3", "times far ahead", "1/3"),
     ("UPDATE log_entries SET status = 'sent' WHERE member_id = 2", "logs without ledger", "1/2"),
     ("INSERT INTO log_entries VALUES (77, 3, 'Student', 'Student', 'sent', NULL, 1, now())", "entries without item",
      "77/3"),
     ("DELETE FROM log_entries WHERE member_id = 2", "settled without entry", "1/2"),
-    ("UPDATE deliveries SET batch_id = 77 WHERE member_id = 2", "marks without batch", "1/invite/2/Student"),
-    ("UPDATE deliveries SET slot = 'member' WHERE member_id = 3", "doubled invitations", "1/invite/3/member"),
+    ("UPDATE deliveries SET batch_id = 77 WHERE member_id = 2", "claims without batch", "1/invite/2/Student"),
+    ("UPDATE deliveries SET slot = 'member' WHERE member_id = 3", "slots of other policy", "1/invite/3/member"),
 ]  # fmt: skip
 
 
 @pytest.fixture
 def leftover_world(database_url: str) -> Iterator[World]:
-    """A world whose invariants a test breaks on purpose: it is not checked at the end."""
+    """A world whose invariants a test violates on purpose: they are not checked at the end."""
     with connect(database_url, application="test", autocommit=True) as conn:
         world = World(conn).build(students=[1, 2, 3])
         batch, agent = world.plan(), world.agent()
@@ -60,12 +60,12 @@ def leftover_world(database_url: str) -> Iterator[World]:
 
 
 def wrong(conn: Connection) -> dict[str, tuple[str, ...]]:
-    """The checks that found something, with the names."""
-    return {found.check: found.names for found in checks.impossible(conn) if found.count}
+    """The checks that found violations, with the names."""
+    return {found.check: found.names for found in checks.violations(conn) if found.count}
 
 
 def test_nothing_is_wrong_with_a_batch_under_way(world: World) -> None:
-    """Planned, published, marked, retried, paused, resumed, cancelled, cleaned: none of it looks impossible."""
+    """Planned, published, claimed, retried, paused, resumed, cancelled, cleaned: no check finds a violation."""
     world.build(students=range(1, 9), both=[9])
     batch, agent = world.plan("everyone"), world.agent()
     assert wrong(world.conn) == {}
@@ -89,7 +89,7 @@ def test_nothing_is_wrong_with_a_batch_under_way(world: World) -> None:
 
 @pytest.mark.parametrize(("leftover", "check", "name"), LEFTOVERS)
 def test_a_leftover_is_named(leftover_world: World, leftover: LiteralString, check: str, name: str) -> None:
-    """FM-18: a row that cannot be is found, named and counted; nothing that reads the tables breaks on it."""
+    """FM-18: an impossible row is found, named and counted, and breaks nothing that reads the tables."""
     world = leftover_world
     assert wrong(world.conn) == {}
     world.execute(leftover)
@@ -102,12 +102,12 @@ def test_a_leftover_is_named(leftover_world: World, leftover: LiteralString, che
     agent = world.agent()
     agent.advance(wanted=[world.wanted(batch, number) for number in (1, 2, 3, 999)])
     world.publish()
-    outbox.make_lost_due(world.conn, OTHER_TOPIC, {0: 1000})
+    outbox.make_lost_items_due(world.conn, OTHER_TOPIC, {0: 1000})
     for decision in (batch_control.pause, batch_control.resume, batch_control.cancel):
-        # What the agent has just ended is refused.
+        # Refused where the agent has just completed the batch.
         with suppress(RefusedError):
             decision(world.conn, batch)
-    # Whatever it was, it does not keep the batch from its end, unless somebody holds a mark.
+    # It keeps no item open, except for deliveries in flight.
     left = world.execute("SELECT i.member_id FROM batch_items i WHERE settled_at IS NULL")
     held = world.execute("SELECT member_id FROM deliveries WHERE state = 'handing_off'")
     assert {row["member_id"] for row in left} <= {row["member_id"] for row in held}
@@ -115,7 +115,7 @@ def test_a_leftover_is_named(leftover_world: World, leftover: LiteralString, che
 
 
 def test_what_is_set_aside_is_not_published_for_ever(leftover_world: World) -> None:
-    """FM-18: an item that no worker can end is published once, and not found lost again and again."""
+    """FM-18: an item that no worker can settle is published once, and not found lost for ever."""
     world = leftover_world
     world.execute(
         "INSERT INTO batch_items (batch_id, member_id, roles, publish_at, position) VALUES"
@@ -123,21 +123,21 @@ def test_what_is_set_aside_is_not_published_for_ever(leftover_world: World) -> N
     )
     world.make_due()
     assert world.publish() == 2
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 1000}) == 1
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 1000}) == 1
     assert wrong(world.conn) == {"items set aside": ("1/999",)}
     lost = checks.lost_items(world.conn, OTHER_TOPIC, {0: 1000})
     assert lost.count == 0
 
 
 def test_lost_items_are_counted(leftover_world: World) -> None:
-    """What nobody will come for is seen before a dispatcher makes it due; afterwards it is not lost any more."""
+    """Lost items are counted until a dispatcher makes them due."""
     world = leftover_world
     world.make_due()
     world.publish()
     assert checks.lost_items(world.conn, TOPIC, {0: 0}).count == 0
     found = checks.lost_items(world.conn, TOPIC, {0: 1000})
     assert (found.count, found.names) == (1, ("1/3",))
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 1000}) == 1
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 1000}) == 1
     assert checks.lost_items(world.conn, TOPIC, {0: 1000}).count == 0
 
 
@@ -153,14 +153,14 @@ def test_lost_items_are_counted(leftover_world: World) -> None:
     ],
 )
 def test_a_changed_schema_is_named(conn: Connection, database_url: str, change: LiteralString, missing: str) -> None:
-    """FM-18: a guard that somebody has taken away, or switched off, is drift, and is named."""
+    """FM-18: a constraint or trigger that was dropped, or disabled, is drift, and is named."""
     assert drift(database_url) == []
     conn.execute(change)
     assert any(missing in difference for difference in drift(database_url)), drift(database_url)
 
 
 def test_clocks_that_differ(conn: Connection) -> None:
-    """The way to the database and back is not taken for a difference; three seconds are."""
+    """The round trip to the database is no skew; a difference of seconds is."""
     (now,) = [row["now"] for row in conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8 AS now")]
 
     def ticking(start: float) -> Iterator[float]:
@@ -173,42 +173,42 @@ def test_clocks_that_differ(conn: Connection) -> None:
 
 
 def findings(settings: Settings) -> dict[str, CheckResult]:
-    """What `doctor` says, without waiting between its looks."""
+    """The results of `doctor`, without its wait between two reads of the commits."""
     return {finding.check: finding for finding in run_checks(settings, sleep=lambda _: None)}
 
 
-def test_partitions_that_stand_still(settings: Settings, conn: Connection) -> None:
-    """FM-21: messages that nobody comes for are named by partition; once committed past, they are not."""
-    assert findings(settings)["standing partitions"].ok
+def test_stalled_partitions(settings: Settings, conn: Connection) -> None:
+    """FM-21: partitions whose messages no worker reads are named, until their offsets are committed."""
+    assert findings(settings)["stalled partitions"].ok
     producer = Producer(client_config(settings, "test"), logger=None)
     for _ in range(3):
         producer.produce(settings.invitations_topic, b"{}", b"1", partition=2)
     assert producer.flush(30) == 0
     found = findings(settings)
     assert not found["lag"].ok
-    assert found["standing partitions"] == CheckResult(
-        "standing partitions", ok=False, detail="partition 2: 3 messages wait from offset 0 on, and no worker has it"
+    assert found["stalled partitions"] == CheckResult(
+        "stalled partitions", ok=False, detail="partition 2: 3 messages wait from offset 0 on, and no worker has it"
     )
     topics = Topics(settings)
     assert topics.move_group({2: 3})
-    assert standing_partitions(topics, topics.partitions(), None, lambda _: None) == []
+    assert stalled_partitions(topics, topics.partitions(), None, lambda _: None) == []
 
     def commit(_: float) -> None:
         topics.move_group({2: 2})
 
     topics.move_group({2: 1})
-    assert standing_partitions(topics, topics.partitions(), None, commit) == []
+    assert stalled_partitions(topics, topics.partitions(), None, commit) == []
 
 
 def test_servers_that_an_earlier_instance_left_behind(settings: Settings) -> None:
-    """FM-18: addresses of a `bidden up` that has ended are named; those of no such home are nobody's concern."""
+    """FM-18: addresses of a `bidden up` that has ended are named; without such a folder there is no check."""
     assert "embedded servers" not in findings(settings)
     settings = settings.model_copy(update={"home": settings.home.absolute() / "nowhere"})
     assert "embedded servers" not in findings(settings)
 
 
 def test_stale_addresses(settings: Settings, tmp_path: Path) -> None:
-    """What `settings.env` names and nobody runs is said, with what to do."""
+    """Servers in `settings.env` that are not running fail a check, which tells what to do."""
     (tmp_path / "settings.env").write_text(f"BIDDEN_DATABASE_URL={settings.require_database()}\n")
     found = findings(settings.model_copy(update={"home": tmp_path}))["embedded servers"]
     assert not found.ok
@@ -216,7 +216,7 @@ def test_stale_addresses(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_a_lease_that_is_held_is_not_stuck(database_url: str) -> None:
-    """A worker that renews is at work, however long its mail takes."""
+    """A worker that renews its lease is at work, however long its mail takes."""
     for world in open_world(database_url):
         world.build(students=[1])
         batch, agent = world.plan(), world.agent()

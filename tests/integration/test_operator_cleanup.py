@@ -1,4 +1,4 @@
-"""Cleaning up: logs and items of long ago go, their numbers and the memory of who was mailed stay."""
+"""Clean-up: old logs and items are removed, their counts and the ledger stay."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from datetime import timedelta
 import pytest
 
 from db import outbox, reports
-from db.ledger import Named
 from producers import batch_control
-from producers.batch_control import Cleaned, Verdict
+from producers.batch_control import CleanupResult, Verdict
 from schemas.outcomes import Failed, Unknown
 from tests.integration.importing import member, subscription
 from tests.integration.test_planning import PAST, ban
-from tests.integration.world import TOPIC, World
+from tests.integration.world import TOPIC, World, invitation_due
 
 OLD = timedelta(days=180)
 
 
 def age(world: World, batch: int, days: int) -> None:
-    """Everything that a batch has is so much older."""
+    """Make all timestamps of a batch older."""
     earlier = timedelta(days=days)
     world.execute(
         "UPDATE batches SET started_at = started_at - %s, cancelled_at = cancelled_at - %s WHERE id = %s",
@@ -32,7 +31,7 @@ def age(world: World, batch: int, days: int) -> None:
 
 
 def build(world: World) -> int:
-    """A batch with one of each outcome, and somebody excluded, of 200 days ago."""
+    """A batch of 200 days ago with one of each outcome, and an excluded member."""
     world.build(students=[1, 2, 3, 4, 5])
     world.load(ban(1, 5, permanent=True))
     batch, agent = world.plan(key="spring"), world.agent()
@@ -45,15 +44,15 @@ def build(world: World) -> int:
     return batch
 
 
-def test_cleaned_and_remembered(world: World) -> None:
-    """FM-26: the log and the items are gone, the ledger is as it was, the numbers are the same; twice is once."""
+def test_counts_and_ledger_outlive_a_clean_up(world: World) -> None:
+    """FM-26: the log and the items are gone, the ledger and the counts are the same; a repeat changes nothing."""
     batch = build(world)
     before, ledger = world.status(batch), world.execute("SELECT * FROM deliveries ORDER BY member_id")
     planned, audit = world.trigger(key="spring"), world.audit()
     assert world.numbers(batch) == (1, 1, 1, 1, 0)
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(removed=9, batches=1)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(removed=9, batches=1)
     assert world.execute("SELECT batch_id FROM batch_items UNION ALL SELECT batch_id FROM log_entries") == []
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(0, 0)
     assert world.execute("SELECT * FROM deliveries ORDER BY member_id") == ledger
     assert world.status(batch) == before
     assert reports.exclusions(world.conn, batch) == {"banned": 1}
@@ -62,7 +61,7 @@ def test_cleaned_and_remembered(world: World) -> None:
 
 
 def test_cleaned_and_invited_again(world: World) -> None:
-    """FM-26, FM-03: after the clean-up who was mailed is not mailed again, whoever invites."""
+    """FM-26, FM-03: after the clean-up no member who was mailed is mailed again, by any batch."""
     build(world)
     batch_control.clean_up(world.conn, OLD)
     world.load(member(9, accepted_toc_at=PAST), subscription(9, 1))
@@ -75,20 +74,20 @@ def test_cleaned_and_invited_again(world: World) -> None:
 
 
 def test_a_replay_of_what_was_cleaned(world: World) -> None:
-    """FM-20, FM-22: its messages have nothing left to do: neither mailed nor dead letters."""
+    """FM-20, FM-22: its messages have no effect: they are neither mailed nor dead letters."""
     batch = build(world)
     batch_control.clean_up(world.conn, OLD)
     agent = world.agent()
-    take = [Named(n, batch, 1, number) for n, number in enumerate((1, 2, 3, 4, 5))]
+    take = [invitation_due(batch, 1, number) for n, number in enumerate((1, 2, 3, 4, 5))]
     assert world.run(agent.ledger.find_settled(take)) == {0, 1, 2, 3, 4}
-    assert world.run(agent.ledger.find_settled([Named(0, batch, 2, 1)])) == set()
+    assert world.run(agent.ledger.find_settled([invitation_due(batch, 2, 1)])) == set()
     assert agent.meet(world.wanted(batch, 2)) is None
     assert world.delivery(2)["state"] == "failed"
-    assert outbox.make_lost_due(world.conn, TOPIC, {}) == 0
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {}) == 0
 
 
 def test_what_is_not_old_stays(world: World) -> None:
-    """Only what ended, and was last touched, longer ago: a correction of yesterday counts, an open item always does."""
+    """Only batches that ended and were last written to long ago: a recent correction, or an open item, keeps one."""
     world.build(students=[1, 2, 3])
     agent = world.agent()
     fresh, open_, corrected = world.plan(), world.plan(), world.plan()
@@ -100,19 +99,19 @@ def test_what_is_not_old_stays(world: World) -> None:
     for batch in (open_, corrected):
         age(world, batch, 200)
     batch_control.resolve(world.conn, 1, Verdict.SENT, member_id=None, by="ada", resend_below=0)
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(0, 0)
     age(world, corrected, 179)
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(0, 0)
     age(world, corrected, 2)
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(removed=6, batches=1)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(removed=6, batches=1)
     assert world.status(corrected)["state"] == "completed"
     assert world.numbers(corrected) == (3, 0, 0, 0, 0)
-    assert batch_control.clean_up(world.conn, timedelta(0)) == Cleaned(removed=6, batches=1)
+    assert batch_control.clean_up(world.conn, timedelta(0)) == CleanupResult(removed=6, batches=1)
     assert world.status(open_)["state"] == "running"
 
 
 def test_a_cancelled_batch_is_cleaned(world: World) -> None:
-    """Cancelled stays cancelled, with its time; an empty batch has nothing to remove and is done once."""
+    """It stays cancelled, with its time; an empty batch has nothing to remove and is cleaned once."""
     world.build(students=[1, 2])
     batch, empty = world.plan(), world.plan("coaches")
     batch_control.cancel(world.conn, batch)
@@ -120,13 +119,13 @@ def test_a_cancelled_batch_is_cleaned(world: World) -> None:
         age(world, number, 200)
     before = [world.status(batch), world.status(empty)]
     assert batch_control.clean_up(world.conn, OLD).removed == 4
-    assert batch_control.clean_up(world.conn, OLD) == Cleaned(0, 0)
+    assert batch_control.clean_up(world.conn, OLD) == CleanupResult(0, 0)
     assert [world.status(batch), world.status(empty)] == before
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
-def test_decisions_about_what_was_cleaned(world: World, verdict: Verdict) -> None:
-    """A retry finds nothing; a word about what is unknown still counts, and a new batch takes what is to be sent."""
+def test_verdicts_on_a_cleaned_batch(world: World, verdict: Verdict) -> None:
+    """A retry finds nothing; a verdict on unknown deliveries still counts, and a new batch plans those to be resent."""
     batch = build(world)
     batch_control.clean_up(world.conn, OLD)
     assert batch_control.retry(world.conn, batch) == 0

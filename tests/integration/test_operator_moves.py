@@ -1,4 +1,4 @@
-"""The moves that operators make, in every state and circumstance: those of the table in `schemas.states`, no others."""
+"""The transitions by operators, from every state: those of the table in `schemas.states`, and no others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.integration.world import World
 
 
 def all_cancels(ground: Ground) -> Iterator[Move]:
-    """A batch that has everybody to do, cancelled while another has them, too, and after that one."""
+    """A batch with every member open, cancelled while another batch has them, too, and after that one."""
     for batch in (ground.other, ground.own):
         ground.lay_out()
         batch_control.cancel(ground.world.conn, batch)
@@ -24,28 +24,28 @@ def all_cancels(ground: Ground) -> Iterator[Move]:
 
 
 def all_retries(ground: Ground) -> Iterator[Move]:
-    """A batch whose log calls everybody failed."""
+    """A batch whose log has every member as failed."""
     for state in ("running", "paused"):
         ground.lay_out()
-        log_everybody(ground, "failed")
+        log_every_member(ground, "failed")
         ground.world.set_state(ground.own, state)
         batch_control.retry(ground.world.conn, ground.own)
         yield from ground.moved("retry_deliveries")
 
 
-def all_words(ground: Ground) -> Iterator[Move]:
-    """Everybody called unknown by a batch that lives, and by one that is cancelled."""
+def all_verdicts(ground: Ground) -> Iterator[Move]:
+    """Every member is unknown in the log of a live batch, and of a cancelled one."""
     for state in ("running", "cancelled"):
         for verdict in Verdict:
             ground.lay_out()
-            log_everybody(ground, "unknown")
+            log_every_member(ground, "unknown")
             ground.world.set_state(ground.own, state)
             batch_control.resolve(ground.world.conn, 1, verdict, member_id=None, by="ada", resend_below=0)
             yield from ground.moved("resolve_deliveries")
 
 
-def log_everybody(ground: Ground, status: str) -> None:
-    """The batch's log says this of everybody, whatever the ledger says."""
+def log_every_member(ground: Ground, status: str) -> None:
+    """Give every member this status in the batch's log, whatever the ledger says."""
     ground.world.execute("DELETE FROM log_entries")
     ground.world.execute(
         "INSERT INTO log_entries (batch_id, member_id, slot, role, status, attempts, at)"
@@ -55,9 +55,9 @@ def log_everybody(ground: Ground, status: str) -> None:
     )
 
 
-@pytest.mark.parametrize("walk", [all_cancels, all_retries, all_words])
+@pytest.mark.parametrize("walk", [all_cancels, all_retries, all_verdicts])
 def test_operators_make_the_moves_of_the_table(conn: Connection, walk: Callable[[Ground], Iterator[Move]]) -> None:
-    """FM-19: nothing that is in flight or sent is moved by an operator, and what is moved is in the table."""
+    """FM-19: operators change nothing that is in flight or sent, and every transition is in the table."""
     world = World(conn)
     try:
         seen = set(walk(Ground(world)))

@@ -1,4 +1,4 @@
-"""Retry and resolve: what failed, or is unknown, opened again or closed by a person's word."""
+"""Retry and resolve: failed and unknown deliveries, planned again or closed by an operator's verdict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.integration.world import World
 
 
 def resolve(world: World, verdict: str, member: int | None = None, *, resend: bool = False) -> Resolved:
-    """A person's word about event 1."""
+    """An operator's verdict on event 1."""
     return batch_control.resolve(
         world.conn, 1, Verdict(verdict), member_id=member, by="ada", resend_below=5 if resend else 0
     )
@@ -28,8 +28,8 @@ def resolve(world: World, verdict: str, member: int | None = None, *, resend: bo
 # Retry.
 
 
-def test_failed_ones_are_due_again(world: World) -> None:
-    """FM-10: what failed is due again with all its attempts, and only that; the second time there is nothing."""
+def test_failed_deliveries_are_due_again(world: World) -> None:
+    """FM-10: failed deliveries alone are due again, with all their attempts; a second retry finds none."""
     world.build(students=[1, 2, 3, 4])
     batch, agent = world.plan(), world.agent()
     world.publish()
@@ -53,8 +53,8 @@ def test_failed_ones_are_due_again(world: World) -> None:
     assert world.numbers(batch) == (3, 0, 1, 0, 0)
 
 
-def test_an_old_outcome_does_not_close_what_was_opened(world: World) -> None:
-    """FM-19: the hand-over that failed says so again, after the retry: nothing changes."""
+def test_an_old_outcome_does_not_close_a_retried_delivery(world: World) -> None:
+    """FM-19: the old claim records its failure again, after the retry: nothing changes."""
     world.build(students=[1])
     batch, agent = world.plan(), world.agent()
     mark = agent.deliver(wanted := world.wanted(batch, 1), Failed("550"))
@@ -67,8 +67,8 @@ def test_an_old_outcome_does_not_close_what_was_opened(world: World) -> None:
     assert (world.delivery(1)["state"], world.delivery(1)["fence"]) == ("handing_off", new.fence)
 
 
-def test_retry_of_what_another_batch_has_taken(world: World) -> None:
-    """FM-03: what failed here and was opened or sent by another batch is not opened here again."""
+def test_retry_of_what_another_batch_sends(world: World) -> None:
+    """FM-03: what failed here and was planned again or sent by another batch is not planned here again."""
     world.build(students=[1, 2])
     first, agent = world.plan(), world.agent()
     for number in (1, 2):
@@ -78,7 +78,7 @@ def test_retry_of_what_another_batch_has_taken(world: World) -> None:
     assert batch_control.retry(world.conn, first) == 0
     agent.deliver(world.wanted(second, 2), Failed("550 again"))
     assert batch_control.retry(world.conn, first) == 1
-    # Both batches had it; the one that was asked sends it, and the other says what was so.
+    # Both batches had it; the retried one sends it, the other's log stays true.
     agent.deliver(world.wanted(first, 2))
     assert world.log(second)[2, "Student"] == ("failed", "550 again")
     assert batch_control.retry(world.conn, second) == 0
@@ -96,8 +96,8 @@ def test_retry_of_one_slot_of_two(world: World) -> None:
     assert not world.is_settled(batch, 1)
 
 
-def test_retry_while_the_other_slot_flies(world: World) -> None:
-    """FM-28: the failed slot is opened again while the other is handed over: its record does not close the item."""
+def test_retry_while_the_other_slot_is_in_flight(world: World) -> None:
+    """FM-28: the failed slot is planned again while the other is in flight: its outcome does not settle the item."""
     world.build(both=[1])
     batch, agent = world.plan("everyone"), world.agent()
     mark = agent.mark(coach := world.wanted(batch, 1, "Coach"))
@@ -111,7 +111,7 @@ def test_retry_while_the_other_slot_flies(world: World) -> None:
 
 
 def test_retry_of_a_paused_batch(world: World) -> None:
-    """Opened at once, due when it is resumed; a batch that was paused and came to its end runs again."""
+    """Planned again at once, due when resumed; a paused batch whose items were all settled runs again."""
     world.build(students=[1, 2])
     batch, agent = world.plan(), world.agent()
     agent.deliver(world.wanted(batch, 1), Failed("550"))
@@ -136,8 +136,8 @@ def test_retry_of_a_paused_batch(world: World) -> None:
         ({"invitable": False}, "not marked as invitable"),
     ],
 )
-def test_nobody_is_mailed_about_a_past_event(world: World, change: dict[str, object], said: str) -> None:
-    """FM-32: a retry, and sending again, are refused as an invitation would be; saying what was so is not."""
+def test_no_mail_is_sent_about_a_past_event(world: World, change: dict[str, object], said: str) -> None:
+    """FM-32: retry and resend are refused like an invitation; the verdicts sent and failed are not."""
     world.build(students=[1, 2])
     batch, agent = world.plan(), world.agent()
     agent.deliver(world.wanted(batch, 1), Failed("550"))
@@ -155,8 +155,8 @@ def test_nobody_is_mailed_about_a_past_event(world: World, change: dict[str, obj
 
 
 @pytest.mark.parametrize(("verdict", "numbers"), [("sent", (1, 0, 0, 0, 0)), ("failed", (0, 1, 0, 0, 0))])
-def test_a_word_closes_what_is_unknown(world: World, verdict: str, numbers: tuple[int, ...]) -> None:
-    """FM-12: in the ledger, in the log of the batch that handed it over, and in every other that calls it unknown."""
+def test_a_verdict_closes_unknown_deliveries(world: World, verdict: str, numbers: tuple[int, ...]) -> None:
+    """FM-12: in the ledger, in the log of the batch that sent it, and in every other log that has it as unknown."""
     world.build(students=[1])
     first, second = world.plan(), world.plan()
     agent = world.agent()
@@ -174,7 +174,7 @@ def test_a_word_closes_what_is_unknown(world: World, verdict: str, numbers: tupl
 
 
 def test_sent_again_under_a_new_fence(world: World) -> None:
-    """FM-19: opened again, due in every live batch; the old hand-over's truth, late, does not overwrite the new one."""
+    """FM-19: planned again, due in every live batch; a late outcome of the old claim does not overwrite the new one."""
     world.build(students=[1])
     first, second = world.plan(), world.plan()
     agent, late = world.agent(), world.agent("late")
@@ -202,7 +202,7 @@ def test_sent_again_under_a_new_fence(world: World) -> None:
 
 
 def test_sent_again_where_the_batch_is_cancelled(world: World) -> None:
-    """No batch is left to send it: it is missing in the audit, no longer in doubt, and open to a new batch."""
+    """No batch is left to send it: it is missing in the audit, no longer unknown, and open to a new batch."""
     world.build(students=[1, 2])
     batch, agent = world.plan(), world.agent()
     agent.deliver(world.wanted(batch, 1), Unknown("?"))
@@ -217,7 +217,7 @@ def test_sent_again_where_the_batch_is_cancelled(world: World) -> None:
 
 
 def test_one_member_only(world: World) -> None:
-    """`--member` leaves the others in doubt; an unknown member or event is named."""
+    """`--member` leaves the others unknown; an id that does not exist is named in the error."""
     world.build(both=[1], students=[2])
     batch, agent = world.plan("everyone"), world.agent()
     for wanted in (world.wanted(batch, 1), world.wanted(batch, 1, "Coach"), world.wanted(batch, 2)):
@@ -232,7 +232,7 @@ def test_one_member_only(world: World) -> None:
 
 
 def test_a_banned_member_is_not_sent_again(world: World) -> None:
-    """FM-25: opened again is not mailed: who is banned meanwhile is skipped with the reason."""
+    """FM-25: planned again is not mailed: a member banned meanwhile is skipped with the reason."""
     world.build(students=[1])
     batch, agent = world.plan(), world.agent()
     agent.deliver(world.wanted(batch, 1), Unknown("?"))
@@ -242,8 +242,8 @@ def test_a_banned_member_is_not_sent_again(world: World) -> None:
     assert world.log(batch)[1, "Student"] == ("skipped", "banned")
 
 
-def test_a_word_under_the_policy_resend(world: World) -> None:
-    """An unknown delivery that waits to be sent again is closed, and its item with it; the other slot's stays open."""
+def test_a_verdict_under_the_policy_resend(world: World) -> None:
+    """An unknown delivery that waits to be resent is closed, and its item with it; the other slot's stays open."""
     world.build(both=[1], students=[2])
     batch, agent = world.plan("everyone", resend=True), world.agent(resend_below=5)
     for wanted in (world.wanted(batch, 1), world.wanted(batch, 1, "Coach"), world.wanted(batch, 2)):
@@ -261,8 +261,8 @@ def test_a_word_under_the_policy_resend(world: World) -> None:
 
 @pytest.mark.parametrize("outcome", [Sent("250 late"), Failed("550 late"), Retry("451", 60, 1), Unknown("?")])
 @pytest.mark.parametrize("verdict", ["sent", "failed", "resend"])
-def test_the_truth_after_the_word(world: World, verdict: str, outcome: Outcome) -> None:
-    """FM-19: a worker that was only paused tells its truth after a person has decided: the person's word stays."""
+def test_a_late_outcome_after_the_verdict(world: World, verdict: str, outcome: Outcome) -> None:
+    """FM-19: a worker that was only paused records its outcome after the verdict: the verdict stays."""
     world.build(students=[1])
     batch, late = world.plan(), world.agent("late")
     mark = late.mark(wanted := world.wanted(batch, 1))
@@ -274,8 +274,8 @@ def test_the_truth_after_the_word(world: World, verdict: str, outcome: Outcome) 
     assert world.delivery(1) == before
 
 
-def test_a_word_and_the_truth_at_once(world: World) -> None:
-    """FM-18: a worker in its commit is waited for: what it has recorded meanwhile is not in doubt any more."""
+def test_a_verdict_waits_for_a_commit(world: World) -> None:
+    """FM-18: a verdict waits for a worker that is committing: what that has recorded is no longer unknown."""
     world.build(students=[1])
     batch, agent = world.plan(), world.agent()
     agent.deliver(world.wanted(batch, 1), Unknown("?"))

@@ -1,4 +1,4 @@
-"""The outbox: claims, receipts, and how published items are found to be lost."""
+"""The outbox: publish claims, receipts, and lost items."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ def members(items: list[DueItem]) -> set[int]:
 
 
 def test_a_trigger_claims_what_it_planned(world: World) -> None:
-    """Items are claimed from birth: no dispatcher takes them before their trigger had its time, then any does."""
+    """Items are planned under their trigger's publish claim; when it ends, any dispatcher gets them."""
     world.build(students=[1, 2], both=[3])
     batch = world.plan("everyone")
-    assert outbox.claim_due(world.conn, 10) == []
-    planned = outbox.planned_of_batch(world.conn, batch)
+    assert outbox.claim_due_items(world.conn, 10) == []
+    planned = outbox.items_claimed_by_trigger(world.conn, batch)
     positions = world.execute("SELECT member_id FROM batch_items ORDER BY position")
     assert [item.member_id for item in planned] == [row["member_id"] for row in positions]
     assert {tuple(item.roles) for item in planned if item.member_id == 3} == {("Student", "Coach")}
     assert outbox.count_unpublished(world.conn, batch) == 3
     world.make_due()
-    assert members(outbox.claim_due(world.conn, 10)) == {1, 2, 3}
+    assert members(outbox.claim_due_items(world.conn, 10)) == {1, 2, 3}
 
 
 def test_a_publisher_dies_half_way(world: World) -> None:
-    """FM-27: what the broker did not acknowledge is due again when the claim ends, and only that."""
+    """FM-27: only what the broker did not acknowledge is due again when the claim ends."""
     world.build(students=range(1, 11))
     batch = world.plan()
-    items = outbox.planned_of_batch(world.conn, batch)
+    items = outbox.items_claimed_by_trigger(world.conn, batch)
     outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(item, 0, n) for n, item in enumerate(items[:4])])
     assert outbox.count_unpublished(world.conn, batch) == 6
-    assert outbox.claim_due(world.conn, 100) == []
+    assert outbox.claim_due_items(world.conn, 100) == []
     world.make_due()
-    assert members(outbox.claim_due(world.conn, 100)) == members(items[4:])
+    assert members(outbox.claim_due_items(world.conn, 100)) == members(items[4:])
     # This dispatcher dies too, before it has published anything.
-    assert outbox.claim_due(world.conn, 100) == []
+    assert outbox.claim_due_items(world.conn, 100) == []
     world.make_due()
-    assert members(outbox.claim_due(world.conn, 100)) == members(items[4:])
+    assert members(outbox.claim_due_items(world.conn, 100)) == members(items[4:])
 
 
 def test_a_receipt_is_stored(world: World) -> None:
-    """An acknowledged item is no longer due, and where its message is stands beside it."""
+    """An acknowledged item is no longer due, and has its message's partition and offset."""
     world.build(students=[1])
     batch = world.plan()
     world.make_due()
@@ -59,11 +59,11 @@ def test_a_receipt_is_stored(world: World) -> None:
 
 
 def test_a_late_receipt_keeps_a_newer_due_time(world: World) -> None:
-    """FM-27: the message was faster than its receipt, and a retry is due: the receipt does not clear that."""
+    """FM-27: the message was processed before its receipt was stored: the receipt does not clear the retry."""
     world.build(students=[1])
     batch, agent = world.plan(), world.agent()
     world.make_due()
-    (item,) = outbox.claim_due(world.conn, 10)
+    (item,) = outbox.claim_due_items(world.conn, 10)
     agent.deliver(world.wanted(batch, 1), Retry("451", delay=100, uses=1))
     outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(item, 0, 5)])
     assert 90 < world.item(batch, 1)["due_in"] <= 100
@@ -75,50 +75,50 @@ def test_a_receipt_of_an_older_claim(world: World) -> None:
     world.build(students=[1])
     batch = world.plan()
     world.make_due()
-    (slow,) = outbox.claim_due(world.conn, 10)
+    (slow,) = outbox.claim_due_items(world.conn, 10)
     world.make_due()
-    (quick,) = outbox.claim_due(world.conn, 10)
-    assert quick.claimed > slow.claimed
+    (quick,) = outbox.claim_due_items(world.conn, 10)
+    assert quick.claimed_until > slow.claimed_until
     outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(slow, 0, 1)])
-    assert world.item(batch, 1)["publish_at"] == quick.claimed
+    assert world.item(batch, 1)["publish_at"] == quick.claimed_until
     outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(quick, 0, 2)])
     assert (world.item(batch, 1)["publish_at"], world.item(batch, 1)["kafka_offset"]) == (None, 2)
 
 
-def test_a_receipt_after_the_end(world: World) -> None:
-    """FM-27: a settled item is settled for ever: a late receipt neither fails nor opens it."""
+def test_a_receipt_after_settling(world: World) -> None:
+    """FM-27: a late receipt of a settled item neither fails nor makes it due."""
     world.build(students=[1])
     batch, agent = world.plan(), world.agent()
     world.make_due()
-    (item,) = outbox.claim_due(world.conn, 10)
+    (item,) = outbox.claim_due_items(world.conn, 10)
     agent.deliver(world.wanted(batch, 1))
     outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(item, 0, 5)])
     assert world.is_settled(batch, 1)
     assert world.item(batch, 1)["publish_at"] is None
     world.make_due()
-    assert outbox.claim_due(world.conn, 10) == []
+    assert outbox.claim_due_items(world.conn, 10) == []
 
 
 def test_dispatchers_at_once_get_different_items(world: World) -> None:
-    """Any number of dispatchers: each item is claimed by one of them, and none waits for another."""
+    """Each item is claimed by one dispatcher, and none waits for another."""
     world.build(students=range(1, 31))
     world.plan()
     world.make_due()
     with connect(world.url) as one, connect(world.url) as two:
-        first, second = outbox.claim_due(one, 20), outbox.claim_due(two, 20)
+        first, second = outbox.claim_due_items(one, 20), outbox.claim_due_items(two, 20)
         assert (len(first), len(second)) == (20, 10)
         assert members(first) | members(second) == set(range(1, 31))
         one.rollback()
-    assert members(outbox.claim_due(world.conn, 100)) == members(first)
+    assert members(outbox.claim_due_items(world.conn, 100)) == members(first)
 
 
 def test_the_longest_due_comes_first(world: World) -> None:
-    """A retry that is due for long is published before a batch that was planned just now."""
+    """A retry that has been due for long is published before a batch that was planned just now."""
     world.build(students=range(1, 11))
     world.plan()
     world.make_due()
     world.execute("UPDATE batch_items SET publish_at = now() - interval '1 hour' WHERE member_id = 7")
-    assert members(outbox.claim_due(world.conn, 1)) == {7}
+    assert members(outbox.claim_due_items(world.conn, 1)) == {7}
 
 
 def test_a_paused_batch_is_not_published(world: World) -> None:
@@ -131,9 +131,9 @@ def test_a_paused_batch_is_not_published(world: World) -> None:
     world.set_state(batch, "running")
     assert world.publish() == 2
     world.set_state(batch, "paused")
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 100}) == 0
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 100}) == 0
     world.set_state(batch, "running")
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 100}) == 2
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 100}) == 2
 
 
 def published(world: World, *numbers: int) -> int:
@@ -145,70 +145,70 @@ def published(world: World, *numbers: int) -> int:
     return batch
 
 
-@pytest.mark.parametrize(("first_kept", "lost"), [(10, 0), (11, 1), (12, 2), (99, 2)])
-def test_lost_is_what_nobody_will_come_for(world: World, first_kept: int, lost: int) -> None:
-    """FM-28: below what the group has committed, or the topic still holds, and not settled: due again."""
+@pytest.mark.parametrize(("next_offset", "lost"), [(10, 0), (11, 1), (12, 2), (99, 2)])
+def test_lost_items_are_due_again(world: World, next_offset: int, lost: int) -> None:
+    """FM-28: an unsettled item below the next offset that the group will read is due again."""
     batch = published(world, 1, 2)
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: first_kept, 1: 99}) == lost
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: next_offset, 1: 99}) == lost
     assert outbox.count_unpublished(world.conn, batch) == lost
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: first_kept, 1: 99}) == 0
-    assert len(outbox.claim_due(world.conn, 10)) == lost
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: next_offset, 1: 99}) == 0
+    assert len(outbox.claim_due_items(world.conn, 10)) == lost
 
 
 def test_lost_with_the_topic(world: World) -> None:
-    """FM-30: offsets of a topic that was made anew mean nothing: its id tells, and all is published again."""
+    """FM-30: a topic that was created again has another id: all items are published again."""
     published(world, 1, 2)
-    assert outbox.make_lost_due(world.conn, OTHER_TOPIC, {0: 0}) == 2
+    assert outbox.make_lost_items_due(world.conn, OTHER_TOPIC, {0: 0}) == 2
 
 
 def test_lost_with_the_partition(world: World) -> None:
-    """A partition that the topic no longer has holds no message."""
+    """A partition that the topic no longer has holds no messages."""
     published(world, 1, 2)
-    assert outbox.make_lost_due(world.conn, TOPIC, {1: 0}) == 2
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {1: 0}) == 2
 
 
 def test_under_a_live_lease_is_not_lost(world: World) -> None:
-    """FM-28: what somebody is handing over is not lost, until the lease has ended."""
+    """FM-28: a delivery in flight is not lost until its lease has ended."""
     batch = published(world, 1, 2)
     agent = world.agent()
     mark = agent.mark(wanted := world.wanted(batch, 1))
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 99}) == 1
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 99}) == 1
     world.end_leases()
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 99}) == 1
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 99}) == 1
     assert world.item(batch, 1)["is_due"]
     agent.record(wanted, mark, Sent("250"))
     assert world.item(batch, 1)["publish_at"] is None
 
 
 def test_settled_or_waiting_is_not_lost(world: World) -> None:
-    """What is settled, excluded, or due at a time of its own is not lost, wherever the group is."""
+    """Settled, excluded and due items are not lost, whatever the group's offset."""
     batch = published(world, 1, 2, 3)
     agent = world.agent()
     agent.deliver(world.wanted(batch, 1))
     agent.deliver(world.wanted(batch, 2), Retry("451", delay=100, uses=1))
     second = world.trigger()
     assert second.excluded == {"already_sent": 1}
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 99}) == 1
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 99}) == 1
     assert world.item(batch, 3)["is_due"]
     assert world.item(batch, 2)["due_in"] > 90
 
 
-def test_a_dead_workers_message_heals(world: World) -> None:
-    """FM-28: acknowledged without effect and the worker gone: found, published again, delivered."""
+def test_a_dead_workers_message_is_published_again(world: World) -> None:
+    """FM-28: its offset was committed without effect: it is found lost, published again and delivered."""
     batch = published(world, 1)
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 11}) == 1
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 11}) == 1
     assert world.publish(partition=0, offset=11) == 1
     assert world.item(batch, 1)["kafka_offset"] == 11
-    assert outbox.make_lost_due(world.conn, TOPIC, {0: 11}) == 0
+    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 11}) == 0
     world.agent().deliver(world.wanted(batch, 1))
     assert world.status(batch)["state"] == "completed"
 
 
 def test_a_claim_has_an_end(world: World) -> None:
-    """A claim is half a minute: long enough to publish, short enough to wait for."""
+    """A publish claim lasts half a minute: long enough to publish, short enough to wait for."""
     world.build(students=[1])
     world.plan()
     world.make_due()
-    (item,) = outbox.claim_due(world.conn, 10)
+    (item,) = outbox.claim_due_items(world.conn, 10)
     (now,) = world.execute("SELECT now() AS now")
-    assert timedelta(seconds=25) < item.claimed - now["now"] <= timedelta(seconds=30)
+    assert timedelta(seconds=25) < item.claimed_until - now["now"] <= timedelta(seconds=30)

@@ -8,21 +8,23 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psycopg
 import pytest
 
 from db import outbox
 from db.connect import connect
-from db.ledger import Finished, Ledger, Named, Wanted
+from db.ledger import Ledger
 from producers.plan import plan
+from schemas.delivery import Cycle, Delivery
 from schemas.errors import RefusedError
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Failed, Outcome, Sent
 from schemas.vocabulary import Audience
 from tests.integration.importing import EVENT
 from tests.integration.test_planning import ban
-from tests.integration.world import World
+from tests.integration.world import World, completed, invitation_due
 
 AGENTS = 8
 
@@ -32,22 +34,25 @@ def outcome_of(key: DeliveryKey) -> Outcome:
     return Failed("552 full") if key.member_id % 5 == 0 else Sent("250")
 
 
-async def work(ledger: Ledger, name: str, wanted: Sequence[Wanted], marked: list[DeliveryKey]) -> None:
-    """A worker: goes through its messages, some at a time, until each has nothing left to do."""
-    rest, finished, cycle = list(wanted), list[Finished](), 0
+async def work(ledger: Ledger, name: str, messages: Sequence[Delivery], claimed_keys: list[DeliveryKey]) -> None:
+    """A worker: processes its messages, some at a time, until each has nothing left to do."""
+    rest, finished, cycle = list(messages), list[Delivery](), 0
     while rest or finished:
-        chunk, rest = rest[:7], rest[7:]
+        # Each key once, as a window does.
+        chunk = list({delivery.key: delivery for delivery in rest[:7]}.values())
+        rest = [delivery for delivery in rest if delivery not in chunk]
         cycle += 1
-        marks = await ledger.advance(f"{name}#{cycle}", finished, chunk, [])
-        marked.extend(marks)
-        finished = [Finished(w, marks[w.key].fence, outcome_of(w.key)) for w in chunk if w.key in marks]
+        claimed = await ledger.run_cycle(Cycle(f"{name}#{cycle}", record=finished, claim=[replace(d) for d in chunk]))
+        claimed_keys.extend(delivery.key for delivery in claimed)
+        finished = [completed(delivery, delivery.fence, outcome_of(delivery.key)) for delivery in claimed]
         if not rest and not finished:
-            take = [Named(n, w.batch_id, w.key.event_id, w.key.member_id) for n, w in enumerate(wanted)]
-            settled = await ledger.find_settled(take)
-            rest = [w for n, w in enumerate(wanted) if n not in settled]
+            settled = await ledger.find_settled(
+                [invitation_due(d.batch_id, d.key.event_id, d.key.member_id) for d in messages]
+            )
+            rest = [delivery for n, delivery in enumerate(messages) if n not in settled]
 
 
-def work_at_once(world: World, wanted: Sequence[Wanted], agents: int = AGENTS) -> list[DeliveryKey]:
+def work_at_once(world: World, wanted: Sequence[Delivery], agents: int = AGENTS) -> list[DeliveryKey]:
     """Every agent gets all messages, in an order of its own. Returns every mark that was given."""
     # So many at the same items deadlock now and then, and go on; the default lets each of them wait for a second.
     world.execute(
@@ -69,7 +74,7 @@ def work_at_once(world: World, wanted: Sequence[Wanted], agents: int = AGENTS) -
     return marked
 
 
-def messages(world: World, *batches: int) -> list[Wanted]:
+def messages(world: World, *batches: int) -> list[Delivery]:
     rows = world.execute(
         "SELECT batch_id, member_id, unnest(roles) AS role FROM batch_items WHERE batch_id = ANY(%s)", list(batches)
     )
@@ -122,7 +127,7 @@ def test_one_key_asked_for_by_all(world: World) -> None:
         await asyncio.gather(*(agent.ledger.find_settled([]) for agent in agents))  # all are connected
         marks = await asyncio.gather(
             *(
-                agent.ledger.advance(agent.next_owner(), [], [world.wanted(batch, 1)], [])
+                agent.ledger.run_cycle(Cycle(agent.next_owner(), claim=[world.wanted(batch, 1)]))
                 for agent, batch in zip(agents, batches, strict=True)
             )
         )
@@ -162,7 +167,7 @@ def test_a_late_truth_and_a_batch_that_logs_unknown(world: World, older_hand_ove
     if older_hand_over:
         old_fence = other.mark(theirs).fence
         world.execute("UPDATE deliveries SET state = 'planned', owner = NULL, lease_until = NULL")
-        told, wanted_again = [Finished(theirs, old_fence, Failed("550"))], []
+        told, wanted_again = [completed(theirs, old_fence, Failed("550"))], []
     else:
         told, wanted_again = [], [theirs]
     mark = slow.mark(wanted := world.wanted(first, 1))
@@ -274,7 +279,7 @@ def test_dispatchers_at_once(world: World) -> None:
         with connect(world.url, autocommit=True) as conn:
             start.wait(10)
             claimed: list[int] = []
-            while items := outbox.claim_due(conn, 7):
+            while items := outbox.claim_due_items(conn, 7):
                 claimed += [item.member_id for item in items]
         return claimed
 

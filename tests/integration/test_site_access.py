@@ -20,7 +20,7 @@ from schemas.outcomes import Failed, Sent, Unknown
 from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, invitation, member, subscription
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import TERMS_ACCEPTED, World
-from web.auth.api_clients import make_client
+from web.auth.api_clients import create_client
 
 #: Redirected to the sign-in page; forbidden; not found, because it is out of scope.
 SIGN_IN, NO, HIDDEN = "sign in", 403, 404
@@ -193,7 +193,7 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
     """The result is that of the table; a refused request changes nothing."""
     first = site.account("zoe@bidden.example")
     assert first == PLACES["account"]
-    make_client(site.conn, "Ada", name="Calendar", account_id=first, scopes=["read"])
+    create_client(site.conn, "Ada", name="Calendar", account_id=first, scopes=["read"])
     viewers = {
         "nobody": site.browser(),
         "of another": site.browser(site.account("other@bidden.example", chapters=[2])),
@@ -213,8 +213,9 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
 
 #: All tables that a request could change, but for attempts and the audit log.
 CHANGEABLE: Final = (
-    "accounts", "account_chapters", "api_clients", "batches", "batch_items", "batch_webhooks", "deliveries", "events",
-    "event_chapters", "invitations", "log_entries", "members", "redriven_letters", "subscriptions", "trail",
+    "accounts", "account_chapters", "api_clients", "audit_log", "batches", "batch_items", "batch_webhooks",
+    "deliveries", "events", "event_chapters", "invitations", "log_entries", "members", "redriven_dead_letters",
+    "subscriptions",
 )  # fmt: skip
 
 

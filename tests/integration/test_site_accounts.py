@@ -1,4 +1,4 @@
-"""Accounts: made and changed by commands and on pages, API clients, and the trail of all that."""
+"""Accounts and API clients, managed by commands and on pages, and the audit log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHAPTER_2 = {"type": "chapter", "id": 2, "name": "Berlin", "email": "b@example.o
 
 @pytest.fixture
 def site(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A site with chapters 1 (London) and 2 (Berlin); commands have the same database."""
+    """A site with chapters 1 (London) and 2 (Berlin); commands use the same database."""
     world.build(students=[1]).load(CHAPTER_2)
     monkeypatch.setenv("BIDDEN_DATABASE_URL", database_url)
     with open_site(database_url, world.conn) as site:
@@ -49,7 +49,7 @@ def command(*arguments: str, stdin: str = "") -> Any:
 
 
 def refused(site: Site, *arguments: str, stdin: bytes = b"", error: str = "refused") -> Said:
-    """A command that ends with 2 and has written nothing, the trail included."""
+    """A command that exits with 2 and has written nothing, not even to the audit log."""
     before = fingerprint(site.conn)
     said = run("account", *arguments, "--json", stdin=stdin)
     said.check()
@@ -58,23 +58,23 @@ def refused(site: Site, *arguments: str, stdin: bytes = b"", error: str = "refus
     return said
 
 
-def gets_in(site: Site, email: str, password: str) -> bool:
-    """Whether one can sign in so."""
+def can_sign_in(site: Site, email: str, password: str) -> bool:
+    """Whether this address and password are accepted."""
     site.conn.execute("DELETE FROM sign_in_attempts")
     answer = site.browser().client.post("/sign-in", data={"email": email, "password": password})
     assert answer.status_code in (303, 403)
     return answer.status_code == 303
 
 
-def trail(site: Site) -> list[tuple[str, str, str]]:
-    """Who did what, and what came of it, without what signing in leaves."""
-    rows = site.conn.execute("SELECT actor, action, outcome FROM trail WHERE action <> 'sign in' ORDER BY id")
+def audit_log(site: Site) -> list[tuple[str, str, str]]:
+    """Actor, action and outcome of each entry, without sign-ins."""
+    rows = site.conn.execute("SELECT actor, action, outcome FROM audit_log WHERE action <> 'sign in' ORDER BY id")
     return [tuple(row.values()) for row in rows]
 
 
 def state(site: Site, email: str) -> dict[str, Any]:
-    """The account as the list has it."""
-    (row,) = [row for row in accounts.every(site.conn) if row["email"] == email]
+    """The account's row of the list."""
+    (row,) = [row for row in accounts.list_all(site.conn) if row["email"] == email]
     return row
 
 
@@ -82,7 +82,7 @@ def state(site: Site, email: str) -> dict[str, Any]:
 
 
 def test_the_first_admin(site: Site) -> None:
-    """Without a terminal a password is made, and shown once; with it she gets in."""
+    """Without a terminal a password is generated and shown once; it is accepted."""
     made = command("add", "Ada@Bidden.example", "--name", "Ada", "--role", "admin")
     assert (made["email"], made["role"], made["chapters"], made["has_password"]) == (
         "ada@bidden.example",
@@ -91,36 +91,36 @@ def test_the_first_admin(site: Site) -> None:
         True,
     )
     assert re.fullmatch(r"([a-z2-9]{4}-){4}[a-z2-9]{4}", made["password"])
-    assert gets_in(site, "ada@bidden.example", made["password"])
+    assert can_sign_in(site, "ada@bidden.example", made["password"])
     (listed,) = [json.loads(line) for line in run("account", "list", "--json").out.splitlines()]
     assert (listed["email"], listed["seen_at"] is None, "password" in listed) == ("ada@bidden.example", False, False)
     table = run("account", "list").out
     assert "ada@bidden.example" in table
-    assert trail(site) == [("command line", "add account", "done")]
+    assert audit_log(site) == [("command line", "add account", "done")]
     said = run("account", "password", "ada@bidden.example")
     assert "shown this once" in said.out
 
 
-def test_a_password_that_is_piped(site: Site) -> None:
-    """It is taken as it is, spaces too, and not shown."""
+def test_a_password_from_standard_input(site: Site) -> None:
+    """It is used as it is, spaces too, and not shown."""
     made = command("add", "a@b.example", "--name", "A", "--role", "admin", "--password-stdin", stdin=f" {PASSWORD} \n")
     assert "password" not in made
-    assert gets_in(site, "a@b.example", f" {PASSWORD} ")
+    assert can_sign_in(site, "a@b.example", f" {PASSWORD} ")
     changed = command("password", "a@b.example", "--password-stdin", stdin="another good one\r\n")
     assert "password" not in changed
-    assert not gets_in(site, "a@b.example", f" {PASSWORD} ")
-    assert gets_in(site, "a@b.example", "another good one")
+    assert not can_sign_in(site, "a@b.example", f" {PASSWORD} ")
+    assert can_sign_in(site, "a@b.example", "another good one")
 
 
 def test_without_a_password(site: Site) -> None:
-    """For who signs in with the provider: no password fits."""
+    """For users who sign in with the provider: no password is accepted."""
     made = command("add", "a@b.example", "--name", "A", "--role", "organiser", "--no-password")
     assert (made["has_password"], "password" in made) == (False, False)
-    assert not gets_in(site, "a@b.example", "")
+    assert not can_sign_in(site, "a@b.example", "")
 
 
 def test_changed_by_commands(site: Site) -> None:
-    """What is not given stays; a change holds for sessions that are there; disabled is out at once."""
+    """Omitted options change nothing; changes and disabling take effect in running sessions."""
     command("add", "ada@bidden.example", "--name", "Ada", "--role", "admin", "--no-password")
     command("add", "o@b.example", "--name", "Olga", "--role", "organiser", "--chapter", "2", "--no-password")
     olga = site.browser(state(site, "o@b.example")["id"])
@@ -138,14 +138,14 @@ def test_changed_by_commands(site: Site) -> None:
     assert olga.get("/accounts").status_code == 303
     assert command("enable", "o@b.example")["disabled_at"] is None
     assert olga.get("/accounts").status_code == 303
-    assert [action for _, action, _ in trail(site)] == [
+    assert [action for _, action, _ in audit_log(site)] == [
         "add account", "add account", "change account", "change account", "change account", "change account",
         "disable account", "enable account",
     ]  # fmt: skip
 
 
 def test_a_new_password_ends_sessions(site: Site) -> None:
-    """Whoever knew the old one is out."""
+    """All sessions of the account."""
     command("add", "o@b.example", "--name", "Olga", "--role", "organiser", "--no-password")
     olga = site.browser(state(site, "o@b.example")["id"])
     assert olga.get("/events").status_code == 200
@@ -153,15 +153,15 @@ def test_a_new_password_ends_sessions(site: Site) -> None:
     assert olga.get("/events").status_code == 303
 
 
-NO_ADDRESSES = [
+INVALID_EMAILS = [
     "", "ada", "@b.example", "a@", "a b@c.example", "a@b@c", "x" * 310 + "@example.org", "<a@b.example>",
     "\udcff@b.example", "\x1b[2J@b.example",
 ]  # fmt: skip
 
 
-def test_addresses_that_are_none(site: Site) -> None:
-    """Refused by the field."""
-    for email in NO_ADDRESSES:
+def test_invalid_email_addresses(site: Site) -> None:
+    """Refused, with the field."""
+    for email in INVALID_EMAILS:
         said = refused(site, "add", email, "--name", "A", "--role", "admin", "--no-password")
         assert said.error["field"] == "email"
 
@@ -190,8 +190,8 @@ def test_refused_by_commands(site: Site) -> None:
 # Pages.
 
 
-def made_password(answer: Response) -> str:
-    """The one that a page shows."""
+def shown_password(answer: Response) -> str:
+    """The generated password on a page."""
     assert answer.status_code == 200, words(answer)
     (password,) = re.findall(r"<pre>([a-z2-9-]+)</pre>", answer.text)
     return str(password)
@@ -201,8 +201,8 @@ def test_an_account_by_pages(site: Site) -> None:
     """Added with a password that is shown once, changed, given a new password, disabled, enabled."""
     ada = site.admin()
     typed = {"email": "New@B.example", "name": "Nele", "role": "organiser", "how": "made", "chapter": ["1", "2"]}
-    first = made_password(ada.post("/accounts", typed))
-    assert gets_in(site, "new@b.example", first)
+    first = shown_password(ada.post("/accounts", typed))
+    assert can_sign_in(site, "new@b.example", first)
     row = state(site, "new@b.example")
     assert (row["name"], row["chapters"]) == ("Nele", [1, 2])
     assert "Nele new@b.example organiser London, Berlin" in words(ada.get("/accounts"))
@@ -212,24 +212,24 @@ def test_an_account_by_pages(site: Site) -> None:
     changed = ada.post(here, {"name": "Nele N.", "role": "organiser", "chapter": ["2"]})
     assert (changed.status_code, state(site, "new@b.example")["chapters"]) == (303, [2])
     nele = site.browser(row["id"])
-    second = made_password(ada.post(f"{here}/password", {"how": "made"}))
-    assert (gets_in(site, "new@b.example", first), gets_in(site, "new@b.example", second)) == (False, True)
+    second = shown_password(ada.post(f"{here}/password", {"how": "made"}))
+    assert (can_sign_in(site, "new@b.example", first), can_sign_in(site, "new@b.example", second)) == (False, True)
     assert nele.get("/events").status_code == 303
     assert ada.post(f"{here}/password", {"how": "typed", "password": "typed by hand"}).status_code == 303
-    assert gets_in(site, "new@b.example", "typed by hand")
+    assert can_sign_in(site, "new@b.example", "typed by hand")
     assert ada.post(f"{here}/disable").status_code == 303
     assert "disabled" in words(ada.get("/accounts"))
-    assert not gets_in(site, "new@b.example", "typed by hand")
+    assert not can_sign_in(site, "new@b.example", "typed by hand")
     assert ada.post(f"{here}/enable").status_code == 303
-    assert gets_in(site, "new@b.example", "typed by hand")
+    assert can_sign_in(site, "new@b.example", "typed by hand")
     by = "Ada <ada@bidden.example>"
     done = ["add account", "change account", "set password", "set password", "disable account", "enable account"]
-    assert trail(site) == [(by, action, "done") for action in done]
-    assert first not in str(site.conn.execute("SELECT * FROM trail").fetchall())
+    assert audit_log(site) == [(by, action, "done") for action in done]
+    assert first not in str(site.conn.execute("SELECT * FROM audit_log").fetchall())
 
 
 def test_refused_on_pages(site: Site) -> None:
-    """The form again, with what was typed and the reason; refusals stand in the trail. The last admin stays."""
+    """The form again, with the input and the reason; refusals are in the audit log. The last admin stays."""
     ada = site.admin()
     good = {"email": "n@b.example", "name": "Nele", "role": "organiser", "how": "none"}
     for wrong, reason in (
@@ -243,7 +243,7 @@ def test_refused_on_pages(site: Site) -> None:
         assert (answer.status_code, reason in words(answer)) == (409, True), words(answer)
     for wrong in ({"role": "king"}, {"chapter": ["x"]}, {"how": "guessed"}, {"name": "x" * 1001}):
         assert ada.post("/accounts", {**good, **wrong}).status_code == 422
-    assert [row["email"] for row in accounts.every(site.conn)] == ["ada@bidden.example"]
+    assert [row["email"] for row in accounts.list_all(site.conn)] == ["ada@bidden.example"]
     own = f"/accounts/{state(site, 'ada@bidden.example')['id']}"
     for address, form in ((f"{own}/disable", {}), (own, {"name": "Ada", "role": "organiser"})):
         answer = ada.post(address, form)
@@ -253,7 +253,7 @@ def test_refused_on_pages(site: Site) -> None:
     for address in ("/accounts/999", "/accounts/0", "/accounts/x", f"/accounts/{2**63}"):
         assert ada.get(address).status_code == 404
     assert ada.post("/accounts/999/disable").status_code == 404
-    assert {outcome for _, _, outcome in trail(site)} == {"refused"}
+    assert {outcome for _, _, outcome in audit_log(site)} == {"refused"}
 
 
 def own_account(site: Site) -> tuple[Browser, Browser]:
@@ -263,7 +263,7 @@ def own_account(site: Site) -> tuple[Browser, Browser]:
 
 
 def test_ones_own_account(site: Site) -> None:
-    """Everybody sees who she is here, and changes her password with the old one; other sessions end, this one stays."""
+    """Users see their account, and change their password with the old one; their other sessions end, this one stays."""
     here, elsewhere = own_account(site)
     page = words(here.get("/account"))
     assert ("olga@bidden.example" in page, "Berlin" in page, "London" in page) == (True, True, False)
@@ -278,31 +278,34 @@ def test_ones_own_account(site: Site) -> None:
         assert answer.status_code == status, words(answer)
         assert elsewhere.get("/events").status_code == (303 if status == 303 else 200)
     assert here.get("/events").status_code == 200
-    assert (gets_in(site, "olga@bidden.example", PASSWORD), gets_in(site, "olga@bidden.example", new)) == (False, True)
-    assert trail(site) == [("Olga <olga@bidden.example>", "set password", "done")]
+    assert (can_sign_in(site, "olga@bidden.example", PASSWORD), can_sign_in(site, "olga@bidden.example", new)) == (
+        False,
+        True,
+    )
+    assert audit_log(site) == [("Olga <olga@bidden.example>", "set password", "done")]
 
 
 def test_another_password_meanwhile(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set by an admin after the old one was looked at: it is not replaced by who knew only the old one."""
+    """Set by an admin after the old one was verified: a user who knew only the old one does not replace it."""
     here, elsewhere = own_account(site)
-    real = tokens.is_password
+    real = tokens.verify_password
 
     def look(password: str, stored: str | None) -> bool:
         found = real(password, stored)
         site.conn.execute("UPDATE accounts SET password_hash = 'set by an admin'")
         return found
 
-    monkeypatch.setattr(tokens, "is_password", look)
+    monkeypatch.setattr(tokens, "verify_password", look)
     new = "a new one, and long"
     answer = here.post("/account/password", {"old": PASSWORD, "password": new, "again": new})
     assert (answer.status_code, "has been changed meanwhile" in words(answer)) == (409, True)
     assert site.conn.execute("SELECT password_hash FROM accounts").fetchall() == [{"password_hash": "set by an admin"}]
     assert elsewhere.get("/events").status_code == 200
-    assert trail(site) == [("Olga <olga@bidden.example>", "set password", "refused")]
+    assert audit_log(site) == [("Olga <olga@bidden.example>", "set password", "refused")]
 
 
 def test_guesses_at_the_old_password(site: Site) -> None:
-    """Whoever finds a browser signed in guesses five times."""
+    """In a signed-in browser five guesses are allowed."""
     here, _ = own_account(site)
     form = {"password": "a new one, and long", "again": "a new one, and long"}
     answers = [here.post("/account/password", {"old": "guess", **form}).status_code for _ in range(5)]
@@ -311,7 +314,7 @@ def test_guesses_at_the_old_password(site: Site) -> None:
 
 
 def test_ones_own_without_a_password(site: Site) -> None:
-    """There is nothing to change, and none can be set."""
+    """There is none to change, and none can be set."""
     browser = site.organiser()
     assert "You have none" in words(browser.get("/account"))
     form = {"old": "", "password": "a new one, and long", "again": "a new one, and long"}
@@ -319,14 +322,14 @@ def test_ones_own_without_a_password(site: Site) -> None:
 
 
 def test_clients(site: Site) -> None:
-    """A program is allowed in, seen, and shut out; its secrets are shown once."""
+    """A client is created, listed and revoked; its secrets are shown once."""
     ada = site.admin()
     olga = site.account("olga@bidden.example", chapters=[1])
     form = {"name": "Calendar", "account": olga, "scope": ["read", "invite"], "webhook": "https://example.org/told"}
     answer = ada.post("/clients", form)
     token, secret = re.findall(r"<pre>([^<]+)</pre>", answer.text)
     assert (token[:7], secret[:6]) == ("bidden_", "whsec_")
-    found = accounts.of_token(site.conn, tokens.digest(token))
+    found = accounts.find_by_token(site.conn, tokens.digest(token))
     assert found is not None
     assert (found[0].id, found[1].name, sorted(found[1].scopes)) == (olga, "Calendar", ["invite", "read"])
     page = ada.get("/clients")
@@ -345,30 +348,30 @@ def test_clients(site: Site) -> None:
     assert ada.post("/clients", {**form, "account": "x"}).status_code == 422
     assert ada.post("/clients/999/revoke").status_code == 404
     assert ada.post(f"/clients/{found[1].id}/revoke").status_code == 303
-    assert accounts.of_token(site.conn, tokens.digest(token)) is None
+    assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
     assert "revoked" in words(ada.get("/clients"))
-    outcomes = [(action, outcome) for _, action, outcome in trail(site)]
+    outcomes = [(action, outcome) for _, action, outcome in audit_log(site)]
     assert outcomes == [
         ("add client", "done"),
         *[("add client", "refused")] * 6,
         ("revoke client", "refused"),
         ("revoke client", "done"),
     ]
-    assert token not in str(site.conn.execute("SELECT * FROM trail").fetchall())
+    assert token not in str(site.conn.execute("SELECT * FROM audit_log").fetchall())
 
 
 def test_a_disabled_account_has_no_clients(site: Site) -> None:
-    """Its programs are out with it."""
+    """Disabling the account locks its clients out."""
     ada = site.admin()
     olga = site.account("olga@bidden.example")
     answer = ada.post("/clients", {"name": "Calendar", "account": olga, "scope": ["read"]})
     (token,) = re.findall(r"<pre>([^<]+)</pre>", answer.text)
     ada.post(f"/accounts/{olga}/disable")
-    assert accounts.of_token(site.conn, tokens.digest(token)) is None
+    assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
 
 
-def test_trail(site: Site, world: World) -> None:
-    """The newest first, a page at a time, or of one event; what an event is not finds nothing."""
+def test_audit_log(site: Site, world: World) -> None:
+    """The newest first, page by page, or of one event; an unknown event has no entries."""
     world.load(EVENT | {"id": 2, "name": "Other"})
     for number in range(205):
         with audited(site.conn, AuditEntry("Zoë <b>", "invite", event_id=1 + number % 2, detail=f"<i>{number}.")):
@@ -399,7 +402,7 @@ def test_trail(site: Site, world: World) -> None:
     ],
 )
 def test_refused_or_failed(site: Site, error: type[Exception], outcome: str) -> None:
-    """Refused is what was decided before anything was done. An outage may come half-way."""
+    """Refused: nothing was done. Failed: an outage may have come half-way."""
 
     def break_off() -> None:
         with audited(site.conn, AuditEntry("Ada", "try")):
@@ -407,11 +410,11 @@ def test_refused_or_failed(site: Site, error: type[Exception], outcome: str) -> 
 
     with pytest.raises(error):
         break_off()
-    assert trail(site) == [("Ada", "try", outcome)]
+    assert audit_log(site) == [("Ada", "try", outcome)]
 
 
-def test_what_was_begun_is_known(site: Site) -> None:
-    """An entry is there before its deed; what broke says so."""
+def test_an_entry_precedes_its_action(site: Site) -> None:
+    """It is written before the action runs, and says whether that failed."""
 
     def divide() -> None:
         with audited(site.conn, AuditEntry("Ada", "divide")):
@@ -420,4 +423,4 @@ def test_what_was_begun_is_known(site: Site) -> None:
 
     with pytest.raises(ZeroDivisionError):
         divide()
-    assert trail(site) == [("Ada", "divide", "failed")]
+    assert audit_log(site) == [("Ada", "divide", "failed")]

@@ -87,7 +87,7 @@ def populate(world: World, seed: int, policy: str) -> list[int]:
         world.set_state(batches[0], "paused")
     if seed % 3 == 1:
         world.set_state(batches[1], "cancelled")
-        batch_actions.end_items(world.conn, batches[1])
+        batch_actions.cancel_items(world.conn, batches[1])
     world.execute("ANALYZE")
     assert len(world.execute("SELECT DISTINCT status FROM log_entries")) >= 4, "little has happened"
     return batches

@@ -117,7 +117,7 @@ def test_redrive(site: Site, settings: Settings, world: World) -> None:
     ]  # fmt: skip
     assert "None is waiting." in words(browser.get("/letters"))
     assert "2 dead letters redriven" in redrive(browser, ["0:1", "0:2"], again="true")
-    trail = world.execute("SELECT action, detail, outcome FROM trail ORDER BY id")
+    trail = world.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
     assert [(row["action"], row["outcome"]) for row in trail] == [("redrive", "done")] * 5
     assert [row["detail"] for row in trail][2:4] == [
         "0:0, again; 1 dead letter redriven",
@@ -130,16 +130,16 @@ def test_kafka_goes_away_half_way(
 ) -> None:
     """The audit log says how many were redriven by then."""
     produce_dead_letters(settings, (b"7", b"first"), (b"8", b"second"), (b"9", b"third"))
-    letters = DeadLetterReader.letters
+    letters = DeadLetterReader.read_all
 
     def some(reader: DeadLetterReader) -> Iterator[DeadLetter]:
         yield from islice(letters(reader), 2)
         raise UnreachableError("Kafka did not give what it holds")
 
     monkeypatch.setattr(dead_letters, "_CHUNK", 1)
-    monkeypatch.setattr(DeadLetterReader, "letters", some)
+    monkeypatch.setattr(DeadLetterReader, "read_all", some)
     assert site.admin().post("/letters/redrive", {"all": "true"}).status_code == 503
-    (entry,) = world.execute("SELECT outcome, detail FROM trail")
+    (entry,) = world.execute("SELECT outcome, detail FROM audit_log")
     detail = "all; 2 dead letters redriven before the error; Kafka did not give what it holds"
     assert entry == {"outcome": "failed", "detail": detail}
     assert len(consume_invitations(settings, 2)) == 2

@@ -46,7 +46,7 @@ def test_import(site: Site, conn: Connection) -> None:
     assert "member 2" in text
     assert "group 2" in text
     assert members(conn) == 2
-    assert rows(conn, "SELECT actor, action, detail, outcome FROM trail") == [
+    assert rows(conn, "SELECT actor, action, detail, outcome FROM audit_log") == [
         ("Ada <ada@bidden.example>", "import", "<b>.jsonl; 1 chapter, 2 groups, 2 members, 1 event", "done")
     ]
 
@@ -61,7 +61,7 @@ def test_an_invalid_line(site: Site, conn: Connection) -> None:
     assert "field email" in text
     assert "email must be text" in text
     assert members(conn) == 0
-    assert rows(conn, "SELECT outcome FROM trail") == [("refused",)]
+    assert rows(conn, "SELECT outcome FROM audit_log") == [("refused",)]
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"no JSON", b"\x00" * 10])

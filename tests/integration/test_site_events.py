@@ -37,7 +37,7 @@ def test_from_events_to_a_batch(site: Site, world: World) -> None:
     page = words(browser.get("/batches/1"))
     assert "0 of 7 mails" in page
     assert "Download as CSV" in page
-    trail = world.execute("SELECT actor, action, batch_id, outcome FROM trail ORDER BY id")
+    trail = world.execute("SELECT actor, action, batch_id, outcome FROM audit_log ORDER BY id")
     assert [(row["action"], row["batch_id"], row["outcome"]) for row in trail] == [("invite", 1, "done")] * 2
 
 

@@ -99,7 +99,7 @@ def test_test_mail(site: Site, mail_sink: MailServer, invited: World) -> None:
     assert body is not None
     assert body.get_content().split() == shown.split()
     assert invited.execute("SELECT * FROM deliveries") == []
-    trail = invited.execute("SELECT actor, action, event_id, outcome FROM trail")
+    trail = invited.execute("SELECT actor, action, event_id, outcome FROM audit_log")
     assert trail == [{"actor": "Olga <olga@bidden.example>", "action": "test mail", "event_id": 1, "outcome": "done"}]
     assert "Only an example" in words(browser.get("/invitation/this-is-an-example"))
 
@@ -111,7 +111,7 @@ def test_refused_test_mail(site: Site, mail_sink: MailServer, invited: World) ->
     assert answer.status_code == 422
     assert "The test mail was not sent: the mail server refused it" in words(answer)
     assert mail_sink.count() == 0
-    assert [row["outcome"] for row in invited.execute("SELECT outcome FROM trail")] == ["refused"]
+    assert [row["outcome"] for row in invited.execute("SELECT outcome FROM audit_log")] == ["refused"]
 
 
 @pytest.mark.parametrize("smtp_url", [None, "smtp://127.0.0.1:{port}"])

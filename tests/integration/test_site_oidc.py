@@ -1,20 +1,22 @@
-"""Signing in by OpenID Connect, with a provider that really checks; and everything that must not get anybody in."""
+"""Sign-in by OpenID Connect against a provider that validates like a real one, and everything that must not sign in."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from io import StringIO
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
+import httpx2
 import pytest
 import structlog
 from httpx2 import Response
-from joserfc.jwk import RSAKey
+from joserfc.jwk import OctKey, RSAKey
 
 from config.settings import Settings
 from db import accounts
@@ -23,31 +25,31 @@ from tests.integration.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvid
 from tests.integration.site import Browser, Site, open_site, words
 from tests.integration.world import World
 from web.auth import oidc, sign_in
-from web.auth.oidc_provider import AT_ONCE, Provider, ProviderError
+from web.auth.oidc_provider import MAX_WAITING, Provider, ProviderError
 
 BASE = "http://testserver"
-NOT_WORKED = "Signing in with the club did not work"
+FAILED = "Signing in with the club did not work"
 NO_ACCOUNT = "have no account here"
 
 
 @pytest.fixture
 def provider() -> Iterator[FakeProvider]:
-    """A provider that knows this site."""
+    """A provider with this site as its client."""
     with running_provider(f"{BASE}/sign-in/callback") as provider:
         yield provider
 
 
 @pytest.fixture
 def site(world: World, database_url: str, provider: FakeProvider) -> Iterator[Site]:
-    """A site that knows the provider, with Olga's account."""
+    """A site with that provider, and with Olga's account."""
     with open_site(database_url, world.conn, **settings(provider)) as site:
         site.account("olga@bidden.example")
         yield site
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> StringIO:
-    """What the site logs about signing in, whatever a command before has set logs up to be."""
+def logged(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What the site logs about sign-ins, however an earlier test has configured logging."""
     lines = StringIO()
     logger = structlog.wrap_logger(
         structlog.PrintLogger(lines), processors=[structlog.dev.ConsoleRenderer(colors=False)]
@@ -58,7 +60,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> StringIO:
 
 
 def settings(provider: FakeProvider) -> dict[str, Any]:
-    """As the site knows the provider."""
+    """The site's settings for the provider."""
     return {
         "base_url": BASE,
         "oidc_issuer": provider.issuer,
@@ -68,24 +70,28 @@ def settings(provider: FakeProvider) -> dict[str, Any]:
     }
 
 
-def away_and_back(browser: Browser, query: str = "") -> str:
-    """The address at which the provider sends a browser back."""
-    away = browser.get(f"/sign-in/provider{query}")
-    assert away.status_code == 303, words(away)
-    back = httpx.get(away.headers["location"])
-    assert back.status_code == 302, back.text
-    return back.headers["location"].removeprefix(BASE)
+def follow(redirect: Response) -> str:
+    """Signs in at the provider; returns the callback to which it redirects."""
+    assert redirect.status_code == 303, words(redirect)
+    answer = httpx2.get(redirect.headers["location"])
+    assert answer.status_code == 302, answer.text
+    return answer.headers["location"].removeprefix(BASE)
+
+
+def to_callback(browser: Browser) -> str:
+    """Begins a sign-in, and signs in at the provider."""
+    return follow(browser.get("/sign-in/provider"))
 
 
 def sessions(site: Site) -> int:
-    """How many are signed in."""
+    """The number of sessions."""
     row = site.conn.execute("SELECT count(*) AS n FROM sessions").fetchone()
     assert row is not None
     return int(row["n"])
 
 
 def assert_refused(site: Site, answer: Response, sentence: str, status: int = 403) -> None:
-    """Back at the sign-in page, with these words and without a session."""
+    """The sign-in page with this sentence, and no session."""
     assert (answer.status_code, sentence in words(answer)) == (status, True), words(answer)
     assert not answer.cookies.get("bidden")
     assert sessions(site) == 0
@@ -93,28 +99,28 @@ def assert_refused(site: Site, answer: Response, sentence: str, status: int = 40
 
 @pytest.mark.parametrize("methods", [["client_secret_basic"], ["client_secret_post"]])
 def test_signed_in(site: Site, provider: FakeProvider, methods: list[str]) -> None:
-    """There and back: a session, the page that was wanted, an entry in the trail, and nothing left of the way."""
+    """A session, the requested page, an entry in the audit log, and no pending request left."""
     provider.auth_methods = methods
     browser = site.browser()
     assert "Sign in with the club" in words(browser.get("/sign-in"))
-    away = browser.get("/sign-in/provider?next=/batches")
-    cookie = away.headers["set-cookie"]
+    redirect = browser.get("/sign-in/provider?next=/batches")
+    cookie = redirect.headers["set-cookie"]
     assert ("HttpOnly" in cookie, "SameSite=lax" in cookie, "Max-Age=600" in cookie) == (True, True, True)
-    asked = parse_qs(urlsplit(away.headers["location"]).query)
-    assert asked["code_challenge_method"] == ["S256"]
-    done = browser.get(httpx.get(away.headers["location"]).headers["location"].removeprefix(BASE))
+    parameters = parse_qs(urlsplit(redirect.headers["location"]).query)
+    assert parameters["code_challenge_method"] == ["S256"]
+    done = browser.get(follow(redirect))
     assert (done.status_code, done.headers["location"]) == (303, "/batches")
     assert "Olga" in words(browser.get("/batches"))
     assert "bidden-sign-in" not in browser.client.cookies
     assert site.conn.execute("SELECT * FROM sign_in_requests").fetchall() == []
-    trail = site.conn.execute("SELECT actor, action, detail FROM trail").fetchall()
+    trail = site.conn.execute("SELECT actor, action, detail FROM audit_log").fetchall()
     assert trail == [{"actor": "Olga <olga@bidden.example>", "action": "sign in", "detail": "by OpenID Connect"}]
 
 
-def test_only_digests_are_kept(site: Site, provider: FakeProvider) -> None:
-    """Who reads the table cannot finish a sign-in."""
-    away = site.browser().get("/sign-in/provider")
-    state = parse_qs(urlsplit(away.headers["location"]).query)["state"][0]
+def test_only_digests_are_stored(site: Site, provider: FakeProvider) -> None:
+    """A copy of the table does not suffice to complete a sign-in."""
+    redirect = site.browser().get("/sign-in/provider")
+    state = parse_qs(urlsplit(redirect.headers["location"]).query)["state"][0]
     rows = site.conn.execute("SELECT sign_in_requests::text AS all FROM sign_in_requests").fetchall()
     assert len(rows) == 1
     assert state not in rows[0]["all"]
@@ -129,6 +135,8 @@ def test_only_digests_are_kept(site: Site, provider: FakeProvider) -> None:
         {"aud": "another"},
         {"aud": None},
         {"aud": [CLIENT_ID, "another"], "azp": "another"},
+        {"aud": "another", "azp": CLIENT_ID},
+        {"azp": "another"},
         {"iss": "http://127.0.0.1:1"},
         {"iss": None},
         {"exp": int(time.time()) - 3600},
@@ -140,22 +148,67 @@ def test_only_digests_are_kept(site: Site, provider: FakeProvider) -> None:
     ],
     ids=lambda claims: "-".join(claims),
 )
-def test_tokens_that_do_not_hold(site: Site, provider: FakeProvider, claims: dict[str, Any]) -> None:
-    """For another, of another, too old, or without what it must say."""
+def test_invalid_id_tokens(site: Site, provider: FakeProvider, claims: dict[str, Any]) -> None:
+    """For another client, from another issuer, expired, or without a required claim."""
     provider.claims = claims
     browser = site.browser()
-    assert_refused(site, browser.get(away_and_back(browser)), NOT_WORKED)
+    assert_refused(site, browser.get(to_callback(browser)), FAILED)
 
 
-def test_signed_by_somebody_else(site: Site, provider: FakeProvider) -> None:
-    """Under the provider's key id, and under another; by its own new key it is fine."""
+def test_foreign_and_rotated_keys(site: Site, provider: FakeProvider) -> None:
+    """A foreign key is refused, under the provider's key id and under another; the provider's own new key is not."""
     for kid in (str(provider.key.kid), "other"):
-        provider.signs_with = RSAKey.generate_key(2048, {"kid": kid}, private=True)
+        provider.signing_key = RSAKey.generate_key(2048, {"kid": kid}, private=True)
         browser = site.browser()
-        assert_refused(site, browser.get(away_and_back(browser)), NOT_WORKED)
-    provider.renew_keys()
+        assert_refused(site, browser.get(to_callback(browser)), FAILED)
+    provider.rotate_keys()
     browser = site.browser()
-    assert browser.get(away_and_back(browser)).status_code == 303
+    assert browser.get(to_callback(browser)).status_code == 303
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256"])
+def test_forgeable_signatures(site: Site, provider: FakeProvider, algorithm: str) -> None:
+    """Unsigned, or signed with the client secret: refused, although the provider announces both algorithms."""
+    provider.algorithm = algorithm
+    provider.signing_key = OctKey.import_key(CLIENT_SECRET, {"kid": str(provider.key.kid)})
+    browser = site.browser()
+    assert_refused(site, browser.get(to_callback(browser)), FAILED)
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "sentence"),
+    [
+        ({}, None),
+        ({"sub": "another"}, FAILED),
+        ({"sub": None}, FAILED),
+        ({"email": None}, FAILED),
+        ({"email_verified": False}, NO_ACCOUNT),
+        ({"email_verified": None}, NO_ACCOUNT),
+    ],
+    ids=str,
+)
+def test_email_from_userinfo(
+    site: Site, provider: FakeProvider, userinfo: dict[str, Any], sentence: str | None
+) -> None:
+    """Where the ID token names no e-mail address, the userinfo of the same subject does, if it is verified there."""
+    provider.claims = {"email": None}
+    provider.userinfo = {"sub": "4711", "email": "olga@bidden.example", "email_verified": True, **userinfo}
+    browser = site.browser()
+    done = browser.get(to_callback(browser))
+    if sentence is None:
+        assert (done.status_code, sessions(site)) == (303, 1)
+    else:
+        assert_refused(site, done, sentence)
+    assert provider.requests == ["discovery", "keys", "userinfo"]
+
+
+def test_an_id_token_with_an_email_needs_no_userinfo(site: Site, provider: FakeProvider) -> None:
+    """What it says counts."""
+    provider.claims = {"email_verified": False}
+    provider.userinfo = {"sub": "4711", "email": "olga@bidden.example", "email_verified": True}
+    browser = site.browser()
+    assert_refused(site, browser.get(to_callback(browser)), NO_ACCOUNT)
+    assert provider.requests == ["discovery", "keys"]
 
 
 @pytest.mark.parametrize(
@@ -164,191 +217,236 @@ def test_signed_by_somebody_else(site: Site, provider: FakeProvider) -> None:
         {"email_verified": False},
         {"email_verified": None},
         {"email_verified": "true"},
-        {"email": "nobody@bidden.example"},
+        {"email": "unknown@bidden.example"},
         {"email": "a\0b@bidden.example"},
         {"email": "olga@bidden.example "},
     ],
     ids=str,
 )
 def test_no_account(site: Site, provider: FakeProvider, claims: dict[str, Any]) -> None:
-    """Known to the provider is not known here, and an address that it did not check is nobody's."""
+    """The provider's users need an account here, and an address that it has not verified counts for none."""
     provider.claims = claims
     browser = site.browser()
-    assert_refused(site, browser.get(away_and_back(browser)), NO_ACCOUNT)
+    assert_refused(site, browser.get(to_callback(browser)), NO_ACCOUNT)
 
 
 def test_a_disabled_account(site: Site, provider: FakeProvider) -> None:
-    """In the same words as no account."""
+    """With the same answer as no account."""
     site.conn.execute("UPDATE accounts SET disabled_at = now()")
     browser = site.browser()
-    assert_refused(site, browser.get(away_and_back(browser)), NO_ACCOUNT)
+    assert_refused(site, browser.get(to_callback(browser)), NO_ACCOUNT)
 
 
-def test_disabled_meanwhile(site: Site, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the account was looked up, and before its session begins."""
-    real = accounts.to_sign_in
+def test_disabled_during_the_sign_in(site: Site, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the account was found, and before its session is stored."""
+    real = accounts.find_credentials
 
     def find(*arguments: Any) -> Any:
         found = real(*arguments)
         site.conn.execute("UPDATE accounts SET disabled_at = now()")
         return found
 
-    monkeypatch.setattr(accounts, "to_sign_in", find)
+    monkeypatch.setattr(accounts, "find_credentials", find)
     browser = site.browser()
-    assert_refused(site, browser.get(away_and_back(browser)), NO_ACCOUNT)
+    assert_refused(site, browser.get(to_callback(browser)), NO_ACCOUNT)
 
 
-def test_another_browser_with_the_address(site: Site, provider: FakeProvider) -> None:
-    """Somebody is sent the address of another's way back: it signs nobody in, and is still good for its owner."""
+def test_a_callback_in_another_browser(site: Site, provider: FakeProvider) -> None:
+    """A callback sent to a victim signs them in to nothing (login CSRF), and stays valid for its owner."""
     owner, victim = site.browser(), site.browser()
-    back = away_and_back(owner)
-    assert_refused(site, victim.get(back), NOT_WORKED)
-    away_and_back(victim)
-    assert_refused(site, victim.get(back), NOT_WORKED)
+    back = to_callback(owner)
+    assert_refused(site, victim.get(back), FAILED)
+    to_callback(victim)
+    assert_refused(site, victim.get(back), FAILED)
     assert owner.get(back).status_code == 303
 
 
-def test_a_way_back_is_good_once(site: Site, provider: FakeProvider) -> None:
-    """Even with the cookie kept, and when the first came to nothing; and for ten minutes only."""
+def test_a_state_is_good_once(site: Site, provider: FakeProvider) -> None:
+    """Even if the cookie is kept, whatever the first outcome was; and for ten minutes only."""
     browser = site.browser()
-    back = away_and_back(browser)
+    back = to_callback(browser)
     state = browser.client.cookies["bidden-sign-in"]
     assert browser.get(back).status_code == 303
     site.conn.execute("DELETE FROM sessions")
     for _ in range(2):
         browser.client.cookies.set("bidden-sign-in", state)
-        assert_refused(site, browser.get(back), NOT_WORKED)
+        assert_refused(site, browser.get(back), FAILED)
     late = site.browser()
-    back = away_and_back(late)
+    back = to_callback(late)
     site.conn.execute("UPDATE sign_in_requests SET expires_at = now() - interval '1 second'")
-    assert_refused(site, late.get(back), NOT_WORKED)
+    assert_refused(site, late.get(back), FAILED)
     assert site.conn.execute("SELECT * FROM sign_in_requests").fetchall() == []
 
 
 @pytest.mark.parametrize("query", ["", "?state=", "?state=x&code=y", "?state=%00", "?code=x", "?error=access_denied"])
-def test_a_way_back_that_was_never_begun(site: Site, query: str) -> None:
-    """Whatever somebody types."""
-    assert_refused(site, site.browser().get(f"/sign-in/callback{query}"), NOT_WORKED)
+def test_a_callback_without_a_request(site: Site, query: str) -> None:
+    """Whatever its parameters are."""
+    assert_refused(site, site.browser().get(f"/sign-in/callback{query}"), FAILED)
 
 
-def test_the_provider_says_no(site: Site, provider: FakeProvider) -> None:
-    """Somebody pressed cancel there, or the code is another's."""
+def test_the_provider_refuses(site: Site, provider: FakeProvider) -> None:
+    """The user has cancelled, or the code is unknown or missing."""
     browser = site.browser()
     for given in ("error=access_denied", "code=made-up", "code="):
-        state = parse_qs(urlsplit(away_and_back(browser)).query)["state"][0]
-        assert_refused(site, browser.get(f"/sign-in/callback?state={state}&{given}"), NOT_WORKED)
+        state = parse_qs(urlsplit(to_callback(browser)).query)["state"][0]
+        assert_refused(site, browser.get(f"/sign-in/callback?state={state}&{given}"), FAILED)
 
 
 def test_the_code_of_another_sign_in(site: Site, provider: FakeProvider) -> None:
-    """PKCE: a code that was stolen is worth nothing with another's state."""
+    """PKCE: a stolen code is useless with the state of another sign-in."""
     thief = site.browser()
-    stolen = parse_qs(urlsplit(away_and_back(site.browser())).query)["code"][0]
-    state = parse_qs(urlsplit(away_and_back(thief)).query)["state"][0]
-    assert_refused(site, thief.get(f"/sign-in/callback?state={state}&code={stolen}"), NOT_WORKED)
+    stolen = parse_qs(urlsplit(to_callback(site.browser())).query)["code"][0]
+    state = parse_qs(urlsplit(to_callback(thief)).query)["state"][0]
+    assert_refused(site, thief.get(f"/sign-in/callback?state={state}&code={stolen}"), FAILED)
 
 
 @pytest.mark.parametrize(
     "place", ["//evil.example", "https://evil.example", "/\\evil.example", "/a\nb", "javascript:x"]
 )
-def test_it_leads_nowhere_else(site: Site, provider: FakeProvider, place: str) -> None:
-    """What was wanted is a page of this site, or the first one."""
+def test_no_open_redirect(site: Site, provider: FakeProvider, place: str) -> None:
+    """A sign-in leads to a page of this site, or to the first one."""
     browser = site.browser()
-    away = browser.get("/sign-in/provider", params={"next": place})
-    done = browser.get(httpx.get(away.headers["location"]).headers["location"].removeprefix(BASE))
+    done = browser.get(follow(browser.get("/sign-in/provider", params={"next": place})))
     assert (done.status_code, done.headers["location"]) == (303, "/")
 
 
-def test_published_once(site: Site, provider: FakeProvider) -> None:
-    """What the provider publishes is asked for once in a while, not by every visitor."""
+def test_metadata_is_cached(site: Site, provider: FakeProvider) -> None:
+    """Metadata and keys are fetched once, not for each sign-in."""
     for _ in range(3):
         browser = site.browser()
-        assert browser.get(away_and_back(browser)).status_code == 303
-    assert provider.asked == ["discovery", "keys"]
+        assert browser.get(to_callback(browser)).status_code == 303
+    assert provider.requests == ["discovery", "keys"]
 
 
-def test_nobody_fills_the_table(site: Site, provider: FakeProvider) -> None:
-    """One address may begin so often, and no more."""
+def test_metadata_expires(provider: FakeProvider) -> None:
+    """After ten minutes both are fetched again: a withdrawn key is refused, a moved endpoint is found."""
+    now = [0.0]
+    client = Provider(Settings(**settings(provider)), lambda: now[0])
+    for at, requests in ((0.0, 2), (600.0, 2), (600.5, 4)):
+        now[0] = at
+        asyncio.run(client.authorization_request())
+        assert len(provider.requests) == requests
+
+
+def test_another_process_completes_the_sign_in(
+    site: Site, world: World, database_url: str, provider: FakeProvider
+) -> None:
+    """Processes share the pending requests, and no secret of their own."""
+    browser = site.browser()
+    back = to_callback(browser)
+    with open_site(database_url, world.conn, **settings(provider)) as other:
+        elsewhere = other.browser()
+        elsewhere.client.cookies.set("bidden-sign-in", browser.client.cookies["bidden-sign-in"])
+        assert elsewhere.get(back).status_code == 303
+    assert browser.get(back).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("scheme", "parts"), [("https", ["__Host-bidden-sign-in=", "Secure"]), ("http", ["bidden-sign-in="])]
+)
+def test_the_cookie_of_a_pending_sign_in(world: World, database_url: str, scheme: str, parts: list[str]) -> None:
+    """With HTTPS its name binds it to this host and to HTTPS."""
+    with (
+        running_provider(f"{scheme}://testserver/sign-in/callback") as provider,
+        open_site(database_url, world.conn, **settings(provider) | {"base_url": f"{scheme}://testserver"}) as site,
+    ):
+        cookie = site.browser().get("/sign-in/provider").headers["set-cookie"]
+    assert cookie.startswith(parts[0])
+    assert ("Secure" in cookie.split("; ")) == ("Secure" in parts)
+    assert ("Path=/" in cookie, "domain" in cookie.lower()) == (True, False)
+
+
+def test_throttled_by_address(site: Site, provider: FakeProvider) -> None:
+    """One address may begin 60 sign-ins: so it cannot fill the table."""
     answers = [site.browser().get("/sign-in/provider").status_code for _ in range(61)]
     assert answers == [303] * 60 + [429]
 
 
 def test_the_provider_is_away(
-    world: World, database_url: str, said: StringIO, capsys: pytest.CaptureFixture[str]
+    world: World, database_url: str, logged: StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before it began and in between: a sentence, no traceback."""
+    """From the beginning, or between redirect and callback: a message, no traceback."""
     with running_provider(f"{BASE}/sign-in/callback") as provider:
-        stays = settings(provider)
-    with open_site(database_url, world.conn, **stays) as site:
-        assert_refused(site, site.browser().get("/sign-in/provider"), NOT_WORKED, status=503)
+        values = settings(provider)
+    with open_site(database_url, world.conn, **values) as site:
+        assert_refused(site, site.browser().get("/sign-in/provider"), FAILED, status=503)
     with (
         running_provider(f"{BASE}/sign-in/callback") as provider,
         open_site(database_url, world.conn, **settings(provider)) as site,
     ):
         browser = site.browser()
-        back = away_and_back(browser)
+        back = to_callback(browser)
         provider.app.routes.clear()
-        assert_refused(site, browser.get(back), NOT_WORKED)
-    assert "Traceback" not in said.getvalue() + str(capsys.readouterr())
-    assert "it cannot be reached: ConnectError" in said.getvalue()
+        assert_refused(site, browser.get(back), FAILED)
+    assert logged.getvalue().count("ConnectError") == 1
+    with ExitStack() as stack:
+        with running_provider(f"{BASE}/sign-in/callback") as provider:
+            site = stack.enter_context(open_site(database_url, world.conn, **settings(provider)))
+            browser = site.browser()
+            back = to_callback(browser)
+        assert_refused(site, browser.get(back), FAILED)
+    assert logged.getvalue().count("ConnectError") == 2
+    assert "Traceback" not in logged.getvalue() + str(capsys.readouterr())
+    assert "it cannot be reached: ConnectError" in logged.getvalue()
 
 
-def test_a_provider_that_is_away_is_asked_once_in_a_while(provider: FakeProvider) -> None:
-    """Whoever comes meanwhile is answered at once, and waits for nothing."""
+def test_discovery_backs_off(provider: FakeProvider) -> None:
+    """After a failure discovery is not tried again for 10 s: requests fail at once instead of waiting."""
     now, issuer = [0.0], provider.issuer
-    ours = Provider(Settings(**settings(provider)), lambda: now[0])
+    client = Provider(Settings(**settings(provider)), lambda: now[0])
     provider.issuer = "http://elsewhere.example"
     for _ in range(3):
         with pytest.raises(ProviderError):
-            ours.sign_in_address(state="s", nonce="n", verifier="v" * 43)
-    assert provider.asked == ["discovery"]
+            asyncio.run(client.authorization_request())
+    assert provider.requests == ["discovery"]
     provider.issuer = issuer
     now[0] += 10
-    assert ours.sign_in_address(state="s", nonce="n", verifier="v" * 43).startswith(issuer)
+    assert asyncio.run(client.authorization_request()).url.startswith(issuer)
 
 
 def test_few_wait_for_the_provider(site: Site, provider: FakeProvider) -> None:
-    """While it takes its time, it keeps few of the threads that everybody else is answered by."""
-    provider.answers.clear()
+    """A slow provider holds few requests; further ones fail at once."""
+    provider.is_answering.clear()
     try:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            waiting = [pool.submit(site.browser().get, "/sign-in/provider") for _ in range(AT_ONCE)]
-            eventually(lambda: len(provider.asked) == AT_ONCE, "all of them wait")
-            assert_refused(site, site.browser().get("/sign-in/provider"), NOT_WORKED, status=503)
+        with ThreadPoolExecutor(MAX_WAITING) as pool:
+            waiting = [pool.submit(site.browser().get, "/sign-in/provider") for _ in range(MAX_WAITING)]
+            eventually(lambda: len(provider.requests) == MAX_WAITING, "all wait for the provider")
+            assert_refused(site, site.browser().get("/sign-in/provider"), FAILED, status=503)
             assert not any(answer.done() for answer in waiting)
-            provider.answers.set()
-            assert [answer.result().status_code for answer in waiting] == [303] * AT_ONCE
+            provider.is_answering.set()
+            assert [answer.result().status_code for answer in waiting] == [303] * MAX_WAITING
     finally:
-        provider.answers.set()
+        provider.is_answering.set()
     assert site.browser().get("/sign-in/provider").status_code == 303
 
 
 def test_no_secret_in_any_log(
     site: Site,
     provider: FakeProvider,
-    said: StringIO,
+    logged: StringIO,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Neither of ours nor of any library, whatever goes wrong."""
+    """Neither in ours nor in those of libraries, whatever goes wrong."""
     caplog.set_level(logging.DEBUG)
-    for claims in ({}, {"nonce": "another"}, {"email": "nobody@bidden.example"}, {"aud": "another"}):
+    for claims in ({}, {"nonce": "another"}, {"email": "unknown@bidden.example"}, {"aud": "another"}):
         provider.claims = claims
         browser = site.browser()
-        browser.get(away_and_back(browser))
+        browser.get(to_callback(browser))
     browser = site.browser()
-    state = parse_qs(urlsplit(away_and_back(browser)).query)["state"][0]
+    state = parse_qs(urlsplit(to_callback(browser)).query)["state"][0]
     browser.get(f"/sign-in/callback?state={state}&code=made-up-code")
-    # What the test's own browsers log is not ours.
+    # The test's own browsers log URLs.
     own = ("/authorize?", "testserver/sign-in")
     lines = [record.getMessage() for record in caplog.records]
-    all_said = "\n".join(line for line in lines if not any(word in line for word in own))
-    all_said += said.getvalue() + str(capsys.readouterr())
-    assert "came to nothing" in said.getvalue()
-    assert [secret for secret in (CLIENT_SECRET, "made-up-code", *provider.secrets) if secret in all_said] == []
+    text = "\n".join(line for line in lines if not any(word in line for word in own))
+    text += logged.getvalue() + str(capsys.readouterr())
+    assert "sign-in by the provider failed" in logged.getvalue()
+    assert [secret for secret in (CLIENT_SECRET, "made-up-code", *provider.secrets) if secret in text] == []
 
 
 def test_without_a_provider(world: World, database_url: str) -> None:
-    """Nothing is there."""
+    """Neither the link nor the routes."""
     with open_site(database_url, world.conn) as site:
         browser = site.browser()
         assert "Sign in with" not in words(browser.get("/sign-in"))

@@ -15,9 +15,9 @@ from tests.integration.calling import program
 from tests.integration.site import PASSWORD, Site, open_site, words
 from web import database
 
-READ_ONLY = "The database takes no changes now. Try again in a minute."
-NOT_MIGRATED = "The database has not the schema that this version needs: run `bidden migrate`."
-TOO_LONG = "The database needed too long for this. Try again in a minute."
+READ_ONLY = "The database is read-only now. Try again in a minute."
+NOT_MIGRATED = "The database schema is out of date: run `bidden migrate`."
+TOO_LONG = "The database took too long for this. Try again in a minute."
 
 
 @pytest.fixture

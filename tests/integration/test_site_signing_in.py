@@ -1,4 +1,4 @@
-"""Signing in with a password: who gets in, for how long, how often one may guess, and what another site cannot do."""
+"""Sign-in with a password: sessions, throttling, open redirects, and cross-site requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.acceptance.processes import eventually
 from tests.integration.site import PASSWORD, Browser, Site, open_site, words
 from tests.integration.world import World
 from web.auth import tokens
-from web.auth.sign_in import own_path
+from web.auth.sign_in import local_path
 
 WRONG = "Wrong e-mail address or password"
 TOO_MANY = "Too many attempts"
@@ -34,46 +34,46 @@ def site(world: World, database_url: str) -> Iterator[Site]:
 
 
 def sign_in(browser: Browser, email: str = "olga@bidden.example", password: str = PASSWORD, **more: Any) -> Response:
-    """Fill in the form and send it."""
+    """Submits the sign-in form."""
     headers = more.pop("headers", {})
     return browser.client.post("/sign-in", data={"email": email, "password": password, **more}, headers=headers)
 
 
-def is_in(browser: Browser) -> bool:
-    """Whether the browser gets a page that only those see who are signed in."""
+def is_signed_in(browser: Browser) -> bool:
+    """Whether the browser gets a page that needs a session."""
     answer = browser.get("/events")
     assert answer.status_code in (200, 303)
     return answer.status_code == 200
 
 
 def at(site: Site, address: str) -> Browser:
-    """A browser somewhere else in the network."""
+    """A browser with this IP address."""
     return Browser(TestClient(site.app, follow_redirects=False, client=(address, 1)), None)
 
 
-# In and out.
+# Sessions.
 
 
-def test_in_and_out(site: Site) -> None:
-    """The right password, however the address is written: a session, until one signs out. Both are in the trail."""
+def test_sign_in_and_sign_out(site: Site) -> None:
+    """The right password starts a session, in whatever case the address is typed; both are in the audit log."""
     browser = site.browser()
     assert browser.get("/batches?skip=50").headers["location"] == "/sign-in?next=%2Fbatches%3Fskip%3D50"
     done = sign_in(browser, " Olga@BIDDEN.example ", next="/batches?skip=50")
     assert (done.status_code, done.headers["location"]) == (303, "/batches?skip=50")
-    assert is_in(browser)
+    assert is_signed_in(browser)
     browser.token = browser.client.cookies["bidden"]
     gone = browser.post("/sign-out")
     assert (gone.status_code, gone.headers["location"]) == (303, "/sign-in")
-    assert not is_in(browser)
+    assert not is_signed_in(browser)
     browser.client.cookies.set("bidden", browser.token)
-    assert not is_in(browser)
-    trail = site.conn.execute("SELECT actor, action, outcome FROM trail ORDER BY id").fetchall()
+    assert not is_signed_in(browser)
+    trail = site.conn.execute("SELECT actor, action, outcome FROM audit_log ORDER BY id").fetchall()
     assert [(row["action"], row["outcome"]) for row in trail] == [("sign in", "done"), ("sign out", "done")]
     assert {row["actor"] for row in trail} == {"Olga <olga@bidden.example>"}
 
 
-def test_only_a_digest_is_kept(site: Site) -> None:
-    """Who reads the table cannot take over a session, and passwords are hashed with Argon2id."""
+def test_only_digests_are_stored(site: Site) -> None:
+    """A copy of the table does not suffice to take over a session; passwords are hashed with Argon2id."""
     browser = site.browser()
     sign_in(browser)
     (row,) = site.conn.execute("SELECT token_hash, sessions::text AS all FROM sessions").fetchall()
@@ -83,8 +83,8 @@ def test_only_a_digest_is_kept(site: Site) -> None:
     assert account["password_hash"].startswith("$argon2id$")
 
 
-def test_another_session_each_time(site: Site) -> None:
-    """What a browser held before is worth nothing after: nobody can have put it there."""
+def test_no_session_fixation(site: Site) -> None:
+    """Each sign-in makes a new token, and ends the session that the browser had."""
     browser = site.browser()
     browser.client.cookies.set("bidden", "planted", domain="testserver.local", path="/")
     sign_in(browser)
@@ -96,13 +96,13 @@ def test_another_session_each_time(site: Site) -> None:
 
 @pytest.mark.parametrize(("scheme", "name"), [("https", "__Host-bidden"), ("http", "bidden")])
 def test_cookie(world: World, database_url: str, scheme: str, name: str) -> None:
-    """No script reads it, no other site has it sent along with a form; with HTTPS it is bound to that and the host."""
+    """No script can read it, no other site's form sends it; with HTTPS it is bound to HTTPS and the host."""
     base = f"{scheme}://testserver"
     with open_site(database_url, world.conn, base_url=base) as site:
         site.account("olga@bidden.example", password=PASSWORD)
         browser = Browser(TestClient(site.app, base_url=base, follow_redirects=False), None)
         cookie = sign_in(browser).headers["set-cookie"]
-        assert is_in(browser)
+        assert is_signed_in(browser)
     parts = cookie.split("; ")
     assert parts[0].startswith(f"{name}=")
     assert {"HttpOnly", "SameSite=lax", "Path=/", "Max-Age=604800"} <= set(parts)
@@ -121,31 +121,31 @@ def test_cookie(world: World, database_url: str, scheme: str, name: str) -> None
     ],
 )
 def test_a_session_ends(site: Site, world: World, end: Any) -> None:
-    """After twelve idle hours, after a week, with its account: pages and deeds alike ask to sign in."""
+    """After twelve idle hours, after a week, with its account: pages and forms alike redirect to the sign-in."""
     browser = site.browser()
     sign_in(browser)
     browser.token = browser.client.cookies["bidden"]
-    assert is_in(browser)
+    assert is_signed_in(browser)
     world.execute(end)
-    assert not is_in(browser)
+    assert not is_signed_in(browser)
     assert browser.post("/account/password", {}).headers["location"].startswith("/sign-in")
     assert (
         site.browser(None).get("/events", headers={"hx-request": "true"}).headers["hx-redirect"].startswith("/sign-in")
     )
 
 
-def test_who_is_here_stays(site: Site, world: World) -> None:
-    """A request prolongs a session, up to its week."""
+def test_a_request_prolongs_the_session(site: Site, world: World) -> None:
+    """Its idle time starts again."""
     browser = site.browser()
     sign_in(browser)
     world.execute("UPDATE sessions SET seen_at = now() - interval '11 hours'")
-    assert is_in(browser)
+    assert is_signed_in(browser)
     assert world.execute("SELECT seen_at > now() - interval '1 minute' AS is_fresh FROM sessions") == [
         {"is_fresh": True}
     ]
 
 
-# Changed while somebody signs in.
+# The account changes during the sign-in.
 
 CHANGES: list[Any] = [
     "UPDATE accounts SET password_hash = 'another'",
@@ -156,41 +156,41 @@ CHANGES: list[Any] = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_after_the_password_was_looked_at(
+def test_changed_after_the_password_was_verified(
     site: Site, world: World, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
-    """Whoever is locked out at that moment is not let in by it."""
-    real = tokens.is_password
+    """A user locked out in between gets no session."""
+    real = tokens.verify_password
 
-    def look(password: str, stored: str | None) -> bool:
+    def verify(password: str, stored: str | None) -> bool:
         found = real(password, stored)
         world.execute(change)
         return found
 
-    monkeypatch.setattr(tokens, "is_password", look)
+    monkeypatch.setattr(tokens, "verify_password", verify)
     answer = sign_in(site.browser())
     assert (answer.status_code, WRONG in words(answer), "set-cookie" in answer.headers) == (403, True, False)
     assert world.execute("SELECT FROM sessions") == []
-    assert world.execute("SELECT action, outcome FROM trail") == [{"action": "sign in", "outcome": "refused"}]
+    assert world.execute("SELECT action, outcome FROM audit_log") == [{"action": "sign in", "outcome": "refused"}]
 
 
-def test_a_change_that_is_under_way_is_waited_for(site: Site, world: World, database_url: str) -> None:
-    """It has not been committed when the session begins, and its own look at sessions was too early to find that."""
+def test_an_uncommitted_change_is_waited_for(site: Site, world: World, database_url: str) -> None:
+    """The statement that stores the session waits for the change, then sees it."""
     with ThreadPoolExecutor(1) as pool, connect(database_url) as other:
         other.execute("UPDATE accounts SET password_hash = 'another'")
         other.execute("DELETE FROM sessions")
         answer = pool.submit(sign_in, site.browser())
-        eventually(lambda: bool(world.waiting()) or answer.done(), "the session waits")
+        eventually(lambda: bool(world.waiting()) or answer.done(), "the session waits for the lock")
         other.commit()
         assert answer.result().status_code == 403
     assert world.execute("SELECT FROM sessions") == []
 
 
-# Guessing.
+# Throttling.
 
 
-def test_unknown_and_wrong_are_one(site: Site, world: World) -> None:
-    """Nobody learns who has an account: not by the words, the status, the headers, nor by the time it takes."""
+def test_no_user_enumeration(site: Site, world: World) -> None:
+    """An unknown address and a wrong password get the same text, status and headers, after about the same time."""
     site.account("oidc@bidden.example")
     site.account("gone@bidden.example", password=PASSWORD)
     world.execute("UPDATE accounts SET disabled_at = now() WHERE email = 'gone@bidden.example'")
@@ -206,21 +206,21 @@ def test_unknown_and_wrong_are_one(site: Site, world: World) -> None:
     assert WRONG in answers["olga@bidden.example"][1]
     assert len({answer[:2] for answer in answers.values()}) == 1
     assert len({tuple(answer[2]) for answer in answers.values()}) == 1
-    # A hash takes dozens of milliseconds; an answer without one takes few.
+    # Verifying a hash takes dozens of milliseconds, all the rest a few.
     assert min(answer[3] for answer in answers.values()) > max(answer[3] for answer in answers.values()) / 4
     assert sign_in(site.browser(), "gone@bidden.example").status_code == 403
 
 
-def test_anything_typed(site: Site) -> None:
-    """Wrong, in words, whatever it is."""
+def test_any_input(site: Site) -> None:
+    """Any input is answered as wrong."""
     for email in ("", "\0", "x" * 321 + "@example.org", "' OR 1=1 --", "%", "olga@bidden.example\0"):
         for password in ("", "x" * 2000, "p\0", "🦆"):
             answer = sign_in(site.browser(), email, password)
             assert (answer.status_code, WRONG in words(answer)) == (403, True)
 
 
-def test_guesses_at_once(site: Site) -> None:
-    """They are counted before the password is looked at: of twenty at once, five are looked at."""
+def test_concurrent_guesses(site: Site) -> None:
+    """They are counted before the password is verified: of twenty at once, five are verified."""
 
     def guess(number: int) -> int:
         return sign_in(at(site, "10.1.1.1"), password=f"guess number {number}").status_code
@@ -231,47 +231,47 @@ def test_guesses_at_once(site: Site) -> None:
 
 
 def test_throttled(site: Site, world: World) -> None:
-    """After five wrong ones even the right one waits, says for how long, and counts again afterwards. Others get in."""
+    """After five wrong passwords even the right one must wait until the window ends. Other clients are let in."""
     guesser, owner = at(site, "10.1.1.1"), at(site, "10.2.2.2")
     assert [sign_in(guesser, password="wrong").status_code for _ in range(40)] == [403] * 5 + [429] * 35
     answer = sign_in(guesser)
     assert (answer.status_code, TOO_MANY in words(answer)) == (429, True)
     assert 0 < int(answer.headers["retry-after"]) <= 15 * 60 + 1
-    assert not is_in(guesser)
-    # Who guesses at her account does not keep Olga out of it.
+    assert not is_signed_in(guesser)
+    # Olga is not locked out of her own account.
     assert sign_in(owner).status_code == 303
     world.execute("UPDATE sign_in_attempts SET since = since - interval '15 minutes 1 second'")
     assert sign_in(guesser).status_code == 303
 
 
 def test_guesses_from_everywhere(site: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One name from many addresses: thirty in all. One address, whatever the names: sixty."""
-    # A hundred hashes would take a minute; that they are wrong is known.
-    monkeypatch.setattr(tokens, "is_password", lambda *_: False)
+    """Thirty attempts at one e-mail address from everywhere; sixty from one IP address at any e-mail address."""
+    # Verifying a hundred hashes would take a minute.
+    monkeypatch.setattr(tokens, "verify_password", lambda *_: False)
     assert [sign_in(at(site, f"10.3.0.{n}"), password="wrong").status_code for n in range(31)] == [403] * 30 + [429]
     answers = [sign_in(at(site, "10.4.4.4"), f"n{n}@bidden.example", "wrong").status_code for n in range(61)]
     assert answers == [403] * 60 + [429]
     before = world.execute("SELECT count(*) FROM sign_in_attempts")
     assert sign_in(at(site, "10.4.4.4"), "another@bidden.example", "wrong").status_code == 429
-    assert world.execute("SELECT count(*) FROM sign_in_attempts") == before, "an address held up leaves more and more"
+    assert world.execute("SELECT count(*) FROM sign_in_attempts") == before, "a throttled address adds rows"
 
 
 def test_addresses_of_one_network(site: Site) -> None:
-    """Whoever has one address of IPv6 has trillions of them: they count as one."""
+    """A client may choose its IPv6 address within a /64 network: that counts as one."""
     answers = [sign_in(at(site, f"2001:db8::{n}"), password="wrong").status_code for n in range(1, 7)]
     assert answers == [403] * 5 + [429]
     assert sign_in(at(site, "2001:db8:0:1::1")).status_code == 303
 
 
-def test_who_gets_in_is_forgiven(site: Site) -> None:
-    """Mistyped, then right: nothing is held against her."""
+def test_a_success_resets_the_count(site: Site) -> None:
+    """Failed attempts before it no longer count."""
     for _ in range(3):
         browser = site.browser()
         assert [sign_in(browser, password="wrong").status_code for _ in range(4)] == [403] * 4
         assert sign_in(browser).status_code == 303
 
 
-# Where it leads.
+# Open redirects.
 
 ELSEWHERE = [
     "//evil.example", "///evil.example", "/\\evil.example", "\\\\evil.example", "https://evil.example",
@@ -280,17 +280,17 @@ ELSEWHERE = [
 ]  # fmt: skip
 
 
-def test_it_leads_nowhere_else(site: Site) -> None:
-    """Only a page of this site is gone on to."""
+def test_no_open_redirect(site: Site) -> None:
+    """A sign-in leads to a page of this site only."""
     browser = site.browser()
     for place in ELSEWHERE:
-        assert own_path(place) == "/"
+        assert local_path(place) == "/"
         answer = browser.get("/sign-in", params={"next": place})
         assert re.findall(r'name="next" value="([^"]*)"', answer.text) == ["/"]
         assert sign_in(browser, next=place).headers["location"] == "/"
 
 
-# What another site has a browser send.
+# Cross-site requests.
 
 FOREIGN = [
     {"origin": "https://evil.example"},
@@ -314,22 +314,22 @@ OURS: list[dict[str, str]] = [
 ]
 
 
-def test_sent_from_another_site(site: Site, world: World) -> None:
-    """Neither a deed nor a sign-in, even with everything else right."""
+def test_cross_site_requests(site: Site, world: World) -> None:
+    """Forms and sign-ins from another site are refused, even with a valid session and token."""
     browser, stranger = site.browser(1), site.browser()
     form = {"audience": "everyone", "key": "k" * 36}
     for headers in FOREIGN:
         assert browser.post("/events/1/invite", form, headers=headers).status_code == 403, headers
         assert browser.post("/sign-out", headers=headers).status_code == 403, headers
-        assert is_in(browser)
+        assert is_signed_in(browser)
         assert sign_in(stranger, headers=headers).status_code == 403, headers
-        assert not is_in(stranger)
+        assert not is_signed_in(stranger)
     assert world.execute("SELECT FROM batches") == []
-    assert world.execute("SELECT FROM trail") == []
+    assert world.execute("SELECT FROM audit_log") == []
 
 
-def test_sent_from_here(site: Site) -> None:
-    """As browsers send our own forms, with and without what they say of where these come from."""
+def test_same_site_requests(site: Site) -> None:
+    """Accepted, whether or not the browser sends Origin and Sec-Fetch-Site."""
     browser = site.browser()
     for headers in OURS:
         assert sign_in(browser, headers=headers).status_code == 303, headers
@@ -338,7 +338,7 @@ def test_sent_from_here(site: Site) -> None:
 
 
 def test_every_form_needs_its_token(site: Site, world: World) -> None:
-    """Missing, wrong, empty, or another session's: refused, and nothing is done. By a header it counts, too."""
+    """A missing, wrong or empty CSRF token, or another session's, is refused. It may come in a header."""
     browser, other = site.browser(1), site.browser(1)
     assert browser.token is not None
     assert other.token is not None
@@ -352,6 +352,6 @@ def test_every_form_needs_its_token(site: Site, world: World) -> None:
     as_file = browser.client.post("/events/1/invite", data=form, files={"csrf": b"x"})
     assert as_file.status_code == 403
     assert world.execute("SELECT FROM batches") == []
-    assert world.execute("SELECT FROM trail") == []
+    assert world.execute("SELECT FROM audit_log") == []
     right = {"x-csrf-token": tokens.csrf_token(browser.token)}
     assert browser.client.post("/events/1/invite", data=form, headers=right).status_code == 303

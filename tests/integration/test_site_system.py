@@ -60,7 +60,7 @@ def test_lag(site: Site, settings: Settings) -> None:
         assert "<html" not in part.text
     finally:
         worker.close()
-    assert Topics(settings).group_members() == 0
+    assert Topics(settings).member_count() == 0
 
 
 def test_servers(site: Site, settings: Settings) -> None:
@@ -128,7 +128,7 @@ def test_a_probe_that_crashes(settings: Settings, monkeypatch: pytest.MonkeyPatc
     aborts = tmp_path / "aborts"
     aborts.write_text("#!/bin/sh\nkill -ABRT $$\n")
     aborts.chmod(0o700)
-    for program, cause in ((aborts, "Kafka was lost"), (Path("/bin/false"), "it broke")):
+    for program, cause in ((aborts, "Kafka was lost"), (Path("/bin/false"), "the probe failed")):
         monkeypatch.setattr(sys, "executable", str(program))
         with pytest.raises(UnreachableError, match=cause):
             probe.lag(settings)

@@ -10,14 +10,14 @@ import psycopg
 import pytest
 
 from db.connect import Connection
-from db.ledger import Finished, Wanted
 from db.statements import names
+from schemas.delivery import Delivery
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 from schemas.states import SETTLED, TRANSITIONS
 from schemas.vocabulary import DeliveryState
 from tests.integration.importing import invitation
 from tests.integration.test_planning import PAST, ban
-from tests.integration.world import World
+from tests.integration.world import World, completed
 
 STATES = [state.value for state in DeliveryState]
 OUTCOMES: list[Outcome] = [Sent("250"), Failed("550"), Retry("451", 0, 1), Unknown("?")]
@@ -62,7 +62,7 @@ class Ground:
         self.world.execute("ALTER TABLE deliveries ENABLE TRIGGER USER")
         self._before = self._rows()
 
-    def wanted(self) -> list[Wanted]:
+    def wanted(self) -> list[Delivery]:
         """A message of the agent's batch for everybody."""
         return [self.world.wanted(self.own, number) for number in self.members]
 
@@ -70,7 +70,7 @@ class Ground:
         """What was written, whatever it says: a row is another version now."""
         for member_id, (state, version) in self._rows().items():
             if version != self._before[member_id][1]:
-                yield self._before[member_id][0], state, "mark" if member_id in marked else statement
+                yield self._before[member_id][0], state, "claim_deliveries" if member_id in marked else statement
 
     def _rows(self) -> dict[int, tuple[str, str]]:
         rows = self.world.execute("SELECT member_id, state, ctid::text AS version FROM deliveries")
@@ -88,7 +88,7 @@ def all_marks(ground: Ground) -> Iterator[Move]:
         marks = agents[resend].advance(wanted=ground.wanted(), owner=owner)
         assert batch_state == "running" or not marks
         assert not (barred and marks)
-        yield from ground.moved("refuse", {key.member_id for key in marks})
+        yield from ground.moved("reject_deliveries", {key.member_id for key in marks})
     ground.world.execute("UPDATE events SET cancelled_at = NULL")
 
 
@@ -98,8 +98,8 @@ def all_records(ground: Ground) -> Iterator[Move]:
     for outcome, fence, state in product(OUTCOMES, (5, 4), ("running", "paused", "cancelled")):
         ground.world.set_state(ground.own, state)
         ground.lay_out()
-        agent.advance([Finished(wanted, fence, outcome) for wanted in ground.wanted()])
-        moves = list(ground.moved("record"))
+        agent.advance([completed(wanted, fence, outcome) for wanted in ground.wanted()])
+        moves = list(ground.moved("record_outcomes"))
         assert fence == 5 or not moves
         yield from moves
     ground.world.set_state(ground.own, "running")
@@ -163,7 +163,7 @@ def test_sent_has_no_way_out(world: World) -> None:
     ("column", "value", "constraint"),
     [
         ("state", "running", "ck_deliveries_state"),
-        ("state", "handing_off", "ck_deliveries_marked_has_lease"),
+        ("state", "handing_off", "ck_deliveries_claimed_has_lease"),
         ("state", "retry", "ck_deliveries_retry_has_time"),
         ("slot", "Guest", "ck_deliveries_slot"),
         ("role", "Coach", "ck_deliveries_slot_of_role"),

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
 from db import outbox, reports
 from db.connect import Connection, connect
-from db.ledger import Finished, Ledger, LedgerPolicy, Mark, Wanted
+from db.ledger import Ledger
+from db.ledger_transaction import LedgerPolicy
 from db.outbox import Acknowledgement
 from producers.plan import Planned, plan
+from schemas.delivery import Cycle, Delivery
 from schemas.keys import DeliveryKey
+from schemas.message import InvitationDue
 from schemas.outcomes import Outcome, Sent
-from schemas.vocabulary import Audience, UnknownPolicy
+from schemas.vocabulary import Action, Audience, Role, UnknownPolicy
 from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, address, load, member, subscription
 
 T = TypeVar("T")
@@ -30,48 +34,71 @@ OTHER_TOPIC = UUID(int=2)
 FIVE = ("sent", "failed", "unknown", "skipped", "pending")
 
 
-class Agent:
-    """A worker without Kafka and mail: it marks, and says what became of it. Never calls itself twice the same."""
+def completed(delivery: Delivery, fence: int, outcome: Outcome) -> Delivery:
+    """The delivery with its outcome, under this fence."""
+    return replace(delivery, fence=fence, outcome=outcome)
 
-    def __init__(self, world: World, name: str, terms: LedgerPolicy) -> None:
-        self.ledger = Ledger(world.url, terms, application=f"test-{name}", on_wait=lambda: None)
+
+def invitation_due(batch_id: int, event_id: int, member_id: int) -> InvitationDue:
+    """A message as a worker decodes it."""
+    return InvitationDue(
+        version=1,
+        batch_id=batch_id,
+        event_id=event_id,
+        member_id=member_id,
+        action=Action.INVITE,
+        roles=(Role.STUDENT,),
+    )
+
+
+class Agent:
+    """A worker without Kafka and mail: it claims deliveries and records outcomes. Each cycle has an owner of its own.
+
+    Works on copies: a delivery that two agents claimed is a value of its own for each of them.
+    """
+
+    def __init__(self, world: World, name: str, policy: LedgerPolicy) -> None:
+        self.ledger = Ledger(world.url, policy, application=f"test-{name}", on_wait=lambda: None)
         self._world = world
         self._owners = (f"{name}#{cycle}" for cycle in count(1))
 
     def advance(
         self,
-        finished: Sequence[Finished] = (),
-        wanted: Sequence[Wanted] = (),
-        held: Sequence[tuple[Wanted, int]] = (),
+        finished: Sequence[Delivery] = (),
+        wanted: Sequence[Delivery] = (),
+        held: Sequence[tuple[Delivery, int]] = (),
         owner: str | None = None,
-    ) -> dict[DeliveryKey, Mark]:
-        """One cycle of a worker's window."""
-        return self._world.run(self.ledger.advance(owner or self.next_owner(), finished, wanted, held))
+    ) -> dict[DeliveryKey, Delivery]:
+        """One cycle of a worker's window: what of `wanted` was claimed, by key."""
+        renewed = [replace(delivery, fence=fence) for delivery, fence in held]
+        requested = [replace(delivery) for delivery in wanted]
+        cycle = Cycle(owner or self.next_owner(), finished, requested, renewed)
+        return {delivery.key: delivery for delivery in self._world.run(self.ledger.run_cycle(cycle))}
 
     def next_owner(self) -> str:
         """A name for one cycle."""
         return next(self._owners)
 
-    def meet(self, wanted: Wanted, owner: str | None = None) -> Mark | None:
-        """A message comes: the right to hand it over, or nothing."""
+    def meet(self, wanted: Delivery, owner: str | None = None) -> Delivery | None:
+        """A message arrives: its delivery is claimed, or not."""
         return self.advance(wanted=[wanted], owner=owner).get(wanted.key)
 
-    def mark(self, wanted: Wanted, owner: str | None = None) -> Mark:
-        """A message comes, and it must be possible to hand it over."""
-        mark = self.meet(wanted, owner)
-        assert mark is not None
-        return mark
+    def mark(self, wanted: Delivery, owner: str | None = None) -> Delivery:
+        """A message arrives, and its delivery must be claimed."""
+        claimed = self.meet(wanted, owner)
+        assert claimed is not None
+        return claimed
 
-    def record(self, wanted: Wanted, mark: Mark | int, outcome: Outcome) -> None:
-        """What became of a hand-over, under the fence of its mark."""
-        fence = mark if isinstance(mark, int) else mark.fence
-        self.advance([Finished(wanted, fence, outcome)])
+    def record(self, wanted: Delivery, claimed: Delivery | int, outcome: Outcome) -> None:
+        """Record an outcome under the fence of a claim."""
+        fence = claimed if isinstance(claimed, int) else claimed.fence
+        self.advance([completed(wanted, fence, outcome)])
 
-    def deliver(self, wanted: Wanted, outcome: Outcome | None = None) -> Mark:
-        """Mark and record; sent unless told otherwise."""
-        mark = self.mark(wanted)
-        self.record(wanted, mark, outcome or Sent("250 ok"))
-        return mark
+    def deliver(self, wanted: Delivery, outcome: Outcome | None = None) -> Delivery:
+        """Claim and record; sent unless another outcome is given."""
+        claimed = self.mark(wanted)
+        self.record(wanted, claimed, outcome or Sent("250 ok"))
+        return claimed
 
 
 class World:
@@ -161,14 +188,14 @@ class World:
         """Pause, resume or cancel, as far as the batch's row goes."""
         self.execute("UPDATE batches SET state = %s WHERE id = %s", state, batch)
 
-    def wanted(self, batch: int, member_id: int, role: str = "Student", event: int = 1) -> Wanted:
+    def wanted(self, batch: int, member_id: int, role: str = "Student", event: int = 1) -> Delivery:
         """A delivery, as a worker takes it from a new message."""
         key = DeliveryKey(event, "invite", member_id, "member" if self._one else role)
-        return Wanted(batch, key, role, partition=0, offset=next(self._offsets))
+        return Delivery(batch, key, role, partition=0, offset=next(self._offsets))
 
     def publish(self, partition: int = 0, offset: int = 0) -> int:
         """Everything that is due goes to the topic, and the broker acknowledges it from `offset` on."""
-        items = outbox.claim_due(self.conn, 1000)
+        items = outbox.claim_due_items(self.conn, 1000)
         acks = [Acknowledgement(item, partition, offset + n) for n, item in enumerate(items)]
         outbox.acknowledge(self.conn, TOPIC, acks)
         return len(items)

@@ -7,10 +7,10 @@ from tests.protocol.state import (
     ABSENT,
     ANSWERED,
     CANCELLED,
+    CLAIMED,
     FAILED,
     FINAL,
     HANDING_OFF,
-    MARKED,
     PAUSED,
     PLANNED,
     RETRY,
@@ -24,7 +24,7 @@ from tests.protocol.state import (
     State,
 )
 
-_ACTIVE = ANSWERED | {MARKED}
+_ACTIVE = ANSWERED | {CLAIMED}
 
 
 def broken(scope: Scope, state: State) -> str | None:
@@ -49,7 +49,7 @@ def _wrong_delivery(scope: Scope, state: State, slot: int, delivery: Delivery) -
     if delivery.state == SENT and not delivery.accepted and not delivery.word:
         return "the ledger says sent, and no mail was accepted"
     if "steady" in scope.events and delivery.state == UNKNOWN:
-        return "in doubt, and every worker lives and knows what it did"
+        return "unknown, although every worker lives and knows the outcome"
     at_work = any(worker.hands[slot].phase in _ACTIVE for worker in state.workers)
     told = delivery.word or delivery.state in (SENT, UNKNOWN, HANDING_OFF)
     if holds and delivery.accepted and not at_work and not told:
@@ -74,11 +74,11 @@ def _wrong_batch(state: State, index: int, batch: Batch) -> str | None:
         if status not in FINAL:
             return f"settled, and its log says of {slot}: {status}"
         if delivery.state == HANDING_OFF and own:
-            return f"settled, and {slot} is being handed over for it"
+            return f"settled, and {slot} is in flight for it"
         if delivery.state == SENT and own and status != SENT:
             return f"logs what it sent as {status}"
         if status == UNKNOWN and delivery.state in (SENT, FAILED, SKIPPED):
-            return f"logs {slot} as unknown, and the ledger knows: {delivery.state}"
+            return f"logs {slot} as unknown, and the ledger says {delivery.state}"
     return None
 
 
@@ -105,13 +105,13 @@ def _wrong_change(before: State, old: Delivery, new: Delivery) -> str | None:
     if new.state == HANDING_OFF and old.state != HANDING_OFF:
         batch = before.batches[new.batch]
         if before.barred:
-            return "marked, and the member may not be mailed"
+            return "claimed, and the member may not be mailed"
         if batch.state != RUNNING:
-            return f"marked for a batch that is {batch.state}"
+            return f"claimed for a batch that is {batch.state}"
         if batch.settled:
-            return "marked for an item that is settled"
+            return "claimed for an item that is settled"
         if old.waits:
-            return "marked before its time"
+            return "claimed before its time"
     return None
 
 

@@ -13,12 +13,11 @@ from tests.protocol.state import (
     ABSENT,
     ACCEPTED,
     ANSWERED,
-    CONCLUDING,
+    CLAIMED,
     DONE,
     HANDING_OFF,
     IDLE,
     IN_DOUBT,
-    MARKED,
     NONE,
     NOT_SENT,
     PASSED,
@@ -26,6 +25,7 @@ from tests.protocol.state import (
     REFUSED,
     REFUSED_ONCE,
     RETRY,
+    SETTLING,
     UNHEARD,
     UNKNOWN,
     WANTS,
@@ -145,45 +145,45 @@ class Model:
         if len(asking) > 1:
             yield from self._asking(ledger, state, worker, asking)
         for slot, hand in enumerate(at_work.hands):
-            if hand.phase == MARKED:
+            if hand.phase == CLAIMED:
                 yield from self._answers(state, worker, slot)
             elif hand.phase in ANSWERED:
                 yield from self._recording(ledger, state, worker, slot)
-            elif hand.phase == CONCLUDING:
-                after = ledger.conclude(state, at_work.batch, [slot], believed=UNKNOWN)
+            elif hand.phase == SETTLING:
+                after = ledger.settle(state, at_work.batch, [slot], believed=UNKNOWN)
                 yield Move("{} commits its conclusion", (_who(worker),), ledger.finish(after, worker, [slot]))
         if all(hand.phase in (IDLE, DONE) for hand in at_work.hands):
             after = _committed(state) if at_work.assigned else state
             yield Move("{} is done", (_who(worker),), with_worker(after, worker, _resting(at_work)))
 
     def _asking(self, ledger: Ledger, state: State, worker: int, slots: Sequence[int]) -> Iterator[Move]:
-        """The transaction of `mark`, and for the rest of `refuse`, `conclude` and `correct_logs`."""
+        """The transaction of `claim_deliveries`; for the rest `reject_deliveries`, then settling."""
         who, events = _who(worker), self.scope.events
-        marks = [slot for slot in slots if ledger.may_mark(state, worker, slot)]
-        rest = [slot for slot in slots if slot not in marks]
+        claims = [slot for slot in slots if ledger.may_claim(state, worker, slot)]
+        rest = [slot for slot in slots if slot not in claims]
         if "slow conclusion" in events and rest and state.deliveries[rest[0]].state == UNKNOWN:
             slot = rest[0]
-            yield Move("{} concludes {}", (who, slot), with_hand(state, worker, slot, Hand(CONCLUDING)))
+            yield Move("{} settles {}", (who, slot), with_hand(state, worker, slot, Hand(SETTLING)))
             return
-        yield Move("{} asks {}", (who, slots), self._advance(ledger, state, worker, marks, rest))
-        if marks and "locked" in events:
+        yield Move("{} asks {}", (who, slots), self._advance(ledger, state, worker, claims, rest))
+        if claims and "locked" in events:
             yield Move("{} finds {} locked", (who, slots), self._advance(ledger, state, worker, [], slots))
-        if marks and "unheard mark" in events and state.faults:
+        if claims and "unacknowledged claim" in events and state.faults:
             spent = state._replace(faults=state.faults - 1)
-            unheard = self._advance(ledger, spent, worker, marks, rest, UNHEARD)
+            unheard = self._advance(ledger, spent, worker, claims, rest, UNHEARD)
             yield Move("{} asks {} and is not answered", (who, slots), unheard, helps=False)
 
     @staticmethod
     def _advance(
-        ledger: Ledger, state: State, worker: int, marks: Sequence[int], rest: Sequence[int], phase: str = MARKED
+        ledger: Ledger, state: State, worker: int, claims: Sequence[int], rest: Sequence[int], phase: str = CLAIMED
     ) -> State:
-        for slot in marks:
-            state = ledger.mark(state, worker, slot, phase)
+        for slot in claims:
+            state = ledger.claim(state, worker, slot, phase)
         for slot in rest:
-            state = ledger.refuse(state, worker, slot)
+            state = ledger.reject(state, worker, slot)
         if rest:
-            state = ledger.conclude(state, state.workers[worker].batch, rest)
-        return ledger.finish(state, worker, rest) if phase == MARKED else state
+            state = ledger.settle(state, state.workers[worker].batch, rest)
+        return ledger.finish(state, worker, rest) if phase == CLAIMED else state
 
     def _answers(self, state: State, worker: int, slot: int) -> Iterator[Move]:
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
@@ -195,23 +195,21 @@ class Model:
                 yield Move("{} sends {}: {}", (_who(worker), slot, answer), after)
 
     def _recording(self, ledger: Ledger, state: State, worker: int, slot: int) -> Iterator[Move]:
-        """The transaction of `record`, `conclude` and `correct_logs`."""
-        held = any(other.hands[slot].phase == CONCLUDING for other in state.workers)
+        """The transaction of `record_outcomes`, `settle_items` and `correct_log_entries`."""
+        held = any(other.hands[slot].phase == SETTLING for other in state.workers)
         if held and rules.HELD_STILL not in self.off:
             return
         index, who = state.workers[worker].batch, _who(worker)
         recorded = ledger.record(state, worker, slot)
         if "slow conclusion" in self.scope.events and recorded is state and state.deliveries[slot].state == UNKNOWN:
-            yield Move("{} concludes {}", (who, slot), with_hand(state, worker, slot, Hand(CONCLUDING)))
+            yield Move("{} settles {}", (who, slot), with_hand(state, worker, slot, Hand(SETTLING)))
             return
         if "refused record" in self.scope.events and state.faults and recorded is not state:
-            salvaged = ledger.salvage(state._replace(faults=state.faults - 1), worker, slot)
-            yield Move(
-                "{} records {} and is refused", (who, slot), ledger.finish(salvaged, worker, [slot]), helps=False
-            )
-        after = ledger.conclude(recorded, index, [slot])
+            written = ledger.fallback(state._replace(faults=state.faults - 1), worker, slot)
+            yield Move("{} records {} and is refused", (who, slot), ledger.finish(written, worker, [slot]), helps=False)
+        after = ledger.settle(recorded, index, [slot])
         yield Move("{} records {}", (who, slot), ledger.finish(after, worker, [slot]))
-        if "unheard record" in self.scope.events and state.faults:
+        if "unacknowledged record" in self.scope.events and state.faults:
             unheard = after._replace(faults=state.faults - 1)
             yield Move("{} records {} and is not answered", (who, slot), unheard, helps=False)
 

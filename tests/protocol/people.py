@@ -8,7 +8,6 @@ from tests.protocol import people_rules
 from tests.protocol.state import (
     ABSENT,
     CANCELLED,
-    CONCLUDING,
     FAILED,
     HANDING_OFF,
     NONE,
@@ -17,11 +16,12 @@ from tests.protocol.state import (
     RETRY,
     RUNNING,
     SENT,
+    SETTLING,
     SKIPPED,
     UNKNOWN,
     Move,
     State,
-    older_marks,
+    older_claims,
     put,
     with_batch,
     with_delivery,
@@ -34,7 +34,7 @@ _RESEND_NEVER = 0
 
 def is_locked(state: State, index: int) -> bool:
     """Whether a worker is inside a transaction about the batch: `lock_batches` keeps people waiting."""
-    return any(w.batch == index and any(h.phase == CONCLUDING for h in w.hands) for w in state.workers)
+    return any(w.batch == index and any(h.phase == SETTLING for h in w.hands) for w in state.workers)
 
 
 def decisions(ledger: Ledger, state: State) -> Iterator[Move]:
@@ -46,7 +46,7 @@ def decisions(ledger: Ledger, state: State) -> Iterator[Move]:
             resumed = batch._replace(state=RUNNING, due=not batch.settled)
             yield Move("resume batch {}", (index,), with_batch(state, index, resumed))
         if batch.ending:
-            yield Move("the cancel of batch {} ends", (index,), end_items(ledger, state, index))
+            yield Move("the cancel of batch {} ends", (index,), cancel_items(ledger, state, index))
             if "half a cancel" in ledger.scope.events:
                 dead = with_batch(state, index, batch._replace(ending=False))
                 yield Move("the cancel of batch {} dies", (index,), dead)
@@ -97,8 +97,8 @@ def plan(ledger: Ledger, state: State, index: int) -> State:
     return with_batch(state, index, batch._replace(state=RUNNING, slots=slots, due=True, settled=False))
 
 
-def end_items(ledger: Ledger, state: State, index: int) -> State:
-    """The second transaction of a cancel: `cancel_deliveries` and `conclude_cancelled`."""
+def cancel_items(ledger: Ledger, state: State, index: int) -> State:
+    """The second transaction of a cancel: `cancel_deliveries` and `settle_cancelled_items`."""
     batch = state.batches[index]
     for slot in batch.slots:
         delivery = state.deliveries[slot]
@@ -109,7 +109,7 @@ def end_items(ledger: Ledger, state: State, index: int) -> State:
             skipped = delivery._replace(state=SKIPPED, batch=index, waits=False, live=False)
             state = with_delivery(state, slot, skipped)
             if people_rules.CANCEL_CORRECTS not in ledger.off:
-                state = ledger.correct_logs(state, slot)
+                state = ledger.correct_log_entries(state, slot)
     batch = state.batches[index]._replace(ending=False)
     if batch.settled:
         return with_batch(state, index, batch)
@@ -184,7 +184,7 @@ def _resolve_delivery(state: State, slot: int, verdict: str) -> State:
         accepted=0,
         word=False,
     )
-    return with_delivery(older_marks(state, slot, fence=True, era=True), slot, fresh)
+    return with_delivery(older_claims(state, slot, fence=True, era=True), slot, fresh)
 
 
 def _settle_resolved(ledger: Ledger, state: State, index: int) -> State:

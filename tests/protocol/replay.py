@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from db import batch_actions, outbox
-from db.ledger_transaction import Mark, Wanted
 from db.outbox import Acknowledgement
 from producers import batch_control
 from producers.batch_control import Verdict
+from schemas import delivery
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 from streams.policy import RetryPolicy, decide
 from tests.integration.world import TOPIC, Agent, World
@@ -36,9 +36,9 @@ class _Message:
     """What a worker has of its message."""
 
     batch: int = NONE
-    wanted: dict[int, Wanted] = field(default_factory=dict)
-    marks: dict[int, Mark] = field(default_factory=dict)
-    #: Under which owner a mark was asked for that was not heard of.
+    wanted: dict[int, delivery.Delivery] = field(default_factory=dict)
+    claims: dict[int, delivery.Delivery] = field(default_factory=dict)
+    #: Under which owner a claim was asked for that was not heard of.
     owners: dict[int, str] = field(default_factory=dict)
     answers: dict[int, SendResult] = field(default_factory=dict)
 
@@ -166,7 +166,7 @@ class Replay:
             " * interval '1 second' WHERE publish_at IS NOT NULL",
             (self._batches[batch],),
         )
-        items = outbox.claim_due(self._conn, 10)
+        items = outbox.claim_due_items(self._conn, 10)
         assert [item.batch_id for item in items] == [self._batches[batch]]
         if heard:
             self._acknowledge(items, place)
@@ -182,7 +182,7 @@ class Replay:
             " WHERE batch_id <> %s AND publish_at IS NULL AND settled_at IS NULL",
             others,
         )
-        assert outbox.make_lost_due(self._conn, TOPIC, {0: self._committed}) == 1
+        assert outbox.make_lost_items_due(self._conn, TOPIC, {0: self._committed}) == 1
         self._conn.execute("UPDATE batch_items SET publish_at = NULL WHERE publish_at = 'infinity'")
 
     # Workers.
@@ -193,10 +193,10 @@ class Replay:
 
     def _renew(self, before: State, slot: int) -> None:
         for worker, (agent, message) in zip(before.workers, self._workers, strict=True):
-            if worker.hands[slot].newest and slot in message.marks:
-                agent.advance(held=[(message.wanted[slot], message.marks[slot].fence)])
+            if worker.hands[slot].newest and slot in message.claims:
+                agent.advance(held=[(message.wanted[slot], message.claims[slot].fence)])
                 return
-        # Its mark was not heard of: no worker knows the fence.
+        # Its claim was not heard of: no worker knows the fence.
         self._write(slot, "lease_until = now() + interval '1 hour'")
 
     def _work(self, before: State, worker: int, verb: str, about: Any) -> None:
@@ -212,9 +212,9 @@ class Replay:
                 message.answers[about[0]] = _HAND_OVERS[about[1]]
             case "{} records {}" | "{} records {} and is not answered":
                 slot = about[0]
-                mark = message.marks[slot]
-                outcome = decide(message.answers[slot], mark.attempts, self._policy, 0.5)
-                agent.record(message.wanted[slot], mark, outcome)
+                claim = message.claims[slot]
+                outcome = decide(message.answers[slot], claim.attempts, self._policy, 0.5)
+                agent.record(message.wanted[slot], claim, outcome)
             case "{} records {} and is refused":
                 self._refuse_records()
                 self._work(before, worker, "{} records {}", about)
@@ -229,12 +229,12 @@ class Replay:
     def _ask(self, worker: int, slots: Sequence[int], *, heard: bool) -> None:
         agent, message = self._workers[worker]
         owner = message.owners.pop(slots[0], None) or agent.next_owner()
-        marks = agent.advance(wanted=[message.wanted[slot] for slot in slots], owner=owner)
+        claims = agent.advance(wanted=[message.wanted[slot] for slot in slots], owner=owner)
         for slot in slots:
-            mark = marks.get(message.wanted[slot].key)
-            if mark and heard:
-                message.marks[slot] = mark
-            elif mark:
+            claim = claims.get(message.wanted[slot].key)
+            if claim and heard:
+                message.claims[slot] = claim
+            elif claim:
                 message.owners[slot] = owner
 
     def _refuse_records(self) -> None:
@@ -259,12 +259,12 @@ class Replay:
                 assert batch_control.retry(self._conn, batch)
             case "{} batch {}", ("cancel", _):
                 with self._transaction():
-                    batch_actions.hold_batch(self._conn, batch)
-                    batch_actions.decide_state(self._conn, batch, "cancelled")
+                    batch_actions.lock_batch_against_operators(self._conn, batch)
+                    batch_actions.set_batch_state(self._conn, batch, "cancelled")
             case "the cancel of batch {} ends", _:
                 with self._transaction():
                     batch_actions.lock_batch(self._conn, batch)
-                    batch_actions.end_items(self._conn, batch)
+                    batch_actions.cancel_items(self._conn, batch)
             case "the cancel of batch {} dies", _:
                 pass
             case "resume batch {}", _:

@@ -12,56 +12,56 @@ from tests.protocol.rule import Rule
 
 FENCE: Final = Rule(
     "fence",
-    "An outcome is written only under the fence of its own mark.",
-    "record",
+    "An outcome is written only under the fence of its own claim.",
+    "record_outcomes",
     "by hand",
     "the ledger says sent, and no mail was accepted",
     ("d.fence = r.fence",),
 )
 NEW_FENCE: Final = Rule(
     "new fence",
-    "Each mark has a fence of its own.",
-    "mark",
+    "Each claim has a fence of its own.",
+    "claim_deliveries",
     "by hand",
     "the ledger says sent, and no mail was accepted",
     ("fence = d.fence + 1",),
 )
 OPEN_OUTCOME: Final = Rule(
     "open outcome",
-    "An outcome is written only over a hand-over or a doubt, never over another outcome or a person's word.",
-    "record",
+    "An outcome replaces only `handing_off` or `unknown`, never another outcome or an operator's decision.",
+    "record_outcomes",
     "by hand",
     "what was sent has changed",
     ("d.state IN ('handing_off', 'unknown')",),
 )
 BUSY: Final = Rule(
     "busy",
-    "A delivery that another worker hands over is not marked.",
-    "mark",
+    "A delivery that another worker has in flight is not claimed.",
+    "claim_deliveries",
     "crashes",
     "two mails were accepted",
     ("d.state = 'handing_off' AND d.owner = %(owner)s",),
 )
 HOLD: Final = Rule(
     "hold",
-    "What is unknown is not marked again; under `resend`, only while it has attempts left.",
-    "mark",
+    "What is unknown is not claimed again; under `resend`, only while it has attempts left.",
+    "claim_deliveries",
     "crashes",
     "two mails were accepted",
     ("d.state = 'unknown' AND d.attempts < %(resend_below)s",),
 )
 HOLD_EXPIRED: Final = Rule(
     "hold expired",
-    "A hand-over whose lease ended is not marked again; under `resend`, only while it has attempts left.",
-    "mark",
+    "A delivery whose lease ended in flight is not claimed again; under `resend`, only while it has attempts left.",
+    "claim_deliveries",
     "crashes",
     "two mails were accepted",
     ("d.lease_until < now() AND d.attempts + 1 < %(resend_below)s",),
 )
 SENT_IS_CLOSED: Final = Rule(
     "sent is closed",
-    "What was sent is not marked: the states that may be marked are listed, and it is not among them.",
-    "mark",
+    "What was sent is not claimed: the statement lists the states that may be claimed, and `sent` is not among them.",
+    "claim_deliveries",
     "crashes",
     "what was sent has changed",
     (
@@ -80,64 +80,64 @@ SENT_IS_CLOSED: Final = Rule(
 )
 BACK_OFF: Final = Rule(
     "back-off",
-    "A retry is not marked before its time, whoever asks.",
-    "mark",
+    "A retry is not claimed before its `not_before`, by any batch.",
+    "claim_deliveries",
     "crashes",
-    "marked before its time",
+    "claimed before its time",
     ("d.state = 'retry' AND d.not_before <= now()",),
 )
 ELIGIBLE: Final = Rule(
     "eligible",
-    "Nobody is marked who may not be mailed at that moment.",
-    "mark",
+    "A delivery is claimed only while its member is eligible.",
+    "claim_deliveries",
     "later",
-    "marked, and the member may not be mailed",
+    "claimed, and the member may not be mailed",
     ("b.state = 'running' AND i.settled_at IS NULL AND coalesce(",),
 )
 RUNS: Final = Rule(
     "running",
-    "Nothing of a paused or cancelled batch is marked.",
-    "mark",
+    "Nothing of a paused or cancelled batch is claimed.",
+    "claim_deliveries",
     "decisions",
-    "marked for a batch that is paused",
+    "claimed for a batch that is paused",
     ("b.state = 'running'",),
 )
 UNSETTLED: Final = Rule(
     "unsettled",
-    "Nothing is marked for an item that is settled.",
-    "mark",
+    "Nothing is claimed for an item that is settled.",
+    "claim_deliveries",
     "later",
-    "marked for an item that is settled",
+    "claimed for an item that is settled",
     ("i.settled_at IS NULL",),
 )
 UNHEARD: Final = Rule(
     "unheard",
-    "A mark whose commit was not heard of is for its own owner to take again, or to give back.",
-    "mark",
+    "A claim whose commit was never acknowledged is taken again by its own owner, or given back.",
+    "claim_deliveries",
     "repeats",
-    "in doubt, and every worker lives and knows what it did",
+    "unknown, although every worker lives and knows the outcome",
     ("d.state = 'handing_off' AND d.owner = %(owner)s",),
 )
 GIVEN_BACK: Final = Rule(
     "given back",
-    "A mark whose commit was not heard of, and that may not be taken again, is given back: nothing was sent under it.",
-    "refuse",
+    "A claim never acknowledged, which may not be taken again, is given back: nothing was sent under it.",
+    "reject_deliveries",
     "repeats",
-    "in doubt, and every worker lives and knows what it did",
+    "unknown, although every worker lives and knows the outcome",
     ("OR d.owner = %(owner)s",),
 )
 EXPIRES: Final = Rule(
     "expires",
-    "A hand-over whose lease ended without an outcome becomes unknown.",
-    "refuse",
+    "A delivery whose lease ended without an outcome becomes unknown.",
+    "reject_deliveries",
     "crashes",
     "not everything can be settled any more",
     ("d.state = 'handing_off'", "d.lease_until < now()"),
 )
 SKIPS: Final = Rule(
     "skips",
-    "Who may not be mailed any more is skipped, with the reason.",
-    "refuse",
+    "A member who is no longer eligible is skipped, with the reason.",
+    "reject_deliveries",
     "later",
     "not everything can be settled any more",
     ("d.state IN ('planned', 'retry', 'skipped') AND w.running AND w.bar IS NOT NULL",),
@@ -145,63 +145,63 @@ SKIPS: Final = Rule(
 HELD_STILL: Final = Rule(
     "held still",
     "What is about to be logged as unknown stays so until the commit.",
-    "hold_unknown",
-    "late truth",
-    "logs 0 as unknown, and the ledger knows: sent",
+    "lock_unknown",
+    "late outcome",
+    "logs 0 as unknown, and the ledger says sent",
     ("state = 'unknown'", "FOR SHARE"),
 )
 EVERY_SLOT: Final = Rule(
     "every slot",
     "An item is settled when each of its slots is.",
-    "conclude",
+    "settle_items",
     "two slots",
     "settled, and its log says of 1: None",
     (">= cardinality(i.roles)",),
 )
 OPENS_AGAIN: Final = Rule(
     "opens again",
-    "A settled item is open again when a late truth says that its delivery is to be retried.",
-    "conclude",
+    "A settled item is reopened when a late outcome says that its delivery is to be retried.",
+    "settle_items",
     "crashes",
     "settled, and its log says of 0: retry",
     (">= cardinality(i.roles) THEN coalesce(i.settled_at, now()) END",),
 )
 ONE_SENDER: Final = Rule(
     "one sender",
-    "Only the batch whose mark it was logs it as sent; for the others it was already sent.",
-    "conclude",
+    "Only the batch whose claim it was logs it as sent; for the others it was already sent.",
+    "settle_items",
     "crashes",
     "logs 0 as sent, and the ledger does not say that it sent it",
     ("d.state = 'sent' AND d.batch_id = b.id THEN 'sent'",),
 )
 ITS_OWN_SKIP: Final = Rule(
-    "its own skip",
-    "What another batch skipped is not skipped for this one before it has asked by itself.",
-    "conclude",
+    "own skip",
+    "What another batch skipped is not skipped for this batch before its own claim was rejected.",
+    "settle_items",
     "later",
     "logs as skipped whom it may mail",
     ("d.state = 'skipped' AND d.batch_id = b.id THEN 'skipped'",),
 )
 CORRECTED: Final = Rule(
     "corrected",
-    "A late truth corrects every log that calls the delivery unknown.",
-    "correct_logs",
+    "A late outcome corrects every log that calls the delivery unknown.",
+    "correct_log_entries",
     "crashes",
-    "logs 0 as unknown, and the ledger knows: sent",
+    "logs 0 as unknown, and the ledger says sent",
     ("l.status = 'unknown'", "d.state IN ('sent', 'failed', 'skipped')"),
 )
 LOST: Final = Rule(
     "lost",
-    "What was published, and nobody will come for, is due again.",
-    "make_lost_due",
+    "What was published and will never be read is due again.",
+    "make_lost_items_due",
     "crashes",
     "not everything can be settled any more",
-    ("i.kafka_offset < p.first_kept", "SET publish_at = now()"),
+    ("i.kafka_offset < p.next_offset", "SET publish_at = now()"),
 )
 SETTLED_IS_NOT_LOST: Final = Rule(
     "settled is not lost",
     "What is settled is never due again.",
-    "make_lost_due",
+    "make_lost_items_due",
     "crashes",
     "settled and due",
     ("i.settled_at IS NULL AND i.publish_at IS NULL",),
@@ -209,32 +209,32 @@ SETTLED_IS_NOT_LOST: Final = Rule(
 NO_PAUSED: Final = Rule(
     "rests",
     "Nothing of a paused batch is published.",
-    "claim_due",
+    "claim_due_items",
     "decisions",
     "a paused batch was published",
     ("b.state <> 'paused'",),
 )
 IN_FLIGHT_IS_OPEN: Final = Rule(
     "in flight is open",
-    "The item of what is in flight when its batch is cancelled stays open until that is recorded.",
-    "conclude",
+    "When a batch is cancelled, the item of a delivery in flight stays open until its outcome is recorded.",
+    "settle_items",
     "decisions",
-    "settled, and 0 is being handed over for it",
+    "settled, and 0 is in flight for it",
     ("b.state = 'cancelled' AND NOT (d.state = 'handing_off' AND d.batch_id = b.id)",),
 )
 
-SALVAGE_CORRECTS: Final = Rule(
-    "salvage corrects",
-    "A late truth that is salvaged corrects every log that calls the delivery unknown.",
-    "db.record_fallback._write_bare",
+FALLBACK_CORRECTS: Final = Rule(
+    "fallback corrects",
+    "A late outcome that the fallback records corrects every log that calls the delivery unknown.",
+    "db.record_fallback._record_bare",
     "refusals",
-    "logs 0 as unknown, and the ledger knows: sent",
-    ('"correct_logs"',),
+    "logs 0 as unknown, and the ledger says sent",
+    ('"correct_log_entries"',),
 )
-SALVAGE_EVERY_SLOT: Final = Rule(
-    "salvage every slot",
-    "A salvaged item is settled when each of its slots has an outcome in its own log.",
-    "salvage_item",
+FALLBACK_EVERY_SLOT: Final = Rule(
+    "fallback every slot",
+    "An item that the fallback writes is settled when each of its slots has an outcome in its own log.",
+    "fallback_item",
     "two refused",
     "settled, and its log says of 1: None",
     ("cardinality(",),

@@ -55,7 +55,7 @@ def _set(*names: str) -> frozenset[str]:
 SCOPES: Final = (
     Scope(
         "crashes",
-        "workers die at any point, partitions move to others while zombies go on, messages get lost, rows are locked",
+        "workers die at any point, partitions move while zombies go on, messages get lost, rows are locked",
         _set(TAKEN, TAKEN_UNHEARD, TEMPORARY),
         _set("crash", "rebalance", "lose message", "locked"),
         states=27934,
@@ -63,7 +63,7 @@ SCOPES: Final = (
     ),
     Scope(
         "outbox",
-        "publishers die before or after the broker has it, acknowledgements come late, a topic is replayed",
+        "publishers die before or after the broker has the message, acknowledgements come late, a topic is replayed",
         _set(TAKEN, TEMPORARY),
         _set("late acknowledgement", "lose acknowledgement", "replay", "lose message"),
         states=19717,
@@ -71,9 +71,9 @@ SCOPES: Final = (
     ),
     Scope(
         "repeats",
-        "commits come through and their answers do not; nobody dies, and nobody is in doubt",
+        "commits succeed and their replies are lost; no worker dies, and no delivery may become unknown",
         _set(TAKEN, TEMPORARY, PERMANENT, AWAY),
-        _set("unheard mark", "unheard record", "ban", "pause", "cancel", "steady"),
+        _set("unacknowledged claim", "unacknowledged record", "ban", "pause", "cancel", "steady"),
         states=25375,
         faults=2,
         decisions=1,
@@ -90,7 +90,7 @@ SCOPES: Final = (
     ),
     Scope(
         "by hand",
-        "people resolve what is unknown and retry what failed, while zombies still have something to say",
+        "operators resolve what is unknown and retry what failed, while zombies still record outcomes",
         _set(TAKEN, LOST, TEMPORARY, PERMANENT),
         _set("rebalance", "resolve", "retry"),
         states=44718,
@@ -99,7 +99,7 @@ SCOPES: Final = (
     ),
     Scope(
         "later",
-        "a second batch is planned when the first has met bans, refusals and cancels",
+        "a second batch is planned after bans, refusals and cancels in the first",
         _set(TAKEN, TAKEN_UNHEARD, PERMANENT),
         _set("crash", "rebalance", "plan", "ban", "lift ban", "cancel", "locked", "retry"),
         states=19521,
@@ -119,7 +119,7 @@ SCOPES: Final = (
     ),
     Scope(
         "two slots by hand",
-        "people cancel, resolve and retry what a batch has of a member with two deliveries",
+        "operators cancel, resolve and retry in a batch that has two deliveries of one member",
         _set(TAKEN, LOST, PERMANENT),
         _set("rebalance", "cancel", "resolve", "retry"),
         states=49088,
@@ -129,8 +129,8 @@ SCOPES: Final = (
         messages=1,
     ),
     Scope(
-        "late truth",
-        "a truth arrives while another worker concludes that nobody knows it",
+        "late outcome",
+        "an outcome arrives late, while another worker settles the delivery as unknown",
         _set(TAKEN, LOST, TEMPORARY),
         _set("rebalance", "slow conclusion", "resolve", "cancel"),
         states=38032,
@@ -141,7 +141,7 @@ SCOPES: Final = (
         "resend",
         "the policy `resend`: what is unknown is sent again while it has attempts left",
         _set(TAKEN, TAKEN_UNHEARD, LOST, TEMPORARY),
-        _set("crash", "rebalance", "unheard mark", "ban"),
+        _set("crash", "rebalance", "unacknowledged claim", "ban"),
         states=26256,
         faults=1,
         decisions=1,
@@ -149,7 +149,7 @@ SCOPES: Final = (
     ),
     Scope(
         "refusals",
-        "the database refuses an outcome, and what is written instead meets the rest",
+        "the database refuses an outcome, and the record fallback meets everything else",
         _set(TAKEN, LOST, TEMPORARY),
         _set("rebalance", "refused record"),
         states=6925,

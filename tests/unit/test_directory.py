@@ -1,4 +1,4 @@
-"""What any line of the directory file may say, one case at a time, and how an error names the field."""
+"""The lines of the directory file, one case at a time, and the field that an error names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_smallest_lines(line: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("line", [CHAPTER, GROUP, MEMBER, SUBSCRIPTION, BAN, EVENT, INVITATION])
 def test_unknown_fields(line: dict[str, Any]) -> None:
-    """A name that no field has is refused by that name, even when its value is null or another field is missing."""
+    """An unknown field is refused by its name, even when its value is null or another field is missing."""
     for value in (1, None):
         assert refusal(line | {"nmae": value}).field == "nmae"
     misspelt = {name: value for name, value in line.items() if name == "type"}
@@ -41,7 +41,7 @@ def test_null_equals_absent() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, MAX_ID + 1, 10**30, 1.0, 1e3, "1", True, [], {}])
 def test_ids_are_64_bit_integers(value: object) -> None:
-    """Nothing is taken for an id but a whole number from 1 to 2^63-1."""
+    """Only whole numbers from 1 to 2^63-1 are ids."""
     assert refusal(MEMBER | {"id": value}).field == "id"
     assert refusal(SUBSCRIPTION | {"group_id": value}).field == "group_id"
     assert refusal(EVENT | {"chapter_ids": [1, value]}).field == "chapter_ids"
@@ -53,7 +53,7 @@ def test_largest_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "moment"),
+    ("text", "expected"),
     [
         ("2026-04-09T18:30:00Z", datetime(2026, 4, 9, 18, 30, tzinfo=UTC)),
         ("2026-04-09t18:30z", datetime(2026, 4, 9, 18, 30, tzinfo=UTC)),
@@ -62,11 +62,11 @@ def test_largest_id() -> None:
         ("20260409T183000Z", datetime(2026, 4, 9, 18, 30, tzinfo=UTC)),
     ],
 )
-def test_times(text: str, moment: datetime) -> None:
+def test_times(text: str, expected: datetime) -> None:
     """ISO 8601 in its usual forms, kept as the same instant in UTC."""
     member = parse(MEMBER | {"accepted_toc_at": text})
     assert isinstance(member, Member)
-    assert member.accepted_toc_at == moment
+    assert member.accepted_toc_at == expected
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_times(text: str, moment: datetime) -> None:
     ],
 )
 def test_times_that_are_none(value: object) -> None:
-    """A time without a zone, a number, a day that does not exist, or one no calendar can show: refused by field."""
+    """A time without a zone, a number, a day that does not exist or is out of range: refused by field."""
     for line, field in ((MEMBER, "accepted_toc_at"), (EVENT, "starts_at"), (INVITATION, "sent_at")):
         assert refusal(line | {field: value}).field == field
 
@@ -126,7 +126,7 @@ def test_ban_without_an_end(fields: dict[str, Any]) -> None:
 
 
 def test_permanent_ban_with_a_past_date() -> None:
-    """FM-33 (storage): both are kept; which of them counts is not decided here."""
+    """FM-33 (storage): both are stored; which of them counts is decided elsewhere."""
     ban = parse(BAN | {"expires_at": "2001-01-01"})
     assert isinstance(ban, Ban)
     assert ban.permanent
@@ -144,7 +144,7 @@ def test_permanent_ban_with_a_past_date() -> None:
     ],
 )
 def test_addresses(email: str) -> None:
-    """One @ with something on both sides will do: what a mail server refuses is told by the mail server."""
+    """One @ with something on both sides is enough: the mail server decides about the rest."""
     member = parse(MEMBER | {"email": email})
     assert isinstance(member, Member)
     assert member.email == email
@@ -171,7 +171,7 @@ def test_addresses(email: str) -> None:
     ],
 )
 def test_addresses_that_are_none(email: object) -> None:
-    """Nothing that could end a header, or be two addresses, is an address."""
+    """What could end a header, or is two addresses, is no address."""
     assert refusal(MEMBER | {"email": email}).field == "email"
     assert refusal(CHAPTER | {"email": email}).field == "email"
 
@@ -179,8 +179,8 @@ def test_addresses_that_are_none(email: object) -> None:
 @pytest.mark.parametrize(
     "name", ["Zoë", "O'Brien, Jr.", "Eve\r\nBcc: x@y", "a\u2028b", "שרה", "🦄", " ", "x" * 100_000]
 )
-def test_names_hold_anything(name: str) -> None:
-    """A name is kept as it is, whatever it holds."""
+def test_names_may_be_any_text(name: str) -> None:
+    """A name is stored unchanged, whatever it contains."""
     member = parse(MEMBER | {"name": name, "surname": name})
     assert isinstance(member, Member)
     assert (member.name, member.surname) == (name, name)
@@ -222,5 +222,5 @@ def test_backslash_u0000_as_text() -> None:
 
 @pytest.mark.parametrize("kind", [None, "Member", "person", 1, [], {}])
 def test_unknown_types(kind: object) -> None:
-    """A type that is unknown, or missing, is the field that is wrong."""
+    """An unknown or missing type is an error of the field `type`."""
     assert refusal(MEMBER | {"type": kind}).field == "type"

@@ -1,4 +1,4 @@
-"""What events, invitations and deletions may say, one case at a time."""
+"""Events, invitations and deletions in the directory file, one case at a time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_events_that_are_refused(fields: dict[str, Any], field: str) -> None:
 
 
 def test_event_in_full() -> None:
-    """All that an event can say is kept; one that ends as it starts is no error."""
+    """All fields of an event are read; one that ends as it starts is no error."""
     event = parse(
         EVENT
         | {"ends_at": EVENT["starts_at"], "role_policy": "one", "chapter_ids": [3, 1], "time_zone": "Europe/Berlin"}
@@ -63,7 +63,7 @@ def test_event_in_full() -> None:
 
 @pytest.mark.parametrize("token", ["a", "A-z_0~9.", "-", "x" * 200])
 def test_tokens(token: str) -> None:
-    """A token is what can stand in a link as it is."""
+    """A token is what a link can contain unescaped."""
     invitation = parse(INVITATION | {"token": token})
     assert isinstance(invitation, Invitation)
     assert invitation.token == token
@@ -86,7 +86,7 @@ def test_invitations_that_are_refused(fields: dict[str, Any], field: str) -> Non
 
 @pytest.mark.parametrize("kind", ["group", "member", "ban"])
 def test_deletion_needs_the_key_alone(kind: str) -> None:
-    """A deleted line needs its id; other known fields are ignored, whatever they hold, unknown ones are not."""
+    """A deleted line needs its id; other known fields are ignored, whatever their value, unknown ones are not."""
     expected = Deletion.model_validate({"type": kind, "id": 7})
     assert parse({"type": kind, "id": 7, "deleted": True}) == expected
     ignored = {"group": "name", "member": "email", "ban": "expires_at"}[kind]

@@ -1,4 +1,4 @@
-"""How a directory file is read: what a line is, how lines are counted, and that every failure is a worded error."""
+"""Reading a directory file: lines and their numbers, and InputError for every failure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def numbers(content: bytes) -> list[int]:
 
 
 def outcome(content: bytes) -> InputError | None:
-    """The error, if it is a worded one; anything else fails the test."""
+    """The InputError, or None; any other error fails the test."""
     try:
         numbers(content)
     except InputError as error:
@@ -58,7 +58,7 @@ def test_lines_are_counted_as_an_editor_does(content: bytes, expected: list[int]
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1e"])
 def test_a_separator_inside_a_text_ends_no_line(separator: str) -> None:
-    """Only a line feed ends a line: what Python's splitlines would split at is part of the name."""
+    """Only a line feed ends a line: other separators of Python's splitlines are part of the name."""
     name = f"a{separator}b"
     raw = separator.isprintable() or ord(separator) > 0x7F
     line = json.dumps(MEMBER | {"name": name}, ensure_ascii=not raw).encode() + b"\n"
@@ -93,14 +93,14 @@ def test_a_separator_inside_a_text_ends_no_line(separator: str) -> None:
     ],
 )
 def test_lines_that_cannot_be_read(line: bytes, field: str | None) -> None:
-    """Whatever stands in the third line, the error names line 3 and can be printed."""
+    """Whatever the third line is, the error names line 3 and can be printed."""
     error = refusal(GOOD + b"\n\n" + line + b"\n" + GOOD)
     assert (error.line, error.field) == (3, field)
     assert error.detail.isprintable()
 
 
 def test_the_first_wrong_line_is_named() -> None:
-    """Lines before it were given out: the reader streams."""
+    """Lines before it were returned: the reader streams."""
     lines = parse_lines([GOOD, b"{}", b"worse"])
     assert next(lines)[0] == 1
     with pytest.raises(InputError) as caught:
@@ -109,14 +109,14 @@ def test_the_first_wrong_line_is_named() -> None:
 
 
 def test_a_deleted_line_is_a_deletion() -> None:
-    """What is deleted comes out as another class, so that it cannot be taken for a record."""
+    """A deletion is of another class, so that it is never mistaken for a record."""
     ((_, line),) = parse_lines([b'{"type": "member", "id": 5, "deleted": true}'])
     assert line == Deletion(type="member", id=5)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_end_in_a_worded_error(content: bytes) -> None:
-    """Nothing but InputError, with a line that exists, comes out of any bytes at all."""
+def test_any_bytes_raise_only_an_input_error(content: bytes) -> None:
+    """Any bytes are read, or raise InputError with a line that exists."""
     error = outcome(content)
     if error is not None:
         assert error.line is not None
@@ -138,7 +138,7 @@ json_values = st.recursive(
         json_values,
     ),
 )
-def test_any_values_end_in_a_worded_error(kind: str, fields: dict[str, Any]) -> None:
+def test_any_values_raise_only_an_input_error(kind: str, fields: dict[str, Any]) -> None:
     """Known fields with values of any shape are read, or refused by a field that can be printed."""
     error = outcome(json.dumps({"type": kind} | fields).encode())
     if error is not None:
@@ -147,7 +147,7 @@ def test_any_values_end_in_a_worded_error(kind: str, fields: dict[str, Any]) -> 
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), max_size=8))
-def test_names_come_out_as_they_went_in(names: list[str]) -> None:
+def test_names_are_read_back_unchanged(names: list[str]) -> None:
     """Any text, written raw or escaped, is one line and comes back whole."""
     for escaped in (True, False):
         content = b"\n".join(json.dumps(MEMBER | {"name": name}, ensure_ascii=escaped).encode() for name in names)

@@ -1,4 +1,4 @@
-"""The home of the embedded servers: who may use it, what it tells others, and which ports are chosen."""
+"""The home of the embedded servers: its owner, what it publishes, and its ports."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from schemas.errors import InstallError, RefusedError
 ADDRESSES = Addresses("postgresql://bidden:secret@127.0.0.1:1/bidden", "127.0.0.1:2", "smtp://127.0.0.1:3", "/home")
 
 
-def test_settings_are_written_for_the_owner_alone(tmp_path: Path) -> None:
-    """settings.env names the three addresses and is readable by nobody else; the folder can only be walked through."""
+def test_only_the_owner_reads_the_settings(tmp_path: Path) -> None:
+    """settings.env has the three addresses and only its owner reads it; others may only traverse the folder."""
     home = Home(tmp_path / "home")
     home.acquire()
     home.announce(ADDRESSES)
@@ -35,8 +35,8 @@ def test_settings_are_written_for_the_owner_alone(tmp_path: Path) -> None:
     home.release()
 
 
-def test_a_second_one_finds_the_first(tmp_path: Path) -> None:
-    """While the home is held its addresses are found and a second owner is refused; afterwards neither."""
+def test_a_second_process_finds_the_first(tmp_path: Path) -> None:
+    """While the home is locked, its addresses are found and a second owner is refused; afterwards neither."""
     first, second = Home(tmp_path), Home(tmp_path)
     assert second.running() is None
     first.acquire()
@@ -51,7 +51,7 @@ def test_a_second_one_finds_the_first(tmp_path: Path) -> None:
 
 
 def test_a_killed_owner_is_no_owner(tmp_path: Path) -> None:
-    """What a killed process announced counts for nothing, also when its process id is in use again."""
+    """The addresses of a killed process are ignored, even when its process id is in use again."""
     home = Home(tmp_path)
     home.acquire()
     home.announce(ADDRESSES)
@@ -65,7 +65,7 @@ def test_a_killed_owner_is_no_owner(tmp_path: Path) -> None:
 
 
 def test_a_file_is_no_home(tmp_path: Path) -> None:
-    """A path that cannot be a folder is named, with what to set."""
+    """A path that cannot be a folder is refused; the error names the variable to set."""
     (tmp_path / "file").touch()
     with pytest.raises(InstallError, match=r"file/home cannot be used.*BIDDEN_HOME"):
         Home(tmp_path / "file" / "home").acquire()
@@ -73,28 +73,28 @@ def test_a_file_is_no_home(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_home_that_cannot_be_written_to(tmp_path: Path) -> None:
-    """A folder without write permission is named, with what to set."""
+    """A folder without write permission is refused; the error names the variable to set."""
     tmp_path.chmod(0o500)
     with pytest.raises(InstallError, match="BIDDEN_HOME"):
         Home(tmp_path).acquire()
 
 
 def test_another_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder of somebody else is not used."""
+    """A folder of another user is refused."""
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(InstallError, match="another user"):
         Home(tmp_path).acquire()
 
 
-def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too little disk space is said before anything is fetched or made."""
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too little disk space is an error before anything is downloaded or created."""
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=NEEDED_BYTES - 1))
     with pytest.raises(InstallError, match="disk space"):
         Home(tmp_path).acquire()
 
 
 def test_ports_are_kept() -> None:
-    """Stored ports are taken again, and no two names get the same one."""
+    """Stored ports are chosen again, and no two names get the same one."""
     first = ports.choose({"a": None, "b": None}, {})
     assert len(set(first.values())) == 2
     assert ports.choose({"a": None, "b": None}, first) == first
@@ -102,8 +102,8 @@ def test_ports_are_kept() -> None:
     assert same["a"] == first["a"] != same["b"]
 
 
-def test_a_port_somebody_else_took() -> None:
-    """A stored port that is taken is replaced; one that was asked for is refused, with its number."""
+def test_a_port_that_is_taken() -> None:
+    """A stored port that is taken is replaced; a requested one is refused, with its number."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         assert ports.choose({"a": None}, {"a": taken})["a"] != taken
@@ -111,8 +111,8 @@ def test_a_port_somebody_else_took() -> None:
             ports.choose({"smtp": taken}, {})
 
 
-def test_stored_ports_survive_nonsense(tmp_path: Path) -> None:
-    """A missing or broken file is the same as none."""
+def test_a_broken_file_of_ports_is_ignored(tmp_path: Path) -> None:
+    """A missing or broken file means no stored ports."""
     path = tmp_path / "ports.json"
     assert ports.load(path) == {}
     path.write_text("[1]")
@@ -122,7 +122,7 @@ def test_stored_ports_survive_nonsense(tmp_path: Path) -> None:
 
 
 def test_process_identity() -> None:
-    """A process is itself, and not the one that had its number before."""
+    """A process is not the one that had its number before."""
     me = ProcessId.of(os.getpid())
     assert me is not None
     assert me.alive()

@@ -1,4 +1,4 @@
-"""The sink's SMTP conversation, without a network: what is answered to what, however the bytes are cut."""
+"""The mail sink's side of an SMTP dialogue, without a network: its replies, however the input is split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from embedded.mail_rules import Rules, parse_rules
 from embedded.mail_store import MailStore, read_mails
-from embedded.smtp_sink import Session, Sink
+from embedded.smtp_sink import Sink, SmtpServerSession
 
 GREETING = b"220 bidden.localhost ESMTP mail sink\r\n"
 BODY = b"Subject: Hi\r\n\r\n..dots\r\n...\r\nend\r\n.\r\n"
@@ -21,11 +21,11 @@ DATA = b"Subject: Hi\r\n\r\n.dots\r\n..\r\nend\r\n"
 
 
 class Wire(asyncio.Transport):
-    """What the session says, and whether it hung up."""
+    """What the session writes, and whether it closed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said = b""
+        self.output = b""
         self.closed = self.aborted = False
         self.written = asyncio.Event()
 
@@ -33,7 +33,7 @@ class Wire(asyncio.Transport):
         assert not self.closed
         if b"Ok" in data:
             self.written.set()
-        self.said += bytes(data)
+        self.output += bytes(data)
 
     def close(self) -> None:
         self.closed = True
@@ -45,41 +45,41 @@ class Wire(asyncio.Transport):
         return self.closed
 
 
-class Talk:
-    """A client that says one thing after the other."""
+class Client:
+    """A client of one session."""
 
     def __init__(self, folder: Path, rules: str = "[]", **more: Any) -> None:
         self.folder = folder
         self.sink = Sink(MailStore(folder), Rules(rules=parse_rules(rules)), **more)
-        self.session, self.wire = Session(self.sink), Wire()
+        self.session, self.wire = SmtpServerSession(self.sink), Wire()
         self.session.connection_made(self.wire)
 
-    def say(self, data: bytes) -> list[int]:
-        """The codes of the answers, a multi-line answer counted once."""
-        before = len(self.wire.said)
+    def send(self, data: bytes) -> list[int]:
+        """Sends bytes; returns the codes of the replies, one for a multi-line reply."""
+        before = len(self.wire.output)
         self.session.data_received(data)
-        answers = self.wire.said[before:].splitlines()
-        return [int(line[:3]) for line in answers if line[3:4] == b" "]
+        lines = self.wire.output[before:].splitlines()
+        return [int(line[:3]) for line in lines if line[3:4] == b" "]
 
-    def kept(self) -> list[bytes]:
-        """The mails that were kept."""
+    def stored(self) -> list[bytes]:
+        """The stored mails."""
         return [mail.data for mail in read_mails(self.folder)]
 
 
 def test_one_command_at_a_time(tmp_path: Path) -> None:
-    """The plain conversation, to a kept mail without the dot stuffing."""
-    talk = Talk(tmp_path)
-    assert talk.wire.said == GREETING
-    assert talk.say(b"EHLO me\r\n") == [250]
+    """The plain dialogue, up to a stored mail without dot stuffing."""
+    client = Client(tmp_path)
+    assert client.wire.output == GREETING
+    assert client.send(b"EHLO me\r\n") == [250]
     for offer in (b"PIPELINING", b"8BITMIME", b"SMTPUTF8", b"SIZE 50000000"):
-        assert offer in talk.wire.said
-    assert talk.say(b"MAIL FROM:<a@example.org> BODY=8BITMIME SIZE=100\r\n") == [250]
-    assert talk.say(b"RCPT TO:<b@example.org>\r\n") == [250]
-    assert talk.say(b"RCPT TO:<c@example.org>\r\n") == [250]
-    assert talk.say(b"DATA\r\n") == [354]
-    assert talk.say(BODY) == [250]
-    assert talk.say(b"QUIT\r\n") == [221]
-    assert talk.wire.closed
+        assert offer in client.wire.output
+    assert client.send(b"MAIL FROM:<a@example.org> BODY=8BITMIME SIZE=100\r\n") == [250]
+    assert client.send(b"RCPT TO:<b@example.org>\r\n") == [250]
+    assert client.send(b"RCPT TO:<c@example.org>\r\n") == [250]
+    assert client.send(b"DATA\r\n") == [354]
+    assert client.send(BODY) == [250]
+    assert client.send(b"QUIT\r\n") == [221]
+    assert client.wire.closed
     [mail] = read_mails(tmp_path)
     assert (mail.sender, mail.recipients, mail.data) == ("a@example.org", ("b@example.org", "c@example.org"), DATA)
 
@@ -89,18 +89,18 @@ WHOLE = b"EHLO me\r\n" + (b"MAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nDATA\r\n" + 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, len(WHOLE) - 1), max_size=12).map(sorted))
-def test_however_the_bytes_are_cut(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:
-    """Pipelined commands and mails, cut anywhere, give the same answers and the same mails."""
-    talk = Talk(tmp_path_factory.mktemp("mails"))
+def test_input_may_be_split_anywhere(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:
+    """Pipelined commands and mails, split anywhere, give the same replies and the same mails."""
+    client = Client(tmp_path_factory.mktemp("mails"))
     codes: list[int] = []
     for start, end in zip([0, *cuts], [*cuts, len(WHOLE)], strict=True):
-        codes += talk.say(WHOLE[start:end])
+        codes += client.send(WHOLE[start:end])
     assert codes == [250, *[250, 250, 354, 250] * 2, 250, 221]
-    assert talk.kept() == [DATA, DATA]
+    assert client.stored() == [DATA, DATA]
 
 
 @pytest.mark.parametrize(
-    ("said", "codes"),
+    ("commands", "codes"),
     [
         (b"RCPT TO:<a@b.c>\r\n", [503]),
         (b"DATA\r\n", [503]),
@@ -119,12 +119,12 @@ def test_however_the_bytes_are_cut(tmp_path_factory: pytest.TempPathFactory, cut
         (b"x" * 5000, [421]),
     ],
 )
-def test_what_is_refused(tmp_path: Path, said: bytes, codes: list[int]) -> None:
-    """Commands out of order, malformed, unknown or beyond what was offered get their codes."""
-    talk = Talk(tmp_path)
-    talk.say(b"EHLO me\r\n")
-    assert talk.say(said) == codes
-    assert talk.kept() == []
+def test_refused_commands(tmp_path: Path, commands: bytes, codes: list[int]) -> None:
+    """Commands that are out of order, malformed, unknown or not offered get their codes."""
+    client = Client(tmp_path)
+    client.send(b"EHLO me\r\n")
+    assert client.send(commands) == codes
+    assert client.stored() == []
 
 
 ENVELOPE = b"MAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nDATA\r\n"
@@ -142,19 +142,19 @@ ENVELOPE = b"MAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nDATA\r\n"
         (b"x" * 2000 + b"\r\n.\r\n", 552),
     ],
 )
-def test_what_is_no_mail(tmp_path: Path, body: bytes, code: int) -> None:
-    """Bare line ends, undeclared eight-bit text and a mail over the limit are refused, and the session goes on."""
-    talk = Talk(tmp_path, max_size=1000)
-    talk.say(b"EHLO me\r\n")
-    assert talk.say(ENVELOPE) == [250, 250, 354]
-    codes = [c for i in range(0, len(body), 7) for c in talk.say(body[i : i + 7])]
+def test_refused_mails(tmp_path: Path, body: bytes, code: int) -> None:
+    """Bare line ends, undeclared eight-bit text and a mail over the limit are refused, and the session continues."""
+    client = Client(tmp_path, max_size=1000)
+    client.send(b"EHLO me\r\n")
+    assert client.send(ENVELOPE) == [250, 250, 354]
+    codes = [c for i in range(0, len(body), 7) for c in client.send(body[i : i + 7])]
     assert codes == [code]
-    assert talk.kept() == ([body[:-3]] if code == 250 else [])
-    assert talk.say(ENVELOPE + BODY) == [250, 250, 354, 250]
+    assert client.stored() == ([body[:-3]] if code == 250 else [])
+    assert client.send(ENVELOPE + BODY) == [250, 250, 354, 250]
 
 
 @pytest.mark.parametrize(
-    ("rule", "codes", "kept", "aborted"),
+    ("rule", "codes", "stored", "aborted"),
     [
         ('{"do": "refuse_recipient", "recipient": "d@*"}', [250, 550, 554], 0, False),
         ('{"do": "refuse_recipient", "reply": "421 4.3.2 Bye"}', [250, 421], 0, False),
@@ -165,54 +165,54 @@ def test_what_is_no_mail(tmp_path: Path, body: bytes, code: int) -> None:
         ('{"do": "drop_after_store"}', [250, 250, 354], 1, True),
     ],
 )
-def test_rules(tmp_path: Path, rule: str, codes: list[int], kept: int, aborted: bool) -> None:
-    """Each rule does what it says, to whom it says, and keeps a mail only when it says so."""
-    talk = Talk(tmp_path, f"[{rule}]")
-    talk.say(b"EHLO me\r\n")
-    said = talk.say(ENVELOPE)
-    if said[-1:] == [354]:
-        said += talk.say(BODY)
-    assert said == codes
-    assert len(talk.kept()) == kept
-    assert talk.wire.aborted == aborted
+def test_rules(tmp_path: Path, rule: str, codes: list[int], stored: int, aborted: bool) -> None:
+    """Each rule has its effect, on its recipients, and a mail is stored only when the rule allows it."""
+    client = Client(tmp_path, f"[{rule}]")
+    client.send(b"EHLO me\r\n")
+    replies = client.send(ENVELOPE)
+    if replies[-1:] == [354]:
+        replies += client.send(BODY)
+    assert replies == codes
+    assert len(client.stored()) == stored
+    assert client.wire.aborted == aborted
 
 
 def test_refused_connection(tmp_path: Path) -> None:
-    """The greeting is the refusal, and nothing is listened to afterwards."""
-    talk = Talk(tmp_path, '[{"do": "refuse_connection", "times": 1}]')
-    assert talk.wire.said == b"421 4.3.2 Closing\r\n"
-    assert talk.wire.closed
-    assert talk.say(b"EHLO me\r\n") == []
+    """The greeting is the refusal, and further input is ignored."""
+    client = Client(tmp_path, '[{"do": "refuse_connection", "times": 1}]')
+    assert client.wire.output == b"421 4.3.2 Closing\r\n"
+    assert client.wire.closed
+    assert client.send(b"EHLO me\r\n") == []
 
 
-def test_a_delayed_reply_holds_what_follows(tmp_path: Path) -> None:
-    """The mail is kept at once; its reply and everything pipelined after it wait."""
+def test_a_delayed_reply_delays_later_replies(tmp_path: Path) -> None:
+    """The mail is stored at once; its reply and those to pipelined commands wait."""
 
     async def run() -> None:
-        talk = Talk(tmp_path, '[{"do": "delay", "seconds": 0.01}]')
-        talk.say(b"EHLO me\r\n")
-        talk.say(ENVELOPE)
-        assert talk.say(BODY + b"NOOP\r\n") == []
-        assert talk.kept() == [DATA]
-        before = len(talk.wire.said)
-        talk.wire.written.clear()
+        client = Client(tmp_path, '[{"do": "delay", "seconds": 0.01}]')
+        client.send(b"EHLO me\r\n")
+        client.send(ENVELOPE)
+        assert client.send(BODY + b"NOOP\r\n") == []
+        assert client.stored() == [DATA]
+        before = len(client.wire.output)
+        client.wire.written.clear()
         async with asyncio.timeout(5):
-            await talk.wire.written.wait()
-        assert talk.wire.said[before:] == b"250 2.0.0 Kept as 1\r\n250 2.0.0 Ok\r\n"
+            await client.wire.written.wait()
+        assert client.wire.output[before:] == b"250 2.0.0 Kept as 1\r\n250 2.0.0 Ok\r\n"
 
     asyncio.run(run())
 
 
-def test_no_room(tmp_path: Path) -> None:
-    """A mail that cannot be stored is refused for now, and never acknowledged."""
-    talk = Talk(tmp_path)
-    talk.say(b"EHLO me\r\n" + ENVELOPE)
-    talk.sink.store.close()
-    assert talk.say(BODY) == [452]
+def test_full_disk(tmp_path: Path) -> None:
+    """A mail that cannot be stored is refused temporarily, and never acknowledged."""
+    client = Client(tmp_path)
+    client.send(b"EHLO me\r\n" + ENVELOPE)
+    client.sink.store.close()
+    assert client.send(BODY) == [452]
 
 
 def encoded(text: str) -> bytes:
-    """As AUTH wants it."""
+    """In base64, as AUTH needs it."""
     return base64.b64encode(text.encode())
 
 
@@ -230,10 +230,10 @@ def encoded(text: str) -> bytes:
     ],
 )
 def test_auth(tmp_path: Path, lines: list[bytes], codes: list[int]) -> None:
-    """PLAIN and LOGIN in all their forms; without success no mail is taken."""
-    talk = Talk(tmp_path, credentials=("ann", "secret"))
-    talk.say(b"EHLO me\r\n")
-    assert b"AUTH PLAIN LOGIN" in talk.wire.said
-    assert talk.say(b"MAIL FROM:<a@b.c>\r\n") == [530]
-    assert [code for line in lines for code in talk.say(line + b"\r\n")] == codes
-    assert talk.say(b"MAIL FROM:<a@b.c>\r\n") == [250 if codes[-1] == 235 else 530]
+    """PLAIN and LOGIN in all their forms; without success no mail is accepted."""
+    client = Client(tmp_path, credentials=("ann", "secret"))
+    client.send(b"EHLO me\r\n")
+    assert b"AUTH PLAIN LOGIN" in client.wire.output
+    assert client.send(b"MAIL FROM:<a@b.c>\r\n") == [530]
+    assert [code for line in lines for code in client.send(line + b"\r\n")] == codes
+    assert client.send(b"MAIL FROM:<a@b.c>\r\n") == [250 if codes[-1] == 235 else 530]

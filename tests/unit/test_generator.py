@@ -1,4 +1,4 @@
-"""The generated directory: repeatable, valid by the product's own rules, and of the size that was asked for."""
+"""The generated directory: deterministic, valid by the product's own rules, and of the requested size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import islice
 import orjson
 import pytest
 
-from demo.generator import CROWD_FROM, expected, generate
-from demo.special_cases import CAST, Cast, Events, Lists
+from demo.generator import FIRST_BULK_ID, expected, generate
+from demo.special_cases import SPECIAL_MEMBERS, Events, Lists, SpecialCase
 from schemas.directory import LINE_TYPES, Deletion, Event, Invitation, Line, Member, Subscription
 from schemas.directory_file import parse_lines
 
@@ -26,7 +26,7 @@ def parsed(members: int, now: datetime = NOW) -> list[Line]:
 
 
 def test_same_seed_same_bytes() -> None:
-    """Two runs agree byte for byte; another seed gives other people but as many lines."""
+    """Two runs agree byte for byte; another seed gives other names and as many lines."""
     first = written(300)
     assert written(300) == first
     other = written(300, seed=2)
@@ -35,8 +35,8 @@ def test_same_seed_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("members", [0, 1, 30, 431, 4300])
-def test_lines_are_valid_and_hold_together(members: int) -> None:
-    """Every line passes the import's own checks, every id refers to something, no id and no address twice."""
+def test_lines_are_valid_and_consistent(members: int) -> None:
+    """Every line passes the checks of the import, every id refers to a line, no id or address occurs twice."""
     lines = parsed(members)
     assert {line.type for line in lines} == set(LINE_TYPES)
     known: dict[str, set[int]] = defaultdict(set)
@@ -68,21 +68,21 @@ def test_proportions_are_those_of_a_large_city() -> None:
 
 @pytest.mark.parametrize("members", [0, 16, 17, 18, 100, 4300])
 def test_expected_counts(members: int) -> None:
-    """As many are invited as were asked for, once that is more than the cast."""
-    of_the_cast = sum(person.excluded is None and person.mails > 0 for person in CAST)
+    """As many members are planned as requested, but at least the eligible special cases."""
+    special = sum(member.excluded is None and member.mails > 0 for member in SPECIAL_MEMBERS)
     result = expected(members)
-    assert result.planned == max(members, of_the_cast)
+    assert result.planned == max(members, special)
     assert result.deliveries >= result.planned
     assert set(result.excluded) == {"banned", "terms_not_accepted", "declined", "signed_up", "already_sent"}
 
 
-def test_the_cast_is_complete() -> None:
-    """Every name of the cast has a member line, and awkward data is awkward as written."""
+def test_the_special_cases_are_complete() -> None:
+    """Every special case has a member line, with the data that makes it special."""
     members = {line.id: line for line in parsed(0) if isinstance(line, Member)}
-    assert {int(member) for member in Cast} <= members.keys()
-    assert "\r\n" in members[Cast.LINE_BREAKS].name
-    assert not members[Cast.ADDRESS_BEYOND_ASCII].email.isascii()
-    assert members[Cast.NO_SURNAME].surname is None
+    assert {int(member) for member in SpecialCase} <= members.keys()
+    assert "\r\n" in members[SpecialCase.LINE_BREAKS].name
+    assert not members[SpecialCase.ADDRESS_BEYOND_ASCII].email.isascii()
+    assert members[SpecialCase.NO_SURNAME].surname is None
     assert all(
         member.email.partition("@")[2].endswith(("example.org", "example.com", "example.net"))
         for member in members.values()
@@ -90,7 +90,7 @@ def test_the_cast_is_complete() -> None:
 
 
 def test_events_are_placed_around_now() -> None:
-    """The demo event is to come and the past one is past, on both sides of a change of clocks."""
+    """The demo event is in the future and the past one in the past, on both sides of a clock change."""
     for now in (NOW, datetime(2026, 10, 20, tzinfo=UTC)):
         events = {line.id: line for line in parsed(0, now) if isinstance(line, Event)}
         assert events.keys() == {int(event) for event in Events}
@@ -98,9 +98,9 @@ def test_events_are_placed_around_now() -> None:
 
 
 def test_it_streams() -> None:
-    """The first lines of a very large directory come at once."""
+    """The first lines of a very large directory come immediately."""
     lines = list(islice(generate(10**9, now=NOW), 2000))
-    assert max(line["id"] for line in lines if line["type"] == "member") > CROWD_FROM
+    assert max(line["id"] for line in lines if line["type"] == "member") > FIRST_BULK_ID
 
 
 def test_bad_arguments() -> None:

@@ -1,4 +1,4 @@
-"""Logs: what libraries say again and again is said once in a while, and in the format of our own."""
+"""Logs: repeated messages of libraries are throttled, and have the format of our own."""
 
 from __future__ import annotations
 
@@ -9,40 +9,57 @@ import sys
 
 import pytest
 
-from config.logs import SAY_AGAIN_SECONDS, SayOnce
+from config.log_throttle import INTERVAL_SECONDS, LogThrottle
+from config.logs import LibraryLogFilter
 from tests.tables import ROOT
 
 
-def said(message: str, *parameters: object, name: str = "aiokafka") -> logging.LogRecord:
+def record(message: str, *parameters: object, name: str = "aiokafka") -> logging.LogRecord:
     return logging.LogRecord(name, logging.ERROR, __file__, 1, message, parameters, None)
 
 
-def test_a_library_says_the_same_once_in_a_while() -> None:
-    """FM-30: a client that cannot reach its server 75 times a second does not fill the disk with it."""
+def test_a_library_logs_the_same_message_once_per_interval() -> None:
+    """FM-30: a client that fails to connect 75 times a second does not fill the disk with logs."""
     now = [0.0]
-    once = SayOnce(lambda: now[0])
-    assert once.filter(said("no connection to %s", 1))
-    assert not once.filter(said("no connection to %s", 2))
-    assert once.filter(said("no connection to %s", 1, name="another"))
-    assert once.filter(said("something else"))
-    now[0] = SAY_AGAIN_SECONDS - 0.1
-    assert not once.filter(said("no connection to %s", 1))
-    now[0] = SAY_AGAIN_SECONDS
-    assert once.filter(said("no connection to %s", 1))
+    throttled = LibraryLogFilter(LogThrottle(lambda: now[0]))
+    assert throttled.filter(record("no connection to %s", 1))
+    assert not throttled.filter(record("no connection to %s", 2))
+    assert throttled.filter(record("no connection to %s", 1, name="another"))
+    assert throttled.filter(record("something else"))
+    now[0] = INTERVAL_SECONDS - 0.1
+    assert not throttled.filter(record("no connection to %s", 1))
+    now[0] = INTERVAL_SECONDS
+    assert throttled.filter(record("no connection to %s", 1))
 
 
-def test_messages_that_are_never_the_same_are_not_kept() -> None:
-    """A process that runs for months does not keep what it cannot be asked about again."""
+def test_the_throttle_forgets_keys_whose_interval_is_over() -> None:
+    """A process that runs for months does not keep every text that it ever logged."""
     now = [0.0]
-    once = SayOnce(lambda: now[0])
+    throttle = LogThrottle(lambda: now[0])
+    throttled = LibraryLogFilter(throttle)
     for number in range(100):
-        now[0] += SAY_AGAIN_SECONDS / 10
-        assert once.filter(said(f"offset {number}"))
-    assert len(once._said) <= 10
+        now[0] += INTERVAL_SECONDS / 10
+        assert throttled.filter(record(f"offset {number}"))
+    assert len(throttle._logged_at) <= 10
+
+
+def test_the_throttle_admits_once_per_interval_and_at_once_after_a_reset() -> None:
+    """Without a key it throttles one condition; a new outage is logged at once."""
+    now = [1000.0]
+    throttle = LogThrottle(lambda: now[0])
+    assert throttle.admits()
+    now[0] += INTERVAL_SECONDS - 0.1
+    assert not throttle.admits()
+    assert throttle.admits("another condition")
+    now[0] += 0.1
+    assert throttle.admits()
+    assert not throttle.admits()
+    throttle.reset()
+    assert throttle.admits()
 
 
 def test_logs_of_libraries_are_json_too() -> None:
-    """With BIDDEN_LOG_FORMAT=json every line is an object, a library's with its traceback as well."""
+    """With BIDDEN_LOG_FORMAT=json every line is an object, also a library's with its traceback."""
     code = (
         "import logging\n"
         "from config.logs import set_up_logs\n"

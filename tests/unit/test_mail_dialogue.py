@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mail.envelope import Envelope
-from mail.smtp.dialogue import Dialogue, Extensions, Finished, Stage, stuffed
-from mail.smtp.replies import NotSmtp, Reply, ReplyParser
+from mail.smtp.dialogue import Dialogue, DialogueEnd, Extensions, Stage, stuffed
+from mail.smtp.replies import NotSmtpError, Reply, ReplyParser
+from schemas.envelope import Envelope
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"
@@ -41,7 +41,7 @@ def test_whatever_the_server_says(said: list[tuple[int, bool, bool]], pipelining
     for code, more, unsent in said:
         reply = Reply(code, "words")
         step = dialogue.receive(reply, more=more, unsent=unsent)
-        if isinstance(step, Finished):
+        if isinstance(step, DialogueEnd):
             outcome = step.outcome
             if isinstance(outcome, Accepted):
                 assert bodies == 1
@@ -93,7 +93,7 @@ def test_verdict_before_the_mail_has_left() -> None:
         for consent in (250, 250, 354):
             dialogue.receive(Reply(consent, "ok"))
         step = dialogue.receive(Reply(code, "early"), unsent=True)
-        assert isinstance(step, Finished)
+        assert isinstance(step, DialogueEnd)
         assert isinstance(step.outcome, expected)
         assert not step.usable
 
@@ -104,7 +104,7 @@ def test_our_log_in_is_nobodys_failure() -> None:
         dialogue = Dialogue(Extensions())
         dialogue.begin(ENVELOPE)
         step = dialogue.receive(Reply(code, "log in"))
-        assert isinstance(step, Finished)
+        assert isinstance(step, DialogueEnd)
         assert isinstance(step.outcome, NotSent)
 
 
@@ -170,7 +170,7 @@ def test_replies_in_any_pieces(said: list[tuple[int, list[str]]], data: st.DataO
 )
 def test_what_is_no_reply(wire: bytes) -> None:
     """Nonsense is an error that shows its beginning, not a guess; and nothing grows without bound."""
-    with pytest.raises(NotSmtp):
+    with pytest.raises(NotSmtpError):
         ReplyParser().feed(wire)
 
 

@@ -1,15 +1,17 @@
-"""Settings: where they come from, what is refused, and that no secret is shown."""
+"""Settings: their sources, what is refused, and that no secret is shown."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from pydantic import SecretStr
 
 from config.kafka import client_config, producer_config
 from config.settings import HOME_SETTINGS_FILE, Settings, without_secrets
 from schemas.errors import EXIT_REFUSED, SettingsError
+from schemas.mail_address import check_base_url, parse_sender
 from schemas.vocabulary import UnknownPolicy
 
 
@@ -27,7 +29,7 @@ def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -
 
 
 def test_defaults(tmp_path: Path) -> None:
-    """What holds when nothing is set, as the contract has it."""
+    """The defaults of the contract."""
     settings = Settings.load(directory=tmp_path)
     assert (settings.topic_prefix, settings.group, settings.partitions) == ("bidden", "bidden-workers", 12)
     assert (settings.lease_seconds, settings.max_attempts, settings.handover_window) == (60, 5, 100)
@@ -47,6 +49,76 @@ def test_the_order_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     settings = load(tmp_path, monkeypatch, group="environment")
     assert (settings.group, settings.topic_prefix, settings.partitions) == ("environment", "dotenv", 3)
     assert settings.max_attempts == 5
+
+
+#: As somebody saved it for version 0.1.0: every setting that there was.
+_SAVED: Final = """
+# our own servers
+BIDDEN_DATABASE_URL=postgresql://bidden:secret@db.example.org:5432/bidden
+BIDDEN_KAFKA_BOOTSTRAP=kafka1.example.org:9093,kafka2.example.org:9093
+BIDDEN_KAFKA_SECURITY_PROTOCOL=SASL_SSL
+BIDDEN_KAFKA_SASL_MECHANISM=SCRAM-SHA-512
+BIDDEN_KAFKA_SASL_USERNAME=bidden
+BIDDEN_KAFKA_SASL_PASSWORD='geheim'
+BIDDEN_KAFKA_CA_FILE=/etc/bidden/ca.pem
+BIDDEN_SMTP_URL=smtps://bidden:secret@mail.example.org:465
+export BIDDEN_TOPIC_PREFIX=acme
+BIDDEN_GROUP=acme-workers
+BIDDEN_PARTITIONS=24
+BIDDEN_MAIL_FROM="Acme <invitations@example.org>"
+BIDDEN_BASE_URL=https://bidden.example.org/
+BIDDEN_LEASE_SECONDS=90
+BIDDEN_MAX_ATTEMPTS=7
+BIDDEN_RETRY_BASE_SECONDS=10
+BIDDEN_RETRY_MAX_SECONDS=1800
+BIDDEN_UNKNOWN_POLICY=resend
+BIDDEN_SMTP_CONNECTIONS=20
+BIDDEN_SMTP_TIMEOUT_SECONDS=15
+BIDDEN_HANDOVER_WINDOW=200
+BIDDEN_LOG_RETENTION_DAYS=90
+BIDDEN_OIDC_ISSUER=https://login.example.org
+BIDDEN_OIDC_CLIENT_ID=bidden
+BIDDEN_OIDC_CLIENT_SECRET=geheim
+BIDDEN_OIDC_NAME=Acme
+BIDDEN_HOME=/var/lib/bidden
+BIDDEN_LOG_FORMAT=json
+"""
+
+
+def test_a_saved_dotenv_of_the_version_before(tmp_path: Path) -> None:
+    """Every name and form of value that was accepted still is, and means the same."""
+    (tmp_path / ".env").write_text(_SAVED)
+    settings = Settings.load(directory=tmp_path)
+    assert settings.model_dump() == {
+        "database_url": SecretStr("postgresql://bidden:secret@db.example.org:5432/bidden"),
+        "kafka_bootstrap": "kafka1.example.org:9093,kafka2.example.org:9093",
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "SCRAM-SHA-512",
+        "kafka_sasl_username": "bidden",
+        "kafka_sasl_password": SecretStr("geheim"),
+        "kafka_ca_file": Path("/etc/bidden/ca.pem"),
+        "smtp_url": SecretStr("smtps://bidden:secret@mail.example.org:465"),
+        "topic_prefix": "acme",
+        "group": "acme-workers",
+        "partitions": 24,
+        "mail_from": "Acme <invitations@example.org>",
+        "base_url": "https://bidden.example.org",
+        "lease_seconds": 90,
+        "max_attempts": 7,
+        "retry_base_seconds": 10,
+        "retry_max_seconds": 1800,
+        "unknown_policy": UnknownPolicy.RESEND,
+        "smtp_connections": 20,
+        "smtp_timeout_seconds": 15,
+        "handover_window": 200,
+        "log_retention_days": 90,
+        "oidc_issuer": "https://login.example.org",
+        "oidc_client_id": "bidden",
+        "oidc_client_secret": SecretStr("geheim"),
+        "oidc_name": "Acme",
+        "home": Path("/var/lib/bidden"),
+        "log_format": "json",
+    }
 
 
 def test_home_may_come_from_dotenv(tmp_path: Path) -> None:
@@ -146,7 +218,7 @@ def test_errors_hold_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_settings_show_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever prints the settings sees no password; who needs it asks for it."""
+    """Printed settings show no password; the `require_` methods return it."""
     settings = load(
         tmp_path,
         monkeypatch,
@@ -177,8 +249,44 @@ def test_settings_show_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_addresses_without_secrets(url: str, shown: str) -> None:
-    """An address as messages and logs show it: where, and never as whom or with what."""
+    """An address in messages and logs has a host, and never a user or a password."""
     assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize("mail_from", ["nobody", "a@b\r\nX: y", "Name <a b@c>", "é@example.org", "Name <>", "a@b, c@d"])
+def test_a_sender_that_no_mail_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mail_from: str) -> None:
+    """FM-32: refused at start, by the setting's name, and not when the first mail is composed."""
+    assert refusal(tmp_path, monkeypatch, mail_from=mail_from).field == "BIDDEN_MAIL_FROM"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "example.org",
+        "ftp://example.org",
+        "https://",
+        "https://é.org",
+        "https://a/?x",
+        "https://a/#x",
+        "https://a b",
+        "https://u:p@a",
+        'https://a/"',
+        "https://[x",
+        "https://a/\r\nX: y",
+        f"https://{'a' * 600}",
+    ],
+)
+def test_a_base_url_that_no_link_can_begin_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base_url: str) -> None:
+    """FM-32: refused at start, by the setting's name, and not when the first mail is composed."""
+    assert refusal(tmp_path, monkeypatch, base_url=base_url).field == "BIDDEN_BASE_URL"
+
+
+def test_empty_is_neither_a_sender_nor_a_base_url() -> None:
+    """The rules themselves; an empty variable counts as not set."""
+    with pytest.raises(ValueError, match="must be an address"):
+        parse_sender("")
+    with pytest.raises(ValueError, match="must be ASCII"):
+        check_base_url("")
 
 
 def test_a_base_url_has_no_slash_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +295,7 @@ def test_a_base_url_has_no_slash_at_its_end(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_kafka_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """librdkafka is told what is set, and producers are idempotent: what they retry lands once."""
+    """The settings reach librdkafka's configuration, and producers are idempotent."""
     plain = client_config(load(tmp_path, monkeypatch, kafka_bootstrap="localhost:9092"), "me")
     assert (plain["bootstrap.servers"], plain["client.id"]) == ("localhost:9092", "me")
     assert not [name for name in plain if name.startswith(("sasl", "ssl"))]

@@ -34,12 +34,12 @@ def test_mails_go_out_only_under_a_mark() -> None:
     """FM-11: `sent` is recorded under the fence of a mark, or taken over from another system or an operator's word."""
     told = {"import_sent", "resolve_deliveries"}
     ways = {(move.source, move.by) for move in TRANSITIONS if move.target is S.SENT and move.by not in told}
-    assert ways == set(product((S.HANDING_OFF, S.UNKNOWN), ("record", "salvage_delivery")))
+    assert ways == set(product((S.HANDING_OFF, S.UNKNOWN), ("record_outcomes", "fallback_delivery")))
 
 
 def test_a_mark_is_the_only_way_into_a_hand_over() -> None:
     """FM-16: one statement hands out the right to send."""
-    assert {move.by for move in TRANSITIONS if move.target is S.HANDING_OFF} == {"mark"}
+    assert {move.by for move in TRANSITIONS if move.target is S.HANDING_OFF} == {"claim_deliveries"}
 
 
 def test_settled_states() -> None:

@@ -19,18 +19,20 @@ LIMIT = 30.0
 class Scene:
     """A watchdog whose clock goes on by ten seconds at each look, watched until it has looked often enough."""
 
-    def __init__(self, has_work: Callable[[], bool], at_look: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, has_work: Callable[[], bool], at_check: Callable[[int], None] = lambda _: None) -> None:
         self.heartbeat = Heartbeat()
         self.ended: list[int] = []
         self.looks = 0
         self._has_work = has_work
-        self._at_look = at_look
+        self._at_check = at_check
         self._over = threading.Event()
-        self.dog = Watchdog(self.heartbeat, has_work, self._now, limit_seconds=LIMIT, look_seconds=0.001, end=self._end)
+        self.dog = Watchdog(
+            self.heartbeat, has_work, self._now, limit_seconds=LIMIT, check_seconds=0.001, end=self._end
+        )
 
     def _now(self) -> float:
         self.looks += 1
-        self._at_look(self.looks)
+        self._at_check(self.looks)
         if self.looks > 50:
             self._over.set()
         return self.looks * 10.0
@@ -70,7 +72,7 @@ def test_no_work_is_no_stall() -> None:
 
 def test_progress_keeps_the_worker_alive() -> None:
     """FM-30: as long as the heartbeat is touched (progress, or a server that is known to be away) nothing ends."""
-    scene = Scene(lambda: True, at_look=lambda look: scene.heartbeat.beat() if look % 2 else None)
+    scene = Scene(lambda: True, at_check=lambda look: scene.heartbeat.beat() if look % 2 else None)
     assert scene.play() == []
 
 
@@ -92,7 +94,7 @@ def test_a_shutdown_that_takes_too_long_is_ended() -> None:
 
 def test_a_second_signal_buys_no_time() -> None:
     """The time of a shutdown is measured from the first signal."""
-    scene = Scene(lambda: False, at_look=lambda look: scene.dog.shutting_down() if look == 3 else None)
+    scene = Scene(lambda: False, at_check=lambda look: scene.dog.shutting_down() if look == 3 else None)
     scene.dog.shutting_down()
     assert scene.play() == [EXIT_SHUTDOWN_TOO_LONG]
 
@@ -113,7 +115,7 @@ def test_a_shutdown_is_no_stall() -> None:
 
 def test_it_says_where_everything_stands() -> None:
     """Whoever reads the log of an ended worker sees what each thread and task was waiting for."""
-    dog = Watchdog(Heartbeat(), lambda: False, lambda: 0.0, look_seconds=0.001)
+    dog = Watchdog(Heartbeat(), lambda: False, lambda: 0.0, check_seconds=0.001)
 
     async def waits_for_ever() -> None:
         await asyncio.Event().wait()
@@ -122,7 +124,7 @@ def test_it_says_where_everything_stands() -> None:
         task = asyncio.create_task(waits_for_ever(), name="stuck")
         await asyncio.sleep(0)
         dog.start()
-        found = await asyncio.to_thread(dog._standing)
+        found = await asyncio.to_thread(dog._positions)
         task.cancel()
         return found
 

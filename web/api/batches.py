@@ -16,7 +16,7 @@ from web.api import models
 from web.api.current_client import AuthenticatedClient, BatchInScope, CurrentClient, require_scope
 from web.api.errors import documented
 from web.api.parameters import PLAIN, After, AfterRole, Skip, next_page
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 from web.dependencies import MAX_ID, Database
 from web.scope import BatchWithEvent
 
@@ -37,7 +37,7 @@ def batch_model(conn: Connection, batch: BatchWithEvent, scope: AccountScope) ->
     return models.Batch(**status, excluded=reports.exclusions(conn, batch.id))
 
 
-@router.get("/batches", dependencies=[require_scope(Scope.READ)], responses=documented())
+@router.get("/batches", dependencies=[require_scope(ApiScope.READ)], responses=documented())
 def list_batches(
     request: Request,
     client: AuthenticatedClient,
@@ -51,13 +51,13 @@ def list_batches(
     return models.Page(items=items, next=next_page(request, found.has_more, event=event, skip=skip + len(items)))
 
 
-@router.get("/batches/{batch}", dependencies=[require_scope(Scope.READ)], responses=_BATCH)
+@router.get("/batches/{batch}", dependencies=[require_scope(ApiScope.READ)], responses=_BATCH)
 def show_batch(client: AuthenticatedClient, batch: BatchInScope, conn: Database) -> models.Batch:
     """A batch in numbers."""
     return batch_model(conn, batch, client.account.scope)
 
 
-@router.get("/batches/{batch}/entries", dependencies=[require_scope(Scope.READ)], responses=_BATCH)
+@router.get("/batches/{batch}/entries", dependencies=[require_scope(ApiScope.READ)], responses=_BATCH)
 def list_entries(
     request: Request,
     client: AuthenticatedClient,
@@ -85,7 +85,7 @@ def list_entries(
     )
 
 
-@router.get("/batches/{batch}/webhook", dependencies=[require_scope(Scope.READ)], responses=_BATCH)
+@router.get("/batches/{batch}/webhook", dependencies=[require_scope(ApiScope.READ)], responses=_BATCH)
 def show_webhook(client: AuthenticatedClient, batch: BatchInScope, conn: Database) -> models.WebhookStatus:
     """Whether this client's webhook was notified of the batch's end. 404 if it is not to be."""
     found = webhooks.status(conn, batch.id, client.registered.id)
@@ -94,19 +94,19 @@ def show_webhook(client: AuthenticatedClient, batch: BatchInScope, conn: Databas
     return models.WebhookStatus(**found)
 
 
-@router.post("/batches/{batch}/pause", dependencies=[require_scope(Scope.OPERATE)], responses=_DECIDED)
+@router.post("/batches/{batch}/pause", dependencies=[require_scope(ApiScope.OPERATE)], responses=_DECIDED)
 def pause(client: AuthenticatedClient, batch: BatchInScope, conn: Database) -> models.Batch:
     """Send nothing more of it until it is resumed."""
     return _decide(client, batch, conn, Decision.PAUSE)
 
 
-@router.post("/batches/{batch}/resume", dependencies=[require_scope(Scope.OPERATE)], responses=_DECIDED)
+@router.post("/batches/{batch}/resume", dependencies=[require_scope(ApiScope.OPERATE)], responses=_DECIDED)
 def resume(client: AuthenticatedClient, batch: BatchInScope, conn: Database) -> models.Batch:
     """Send the rest of it."""
     return _decide(client, batch, conn, Decision.RESUME)
 
 
-@router.post("/batches/{batch}/cancel", dependencies=[require_scope(Scope.OPERATE)], responses=_DECIDED)
+@router.post("/batches/{batch}/cancel", dependencies=[require_scope(ApiScope.OPERATE)], responses=_DECIDED)
 def cancel(client: AuthenticatedClient, batch: BatchInScope, conn: Database) -> models.Batch:
     """End it. A cancelled batch cannot be resumed."""
     return _decide(client, batch, conn, Decision.CANCEL)
@@ -117,7 +117,7 @@ def _decide(client: CurrentClient, batch: BatchWithEvent, conn: Connection, deci
     return batch_model(conn, batch, client.account.scope)
 
 
-@router.post("/batches/{batch}/retry", dependencies=[require_scope(Scope.OPERATE)], responses=_DECIDED)
+@router.post("/batches/{batch}/retry", dependencies=[require_scope(ApiScope.OPERATE)], responses=_DECIDED)
 def retry(client: AuthenticatedClient, batch: BatchInScope, conn: Database) -> models.Retried:
     """Make its failed deliveries due again."""
     return models.Retried(deliveries=actions.retry(conn, client.actor, batch))

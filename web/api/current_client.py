@@ -13,12 +13,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from db import accounts
-from db.accounts import Account, Client
+from db.accounts import Account, ApiClient
 from db.site_queries import KnownEvent
 from web import scope
 from web.api.parameters import BatchId, EventId
 from web.auth import tokens
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 from web.dependencies import Database
 from web.scope import BatchWithEvent
 
@@ -35,7 +35,7 @@ class CurrentClient:
     """The client whose token the request has, and the account that it acts for."""
 
     account: Account
-    registered: Client
+    registered: ApiClient
 
     @property
     def actor(self) -> str:
@@ -50,7 +50,7 @@ def current_client(
     """The client; 401 without a valid token."""
     if credentials is None:
         raise _unauthorized("A token is needed: Authorization: Bearer TOKEN", "Bearer")
-    found = accounts.of_token(conn, tokens.digest(credentials.credentials))
+    found = accounts.find_by_token(conn, tokens.digest(credentials.credentials))
     if found is None:
         raise _unauthorized("This token is unknown, or was revoked", 'Bearer error="invalid_token"')
     return CurrentClient(*found)
@@ -63,7 +63,7 @@ def _unauthorized(detail: str, challenge: str) -> HTTPException:
     return HTTPException(401, detail, headers={"WWW-Authenticate": challenge})
 
 
-def require_scope(needed: Scope) -> Any:
+def require_scope(needed: ApiScope) -> Any:
     """A route's dependency: 403 unless the client has this scope, and its account may still use it.
 
     422 for a query parameter that the route does not have: a mistyped filter must not return everything.
@@ -75,7 +75,7 @@ def require_scope(needed: Scope) -> Any:
             raise HTTPException(
                 403, f"This client does not have the scope {needed}", headers={"WWW-Authenticate": challenge}
             )
-        if needed is Scope.DEAD_LETTERS and not client.account.is_admin:
+        if needed is ApiScope.DEAD_LETTERS and not client.account.is_admin:
             raise HTTPException(403, "Dead letters are for admins, and this client's account is no longer one")
         _require_known_parameters(request)
 

@@ -12,11 +12,11 @@ from web.api import models
 from web.api.current_client import AuthenticatedClient, require_scope
 from web.api.errors import documented
 from web.api.parameters import PLAIN, next_page
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 from web.dead_letters import MAX_PARTITION, PLACE_PATTERN, as_text
 from web.dependencies import MAX_ID, Config, Database
 
-router = APIRouter(tags=["dead letters"], dependencies=[require_scope(Scope.DEAD_LETTERS)])
+router = APIRouter(tags=["dead letters"], dependencies=[require_scope(ApiScope.DEAD_LETTERS)])
 
 Before = Annotated[str | None, Query(pattern=PLACE_PATTERN, description="The last place of the page before, as 0:17.")]
 

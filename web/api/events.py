@@ -17,7 +17,7 @@ from web.api import models
 from web.api.current_client import AuthenticatedClient, EventInScope, require_scope
 from web.api.errors import documented
 from web.api.parameters import After, MemberId, SearchText, Skip, next_page
-from web.auth.api_clients import Scope
+from web.auth.api_clients import ApiScope
 from web.dependencies import Config, Database
 from web.event_state import event_state
 
@@ -36,7 +36,7 @@ _EVENT: Final = documented(404)
 _LOCATION: Final = {"Location": {"description": "The address of the batch.", "schema": {"type": "string"}}}
 
 
-@router.get("/events", dependencies=[require_scope(Scope.READ)], responses=documented())
+@router.get("/events", dependencies=[require_scope(ApiScope.READ)], responses=documented())
 def list_events(
     request: Request, client: AuthenticatedClient, conn: Database, q: SearchText = "", skip: Skip = 0
 ) -> models.Page[models.ListedEvent]:
@@ -52,7 +52,7 @@ def list_events(
     return models.Page(items=items, next=next_page(request, has_more, q=text, skip=skip + len(items)))
 
 
-@router.get("/events/{event}", dependencies=[require_scope(Scope.READ)], responses=_EVENT)
+@router.get("/events/{event}", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
 def show_event(event: EventInScope) -> models.Event:
     """An event, and whether it can be invited to."""
     return models.Event(**_fields(event))
@@ -72,7 +72,7 @@ _SAME: Final = (
 )  # fmt: skip
 
 
-@router.get("/events/{event}/dry-run", dependencies=[require_scope(Scope.READ)], responses=documented(404, 409))
+@router.get("/events/{event}/dry-run", dependencies=[require_scope(ApiScope.READ)], responses=documented(404, 409))
 def dry_run(
     event: EventInScope, conn: Database, config: Config, audience: AudienceQuery = Audience.EVERYONE
 ) -> models.DryRun:
@@ -81,7 +81,7 @@ def dry_run(
     return models.DryRun.model_validate(found)
 
 
-@router.get("/events/{event}/people", dependencies=[require_scope(Scope.READ)], responses=_EVENT)
+@router.get("/events/{event}/people", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
 def list_people(
     request: Request,
     client: AuthenticatedClient,
@@ -107,7 +107,7 @@ def list_people(
 @router.post(
     "/events/{event}/batches",
     status_code=201,
-    dependencies=[require_scope(Scope.INVITE)],
+    dependencies=[require_scope(ApiScope.INVITE)],
     responses={
         200: {
             "model": models.StartedBatch,
@@ -152,7 +152,7 @@ def start_batch(
 
 @router.post(
     "/events/{event}/resolve",
-    dependencies=[require_scope(Scope.OPERATE)],
+    dependencies=[require_scope(ApiScope.OPERATE)],
     responses=documented(400, 404, 408, 409, 413, 415),
 )
 def resolve(
@@ -165,7 +165,7 @@ def resolve(
     return models.Resolved.model_validate(done)
 
 
-@router.get("/events/{event}/audit", dependencies=[require_scope(Scope.READ)], responses=_EVENT)
+@router.get("/events/{event}/audit", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
 def audit(
     client: AuthenticatedClient, event: EventInScope, conn: Database, audience: AudienceQuery = Audience.EVERYONE
 ) -> models.Audit:
@@ -177,7 +177,7 @@ def audit(
     return models.Audit(**numbers, missing_members=[models.Missing(**row) for row in named.rows])
 
 
-@router.get("/events/{event}/members/{member}/why", dependencies=[require_scope(Scope.READ)], responses=_EVENT)
+@router.get("/events/{event}/members/{member}/why", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
 def why(client: AuthenticatedClient, event: EventInScope, member_id: MemberId, conn: Database) -> models.Why:
     """Why a member got a mail for the event, or did not."""
     scope.require_member(conn, member_id, client.account)

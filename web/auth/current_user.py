@@ -49,14 +49,14 @@ def cookie_name(request: Request) -> str:
     return "__Host-bidden" if request.app.state.https else "bidden"
 
 
-def keep_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
+def set_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
     """Sets a cookie that no script can read and no cross-site form sends."""
     response.set_cookie(
         name, value, max_age=seconds, path="/", secure=request.app.state.https, httponly=True, samesite="lax"
     )
 
 
-def drop_cookie(request: Request, response: Response, name: str) -> None:
+def delete_cookie(request: Request, response: Response, name: str) -> None:
     """Deletes such a cookie."""
     response.delete_cookie(name, path="/", secure=request.app.state.https, httponly=True)
 
@@ -88,7 +88,7 @@ def session_account(request: Request) -> Account:
     account = None
     if token:
         with pool.connection() as conn:
-            account = accounts.of_session(conn, tokens.digest(token))
+            account = accounts.find_by_session(conn, tokens.digest(token))
     if account is None:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         raise SignInRequiredError(here if request.method == "GET" else "/")

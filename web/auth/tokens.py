@@ -1,4 +1,4 @@
-"""Secrets that the site gives out: random, and kept only as digests. Passwords are hashed with Argon2."""
+"""Tokens, CSRF tokens and passwords. Tokens are random and stored as digests; passwords are hashed with Argon2id."""
 
 from __future__ import annotations
 
@@ -14,52 +14,54 @@ from schemas.errors import RefusedError
 from schemas.text import is_storable
 
 _HASHER: Final = PasswordHasher()
-#: Checked where there is no account, so that the answer takes as long.
-_NOBODY: Final = _HASHER.hash(secrets.token_urlsafe(24))
-SHORTEST_PASSWORD: Final = 12
-_LONGEST_PASSWORD: Final = 1000
-#: Without those that look alike: 32 of them, 5 bits each.
-_LEGIBLE: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+#: Verified where there is no password, so that the answer takes as long.
+_DUMMY_HASH: Final = _HASHER.hash(secrets.token_urlsafe(24))
+MIN_PASSWORD_LENGTH: Final = 12
+_MAX_PASSWORD_LENGTH: Final = 1000
+#: Without characters that look alike: 32 of them, 5 bits each.
+_UNAMBIGUOUS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 def new_token() -> str:
-    """256 random bits, safe in a header and an address."""
+    """256 random bits, safe in a header and in a URL."""
     return secrets.token_urlsafe(32)
 
 
 def new_password() -> str:
-    """One that can be read aloud and typed: 100 random bits in five groups of letters and digits."""
-    return "-".join("".join(secrets.choice(_LEGIBLE) for _ in range(4)) for _ in range(5))
+    """A password that can be read aloud and typed: 100 random bits in five groups of letters and digits."""
+    return "-".join("".join(secrets.choice(_UNAMBIGUOUS) for _ in range(4)) for _ in range(5))
 
 
 def digest(token: str) -> bytes:
-    """What is stored of a token. Random as tokens are, they need no salt."""
+    """What is stored of a token. Tokens are random, so they need no salt."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def csrf_token(session_token: str) -> str:
-    """What a session's forms hold: only who can read the session's cookie, or its pages, can know it."""
+    """The token in a session's forms: derived from the session's cookie, which other sites cannot read."""
     return hmac.new(session_token.encode(), b"csrf", hashlib.sha256).hexdigest()
 
 
-def is_csrf_token(session_token: str, given: str) -> bool:
-    """Compared in constant time."""
-    return hmac.compare_digest(csrf_token(session_token).encode(), given.encode("utf-8", "replace"))
+def is_csrf_token(session_token: str, candidate: str) -> bool:
+    """Whether it is the CSRF token of this session, compared in constant time."""
+    return hmac.compare_digest(csrf_token(session_token).encode(), candidate.encode("utf-8", "replace"))
 
 
 def hash_password(password: str) -> str:
-    """RefusedError for one that is too short, absurdly long, or no text."""
+    """RefusedError for a password that is too short, too long, or not storable as text."""
     if not is_storable(password):
         raise RefusedError("the password holds bytes that are not UTF-8 text, or U+0000", field="password")
-    if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
-        raise RefusedError(f"a password has {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters", field="password")
+    if not MIN_PASSWORD_LENGTH <= len(password) <= _MAX_PASSWORD_LENGTH:
+        raise RefusedError(
+            f"a password has {MIN_PASSWORD_LENGTH} to {_MAX_PASSWORD_LENGTH} characters", field="password"
+        )
     return _HASHER.hash(password)
 
 
-def is_password(password: str, stored: str | None) -> bool:
-    """Whether it is the one that was hashed; takes as long if none was."""
+def verify_password(password: str, stored: str | None) -> bool:
+    """Whether the stored hash is of this password. Takes as long if there is none."""
     try:
-        _HASHER.verify(stored or _NOBODY, password.encode("utf-8", "replace"))
+        _HASHER.verify(stored or _DUMMY_HASH, password.encode("utf-8", "replace"))
     except (VerificationError, InvalidHashError):
         return False
     return stored is not None

@@ -13,8 +13,7 @@ from db.accounts import Account, AccountRole
 from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import storable
-from web.auth import accounts as account_actions
-from web.auth import tokens
+from web.auth import account_actions, tokens
 from web.auth.current_user import AdminUser, CurrentUser, SignedInUser, cookie_name
 from web.dependencies import MAX_ID, Config, Database, PathId
 from web.pages.parameters import FormText, Notice
@@ -45,12 +44,12 @@ def show_accounts(user: AdminUser, conn: Database, config: Config) -> HTMLRespon
 
 def _accounts(user: CurrentUser, conn: Connection, *, provider: bool, status: int = 200, **filled: Any) -> HTMLResponse:
     values = {"problem": None, "email": "", "name": "", "role": AccountRole.ORGANISER, "selected": (), **filled}
-    chapters = accounts.chapters_named(conn, None)
+    chapters = accounts.list_chapters(conn, None)
     return page(
         "accounts",
         status=status,
         user=user,
-        rows=accounts.every(conn),
+        rows=accounts.list_all(conn),
         chapters=chapters,
         names={row["id"]: row["name"] for row in chapters},
         roles=list(AccountRole),
@@ -96,8 +95,8 @@ def _account(user: CurrentUser, conn: Connection, account_id: int, *, status: in
         "account",
         status=status,
         user=user,
-        account=accounts.details(conn, account_id),
-        chapters=accounts.chapters_named(conn, None),
+        account=accounts.get_details(conn, account_id),
+        chapters=accounts.list_chapters(conn, None),
         roles=list(AccountRole),
         **values,
     )
@@ -113,7 +112,7 @@ def change(
     chapter: ChapterIds = [],  # noqa: B006 # never changed; FastAPI takes no tuple here
 ) -> Response:
     """Changes name, role and chapters, with effect from the account's next request."""
-    found = accounts.find(conn, account)
+    found = accounts.get(conn, account)
     try:
         account_actions.change(conn, user.actor, found, name=name, role=role, chapters=chapter)
     except (RefusedError, NotFoundError) as error:
@@ -130,7 +129,7 @@ def set_password(
     password: FormText = "",
 ) -> Response:
     """Sets a new password, and signs the account out everywhere."""
-    found = accounts.find(conn, account)
+    found = accounts.get(conn, account)
     new = _new_password(how, password)
     if new is None:
         raise HTTPException(422, "Choose a generated or a typed password. Go back and try again")
@@ -146,7 +145,7 @@ def set_password(
 @router.post("/accounts/{account}/disable")
 def disable(user: AdminUser, account: PathId, conn: Database) -> Response:
     """Signs the account out, and lets nobody sign in with it."""
-    found = accounts.find(conn, account)
+    found = accounts.get(conn, account)
     try:
         account_actions.disable(conn, user.actor, found)
     except RefusedError as error:
@@ -157,7 +156,7 @@ def disable(user: AdminUser, account: PathId, conn: Database) -> Response:
 @router.post("/accounts/{account}/enable")
 def enable(user: AdminUser, account: PathId, conn: Database) -> Response:
     """Lets the account sign in again."""
-    account_actions.enable(conn, user.actor, accounts.find(conn, account))
+    account_actions.enable(conn, user.actor, accounts.get(conn, account))
     return redirect(f"/accounts/{account}", notice="enabled")
 
 
@@ -182,9 +181,9 @@ def change_own(
     if attempts > _MAX_ATTEMPTS:
         return _own(user, conn, status=429, problem="too many attempts: wait 15 minutes")
     old_hash = _stored_hash(conn, user.account)
-    if not tokens.is_password(old, old_hash):
+    if not tokens.verify_password(old, old_hash):
         return _own(user, conn, status=403, problem="this is not your old password")
-    accounts.forget_attempts(conn, [key], _WINDOW_SECONDS)
+    accounts.reset_attempts(conn, [key], _WINDOW_SECONDS)
     if password != again:
         return _own(user, conn, status=409, problem="the two new passwords differ")
     keep = tokens.digest(request.cookies[cookie_name(request)])
@@ -201,16 +200,16 @@ def _own(user: CurrentUser, conn: Connection, *, status: int = 200, **shown: Any
         "own_account",
         status=status,
         user=user,
-        chapters=accounts.chapters_named(conn, list(account.chapters)),
+        chapters=accounts.list_chapters(conn, list(account.chapters)),
         has_password=_stored_hash(conn, account) is not None,
-        min_length=tokens.SHORTEST_PASSWORD,
+        min_length=tokens.MIN_PASSWORD_LENGTH,
         **{"problem": None, "notice": "", **shown},
     )
 
 
 def _stored_hash(conn: Connection, account: Account) -> str | None:
-    found = accounts.to_sign_in(conn, account.email)
-    return None if found is None else found[1]
+    credentials = accounts.find_credentials(conn, account.email)
+    return None if credentials is None else credentials.password_hash
 
 
 def _new_password(how: PasswordSource, typed: str) -> str | None:

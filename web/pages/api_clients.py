@@ -11,7 +11,7 @@ from db import accounts
 from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import storable
-from web.auth.api_clients import LONGEST_NAME, SCOPES, make_client, revoke_client
+from web.auth.api_clients import MAX_NAME_LENGTH, SCOPE_DESCRIPTIONS, create_client, revoke_client
 from web.auth.current_user import AdminUser, CurrentUser
 from web.dependencies import MAX_ID, Database, PathId
 from web.pages.parameters import FormText, Notice
@@ -32,10 +32,10 @@ def _clients(user: CurrentUser, conn: Connection, *, status: int = 200, **filled
         "api_clients",
         status=status,
         user=user,
-        rows=accounts.clients(conn),
-        accounts=[row for row in accounts.every(conn) if row["disabled_at"] is None],
-        scopes=SCOPES,
-        max_length=LONGEST_NAME,
+        rows=accounts.list_clients(conn),
+        accounts=[row for row in accounts.list_all(conn) if row["disabled_at"] is None],
+        scopes=SCOPE_DESCRIPTIONS,
+        max_length=MAX_NAME_LENGTH,
         **values,
     )
 
@@ -51,7 +51,7 @@ def add(
 ) -> Response:
     """Adds a client. Its token and its webhook's secret are shown once, in the response."""
     try:
-        created = make_client(
+        created = create_client(
             conn, user.actor, name=name, account_id=account, scopes=scope, webhook_url=webhook.strip() or None
         )
     except (RefusedError, NotFoundError) as error:

@@ -58,7 +58,7 @@ def show_dead_letter(
         text=_printable(shown),
         dump=None if shown is None else hex_dump(shown),
         shown=_SHOWN_BYTES,
-        is_ours=letter.header("bidden-topic") == config.invitations_topic,
+        is_ours=letter.info.topic == config.invitations_topic,
     )
 
 

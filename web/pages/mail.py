@@ -18,9 +18,9 @@ from db.audit_log import AuditEntry, audited
 from db.connect import Connection
 from db.site_queries import KnownEvent
 from mail import sample
-from mail.envelope import Envelope
 from mail.sender import send
 from mail.smtp.sender import SmtpSender
+from schemas.envelope import Envelope
 from schemas.errors import BiddenError, RefusedError, UnreachableError
 from schemas.send_results import Accepted, Refused
 from schemas.vocabulary import GROUP_OF_ROLE, Role

@@ -16,7 +16,7 @@ from config.settings import Settings, without_secrets
 from db import checks
 from mail.check import check_mail_server
 from monitoring import probe
-from monitoring.kafka import PATIENCE, worded
+from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers.topics import Topics
 from schemas.errors import BiddenError
 from web.auth.current_user import AdminUser
@@ -121,8 +121,8 @@ def show_checks(user: AdminUser, request: Request) -> HTMLResponse:
 def _kafka(settings: Settings) -> Server:
     client = f"client librdkafka {confluent_kafka.libversion()[0]}"
     try:
-        with worded():
-            topics = Topics(settings, PATIENCE)
+        with kafka_errors_translated():
+            topics = Topics(settings, PAGE_TIMEOUT_SECONDS)
             brokers = topics.check_reachable()
             names = (settings.invitations_topic, settings.dead_letter_topic)
             ids = {name: topics.topic_id(name) for name in names}
@@ -137,7 +137,9 @@ def _kafka(settings: Settings) -> Server:
 def _mail(settings: Settings) -> Server:
     try:
         url = settings.require_smtp()
-        impatient = settings.model_copy(update={"smtp_timeout_seconds": min(PATIENCE, settings.smtp_timeout_seconds)})
+        impatient = settings.model_copy(
+            update={"smtp_timeout_seconds": min(PAGE_TIMEOUT_SECONDS, settings.smtp_timeout_seconds)}
+        )
         asyncio.run(check_mail_server(impatient))
     except BiddenError as error:
         return Server("Mail server", False, (error.detail,))

@@ -16,7 +16,7 @@ depends_on = None
 
 # What the models cannot say. Both stand here as text, because a migration must not change when the code does.
 
-#: Who is on which list of which event. Repeats a member that an event's chapters hold twice: ask with EXISTS.
+#: The members on the mailing lists of each event. May repeat a member of two chapters: query with EXISTS.
 VIEW = """
 CREATE VIEW event_subscriptions AS
 SELECT ec.event_id, s.member_id, CASE g.name WHEN 'Students' THEN 'Student' ELSE 'Coach' END AS role

@@ -1,4 +1,4 @@
-"""what operators' commands remember: the numbers of cleaned batches, and which letters were redriven.
+"""for operators' commands: the counts of cleaned batches, and which dead letters were redriven.
 
 Revision: 0002
 Follows: 0001

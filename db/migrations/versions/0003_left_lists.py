@@ -1,4 +1,4 @@
-"""members who leave a list by the link in a mail stay off it, whatever the next import says.
+"""members who leave a list by the link in a mail stay off it, also when the next import has them on it.
 
 Revision: 0003
 Follows: 0002
@@ -30,6 +30,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute(_VIEW)
-    # Who has left must not be mailed because of it.
+    # Members who left must not be mailed because of the downgrade.
     op.execute("DELETE FROM subscriptions WHERE left_at IS NOT NULL")
     op.drop_column("subscriptions", "left_at")

@@ -1,4 +1,4 @@
-"""the web application: accounts, sessions, API clients, who did what, and a column to search members by.
+"""the web application: accounts, sessions, API clients, audit log, and a column to search members by.
 
 Revision: 0004
 Follows: 0003
@@ -20,7 +20,7 @@ def _id(name: str = "id") -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger(), sa.Identity(always=True), nullable=False)
 
 
-def _moment(name: str, *, nullable: bool = False) -> sa.Column[object]:
+def _timestamp(name: str, *, nullable: bool = False) -> sa.Column[object]:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
 
 
@@ -45,8 +45,8 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("password_hash", sa.Text(), nullable=True),
-        _moment("created_at"),
-        _moment("disabled_at", nullable=True),
+        _timestamp("created_at"),
+        _timestamp("disabled_at", nullable=True),
         sa.CheckConstraint("role IN ('admin', 'organiser')", name=op.f("ck_accounts_role")),
         sa.CheckConstraint("email = lower(email)", name=op.f("ck_accounts_email_in_lower_case")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
@@ -64,9 +64,9 @@ def upgrade() -> None:
         "sessions",
         sa.Column("token_hash", sa.LargeBinary(), nullable=False),
         sa.Column("account_id", sa.BigInteger(), nullable=False),
-        _moment("created_at"),
-        _moment("seen_at"),
-        _moment("expires_at"),
+        _timestamp("created_at"),
+        _timestamp("seen_at"),
+        _timestamp("expires_at"),
         _ref("account_id", "accounts", "sessions"),
         sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_sessions")),
     )
@@ -75,7 +75,7 @@ def upgrade() -> None:
         "sign_in_attempts",
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        _moment("since"),
+        _timestamp("since"),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_sign_in_attempts")),
     )
     op.create_table(
@@ -84,7 +84,7 @@ def upgrade() -> None:
         sa.Column("nonce", sa.Text(), nullable=False),
         sa.Column("verifier", sa.Text(), nullable=False),
         sa.Column("next_path", sa.Text(), nullable=False),
-        _moment("expires_at"),
+        _timestamp("expires_at"),
         sa.PrimaryKeyConstraint("state_hash", name=op.f("pk_sign_in_requests")),
     )
     op.create_table(
@@ -96,9 +96,9 @@ def upgrade() -> None:
         sa.Column("scopes", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("webhook_url", sa.Text(), nullable=True),
         sa.Column("webhook_secret", sa.LargeBinary(), nullable=True),
-        _moment("created_at"),
-        _moment("used_at", nullable=True),
-        _moment("revoked_at", nullable=True),
+        _timestamp("created_at"),
+        _timestamp("used_at", nullable=True),
+        _timestamp("revoked_at", nullable=True),
         sa.CheckConstraint(
             "(webhook_url IS NULL) = (webhook_secret IS NULL)", name=op.f("ck_api_clients_webhook_has_secret")
         ),
@@ -111,9 +111,9 @@ def upgrade() -> None:
         "batch_webhooks",
         sa.Column("batch_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("client_id", sa.BigInteger(), nullable=False),
-        _moment("due_at", nullable=True),
+        _timestamp("due_at", nullable=True),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        _moment("delivered_at", nullable=True),
+        _timestamp("delivered_at", nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         _ref("batch_id", "batches", "batch_webhooks"),
         _ref("client_id", "api_clients", "batch_webhooks"),
@@ -126,7 +126,7 @@ def upgrade() -> None:
     op.create_table(
         "trail",
         _id(),
-        _moment("at"),
+        _timestamp("at"),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("event_id", sa.BigInteger(), nullable=True),

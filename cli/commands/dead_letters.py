@@ -1,0 +1,162 @@
+"""`bidden dlq`: the dead-letter topic, listed, shown and redriven."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, environment, json_option, parse_position
+from cli.output import err, out, table, write_json, write_lines
+from config.startup import load
+from db import batch_actions
+from db.connect import Connection, connect
+from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, UsageError, printable
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from producers.dead_letters import DeadLetter
+
+
+@click.group()
+def dlq() -> None:
+    """List, show and redrive dead letters.
+
+    A dead letter is a message that can never be processed.
+
+    Example: bidden dlq list
+    """
+
+
+def _connect(settings: Settings) -> Connection:
+    return connect(settings.require_database(), application="bidden-operator", autocommit=True)
+
+
+def _as_dict(dead_letter: DeadLetter, redriven: dict[tuple[int, int], datetime]) -> dict[str, Any]:
+    return {
+        "partition": dead_letter.partition,
+        "offset": dead_letter.offset,
+        "reason": dead_letter.info.reason,
+        "source_topic": dead_letter.info.topic,
+        "source_partition": dead_letter.info.partition,
+        "source_offset": dead_letter.info.offset,
+        "at": dead_letter.info.time,
+        "key": _text(dead_letter.key),
+        "redriven_at": redriven.get(dead_letter.place),
+    }
+
+
+def _text(content: bytes | None) -> str | None:
+    """Bytes that are usually text; the others are escaped."""
+    return None if content is None else content.decode("utf-8", "backslashreplace")
+
+
+@dlq.command("list", epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
+@json_option
+def list_dead_letters(as_json: bool) -> None:
+    """List all dead letters, with reason and source.
+
+    Example: bidden dlq list --json
+    """
+    from producers.dead_letters import DeadLetterReader
+
+    settings = load()
+    reader = DeadLetterReader(settings)
+    with _connect(settings) as conn:
+        redriven = batch_actions.redriven_dead_letters(conn, reader.topic_id)
+    rows = (_as_dict(dead_letter, redriven) for dead_letter in reader.read_all())
+    if as_json:
+        write_lines(rows)
+        return
+    table(
+        "Dead letters",
+        ["position", "reason", "source", "at", "@key", "redriven"],
+        (
+            [
+                f"{row['partition']}:{row['offset']}",
+                row["reason"],
+                f"{row['source_topic']} {row['source_partition']}:{row['source_offset']}",
+                row["at"],
+                row["key"],
+                row["redriven_at"],
+            ]
+            for row in rows
+        ),
+    )
+
+
+@dlq.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
+@click.argument("position", metavar="P:O")
+@json_option
+def show(position: str, as_json: bool) -> None:
+    """Show one dead letter, with its headers and its value.
+
+    P:O is its position: partition and offset.
+
+    Example: bidden dlq show 0:17 --json
+    """
+    from producers.dead_letters import DeadLetterReader
+
+    partition, offset = parse_position(position, "letter")
+    settings = load()
+    reader = DeadLetterReader(settings)
+    found = reader.read(partition, offset)
+    with _connect(settings) as conn:
+        fields = _as_dict(found, batch_actions.redriven_dead_letters(conn, reader.topic_id))
+    headers = {name: _text(content) for name, content in found.headers}
+    if as_json:
+        value = None if found.value is None else base64.b64encode(found.value).decode()
+        write_json({**fields, "value": value, "headers": headers})
+        return
+    for name, content in {**fields, **headers}.items():
+        out.print(f"{printable(name)}: {'-' if content is None else printable(str(content))}", markup=False)
+    out.print(f"value: {'-' if found.value is None else printable(_text(found.value) or '')}", markup=False)
+
+
+@dlq.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
+@click.argument("positions", metavar="[P:O]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All dead letters from the topic of these settings.")
+@click.option("--again", is_flag=True, help="Include dead letters that were redriven before.")
+@json_option
+def redrive(positions: tuple[str, ...], everything: bool, again: bool, as_json: bool) -> int:
+    """Publish dead letters to their source topic again.
+
+    They keep their key and bytes. Do this once the cause is fixed.
+
+    Example: bidden dlq redrive 0:17 0:18
+    """
+    from producers.dead_letters import DeadLetterReader, Redriver
+
+    if bool(positions) == everything:
+        raise UsageError("give the positions of dead letters, such as 0:17, or --all")
+    wanted = list(dict.fromkeys(parse_position(text, "letter") for text in positions))
+    settings = load()
+    reader = DeadLetterReader(settings)
+    redriver = Redriver(settings, reader)
+
+    def ours() -> Iterator[DeadLetter]:
+        for dead_letter in reader.read_all():
+            if redriver.is_from_source(dead_letter):
+                yield dead_letter
+            else:
+                source = dead_letter.info.topic
+                err.print(f"excluded: {dead_letter.partition}:{dead_letter.offset} came from {source!r}", markup=False)
+
+    chosen = reader.read_at(wanted)
+    for dead_letter in chosen:
+        redriver.require_from_source(dead_letter)
+    with _connect(settings) as conn:
+        done = redriver.redrive(conn, ours() if everything else chosen, again=again)
+    if as_json:
+        write_json({"redriven": done.redriven})
+    else:
+        out.print(f"redrove {done.redriven:,} dead letters")
+    for failure in done.failed:
+        err.print(f"not redriven: {failure}", markup=False)
+    return EXIT_NEEDS_A_PERSON if done.failed else EXIT_DONE
+
+
+COMMANDS: list[click.Command] = [dlq]

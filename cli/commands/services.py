@@ -1,0 +1,112 @@
+"""Processes that run until they are stopped: `dispatch`, `worker`, `serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+import time
+
+import click
+
+from cli.options import (
+    DATABASE_SETTINGS,
+    KAFKA_SETTINGS,
+    SITE_SETTINGS,
+    WORKER_SETTINGS,
+    environment,
+    json_logs_option,
+)
+from cli.wiring import build_worker, stop_on_signals
+from config.clock import now
+from config.startup import load
+
+
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
+@json_logs_option
+def dispatch(as_json: bool) -> None:
+    """Publish due items of all batches, until stopped.
+
+    Any number of dispatchers may run.
+
+    Example: bidden dispatch
+    """
+    from db.connect import connect
+    from producers.dispatch import Dispatcher
+    from producers.topics import Topics
+
+    settings = load(logs_as_json=as_json)
+    connect(settings.require_database()).close()
+    Topics(settings).check_reachable()
+    stop = threading.Event()
+    stop_on_signals(stop)
+    Dispatcher(settings, now, time.monotonic, stop).run()
+
+
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS))
+@click.option(
+    "--runner",
+    type=click.Choice(["confluent", "faust"]),
+    default="confluent",
+    show_default=True,
+    help="The library that consumes the topic; the same for all workers of a group.",
+)
+@json_logs_option
+def worker(runner: str, as_json: bool) -> int:
+    """Send the mails of the topic, as a member of the consumer group.
+
+    Runs until stopped: after SIGTERM or Ctrl-C it finishes the mails in flight and exits with 0.
+
+    Example: bidden worker
+    """
+    from db.connect import connect
+    from mail.check import check_mail_server
+    from producers.topics import Topics
+
+    settings = load(logs_as_json=as_json)
+    settings.require_smtp()
+    connect(settings.require_database()).close()
+    topics = Topics(settings)
+    topics.check_reachable()
+    topics.require_id()
+    asyncio.run(check_mail_server(settings))
+    if runner == "confluent":
+        from streams.runners.confluent import ConfluentRunner
+
+        return ConfluentRunner(settings, lambda heartbeat: build_worker(settings, heartbeat)).run()
+    from streams.runners.faust import run
+
+    return run(settings, lambda heartbeat: build_worker(settings, heartbeat))
+
+
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, SITE_SETTINGS))
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65_535), help="The port; 0 for any free one."
+)
+@click.option("--links/--no-links", default=True, show_default=True, help="Serve the pages behind the links in mails.")
+@json_logs_option
+def serve(host: str, port: int, links: bool, as_json: bool) -> int:
+    """Serve the site, the HTTP API, and the links in mails.
+
+    Runs until stopped. Set BIDDEN_BASE_URL to its public address, and put a TLS proxy in front of it.
+
+    Example: bidden serve --port 8000
+    """
+    from db.connect import connect
+    from web import server
+
+    settings = load(logs_as_json=as_json)
+    connect(settings.require_database()).close()
+    return server.serve(settings, host, port, with_links=links)
+
+
+def _alias(command: click.Command, name: str) -> click.Command:
+    """The same command by another name."""
+    alias = copy.copy(command)
+    alias.name = name
+    alias.short_help = f"Alias of `{command.name}`."
+    return alias
+
+
+COMMANDS: list[click.Command] = [dispatch, worker, serve, _alias(serve, "admin")]
