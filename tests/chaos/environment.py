@@ -104,9 +104,9 @@ class Environment:
             self.organisers.tick(self.sampler.latest.pending, self.connection())
         self._watch_for_stalls(now)
 
-    def run_command(self, *words: str) -> Result:
+    def run_command(self, *arguments: str) -> Result:
         """The result of a command, whatever its exit code. The environment goes on meanwhile."""
-        process = self.bidden.start(*words)
+        process = self.bidden.start(*arguments)
         while process.running:
             self.tick()
             time.sleep(0.03)

@@ -78,7 +78,7 @@ def _freeze(environment: Environment, replica: Replica, seconds: float) -> str:
     assert process is not None
     process.signal(signal.SIGSTOP)
     replica.frozen = True
-    if replica.words[0] == "worker":
+    if replica.arguments[0] == "worker":
         environment.report.in_doubt["workers stopped"] += environment.claimed_by(process)
 
     def resume() -> None:
@@ -92,12 +92,12 @@ def _freeze(environment: Environment, replica: Replica, seconds: float) -> str:
 
 def _kill_invite(environment: Environment, fault: Fault) -> str:
     """The trigger that was started last, else the next one."""
-    running = [e for e in environment.commands.running if e.words[0] == "invite" and e.kill_after is None]
+    running = [e for e in environment.commands.running if e.arguments[0] == "invite" and e.kill_after is None]
     command = running[-1] if running else environment.organisers.trigger()
     if command is None:
         return "none: no more events"
     command.kill_after = fault.seconds
-    return f"event {command.words[1]}, {command.words[3]}, after {fault.seconds} s"
+    return f"event {command.arguments[1]}, {command.arguments[3]}, after {fault.seconds} s"
 
 
 def _count_in_doubt(environment: Environment, kind: FaultKind) -> None:

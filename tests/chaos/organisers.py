@@ -108,8 +108,8 @@ class Organisers:
 
     def _invite(self, campaign: Campaign, audience: str) -> QueuedCommand:
         self.triggered += 1
-        words = ("invite", str(campaign.event), "--audience", audience, "--key", _key(campaign, audience), "--json")
-        return self._commands.add(*words)
+        arguments = ("invite", str(campaign.event), "--audience", audience, "--key", _key(campaign, audience), "--json")
+        return self._commands.add(*arguments)
 
     def _run_decisions(self, conn: Connection) -> None:
         now = time.monotonic()

@@ -61,7 +61,7 @@ class Exits:
         code = process.popen.returncode
         assert code is not None
         signalled = self._signalled.pop(process.popen.pid, None)
-        self.codes[f"{process.words[0]} {code}"] += 1
+        self.codes[f"{process.arguments[0]} {code}"] += 1
         explained = code in expected or (signalled is not None and code == -signalled)
         # A worker that gets SIGTERM during an outage may have to give up.
         explained = explained or (signalled is SIGTERM and code in {0, EXIT_SHUTDOWN_TOO_LONG, EXIT_UNREACHABLE})
@@ -84,7 +84,7 @@ class Exits:
             if is_ours(traceback):
                 self.findings.append(f"in {process.err.name}: {traceback[:2500]}")
             else:
-                self.codes[f"{process.words[0]} traceback of a library"] += 1
+                self.codes[f"{process.arguments[0]} traceback of a library"] += 1
 
 
 def tracebacks(text: str) -> list[str]:
@@ -107,7 +107,7 @@ def is_ours(traceback: str) -> bool:
 class Replica:
     """A process that is always to run: its current instance, and when the next may start."""
 
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     process: Process | None = None
     started: float = 0.0
     not_before: float = 0.0
@@ -125,16 +125,16 @@ class Replicas:
         self._all: list[Replica] = []
         self._terminating: dict[int, tuple[Process, float]] = {}
 
-    def add(self, *words: str) -> Replica:
+    def add(self, *arguments: str) -> Replica:
         """Start `bidden WORDS` and keep it started."""
-        replica = Replica(words)
+        replica = Replica(arguments)
         self._all.append(replica)
         self._start(replica)
         return replica
 
     def living(self, name: str) -> list[Replica]:
         """Those that run and are not stopped by a signal."""
-        return [r for r in self._all if r.words[0] == name and r.process and r.process.running and not r.frozen]
+        return [r for r in self._all if r.arguments[0] == name and r.process and r.process.running and not r.frozen]
 
     def all_assigned(self) -> bool:
         """Whether each worker has been given partitions."""
@@ -143,8 +143,10 @@ class Replicas:
 
     def count(self, name: str) -> int:
         """How many processes run, stopped and terminating ones included."""
-        leaving = [process for process, _ in self._terminating.values() if process.words[0] == name and process.running]
-        return sum(1 for r in self._all if r.words[0] == name and r.process and r.process.running) + len(leaving)
+        leaving = [
+            process for process, _ in self._terminating.values() if process.arguments[0] == name and process.running
+        ]
+        return sum(1 for r in self._all if r.arguments[0] == name and r.process and r.process.running) + len(leaving)
 
     def kill(self, replica: Replica) -> Process:
         """SIGKILL; the next tick starts another."""
@@ -200,11 +202,11 @@ class Replicas:
         replica.not_before = now + _BACK_OFF_SECONDS[min(replica.failures, len(_BACK_OFF_SECONDS) - 1)]
 
     def _settle(self, process: Process, expected: frozenset[int]) -> None:
-        if self._exits.note(process, expected) != 0 and process.words[0] == "worker":
+        if self._exits.note(process, expected) != 0 and process.arguments[0] == "worker":
             self._on_loss(process)
 
     def _start(self, replica: Replica) -> None:
-        replica.process, replica.frozen = self._bidden.start(*replica.words, PYTHONFAULTHANDLER="1"), False
+        replica.process, replica.frozen = self._bidden.start(*replica.arguments, PYTHONFAULTHANDLER="1"), False
         replica.started = time.monotonic()
 
 
@@ -212,7 +214,7 @@ class Replicas:
 class QueuedCommand:
     """A command that is run until it succeeds: again, after a pause, when it was killed or met an outage."""
 
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     #: Refused counts as done: the batch has ended meanwhile.
     may_be_refused: bool = False
     kill_after: float | None = None
@@ -233,9 +235,9 @@ class CommandQueue:
         self.killed = 0
         self.done: Counter[str] = Counter()
 
-    def add(self, *words: str, may_be_refused: bool = False) -> QueuedCommand:
+    def add(self, *arguments: str, may_be_refused: bool = False) -> QueuedCommand:
         """Run it soon."""
-        command = QueuedCommand(words, may_be_refused)
+        command = QueuedCommand(arguments, may_be_refused)
         self._waiting.append(command)
         return command
 
@@ -246,7 +248,7 @@ class CommandQueue:
 
     def waiting_for(self, *names: str) -> bool:
         """Whether one of these commands is not done."""
-        return any(command.words[0] in names for command in (*self._waiting, *self.running))
+        return any(command.arguments[0] in names for command in (*self._waiting, *self.running))
 
     def tick(self) -> None:
         """Start what there is room for, kill what is to be killed, and collect what has ended."""
@@ -268,14 +270,18 @@ class CommandQueue:
             if now < command.not_before:
                 self._waiting.append(command)
                 continue
-            command.process, command.started, command.tries = self._bidden.start(*command.words), now, command.tries + 1
+            command.process, command.started, command.tries = (
+                self._bidden.start(*command.arguments),
+                now,
+                command.tries + 1,
+            )
             self.running.append(command)
 
     def _ended(self, command: QueuedCommand, process: Process, now: float) -> None:
         expected = {0, EXIT_UNREACHABLE} | ({EXIT_REFUSED} if command.may_be_refused else set())
         code = self._exits.note(process, frozenset(expected))
         if code in {0, EXIT_REFUSED}:
-            self.done[command.words[0]] += 1
+            self.done[command.arguments[0]] += 1
             return
         command.process, command.kill_after = None, None
         command.not_before = now + 0.5
