@@ -9,21 +9,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import crowd, end_to_end, pages, peers, stages
+from bench import bulk_data, end_to_end, pages, peers, stages
+from bench.environment import prepare
 from bench.measure import calibrate
-from bench.world import world
 from embedded.stack import Stack
 
 
 def main() -> None:
-    """Reads the arguments, runs the measurements on servers of its own, prints the tables."""
+    """Parses the arguments, measures on servers of its own, prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("part", nargs="?", default="pipeline", choices=["pipeline", "pages"], help="what is measured")
     parser.add_argument("--members", type=int, nargs="+", default=[5_000, 50_000], help="sizes of the campaigns")
-    parser.add_argument("--rounds", type=int, default=20, help="how often each page is asked for")
-    parser.add_argument("--only", default="", help="pages whose name holds this")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each page is requested")
+    parser.add_argument("--only", default="", help="only pages whose name contains this")
     parser.add_argument("--runners", nargs="+", default=["confluent", "faust"], choices=["confluent", "faust"])
-    parser.add_argument("--window", type=int, default=100, help="hand-over window")
+    parser.add_argument("--window", type=int, default=100, help="BIDDEN_HANDOVER_WINDOW")
     parser.add_argument("--latency-trials", type=int, default=50)
     parser.add_argument("--skip", nargs="*", default=[], choices=["stages", "peers", "replay", "latency"])
     arguments = parser.parse_args()
@@ -32,7 +32,7 @@ def main() -> None:
         Path(folder).chmod(0o711)
         if arguments.part == "pages":
             with pages.database(Path(folder) / "home") as url:
-                crowd.fill(url, crowd.MEMBERS)
+                bulk_data.fill(url, bulk_data.MEMBERS)
                 _pages(arguments, url, console)
             return
         with Stack(Path(folder) / "home") as stack:
@@ -42,7 +42,8 @@ def main() -> None:
 def _pages(arguments: argparse.Namespace, url: str, console: Console) -> None:
     with pages.served(url) as client:
         table = Table(
-            title=f"Pages, {crowd.MEMBERS:,} members, {arguments.rounds} requests each, calibration {calibrate():.3f} s"
+            title=f"Pages, {bulk_data.MEMBERS:,} members, {arguments.rounds} requests each,"
+            f" calibration {calibrate():.3f} s"
         )
         for column in ("kind", "page", "median ms", "p95 ms", "x anchor", "bytes"):
             table.add_column(column, justify="left" if column in ("kind", "page") else "right")
@@ -66,17 +67,17 @@ def _run(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
         table = Table(title=f"Stages, one process, {largest:,} members (calibration {calibrate():.3f} s)")
         for column in ("stage", "unit", "per second"):
             table.add_column(column, justify="right" if column == "per second" else "left")
-        for stage, unit, rate in stages.measure(world(stack, largest), largest):
+        for stage, unit, rate in stages.measure(prepare(stack, largest), largest):
             table.add_row(stage, unit, f"{rate:,.0f}")
         console.print(table)
     if "peers" not in arguments.skip:
-        peer_world = world(stack, 15)
+        peer_environment = prepare(stack, 15)
         table = Table(title=f"The usual form, 1,000 mails (calibration {calibrate():.3f} s)")
         table.add_column("peer")
         table.add_column("mails/s", justify="right")
-        base = peers.naive_loop(peer_world, 1000, keep_connection=False)
+        base = peers.naive_loop(peer_environment, 1000, keep_connection=False)
         table.add_row("EmailMessage, a connection and a commit per mail", f"{base:,.0f}")
-        kept = peers.naive_loop(peer_world, 1000, keep_connection=True)
+        kept = peers.naive_loop(peer_environment, 1000, keep_connection=True)
         table.add_row("the same on a kept connection", f"{kept:,.0f}")
         console.print(table)
     table = Table(title=f"End to end, one worker, window {arguments.window}: trigger to last outcome")
@@ -85,7 +86,7 @@ def _run(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
         table.add_column(column, justify="left" if column == "runner" else "right")
     for runner in arguments.runners:
         for members in arguments.members:
-            measured = world(stack, members)
+            measured = prepare(stack, members)
             result = end_to_end.campaign(measured, runner, members, BIDDEN_HANDOVER_WINDOW=str(arguments.window))
             replayed = "-" if "replay" in arguments.skip else f"{end_to_end.replay(measured, runner):,.0f}"
             table.add_row(
@@ -107,7 +108,7 @@ def _run(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
             table.add_column(column, justify="left" if column == "runner" else "right")
         for runner in arguments.runners:
             calibration = calibrate()
-            found = end_to_end.latency(world(stack, 15), runner, arguments.latency_trials)
+            found = end_to_end.latency(prepare(stack, 15), runner, arguments.latency_trials)
             table.add_row(runner, f"{end_to_end.p50(found):.1f}", f"{max(found):.1f}", f"{calibration:.3f}")
         console.print(table)
 
