@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
@@ -137,8 +138,9 @@ def run_case(case: Case, servers: Servers, databases: Databases, folder: Path) -
         with environment.dispatching():
             environment.bidden.worker(case.who if case.who in RUNNERS else "confluent")
             for batch in batches:
-                yield Until(lambda batch=batch: environment.books.completed(batch), f"{case}: batch {batch} completed")  # type: ignore[misc]
-        environment.books.check(unknown=WINDOW if case.in_doubt else 0, failed=environment.books.states()["failed"])
+                yield Until(partial(environment.books.completed, batch), f"{case}: batch {batch} completed")
+        failed = environment.books.states()["failed"]
+        environment.books.check(unknown=WINDOW if case.in_doubt else 0, failed=failed)
         return measure(environment, case, mailed_before)
 
 

@@ -128,6 +128,11 @@ def _settings(stack: Stack, runner: str, database_url: str) -> Settings:
     return Settings(**values)
 
 
+def nothing_claimed(conn: Connection) -> bool:
+    """Whether no delivery is in flight."""
+    return count_claimed(conn) == 0
+
+
 def count_claimed(conn: Connection) -> int:
     """Deliveries that are claimed and not recorded."""
     row = conn.execute("SELECT count(*) AS n FROM deliveries WHERE state = 'handing_off'").fetchone()

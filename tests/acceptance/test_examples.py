@@ -17,7 +17,6 @@ import pytest
 
 from config.settings import Settings
 from embedded import ports
-from embedded.mail_server import MailServer
 from tests.acceptance.books import Books, directory
 from tests.acceptance.processes import ROOT, TIMEOUT_SECONDS, Bidden, environment, eventually
 from tests.conformance.http_provider import TOKEN, HttpProvider
@@ -114,7 +113,7 @@ def serving(provider: HttpProvider) -> Iterator[HttpProvider]:
         loop.close()
 
 
-def test_own_sender(bidden: Bidden, books: Books, settings: Settings, mail_sink: MailServer, tmp_path: Path) -> None:
+def test_own_sender(bidden: Bidden, books: Books, settings: Settings, tmp_path: Path) -> None:
     """A worker with the example's sender: each mail is at the provider once, none at the SMTP server, all logged."""
     bidden.import_lines(*directory(range(1, MEMBERS + 1)))
     with serving(HttpProvider()) as provider:
@@ -131,6 +130,6 @@ def test_own_sender(bidden: Bidden, books: Books, settings: Settings, mail_sink:
         assert planned["state"] == "completed"
         marks = [line for mail in provider.mails for line in mail.data.splitlines() if b"X-Bidden-Delivery" in line]
     assert Counter(marks) == {f"X-Bidden-Delivery: 1/invite/{n}/Student".encode(): 1 for n in range(1, MEMBERS + 1)}
-    assert mail_sink.count() == 0
+    assert books.sink.count() == 0
     assert {row["reply"][:12] for row in books.log(planned["batch_id"]).values()} == {"202 kept as "}
     assert bidden.run("audit", "1", "--audience", "students", "--json").json["sent"] == MEMBERS

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 from typing import Final
@@ -20,7 +21,7 @@ from embedded.server import Server
 from embedded.stack import Stack
 from schemas.vocabulary import Audience
 from streams.watchdog import LIMIT_SECONDS
-from tests.acceptance.deployments import Deployment, count_claimed, start_deployments
+from tests.acceptance.deployments import Deployment, nothing_claimed, start_deployments
 from tests.acceptance.processes import Process, eventually
 
 pytestmark = pytest.mark.slow
@@ -84,7 +85,7 @@ def stop_servers(deployments: list[Deployment]) -> None:
     for deployment in deployments:
         if deployment.server == "mail":
             with deployment.books() as books:
-                eventually(lambda books=books: count_claimed(books.conn) == 0, f"{deployment}: nothing in flight")  # type: ignore[misc]
+                eventually(partial(nothing_claimed, books.conn), f"{deployment}: nothing in flight")
     for deployment in deployments:
         server(deployment).stop()  # stopped once for both deployments of a stack
         if deployment.server != "mail":

@@ -75,7 +75,7 @@ def test_bytes_that_are_no_text(settings: Settings, conn: Connection, tmp_path: 
     assert fingerprint(conn) == before
 
 
-def test_names_that_a_terminal_cannot_show(bidden: Bidden, books: Books, settings: Settings, tmp_path: Path) -> None:
+def test_names_no_terminal_can_show(bidden: Bidden, books: Books, settings: Settings, tmp_path: Path) -> None:
     """Every name can be printed anywhere; JSON is UTF-8 wherever it goes; a file may be called anything."""
     load(books.conn, *directory(range(1, 3)))
     plan(books.conn, event_id=1, audience=Audience.STUDENTS, initiator="Zoë \U0001f986 [/red]")
