@@ -81,8 +81,7 @@ def _run(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
         table.add_row("the same on a kept connection", f"{kept:,.0f}")
         console.print(table)
     table = Table(title=f"End to end, one worker, window {arguments.window}: trigger to last outcome")
-    for column in ("runner", "members", "mails", "mails/s", "x usual", "CPU-s/1000", "worker", "postgres", "kafka",
-                   "sink", "trigger", "worker MB", "replay keys/s", "calibration s"):  # fmt: skip
+    for column in end_to_end.COLUMNS:
         table.add_column(column, justify="left" if column == "runner" else "right")
     for runner in arguments.runners:
         for members in arguments.members:

@@ -21,9 +21,11 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from bench.end_to_end import COLUMNS
+
 ROOT: Final = Path(__file__).resolve().parents[1]
-#: Columns of the table of `python -m bench`, end to end.
-_MAILS_PER_SECOND, _CPU, _WORKER_CPU, _CALIBRATION = 3, 5, 6, -1
+#: The columns of that table which are compared; both checkouts must print them in the same places.
+_COMPARED: Final = [COLUMNS.index(name) for name in ("mails/s", "CPU-s/1000", "worker", "calibration s")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def measure(checkout: Path, runner: str, members: int) -> Figures:
 def parse(row: str) -> Figures:
     """The figures in a row of the table."""
     numbers = [cell.strip().replace(",", "") for cell in row.strip("│").split("│")]
-    return Figures(*(float(numbers[n]) for n in (_MAILS_PER_SECOND, _CPU, _WORKER_CPU, _CALIBRATION)))
+    return Figures(*(float(numbers[n]) for n in _COMPARED))
 
 
 def main() -> None:

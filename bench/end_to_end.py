@@ -26,6 +26,25 @@ from schemas.vocabulary import Audience
 REPLAYED = 250_000
 
 
+#: The columns of the table that `python -m bench` prints, with a row for each campaign.
+COLUMNS = (
+    "runner",
+    "members",
+    "mails",
+    "mails/s",
+    "x usual",
+    "CPU-s/1000",
+    "worker",
+    "postgres",
+    "kafka",
+    "sink",
+    "trigger",
+    "worker MB",
+    "replay keys/s",
+    "calibration s",
+)
+
+
 @dataclass(frozen=True)
 class Result:
     """One campaign. Seconds run from the trigger; CPU seconds are per 1,000 mails."""

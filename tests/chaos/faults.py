@@ -105,7 +105,7 @@ def _count_in_doubt(environment: Environment, kind: FaultKind) -> None:
     in_doubt = environment.report.in_doubt
     in_doubt = environment.report.in_doubt
     if kind in {FaultKind.MAIL_RESTART, FaultKind.MAIL_KILL, FaultKind.MAIL_FREEZE}:
-        environment.report.in_doubt["in mid-dialogue with a mail server that went away"] += (
+        environment.report.in_doubt["in mid-dialogue with a mail server that went down"] += (
             environment.mails_in_dialogue()
         )
         # The new process counts the `times` of its rules from zero again.

@@ -1,4 +1,4 @@
-"""A site for tests: the application on a test's database, and browsers that are signed in to it."""
+"""The web application on a test's database, and browsers that are signed in to it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from web.auth import tokens
 
 PASSWORD = "correct horse battery"
 
-#: It takes long on purpose, and most tests have the same password.
+#: Hashing is slow on purpose, and most tests use the same password.
 _hashed = cache(tokens.hash_password)
 
 
 class Browser:
-    """Somebody at a browser, signed in unless `account` is None. Follows no redirect by itself."""
+    """A browser with a session, unless `token` is None. It follows no redirects."""
 
     def __init__(self, client: TestClient, token: str | None) -> None:
         self.client = client
         self.token = token
 
     def get(self, path: str, **options: Any) -> Response:
-        """Ask for a page."""
+        """Request a page."""
         return self.client.get(path, **options)
 
     def post(self, path: str, data: dict[str, Any] | None = None, **options: Any) -> Response:
-        """Send a form as a page of the site has it: with the session's token."""
+        """Send a form with the session's CSRF token, as the pages do."""
         csrf = {"csrf": tokens.csrf_token(self.token)} if self.token else {}
         return self.client.post(path, data={**csrf, **(data or {})}, **options)
 
@@ -53,7 +53,7 @@ class Site:
     def account(
         self, email: str, role: str = "organiser", chapters: Sequence[int] = (), password: str | None = None
     ) -> int:
-        """An account's id. Hashing takes long: most tests need no password."""
+        """Add an account; returns its id. Most tests need no password, and hashing one is slow."""
         return accounts.add(
             self.conn,
             email=email,
@@ -64,7 +64,7 @@ class Site:
         )
 
     def browser(self, account_id: int | None = None) -> Browser:
-        """A browser of its own; signed in with an account's id."""
+        """Another browser, signed in if an account's id is given."""
         client = self._stack.enter_context(TestClient(self.app, follow_redirects=False))
         token = None
         if account_id is not None:
@@ -74,24 +74,24 @@ class Site:
         return Browser(client, token)
 
     def admin(self) -> Browser:
-        """A browser with an admin at it."""
+        """A browser of an admin."""
         return self.browser(self.account("ada@bidden.example", "admin"))
 
     def organiser(self, *chapters: int) -> Browser:
-        """A browser with an organiser of these chapters at it."""
+        """A browser of an organiser of these chapters."""
         return self.browser(self.account("olga@bidden.example", chapters=chapters))
 
 
 @contextmanager
 def open_site(database_url: str, conn: Connection, **settings: Any) -> Iterator[Site]:
-    """A site on this database, while it lasts."""
+    """The web application on this database."""
     app = build(Settings(**{"database_url": database_url, "base_url": "http://testserver", **settings}))
     with ExitStack() as stack:
-        # Its lifespan, and so the pool of connections, is that of the first client.
+        # The first client starts the application, and with it the pool of connections.
         stack.enter_context(TestClient(app))
         yield Site(app, conn, stack)
 
 
 def words(response: Response) -> str:
-    """What a page says, without its tags, on one line."""
+    """The text of a page, without tags, on one line."""
     return " ".join(re.sub(r"<[^>]*>", " ", response.text).split())
