@@ -1,4 +1,4 @@
-"""API clients for tests, each with a token, as `bidden client add` makes them."""
+"""Programs for tests of the API: clients with a token, as `bidden client add` makes them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Program:
         return self._http.request(method, path, headers=headers, **options)
 
     def get(self, path: str, status: int = 200) -> Any:
-        """The JSON at an address."""
+        """What is at an address."""
         response = self.call("GET", path)
         assert response.status_code == status, response.text
         return response.json()
 
     def post(self, path: str, json: Any = None, status: int = 200, **options: Any) -> Any:
-        """Send a command; returns its JSON."""
+        """Have something done."""
         response = self.call("POST", path, **({} if json is None else {"json": json}), **options)
         assert response.status_code == status, response.text
         return response.json()
@@ -55,13 +55,13 @@ def program(
     webhook_url: str | None = None,
     name: str = "planner",
 ) -> Program:
-    """A client that acts for the account."""
+    """A client of the account."""
     made = make_client(site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
-    # Tests only expect what comes later.
+    # What tests ask about is what came after.
     site.conn.execute("DELETE FROM trail WHERE action = 'add client'")
     return Program(site.browser().client, made.id, made.token, made.webhook_secret)
 
 
 def organisers(site: Site, *chapters: int, **options: Any) -> Program:
-    """A client that acts for an organiser of these chapters."""
+    """A client of an organiser of these chapters."""
     return program(site, site.account("olga@bidden.example", chapters=chapters), **options)

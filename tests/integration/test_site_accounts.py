@@ -23,7 +23,7 @@ from schemas.errors import (
     UnreachableError,
     UsageError,
 )
-from tests.fuzzing import CommandResult, fingerprint, run
+from tests.fuzzing import Said, fingerprint, run
 from tests.integration.importing import EVENT
 from tests.integration.site import PASSWORD, Browser, Site, open_site, words
 from tests.integration.world import World
@@ -48,7 +48,7 @@ def command(*arguments: str, stdin: str = "") -> Any:
     return json.loads(said.out)
 
 
-def refused(site: Site, *arguments: str, stdin: bytes = b"", error: str = "refused") -> CommandResult:
+def refused(site: Site, *arguments: str, stdin: bytes = b"", error: str = "refused") -> Said:
     """A command that ends with 2 and has written nothing, the trail included."""
     before = fingerprint(site.conn)
     said = run("account", *arguments, "--json", stdin=stdin)
