@@ -2,6 +2,6 @@
 
 `python -m bench pages` measures the pages of the web application instead.
 
-Numbers of shared machines swing; compare rows of one run, by their ratios and CPU seconds, and read each next to
-its calibration (the seconds that a fixed loop took just before).
+Numbers of shared machines vary: compare rows of one run, by ratio and CPU seconds, and read each next to its
+calibration (the seconds of a fixed loop just before). `python -m bench.compare OLD` compares two checkouts in one run.
 """

@@ -9,45 +9,46 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import crowd, end_to_end, pages, peers, stages
+from bench import bulk_data, end_to_end, pages, peers, stages
+from bench.environment import prepare
 from bench.measure import calibrate
-from bench.world import world
 from embedded.stack import Stack
 
 
 def main() -> None:
-    """Reads the words, runs the measurements on servers of its own, prints the tables."""
+    """Parses the arguments, measures on servers of its own, prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("part", nargs="?", default="pipeline", choices=["pipeline", "pages"], help="what is measured")
     parser.add_argument("--members", type=int, nargs="+", default=[5_000, 50_000], help="sizes of the campaigns")
-    parser.add_argument("--rounds", type=int, default=20, help="how often each page is asked for")
-    parser.add_argument("--only", default="", help="pages whose name holds this")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each page is requested")
+    parser.add_argument("--only", default="", help="only pages whose name contains this")
     parser.add_argument("--runners", nargs="+", default=["confluent", "faust"], choices=["confluent", "faust"])
-    parser.add_argument("--window", type=int, default=100, help="hand-over window")
+    parser.add_argument("--window", type=int, default=100, help="BIDDEN_HANDOVER_WINDOW")
     parser.add_argument("--latency-trials", type=int, default=50)
     parser.add_argument("--skip", nargs="*", default=[], choices=["stages", "peers", "replay", "latency"])
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     console = Console(width=150)
     with tempfile.TemporaryDirectory(prefix="bidden-bench-") as folder:
         Path(folder).chmod(0o711)
-        if words.part == "pages":
+        if arguments.part == "pages":
             with pages.database(Path(folder) / "home") as url:
-                crowd.fill(url, crowd.MEMBERS)
-                _pages(words, url, console)
+                bulk_data.fill(url, bulk_data.MEMBERS)
+                _pages(arguments, url, console)
             return
         with Stack(Path(folder) / "home") as stack:
-            _run(words, stack, console)
+            _run(arguments, stack, console)
 
 
-def _pages(words: argparse.Namespace, url: str, console: Console) -> None:
+def _pages(arguments: argparse.Namespace, url: str, console: Console) -> None:
     with pages.served(url) as client:
         table = Table(
-            title=f"Pages, {crowd.MEMBERS:,} members, {words.rounds} requests each (calibration {calibrate():.3f} s)"
+            title=f"Pages, {bulk_data.MEMBERS:,} members, {arguments.rounds} requests each,"
+            f" calibration {calibrate():.3f} s"
         )
         for column in ("kind", "page", "median ms", "p95 ms", "x anchor", "bytes"):
             table.add_column(column, justify="left" if column in ("kind", "page") else "right")
         anchor = None
-        for row in pages.measure(url, client, words.rounds, words.only):
+        for row in pages.measure(url, client, arguments.rounds, arguments.only):
             anchor = anchor or row.median
             ratio = f"{row.median / anchor:.1f}"
             table.add_row(row.kind, row.name, f"{row.median:.1f}", f"{row.p95:.1f}", ratio, f"{row.size:,}")
@@ -59,35 +60,34 @@ def _pages(words: argparse.Namespace, url: str, console: Console) -> None:
         console.print(f"calibration afterwards {calibrate():.3f} s")
 
 
-def _run(words: argparse.Namespace, stack: Stack, console: Console) -> None:
-    largest = max(words.members)
+def _run(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
+    largest = max(arguments.members)
     base: float | None = None
-    if "stages" not in words.skip:
+    if "stages" not in arguments.skip:
         table = Table(title=f"Stages, one process, {largest:,} members (calibration {calibrate():.3f} s)")
         for column in ("stage", "unit", "per second"):
             table.add_column(column, justify="right" if column == "per second" else "left")
-        for stage, unit, rate in stages.measure(world(stack, largest), largest):
+        for stage, unit, rate in stages.measure(prepare(stack, largest), largest):
             table.add_row(stage, unit, f"{rate:,.0f}")
         console.print(table)
-    if "peers" not in words.skip:
-        peer_world = world(stack, 15)
+    if "peers" not in arguments.skip:
+        peer_environment = prepare(stack, 15)
         table = Table(title=f"The usual form, 1,000 mails (calibration {calibrate():.3f} s)")
         table.add_column("peer")
         table.add_column("mails/s", justify="right")
-        base = peers.naive_loop(peer_world, 1000, keep_connection=False)
+        base = peers.naive_loop(peer_environment, 1000, keep_connection=False)
         table.add_row("EmailMessage, a connection and a commit per mail", f"{base:,.0f}")
-        kept = peers.naive_loop(peer_world, 1000, keep_connection=True)
+        kept = peers.naive_loop(peer_environment, 1000, keep_connection=True)
         table.add_row("the same on a kept connection", f"{kept:,.0f}")
         console.print(table)
-    table = Table(title=f"End to end, one worker, window {words.window}: trigger to last outcome")
-    for column in ("runner", "members", "mails", "mails/s", "x usual", "CPU-s/1000", "worker", "postgres", "kafka",
-                   "sink", "trigger", "worker MB", "replay keys/s", "calibration s"):  # fmt: skip
+    table = Table(title=f"End to end, one worker, window {arguments.window}: trigger to last outcome")
+    for column in end_to_end.COLUMNS:
         table.add_column(column, justify="left" if column == "runner" else "right")
-    for runner in words.runners:
-        for members in words.members:
-            measured = world(stack, members)
-            result = end_to_end.campaign(measured, runner, members, BIDDEN_HANDOVER_WINDOW=str(words.window))
-            replayed = "-" if "replay" in words.skip else f"{end_to_end.replay(measured, runner):,.0f}"
+    for runner in arguments.runners:
+        for members in arguments.members:
+            measured = prepare(stack, members)
+            result = end_to_end.campaign(measured, runner, members, BIDDEN_HANDOVER_WINDOW=str(arguments.window))
+            replayed = "-" if "replay" in arguments.skip else f"{end_to_end.replay(measured, runner):,.0f}"
             table.add_row(
                 runner,
                 f"{members:,}",
@@ -101,13 +101,13 @@ def _run(words: argparse.Namespace, stack: Stack, console: Console) -> None:
                 f"{result.calibration:.3f}",
             )
     console.print(table)
-    if "latency" not in words.skip:
+    if "latency" not in arguments.skip:
         table = Table(title="One member on an idle worker: trigger to sink")
         for column in ("runner", "p50 ms", "worst ms", "calibration s"):
             table.add_column(column, justify="left" if column == "runner" else "right")
-        for runner in words.runners:
+        for runner in arguments.runners:
             calibration = calibrate()
-            found = end_to_end.latency(world(stack, 15), runner, words.latency_trials)
+            found = end_to_end.latency(prepare(stack, 15), runner, arguments.latency_trials)
             table.add_row(runner, f"{end_to_end.p50(found):.1f}", f"{max(found):.1f}", f"{calibration:.3f}")
         console.print(table)
 

@@ -1,4 +1,4 @@
-"""End to end: from the trigger to the last outcome in the ledger, on one worker, with the CPU time of everybody."""
+"""End to end: from the trigger to the last outcome in the ledger, on one worker, with the CPU time of each process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from confluent_kafka import Producer
 
+from bench.environment import EVENT, Environment, wait_for
 from bench.measure import calibrate, cpu_seconds, peak_memory_mb
-from bench.world import EVENT, World, wait_for
 from config.clock import now
 from config.kafka import producer_config
 from config.settings import Settings
@@ -22,8 +22,27 @@ from producers.topics import Topics
 from schemas.message import encode_fast, key_of
 from schemas.vocabulary import Audience
 
-#: How many messages a replay is measured on, at least.
+#: The fewest messages that a replay is measured on.
 REPLAYED = 250_000
+
+
+#: The columns of the table that `python -m bench` prints, with a row for each campaign.
+COLUMNS = (
+    "runner",
+    "members",
+    "mails",
+    "mails/s",
+    "x usual",
+    "CPU-s/1000",
+    "worker",
+    "postgres",
+    "kafka",
+    "sink",
+    "trigger",
+    "worker MB",
+    "replay keys/s",
+    "calibration s",
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +63,12 @@ class Result:
         return self.mails / self.seconds
 
 
-def campaign(world: World, runner: str, members: int, **environment: str) -> Result:
+def campaign(environment: Environment, runner: str, members: int, **extra: str) -> Result:
     """Invite everyone with one worker already running."""
     calibration = calibrate()
-    stack = world.stack
-    publisher = BatchPublisher(world.settings, now)
-    with world.worker(runner, **environment) as worker_pid:
+    stack = environment.stack
+    publisher = BatchPublisher(environment.settings, now)
+    with environment.worker(runner, **extra) as worker_pid:
         groups = {
             "worker": worker_pid,
             "postgres": _running(stack.postgres.pid),
@@ -59,11 +78,11 @@ def campaign(world: World, runner: str, members: int, **environment: str) -> Res
         before = {name: cpu_seconds([pid]) for name, pid in groups.items()}
         trigger_cpu = time.process_time()
         started = time.perf_counter()
-        with connect(world.database_url, autocommit=True) as conn:
+        with connect(environment.database_url, autocommit=True) as conn:
             planned = plan(conn, event_id=EVENT, audience=Audience.EVERYONE)
             assert planned.batch_id is not None
             batch_id = planned.batch_id
-            publishing = threading.Thread(target=_publish, args=(world, publisher, batch_id))
+            publishing = threading.Thread(target=_publish, args=(environment, publisher, batch_id))
             publishing.start()
             wait_for(lambda: not _unsettled(conn, batch_id), every=0.05)
             seconds = time.perf_counter() - started
@@ -77,41 +96,41 @@ def campaign(world: World, runner: str, members: int, **environment: str) -> Res
     return Result(runner, members, mails, seconds, {k: v / mails * 1000 for k, v in cpu.items()}, memory, calibration)
 
 
-def replay(world: World, runner: str) -> float:
-    """Keys per second that a worker refuses which reads a settled topic from its beginning."""
-    topics = Topics(world.settings)
+def replay(environment: Environment, runner: str) -> float:
+    """Keys per second of a worker that reads a settled topic from its beginning, and sends nothing."""
+    topics = Topics(environment.settings)
     partitions = topics.partitions()
-    _repeat_messages(world)
+    _repeat_messages(environment)
     messages = sum(topics.latest(partitions).values())
-    group = f"{world.settings.group}-replay"
-    mails = world.stack.mail.count()
-    watcher = Topics(Settings.model_validate({**world.settings.model_dump(), "group": group}))
+    group = f"{environment.settings.group}-replay"
+    mails = environment.stack.mail.count()
+    observer = Topics(Settings.model_validate({**environment.settings.model_dump(), "group": group}))
     ends = topics.latest(partitions)
-    with world.worker(runner, BIDDEN_GROUP=group):
+    with environment.worker(runner, BIDDEN_GROUP=group):
         # Commits come once a second, which this includes.
         started = time.perf_counter()
-        wait_for(lambda: watcher.committed(partitions) == ends, every=0.02)
+        wait_for(lambda: observer.committed(partitions) == ends, every=0.02)
         seconds = time.perf_counter() - started
-    assert world.stack.mail.count() == mails, "a replay of settled keys sent mail"
+    assert environment.stack.mail.count() == mails, "a replay of settled keys sent mail"
     return messages / seconds
 
 
-def latency(world: World, runner: str, trials: int) -> list[float]:
+def latency(environment: Environment, runner: str, trials: int) -> list[float]:
     """Milliseconds from the trigger to the mail at the sink, for one member at a time on an idle worker."""
-    publisher = BatchPublisher(world.settings, now)
+    publisher = BatchPublisher(environment.settings, now)
     found = []
     # The file's size, because counting its mails takes longer than what is measured.
-    kept = world.stack.mail.folder / "mails.mbox"
-    kept.touch()
-    with world.worker(runner), connect(world.database_url, autocommit=True) as conn:
+    mailbox = environment.stack.mail.folder / "mails.mbox"
+    mailbox.touch()
+    with environment.worker(runner), connect(environment.database_url, autocommit=True) as conn:
         for trial in range(trials + 3):
             _another_event(conn, 10_000 + trial)
-            before = kept.stat().st_size
+            before = mailbox.stat().st_size
             started = time.perf_counter()
             planned = plan(conn, event_id=10_000 + trial, audience=Audience.STUDENTS)
             assert planned.batch_id is not None
             publisher.publish(conn, planned.batch_id)
-            wait_for(lambda before=before: kept.stat().st_size > before, every=0.0005)  # type: ignore[misc]
+            wait_for(lambda before=before: mailbox.stat().st_size > before, every=0.0005)  # type: ignore[misc]
             elapsed = (time.perf_counter() - started) * 1000
             if trial >= 3:  # the first ones warm the connections
                 found.append(elapsed)
@@ -119,17 +138,17 @@ def latency(world: World, runner: str, trials: int) -> list[float]:
     return found
 
 
-def _repeat_messages(world: World) -> None:
-    """So many messages of settled keys that a second more or less does not matter."""
-    producer = Producer(producer_config(world.settings, "bench"))
-    with connect(world.database_url) as conn:
+def _repeat_messages(environment: Environment) -> None:
+    """Publish settled keys again, so many that the interval of commits does not matter."""
+    producer = Producer(producer_config(environment.settings, "bench"))
+    with connect(environment.database_url) as conn:
         items = conn.execute(
             "SELECT batch_id, event_id, member_id, action, roles FROM batch_items JOIN batches ON id = batch_id"
             " WHERE excluded IS NULL"
         ).fetchall()
     for _ in range(REPLAYED // len(items) + 1):
         for item in items:
-            producer.produce(world.settings.invitations_topic, encode_fast(**item), key_of(item["member_id"]))
+            producer.produce(environment.settings.invitations_topic, encode_fast(**item), key_of(item["member_id"]))
             producer.poll(0)
     producer.flush()
 
@@ -140,7 +159,7 @@ def p50(values: list[float]) -> float:
 
 
 def _another_event(conn: Connection, event_id: int) -> None:
-    """An event of a chapter with one student."""
+    """Add an event of a chapter with one student."""
     conn.execute(
         "INSERT INTO chapters VALUES (9000, 'One', 'one@bidden.example', 'Europe/London') ON CONFLICT DO NOTHING"
     )
@@ -158,8 +177,8 @@ def _another_event(conn: Connection, event_id: int) -> None:
     conn.execute("INSERT INTO event_chapters VALUES (%s, 9000, 0)", (event_id,))
 
 
-def _publish(world: World, publisher: BatchPublisher, batch_id: int) -> None:
-    with connect(world.database_url, autocommit=True) as conn:
+def _publish(environment: Environment, publisher: BatchPublisher, batch_id: int) -> None:
+    with connect(environment.database_url, autocommit=True) as conn:
         publisher.publish(conn, batch_id)
         planning.analyse(conn)
 

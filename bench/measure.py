@@ -1,4 +1,4 @@
-"""Clocks: a calibration loop, and the CPU seconds of processes and their children."""
+"""A calibration loop, and the CPU seconds and memory of processes and their children."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 
 
 def calibrate() -> float:
-    """Seconds that a fixed pure-Python loop takes: the machine's speed at this moment."""
+    """Seconds of a fixed pure-Python loop: the machine's speed now."""
     start = time.perf_counter()
     total = 0
     for n in range(3_000_000):
@@ -20,7 +20,7 @@ def calibrate() -> float:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of these processes and all their descendants, dead ones of PostgreSQL included."""
+    """User and system time of these processes and all their descendants, ended backends of PostgreSQL included."""
     total = 0.0
     for pid in pids:
         try:
@@ -34,14 +34,14 @@ def cpu_seconds(pids: Iterable[int]) -> float:
             except psutil.NoSuchProcess:
                 continue
             total += times.user + times.system
-        # Backends that ended meanwhile count in their parent.
+        # Backends that have ended count in their parent.
         waited = root.cpu_times()
         total += waited.children_user + waited.children_system
     return total
 
 
 def peak_memory_mb(pid: int) -> float:
-    """The highest resident set of a process so far."""
+    """The peak resident set of a process so far."""
     with Path(f"/proc/{pid}/status").open(encoding="ascii") as status:
         for line in status:
             if line.startswith("VmHWM:"):

@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 import uvicorn
 
-from bench import crowd
+from bench import bulk_data
 from bench.measure import peak_memory_mb
 from config.settings import Settings
 from db import accounts
@@ -30,8 +30,8 @@ _WARM_UP: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One page: what it is, how often it was asked for, and what came of it. Milliseconds."""
+class PageTiming:
+    """The timings of one page, in milliseconds."""
 
     kind: str
     name: str
@@ -40,60 +40,60 @@ class Measured:
     size: int
 
 
-#: The kind, the name, the address. Of a stream the first event is waited for.
+#: Kind, name, address. Of a stream the first event is timed.
 _PAGES: Final = (
     ("anchor", "/healthz", "/healthz"),
     ("page", "events", "/events"),
     ("page", "events, searched", "/events?q=evening+17"),
-    ("page", "event, over", f"/events/{crowd.OVER}"),
-    ("page", "event, under way", f"/events/{crowd.UNDER_WAY}"),
-    ("page", "people to invite", f"/events/{crowd.UNTOUCHED}/people"),
-    ("page", "people to invite, few left", f"/events/{crowd.OVER}/people"),
-    ("page", "people already mailed", f"/events/{crowd.OVER}/people?reason=already_sent"),
-    ("page", "people unknown", f"/events/{crowd.OVER}/people?reason=unknown"),
-    ("page", "people banned", f"/events/{crowd.UNTOUCHED}/people?reason=banned"),
-    ("page", "people banned, last page", f"/events/{crowd.UNTOUCHED}/people?reason=banned&after=115000"),
-    ("page", "people who said no", f"/events/{crowd.OVER}/people?reason=declined"),
+    ("page", "event, over", f"/events/{bulk_data.OVER}"),
+    ("page", "event, under way", f"/events/{bulk_data.UNDER_WAY}"),
+    ("page", "people to invite", f"/events/{bulk_data.UNTOUCHED}/people"),
+    ("page", "people to invite, few left", f"/events/{bulk_data.OVER}/people"),
+    ("page", "people already mailed", f"/events/{bulk_data.OVER}/people?reason=already_sent"),
+    ("page", "people unknown", f"/events/{bulk_data.OVER}/people?reason=unknown"),
+    ("page", "people banned", f"/events/{bulk_data.UNTOUCHED}/people?reason=banned"),
+    ("page", "people banned, last page", f"/events/{bulk_data.UNTOUCHED}/people?reason=banned&after=115000"),
+    ("page", "people who said no", f"/events/{bulk_data.OVER}/people?reason=declined"),
     ("page", "batches", "/batches"),
-    ("page", "batch, over", f"/batches/{crowd.BATCH_OVER}"),
-    ("page", "batch, under way", f"/batches/{crowd.BATCH_UNDER_WAY}"),
-    ("page", "entries, deep", f"/batches/{crowd.BATCH_OVER}/entries?after=90000&after_role=Student"),
-    ("page", "entries sent", f"/batches/{crowd.BATCH_OVER}/entries?status=sent"),
-    ("page", "entries failed", f"/batches/{crowd.BATCH_OVER}/entries?status=failed"),
+    ("page", "batch, over", f"/batches/{bulk_data.BATCH_OVER}"),
+    ("page", "batch, under way", f"/batches/{bulk_data.BATCH_UNDER_WAY}"),
+    ("page", "entries, deep", f"/batches/{bulk_data.BATCH_OVER}/entries?after=90000&after_role=Student"),
+    ("page", "entries sent", f"/batches/{bulk_data.BATCH_OVER}/entries?status=sent"),
+    ("page", "entries failed", f"/batches/{bulk_data.BATCH_OVER}/entries?status=failed"),
     (
         "page",
         "entries failed, deep",
-        f"/batches/{crowd.BATCH_OVER}/entries?status=failed&after=100000&after_role=Student",
+        f"/batches/{bulk_data.BATCH_OVER}/entries?status=failed&after=100000&after_role=Student",
     ),
-    ("page", "entries unknown", f"/batches/{crowd.BATCH_OVER}/entries?status=unknown"),
-    ("page", "entries skipped", f"/batches/{crowd.BATCH_OVER}/entries?status=skipped"),
-    ("page", "entries pending, none", f"/batches/{crowd.BATCH_OVER}/entries?status=pending"),
-    ("page", "entries pending, half", f"/batches/{crowd.BATCH_UNDER_WAY}/entries?status=pending"),
-    ("page", "entries left out", f"/batches/{crowd.BATCH_OVER}/entries?status=left_out"),
-    ("page", "search, common word", f"/batches/{crowd.BATCH_OVER}/entries?q=ada"),
-    ("page", "search, rare word", f"/batches/{crowd.BATCH_OVER}/entries?q=%C3%98rsted"),
-    ("page", "search, nobody", f"/batches/{crowd.BATCH_OVER}/entries?q=nobody+at+all"),
-    ("page", "search, an id", f"/batches/{crowd.BATCH_OVER}/entries?q={crowd.MEMBER}"),
-    ("page", "search, rare word failed", f"/batches/{crowd.BATCH_OVER}/entries?q=person77&status=failed"),
-    ("page", "search, common word pending", f"/batches/{crowd.BATCH_UNDER_WAY}/entries?q=grace&status=pending"),
-    ("page", "search, left out", f"/batches/{crowd.BATCH_OVER}/entries?q=%C3%98rsted&status=left_out"),
-    ("page", "audit, without its answer", f"/events/{crowd.OVER}/audit"),
-    ("page", "question before inviting", f"/events/{crowd.UNTOUCHED}/invite"),
-    ("page", "question, nearly all invited", f"/events/{crowd.OVER}/invite"),
-    ("tick", "live, one look", f"/batches/{crowd.BATCH_UNDER_WAY}/live"),
-    ("fragment", "numbers, nobody invited yet", f"/events/{crowd.UNTOUCHED}/numbers"),
-    ("fragment", "numbers, nearly all invited", f"/events/{crowd.OVER}/numbers"),
-    ("fragment", "audit answer, over", f"/events/{crowd.OVER}/audit/answer"),
-    ("fragment", "audit answer, 118,000 mails missing", f"/events/{crowd.UNTOUCHED}/audit/answer"),
+    ("page", "entries unknown", f"/batches/{bulk_data.BATCH_OVER}/entries?status=unknown"),
+    ("page", "entries skipped", f"/batches/{bulk_data.BATCH_OVER}/entries?status=skipped"),
+    ("page", "entries pending, none", f"/batches/{bulk_data.BATCH_OVER}/entries?status=pending"),
+    ("page", "entries pending, half", f"/batches/{bulk_data.BATCH_UNDER_WAY}/entries?status=pending"),
+    ("page", "entries left out", f"/batches/{bulk_data.BATCH_OVER}/entries?status=left_out"),
+    ("page", "search, common word", f"/batches/{bulk_data.BATCH_OVER}/entries?q=ada"),
+    ("page", "search, rare word", f"/batches/{bulk_data.BATCH_OVER}/entries?q=%C3%98rsted"),
+    ("page", "search, no match", f"/batches/{bulk_data.BATCH_OVER}/entries?q=nobody+at+all"),
+    ("page", "search, an id", f"/batches/{bulk_data.BATCH_OVER}/entries?q={bulk_data.MEMBER}"),
+    ("page", "search, rare word failed", f"/batches/{bulk_data.BATCH_OVER}/entries?q=person77&status=failed"),
+    ("page", "search, common word pending", f"/batches/{bulk_data.BATCH_UNDER_WAY}/entries?q=grace&status=pending"),
+    ("page", "search, left out", f"/batches/{bulk_data.BATCH_OVER}/entries?q=%C3%98rsted&status=left_out"),
+    ("page", "audit, without its answer", f"/events/{bulk_data.OVER}/audit"),
+    ("page", "question before inviting", f"/events/{bulk_data.UNTOUCHED}/invite"),
+    ("page", "question, nearly all invited", f"/events/{bulk_data.OVER}/invite"),
+    ("tick", "live, one event", f"/batches/{bulk_data.BATCH_UNDER_WAY}/live"),
+    ("fragment", "numbers, none invited yet", f"/events/{bulk_data.UNTOUCHED}/numbers"),
+    ("fragment", "numbers, nearly all invited", f"/events/{bulk_data.OVER}/numbers"),
+    ("fragment", "audit answer, over", f"/events/{bulk_data.OVER}/audit/answer"),
+    ("fragment", "audit answer, 118,000 mails missing", f"/events/{bulk_data.UNTOUCHED}/audit/answer"),
     ("page", "members, searched", "/members?q=lovelace"),
-    ("page", "members, nobody", "/members?q=nobody+at+all"),
-    ("page", "a member", f"/members/{crowd.MEMBER}"),
+    ("page", "members, no match", "/members?q=nobody+at+all"),
+    ("page", "a member", f"/members/{bulk_data.MEMBER}"),
 )
 
 
 @contextmanager
 def database(home: Path) -> Iterator[str]:
-    """The embedded database server alone, while it lasts; gives its address."""
+    """The embedded PostgreSQL alone; yields its address."""
     for folder in ("logs", "run"):
         (home / folder).mkdir(parents=True, exist_ok=True)
     server = Postgres(home, ports.choose({"postgres": None}, {})["postgres"])
@@ -106,7 +106,7 @@ def database(home: Path) -> Iterator[str]:
 
 @contextmanager
 def served(url: str) -> Iterator[httpx.Client]:
-    """The application behind its own server, and a client that is signed in as an admin."""
+    """Serve the application; yields a client that is signed in as an admin."""
     with connect(url, autocommit=True) as conn:
         account = accounts.add(conn, email="ada@bidden.example", name="Ada", role=AccountRole.ADMIN)
         token = tokens.new_token()
@@ -126,10 +126,10 @@ def served(url: str) -> Iterator[httpx.Client]:
         thread.join()
 
 
-def measure(url: str, client: httpx.Client, rounds: int, only: str = "") -> Iterator[Measured]:
-    """Every page that is served, `rounds` times after a warm-up.
+def measure(url: str, client: httpx.Client, rounds: int, only: str = "") -> Iterator[PageTiming]:
+    """Time every page that is served, `rounds` times after a warm-up.
 
-    The first row reads 100,000 rows and does nothing else: the anchor.
+    The first row is the anchor: it counts 100,000 rows in PostgreSQL.
     """
     with connect(url, autocommit=True) as conn:
         yield _row("anchor", "count(*) over 100,000 rows", rounds, lambda: _count(conn))
@@ -139,25 +139,25 @@ def measure(url: str, client: httpx.Client, rounds: int, only: str = "") -> Iter
 
 
 def export(client: httpx.Client) -> tuple[float, int, int, float]:
-    """The whole log as CSV: seconds, rows, bytes, and by how many MB the process grew at its highest."""
+    """Download the whole log as CSV: seconds, rows, bytes, and the growth of the process's peak memory in MB."""
     before = peak_memory_mb(os.getpid())
     started, rows, size = time.perf_counter(), 0, 0
-    with client.stream("GET", f"/batches/{crowd.BATCH_OVER}/log.csv") as response:
+    with client.stream("GET", f"/batches/{bulk_data.BATCH_OVER}/log.csv") as response:
         for part in response.iter_raw():
             rows += part.count(b"\n")
             size += len(part)
     return time.perf_counter() - started, rows - 1, size, peak_memory_mb(os.getpid()) - before
 
 
-def _row(kind: str, name: str, rounds: int, ask: Callable[[], int]) -> Measured:
+def _row(kind: str, name: str, rounds: int, ask: Callable[[], int]) -> PageTiming:
     for _ in range(_WARM_UP):
         ask()
-    taken = []
+    times = []
     for _ in range(rounds):
         started = time.perf_counter()
         size = ask()
-        taken.append((time.perf_counter() - started) * 1000)
-    return Measured(kind, name, statistics.median(taken), statistics.quantiles(taken, n=20)[-1], size)
+        times.append((time.perf_counter() - started) * 1000)
+    return PageTiming(kind, name, statistics.median(times), statistics.quantiles(times, n=20)[-1], size)
 
 
 def _ask(client: httpx.Client, address: str) -> int:
@@ -172,6 +172,6 @@ def _ask(client: httpx.Client, address: str) -> int:
 
 def _count(conn: Connection) -> int:
     conn.execute(
-        "SELECT count(*) FROM log_entries WHERE batch_id = %s AND attempts > 0", (crowd.BATCH_OVER,)
+        "SELECT count(*) FROM log_entries WHERE batch_id = %s AND attempts > 0", (bulk_data.BATCH_OVER,)
     ).fetchone()
     return 0

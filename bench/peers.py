@@ -1,4 +1,4 @@
-"""The usual form of such a job, measured in the same run: one message object, one connection, one commit a mail."""
+"""The usual form of such a job, measured in the same run: per mail one EmailMessage, one connection, one commit."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from email.message import EmailMessage
 from email.utils import make_msgid
 from urllib.parse import urlsplit
 
-from bench.world import World
+from bench.environment import Environment
 from db.connect import connect
 
 
-def naive_loop(world: World, mails: int, *, keep_connection: bool) -> float:
+def naive_loop(environment: Environment, mails: int, *, keep_connection: bool) -> float:
     """Mails per second of a loop that builds an EmailMessage, sends it with smtplib and commits a log row."""
-    address = urlsplit(world.settings.require_smtp())
+    address = urlsplit(environment.settings.require_smtp())
     host, port = address.hostname or "127.0.0.1", address.port or 25
-    with connect(world.database_url) as conn:
+    with connect(environment.database_url) as conn:
         conn.execute("CREATE TABLE naive_log (id bigint PRIMARY KEY, status text)")
         conn.commit()
         server = smtplib.SMTP(host, port) if keep_connection else None

@@ -1,4 +1,4 @@
-"""Each stage alone, in one process: what it can do when nothing else waits for it."""
+"""Each stage alone, in one process, with nothing else running."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from bench.world import EVENT, World
+from bench.environment import EVENT, Environment
 from config.clock import now
 from db.connect import connect
 from db.directory import import_lines
@@ -28,26 +28,26 @@ from schemas.message import decode, encode_fast, key_of
 from schemas.vocabulary import Audience, EventKind, Role
 
 
-def measure(world: World, members: int) -> list[tuple[str, str, float]]:
+def measure(environment: Environment, members: int) -> list[tuple[str, str, float]]:
     """Rows of (stage, unit, per second), in the order of the flow. Plans and publishes a batch of its own."""
     lines = [orjson.dumps(line) for line in generate(members, now=now())]
     rows = []
-    with connect(world.database_url) as conn:
+    with connect(environment.database_url) as conn:
         seconds = _timed(lambda: import_lines(conn, parse_lines(io.BytesIO(b"\n".join(lines)))))
     rows.append(("import a directory", "lines", len(lines) / seconds))
-    with connect(world.database_url, autocommit=True) as conn:
+    with connect(environment.database_url, autocommit=True) as conn:
         start = time.perf_counter()
         planned = plan(conn, event_id=EVENT, audience=Audience.EVERYONE)
         rows.append(("plan, in one transaction", "candidates", _candidates(planned) / (time.perf_counter() - start)))
         assert planned.batch_id is not None
         batch_id = planned.batch_id
-        publisher = BatchPublisher(world.settings, now)
+        publisher = BatchPublisher(environment.settings, now)
         seconds = _timed(lambda: publisher.publish(conn, batch_id))
-        rows.append(("publish and store receipts", "messages", planned.planned / seconds))
+        rows.append(("publish and store offsets", "messages", planned.planned / seconds))
         conn.execute("UPDATE batches SET state = 'paused' WHERE id = %s", (batch_id,))
     rows.append(("decode and validate messages", "messages", _decoding(members)))
     rows.append(("compose mails", "mails", _composing(members)))
-    rows.append(("hand over to the sink, 10 connections", "mails", asyncio.run(_sending(world, members))))
+    rows.append(("send to the sink, 10 connections", "mails", asyncio.run(_sending(environment, members))))
     return rows
 
 
@@ -67,14 +67,14 @@ def _decoding(count: int) -> float:
 
 
 def _composing(count: int) -> float:
-    skeleton, at = _skeleton(), datetime(2026, 1, 1, tzinfo=UTC)
-    return count / _timed(lambda: [_mail(skeleton, n, at) for n in range(1, count + 1)])
+    template, at = _template(), datetime(2026, 1, 1, tzinfo=UTC)
+    return count / _timed(lambda: [_mail(template, n, at) for n in range(1, count + 1)])
 
 
-async def _sending(world: World, count: int) -> float:
-    skeleton, at = _skeleton(), datetime(2026, 1, 1, tzinfo=UTC)
-    mails = [_mail(skeleton, n, at) for n in range(1, count + 1)]
-    sender = SmtpSender(world.settings.require_smtp(), connections=10)
+async def _sending(environment: Environment, count: int) -> float:
+    template, at = _template(), datetime(2026, 1, 1, tzinfo=UTC)
+    mails = [_mail(template, n, at) for n in range(1, count + 1)]
+    sender = SmtpSender(environment.settings.require_smtp(), connections=10)
     await sender.ready()
     all_done = asyncio.Event()
     open_mails = len(mails)
@@ -94,14 +94,14 @@ async def _sending(world: World, count: int) -> float:
     return count / seconds
 
 
-def _mail(skeleton: CompiledTemplate, n: int, at: datetime) -> Envelope:
+def _mail(template: CompiledTemplate, n: int, at: datetime) -> Envelope:
     recipient = Recipient(n, "Ada", "Lovelace", f"ada{n}@bidden.example", f"token{n}")
-    mail = skeleton.compose(recipient, DeliveryKey(1, "invite", n, "Student"), at)
+    mail = template.compose(recipient, DeliveryKey(1, "invite", n, "Student"), at)
     assert isinstance(mail, Envelope)
     return mail
 
 
-def _skeleton() -> CompiledTemplate:
+def _template() -> CompiledTemplate:
     event = EventDetails(
         event_id=1, kind=EventKind.WORKSHOP, name="Workshop", description="Bring a laptop.\n\nAnd a friend.",
         chapter_names=("London",), chapter_email="london@bidden.example",

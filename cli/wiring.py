@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from config.clock import now
 from config.settings import Settings
 
 if TYPE_CHECKING:
+    from mail.sender import Sender
     from streams.records import Heartbeat
     from streams.worker import Worker
+
+#: Makes a worker's sender, inside the event loop that will run it.
+SenderFactory: TypeAlias = "Callable[[Settings], Sender]"
 
 
 def stop_on_signals(stop: threading.Event) -> None:
@@ -21,19 +26,27 @@ def stop_on_signals(stop: threading.Event) -> None:
         signal.signal(number, lambda *_: stop.set())
 
 
-async def build_worker(settings: Settings, heartbeat: Heartbeat) -> Worker:
-    """A worker with its real adapters. Called in the event loop that will run it."""
+def smtp_sender(settings: Settings) -> Sender:
+    """The sender for BIDDEN_SMTP_URL."""
     from mail.smtp.sender import SmtpSender
+
+    return SmtpSender(
+        settings.require_smtp(), connections=settings.smtp_connections, timeout=settings.smtp_timeout_seconds
+    )
+
+
+async def build_worker(settings: Settings, heartbeat: Heartbeat, make_sender: SenderFactory = smtp_sender) -> Worker:
+    """A worker with its real adapters. Called in the event loop that will run it.
+
+    Another `make_sender` replaces SMTP by a sender of one's own: see examples/own_sender.py.
+    """
     from streams.dead_letters import DeadLetterProducer
     from streams.pipeline import TemplateComposer
     from streams.worker import Worker
 
-    sender = SmtpSender(
-        settings.require_smtp(), connections=settings.smtp_connections, timeout=settings.smtp_timeout_seconds
-    )
     return Worker(
         settings,
-        sender,
+        make_sender(settings),
         TemplateComposer(settings.mail_from, settings.base_url, now),
         DeadLetterProducer(settings, now, heartbeat),
         heartbeat,

@@ -1,4 +1,4 @@
-"""Fixtures on real servers: one PostgreSQL and one Kafka a session; a database, topics and a mail sink a test."""
+"""Fixtures on real servers: PostgreSQL and Kafka for the session; a database, topics and a mail sink for each test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.servers import Servers
 
 
 def pytest_report_header() -> str:
-    """Says which servers the session runs on."""
+    """Report which servers the session runs on."""
     return f"servers: {_source().value}"
 
 
@@ -34,8 +34,8 @@ def _source() -> servers.Source:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the BIDDEN_ variables, or servers, of whoever runs it."""
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the BIDDEN_ variables, and with them the servers, of the person who runs the tests."""
     for name in list(os.environ):
         if name.startswith("BIDDEN_") and not name.startswith("BIDDEN_TEST_"):
             monkeypatch.delenv(name)
@@ -50,7 +50,7 @@ def real_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def databases(real_servers: Servers) -> Iterator[Databases]:
-    """Gives out migrated, empty databases."""
+    """The pool of migrated, empty databases."""
     databases = Databases(real_servers.postgres)
     yield databases
     databases.close()
@@ -72,7 +72,7 @@ def conn(database_url: str) -> Iterator[Connection]:
 
 @contextmanager
 def fresh_sink(home: Path) -> Iterator[MailServer]:
-    """A mail server with this folder, while it lasts."""
+    """A mail sink with this folder."""
     for folder in ("logs", "run"):
         (home / folder).mkdir(parents=True)
     sink = MailServer(home, ports.choose({"smtp": None}, {})["smtp"])
@@ -85,20 +85,20 @@ def fresh_sink(home: Path) -> Iterator[MailServer]:
 
 @pytest.fixture
 def mail_sink(tmp_path: Path) -> Iterator[MailServer]:
-    """A mail server of the test's own; `set_rules` makes it misbehave."""
+    """A mail sink of the test's own; `set_rules` makes it misbehave."""
     with fresh_sink(tmp_path / "mail-home") as sink:
         yield sink
 
 
 @pytest.fixture
 def settings_for(real_servers: Servers, database_url: str, mail_sink: MailServer) -> Callable[..., Settings]:
-    """Makes settings for the test's own database, topics, group and mail sink; keywords override."""
+    """Make settings for the test's own database, topics, group and mail sink; keywords override."""
     own = {"database_url": database_url, "kafka_bootstrap": real_servers.kafka, "smtp_url": mail_sink.url}
     return partial(quick_settings, uuid.uuid4().hex[:8], **own)
 
 
 def quick_settings(unique: str, **settings: Any) -> Settings:
-    """These settings, with topics and a group of their own, and with little patience unless they say otherwise."""
+    """These settings, with topics and a group of their own, and with a short lease and back-off unless given."""
     values: dict[str, Any] = {
         "topic_prefix": f"test-{unique}",
         "group": f"workers-{unique}",
@@ -111,7 +111,7 @@ def quick_settings(unique: str, **settings: Any) -> Settings:
 
 @pytest.fixture
 def settings(settings_for: Callable[..., Settings]) -> Settings:
-    """Settings with their topics made."""
+    """Settings whose topics exist."""
     made = settings_for()
     Topics(made).create()
     return made

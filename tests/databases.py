@@ -1,7 +1,7 @@
-"""Databases for tests: each test gets an empty one, and what it leaves is emptied for the next rather than made anew.
+"""A pool of databases for tests: each test gets an empty one, which is emptied and reused afterwards.
 
-Copying a template takes twenty times as long as deleting some rows. A database whose schema a test has changed, with
-a trigger or a column, is dropped.
+Deleting some rows is twenty times as fast as copying a template. A database whose schema a test has changed, by a
+trigger or a column, is dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SELECT md5(string_agg(part, ';' ORDER BY part)) FROM (
     JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
 ) parts
 """
-#: Triggers that keep rows from being deleted are set aside; the planner forgets, and sequences begin anew.
+#: Run without triggers, some of which forbid deletes. Clears the planner's statistics and restarts sequences, too.
 _EMPTY: Final = """
 SELECT format('DELETE FROM %I; SELECT pg_clear_relation_stats(%L, %L)', tablename, schemaname, tablename)
 FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'
@@ -38,7 +38,7 @@ UNION ALL SELECT format('ALTER SEQUENCE %I RESTART', sequencename) FROM pg_seque
 
 
 class Databases:
-    """The databases of one server and one test session. Not for several threads."""
+    """The databases of one server and one test session. Not thread-safe."""
 
     def __init__(self, server: str) -> None:
         self._server = server
@@ -51,18 +51,18 @@ class Databases:
             self._schema = _schema(conn)
 
     def close(self) -> None:
-        """The server is about to end, and the databases with it."""
+        """Close the connection. The databases end with their server."""
         self._admin.close()
 
     @contextmanager
     def fresh(self) -> Iterator[str]:
-        """The address of a migrated, empty database, while it lasts."""
+        """The address of a migrated, empty database."""
         name = self._free.pop() if self._free else self._copy()
         try:
             yield self._address(name)
         finally:
             self._end_sessions(name)
-            if self._emptied(name):
+            if self._empty(name):
                 self._free.append(name)
             else:
                 self._admin.execute(_named("DROP DATABASE IF EXISTS {} WITH (FORCE)", name))
@@ -73,18 +73,18 @@ class Databases:
         return name
 
     def _end_sessions(self, name: str) -> None:
-        # The second argument waits, in milliseconds, until it has ended: its locks must be gone.
+        # The second argument, in milliseconds, waits for the end of the session: its locks must be gone.
         self._admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name])
 
-    def _emptied(self, name: str) -> bool:
-        """Whether nothing is left of a test in it. Nobody may be connected."""
+    def _empty(self, name: str) -> bool:
+        """Delete all rows; False if that cannot restore it. There must be no other session."""
         try:
             with psycopg.connect(self._address(name)) as conn:
                 if _schema(conn) != self._schema:
                     return False
                 conn.execute("SET session_replication_role = replica")
-                words = conn.execute(_EMPTY).fetchall()
-                conn.execute("; ".join(word for (word,) in words))
+                statements = conn.execute(_EMPTY).fetchall()
+                conn.execute("; ".join(statement for (statement,) in statements))
         except psycopg.Error:
             return False
         return True

@@ -1,6 +1,6 @@
-"""What the fuzz tests share: how long they run, the command line in process, and whether anything was written.
+"""Shared by the fuzz tests: the number of examples, the command line in process, and a checksum of the database.
 
-They are the same examples each time, and few. BIDDEN_TEST_FUZZ=20 tries twenty times as many, and new ones.
+The examples are few, and the same each time. BIDDEN_TEST_FUZZ=20 tries twenty times as many, and new ones.
 """
 
 from __future__ import annotations
@@ -23,50 +23,50 @@ from cli.main import main
 from db.connect import Connection
 from db.models import Base
 
-_TIMES: Final = int(os.environ.get("BIDDEN_TEST_FUZZ") or 0)
+_FACTOR: Final = int(os.environ.get("BIDDEN_TEST_FUZZ") or 0)
 
-_WORDS: Final = [
+_AWFUL: Final = [
     "", " ", "\0", "\udcff", "a\udc80b", "\uff11\uff12", "\u0663", "1_0", "+1", "-1", "1.5", "1e3", "0x10", "nan",
     "null", "9" * 5000, "x" * 70_000, "[/]", "[red]x[/red]", "\x1b[31m", "\u2028", "%s", "%(id)s", "'; --", "a\nb", "-",
     "--", "--json", "-h", "--version", "--no", "../../x", "ünï", "🦆" * 300, ":x:", "\\",
 ]  # fmt: skip
-#: Text that nobody should type. What no terminal can be given (U+0000) still comes by other ways.
+#: Text that breaks parsers. U+0000, which no terminal passes, arrives by other ways.
 AWFUL: Final = st.one_of(
-    st.sampled_from(_WORDS),
+    st.sampled_from(_AWFUL),
     st.text(max_size=12),
     st.binary(max_size=8).map(lambda content: os.fsdecode(content)),
 )
 
 
 def fuzz(examples: int) -> settings:
-    """So many examples, the same ones each time unless more are asked for."""
+    """Settings for so many examples, the same each time unless BIDDEN_TEST_FUZZ asks for more."""
     return settings(
-        max_examples=examples * (_TIMES or 1),
-        derandomize=not _TIMES,
+        max_examples=examples * (_FACTOR or 1),
+        derandomize=not _FACTOR,
         database=None,
         deadline=None,
-        # The servers are the same for all examples of a test; what was refused has changed nothing.
+        # All examples of a test share its servers: a refused command has changed nothing.
         suppress_health_check=list(HealthCheck),
     )
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a command said in process."""
+    """The exit code and output of a command that ran in process."""
 
-    words: Sequence[str]
+    arguments: Sequence[str]
     code: int
     out: str
     err: str
 
     def check(self) -> None:
-        """FM-32: a code of the contract, no traceback, and one error object for a program that asked for JSON."""
+        """FM-32: an exit code of the contract, no traceback, and with --json one error object."""
         assert self.code in (0, 1, 2, 3), self
         assert "Traceback" not in self.out + self.err, self
         if self.code < 2:
             return
         assert self.err.strip(), self
-        if "--json" in self.words:
+        if "--json" in self.arguments:
             assert self.out == "", self
             assert self.error["detail"].strip(), self
             assert self.error["error"] in ("usage", "settings", "bad_input", "not_found", "refused", "unreachable"), (
@@ -83,18 +83,18 @@ class Said:
         return error
 
 
-def run(*words: str, stdin: bytes = b"") -> Said:
-    """`bidden` in this process, by its console command's own way in. What it raises would be a traceback."""
+def run(*arguments: str, stdin: bytes = b"") -> Said:
+    """Run `bidden` in this process, by the entry point of the console command. An exception would be a traceback."""
     logs = structlog.get_config()
     out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", errors=errors) for errors in ("strict", "backslashreplace"))
     code: object = None
     with redirect_stdout(out), redirect_stderr(err), mock.patch("sys.stdin", TextIOWrapper(BytesIO(stdin))):
         try:
-            main(list(words))
+            main(list(arguments))
         except SystemExit as end:
             code = end.code
         finally:
-            # A command sends this process's logs to its own stderr, which is gone now.
+            # A command configures logging to its own stderr, which is gone now.
             structlog.configure(**logs)
     assert isinstance(code, int)
     texts = []
@@ -102,7 +102,7 @@ def run(*words: str, stdin: bytes = b"") -> Said:
         stream.flush()
         stream.seek(0)
         texts.append(stream.read())
-    return Said(words, code, *texts)
+    return Said(arguments, code, *texts)
 
 
 def fingerprint(conn: Connection) -> dict[str, Any]:

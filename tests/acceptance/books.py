@@ -1,4 +1,4 @@
-"""Three books compared: the mails at the sink, the ledger, and what the logs and the reports say of both."""
+"""Compares the mails at the sink with the ledger, and both with logs, reports and the audit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Key = tuple[int, str]
 def directory(
     students: range = range(0), coaches: range = range(0), *, events: int = 1, **event: Any
 ) -> Iterator[dict[str, Any]]:
-    """A chapter whose members have all accepted the terms. Who is in both ranges is on both lists."""
+    """A chapter whose members have all accepted the terms. Members in both ranges are on both lists."""
     yield from (CHAPTER, STUDENTS, COACHES)
     for number in range(1, events + 1):
         yield EVENT | {"id": number} | event
@@ -31,7 +31,7 @@ def directory(
 
 
 class Books:
-    """What is so, whoever says it."""
+    """Reads mails, ledger, logs and reports of a test, waits for them, and checks that they agree."""
 
     def __init__(self, conn: Connection, sink: MailServer) -> None:
         self.conn = conn
@@ -65,7 +65,7 @@ class Books:
         return reports.status(self.conn, batch)
 
     def audit(self, event: int = 1, audience: str = "everyone") -> dict[str, Any]:
-        """Was everyone invited?"""
+        """The audit of the event."""
         with self.conn.transaction():
             return reports.audit(self.conn, event, Audience(audience))
 
@@ -74,30 +74,30 @@ class Books:
         return bool(self.status(batch)["state"] == "completed")
 
     def wait_completed(self, *batches: int) -> None:
-        """Returns when nothing of the batches is pending."""
+        """Wait until nothing of the batches is pending."""
         for batch in batches:
             eventually(lambda batch=batch: self.completed(batch), f"batch {batch} completed")  # type: ignore[misc]
 
     def wait_mails(self, count: int) -> None:
-        """Returns when at least so many mails were accepted."""
+        """Wait until at least so many mails were accepted."""
         eventually(lambda: self.sink.count() >= count, f"{count} mails at the sink")
 
     def slow(self, seconds: float = 0.1) -> None:
-        """From now on each mail takes this long, on each of a worker's ten connections."""
+        """Make each mail take this long, on each of a worker's connections."""
         self.sink.set_rules([{"do": "delay", "seconds": seconds}])
 
     def end_claims(self) -> None:
-        """The hand of time: who claimed items for publishing and died has lost its claim."""
+        """Expire all publish claims, so that what a killed process claimed is due."""
         self.conn.execute("UPDATE batch_items SET publish_at = now() WHERE publish_at IS NOT NULL")
 
     def check(self, event: int = 1, *, unknown: int = 0, failed: int = 0) -> None:
-        """The books agree, nobody is missing, and no more than this is unknown, and exactly this failed."""
+        """All agree, no delivery is missing, at most `unknown` are unknown and exactly `failed` have failed."""
         mails, ledger = self.mails(event), self.ledger(event)
         assert not [key for key, count in mails.items() if count > 1], "mailed twice"
-        assert mails.keys() <= ledger.keys(), "mailed, and the ledger knows nothing of it"
+        assert mails.keys() <= ledger.keys(), "mailed without a row in the ledger"
         for key, row in ledger.items():
             if row["state"] == "sent":
-                # What another system sent has no batch, and no mail here.
+                # What another system sent has neither batch nor mail here.
                 assert mails[key] == (row["batch_id"] is not None), (key, row)
             elif row["state"] != "unknown":
                 assert mails[key] == 0, (key, row)
@@ -117,10 +117,10 @@ class Books:
         assert sum(status[name] for name in FIVE) == status["deliveries"] == len(log), status
         assert Counter(row["status"] for row in log.values()) == Counter({n: status[n] for n in FIVE if status[n]})
         for (member_id, role), row in log.items():
-            told = ledger.get((member_id, role)) or ledger[member_id, "member"]
+            delivery = ledger.get((member_id, role)) or ledger[member_id, "member"]
             if row["status"] == "sent":
-                assert (told["state"], told["batch_id"]) == ("sent", status["batch_id"]), (row, told)
-                assert row["attempts"] == told["attempts"] >= 1, (row, told)
+                assert (delivery["state"], delivery["batch_id"]) == ("sent", status["batch_id"]), (row, delivery)
+                assert row["attempts"] == delivery["attempts"] >= 1, (row, delivery)
                 assert row["reply"].startswith("250"), row
             elif row["status"] != "pending":
                 assert row["reason"], row

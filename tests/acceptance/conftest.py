@@ -1,4 +1,4 @@
-"""Fixtures of the acceptance tests: the command line on servers of the test's own, and the books to compare."""
+"""Fixtures of the acceptance tests: the command line on servers of the test's own, and its mails, ledger and logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FAILED = pytest.StashKey[bool]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remembers for the fixtures whether the test has failed."""
+    """Records for the fixtures whether the test has failed."""
     report = yield
     item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
     return report
@@ -26,7 +26,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture
 def bidden(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Iterator[Bidden]:
-    """The command line on a migrated, empty database. At the end, no password in anything it said."""
+    """The command line on a migrated, empty database. At the end, no output may hold a password."""
     with Bidden(settings, tmp_path) as command_line:
         yield command_line
         if request.node.stash.get(_FAILED, False):

@@ -1,4 +1,4 @@
-"""Who is killed where: a case for each crash point and each kind of process that comes by it, and its row."""
+"""A case for each crash point and each kind of process that reaches it, and its row of the crash matrix."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 from config.crash_points import CrashPoint as P
 
 DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "reference" / "crash-matrix.md"
-#: The window of the killed workers: so many mails at most are in doubt.
+#: The window of the killed workers: the most deliveries that one kill makes unknown.
 WINDOW: Final = 10
 RUNNERS: Final = ("confluent", "faust")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One kill. `passes`: at which visit; `in_doubt`: whether mails may be `unknown` after it."""
+    """One kill. `passes`: at which pass of the point; `in_doubt`: whether deliveries may be `unknown` after it."""
 
     point: P
     who: str
@@ -31,7 +31,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What a case came to. Counts are of deliveries; `arrived` says of the unknown how many had reached the server."""
+    """The result of a case, in deliveries. `arrived`: how many of the unknown had reached the mail server."""
 
     case: Case
     mailed_before: int
@@ -48,11 +48,11 @@ class Row:
         return [f"`{self.case.point}`", self.case.who, *map(str, counts), doubt, str(self.messages), self.case.then]
 
 
-_AGAIN: Final = "the key of the trigger finds the batch, and whoever dispatches publishes what is due"
-_CLAIM: Final = "the claim ends, and the items are due again; those published twice cost a look-up"
-_FETCHED: Final = "no offset was committed: the messages come again to another worker"
-_DOUBT: Final = "the leases end, and the next worker calls the marked ones unknown; the rest is mailed"
-_SETTLED: Final = "no offset was committed: the messages come again and are found settled"
+_AGAIN: Final = "the key of the trigger finds the batch, and a dispatcher publishes what is due"
+_CLAIM: Final = "the publish claim ends, and the items are due again; those published twice cost a look-up"
+_FETCHED: Final = "no offset was committed: the messages are redelivered to another worker"
+_DOUBT: Final = "the leases end, and the next worker makes the claimed ones unknown; the rest is mailed"
+_SETTLED: Final = "no offset was committed: the messages are redelivered and found settled"
 
 
 def _for_workers() -> list[Case]:
@@ -61,17 +61,17 @@ def _for_workers() -> list[Case]:
         cases += [
             Case(P.POLL_FETCHED, who, _FETCHED),
             Case(P.POLL_LOOKED_UP, who, _FETCHED),
-            Case(P.CLAIM_READY, who, f"the database takes the marks back; {_FETCHED}"),
+            Case(P.CLAIM_READY, who, f"the claims are rolled back; {_FETCHED}"),
             Case(P.CLAIM_COMMITTED, who, _DOUBT, in_doubt=True),
             Case(P.SMTP_ENVELOPE, who, _DOUBT, in_doubt=True),
-            # Not the first, so that earlier ones have reached the server and wait for its word.
+            # Not the first, so that earlier mails have reached the server and wait for its reply.
             Case(P.SMTP_DATA, who, _DOUBT, passes=5, in_doubt=True),
             Case(P.SMTP_ACCEPTED, who, _DOUBT, in_doubt=True),
             Case(P.OUTCOME_BEGUN, who, _DOUBT, in_doubt=True),
-            Case(P.OUTCOME_READY, who, f"the database takes the records back; {_DOUBT}", in_doubt=True),
-            Case(P.OUTCOME_COMMITTED, who, f"what is recorded stays; {_DOUBT}", passes=2, in_doubt=True),
-            Case(P.DEAD_LETTER_FOUND, who, f"{_SETTLED}; the poison is set aside then"),
-            Case(P.DEAD_LETTER_DELIVERED, who, f"{_SETTLED}; the poison is set aside a second time"),
+            Case(P.OUTCOME_READY, who, f"the outcomes are rolled back; {_DOUBT}", in_doubt=True),
+            Case(P.OUTCOME_COMMITTED, who, f"what is recorded stays recorded; {_DOUBT}", passes=2, in_doubt=True),
+            Case(P.DEAD_LETTER_FOUND, who, f"{_SETTLED}; then the invalid message becomes a dead letter"),
+            Case(P.DEAD_LETTER_DELIVERED, who, f"{_SETTLED}; the invalid message becomes a second dead letter"),
             Case(P.POLL_DONE, who, _SETTLED),
             Case(P.OFFSET_STORED, who, _SETTLED),
         ]
@@ -80,7 +80,7 @@ def _for_workers() -> list[Case]:
 
 CASES: Final[tuple[Case, ...]] = (
     Case(P.IMPORT_READY, "import", "nothing was written; the import is run again"),
-    Case(P.PLAN_READY, "invite", "nothing was written; the trigger is pressed again"),
+    Case(P.PLAN_READY, "invite", "nothing was written; the trigger is repeated"),
     Case(P.PLAN_COMMITTED, "invite", _AGAIN),
     Case(P.PUBLISH_PRODUCING, "invite", _AGAIN, passes=20),
     Case(P.PUBLISH_DELIVERED, "invite", _AGAIN),
@@ -88,10 +88,10 @@ CASES: Final[tuple[Case, ...]] = (
     Case(P.PUBLISH_CLAIMED, "dispatch", _CLAIM),
     Case(P.PUBLISH_PRODUCING, "dispatch", _CLAIM, passes=20),
     Case(P.PUBLISH_DELIVERED, "dispatch", _CLAIM),
-    Case(P.PUBLISH_RECORDED, "dispatch", "all is published; workers go on"),
-    Case(P.LOST_FOUND, "dispatch", "the lost items are due already: whoever dispatches publishes them"),
+    Case(P.PUBLISH_RECORDED, "dispatch", "all is published; workers deliver it"),
+    Case(P.LOST_FOUND, "dispatch", "the lost items are due already: a dispatcher publishes them"),
     *_for_workers(),
-    Case(P.REDRIVE_DELIVERED, "dlq redrive", "redriven again, the letter is on the topic twice and costs a look-up"),
+    Case(P.REDRIVE_DELIVERED, "dlq redrive", "redriven again, the message is on the topic twice and costs a look-up"),
 )
 
 HEAD: Final = ("crash point", "killed", "mailed before", "lost", "twice", "unknown", "messages", "what happens next")

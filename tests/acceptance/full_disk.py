@@ -1,4 +1,4 @@
-"""A database whose disk is small and can be filled and emptied: a file system in memory, where we may mount one."""
+"""A small disk for a database, which can be filled and emptied: a file system in memory, where tests may mount one."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _MB: Final = 1 << 20
 
 
 class SmallDisk:
-    """A mounted file system, and the ballast in it."""
+    """A mounted file system, and a file that fills it."""
 
     def __init__(self, folder: Path, megabytes: int) -> None:
-        """Mounts it; the test is skipped where this process may not mount (the way by a trigger always runs)."""
+        """Mounts it; the test is skipped where this process may not mount (the test with a trigger always runs)."""
         folder.mkdir(parents=True)
         self._folder = folder
-        self._ballast = folder / "ballast"
-        words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0711", "small-disk", str(folder)]
+        self._filler = folder / "filler"
+        arguments = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0711", "small-disk", str(folder)]
         try:
-            subprocess.run(words, check=True, capture_output=True)
+            subprocess.run(arguments, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
-            pytest.skip("this process may not mount a file system: a full disk is only acted by a trigger")
+            pytest.skip("this process may not mount a file system: only a trigger simulates a full disk")
 
     def fill(self) -> None:
-        """To the last byte."""
-        with self._ballast.open("ab", buffering=0) as file:
+        """Fill it to the last byte."""
+        with self._filler.open("ab", buffering=0) as file:
             for size in (_MB, 4096, 1):
                 chunk = b"\0" * size
                 try:
@@ -39,8 +39,8 @@ class SmallDisk:
         assert self.free == 0
 
     def empty(self) -> None:
-        """Somebody makes room."""
-        self._ballast.unlink()
+        """Make room again."""
+        self._filler.unlink()
 
     @property
     def free(self) -> int:
@@ -49,5 +49,5 @@ class SmallDisk:
         return found.f_bavail * found.f_frsize
 
     def unmount(self) -> None:
-        """Whatever still holds it."""
+        """Unmount it, even while processes use it."""
         subprocess.run(["umount", "--lazy", str(self._folder)], check=True)

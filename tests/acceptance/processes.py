@@ -1,6 +1,6 @@
-"""`bidden` as real processes: commands run to their end, and workers and dispatchers that tests stop or kill.
+"""`bidden` as real processes: commands that run to completion, and workers and dispatchers that tests stop or kill.
 
-Everything that any of them prints is kept, and `Bidden.close` looks for the passwords in all of it.
+All output is kept, and `Bidden.close` searches it for passwords.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from config.settings import PREFIX, Settings
 from embedded.process import end_with_owner
 
 ROOT = Path(__file__).resolve().parents[2]
-#: How long a condition may take to come true: far above what is expected, so that only what never comes fails.
-PATIENCE_SECONDS = 60.0
+#: How long a condition may take to come true: far above what is expected, so that only real errors time out.
+TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Returns once the condition holds; fails, saying what was waited for, when it does not come true."""
+def eventually(condition: Callable[[], bool], what: str, seconds: float = TIMEOUT_SECONDS) -> None:
+    """Returns once the condition holds; fails with `what` when it does not in time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -41,7 +41,7 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIEN
 
 
 def environment(settings: Settings | None, **extra: str) -> dict[str, str]:
-    """The environment of a process: nothing of ours but these settings."""
+    """The environment of a process: of the BIDDEN_ variables only these settings."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     env |= {"PYTHONPATH": str(ROOT), f"{PREFIX}LOG_FORMAT": "json"}
     if settings is not None:
@@ -54,7 +54,7 @@ def environment(settings: Settings | None, **extra: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command that has ended said."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -80,16 +80,16 @@ class Result:
 
 
 class Process:
-    """A process of ours that runs until it is told to end, or breaks."""
+    """A process of ours that runs until it is stopped."""
 
-    def __init__(self, words: Sequence[str], env: Mapping[str, str], folder: Path, name: str) -> None:
-        self.words = words
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], folder: Path, name: str) -> None:
+        self.arguments = arguments
         self.out = folder / f"{name}.out"
         self.err = folder / f"{name}.err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
-            # Nothing outlives the tests, however they end.
+            # No process outlives the tests, however they end.
             self.popen = subprocess.Popen(
-                [*end_with_owner(signal.SIGKILL), sys.executable, "-P", "-m", "cli.main", *words],
+                [*end_with_owner(signal.SIGKILL), sys.executable, "-P", "-m", "cli.main", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -99,7 +99,7 @@ class Process:
             )
 
     def __str__(self) -> str:
-        return f"`bidden {' '.join(self.words)}`"
+        return f"`bidden {' '.join(self.arguments)}`"
 
     @property
     def running(self) -> bool:
@@ -108,7 +108,7 @@ class Process:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The log so far, without lines that are not ours."""
+        """The log entries so far; lines that are not JSON are skipped."""
         found = []
         for line in self.err.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
@@ -116,11 +116,11 @@ class Process:
         return [entry for entry in found if isinstance(entry, dict)]
 
     def said(self, event: str) -> list[dict[str, Any]]:
-        """The log's entries of one kind."""
+        """The log entries with this event."""
         return [entry for entry in self.log if entry.get("event") == event]
 
-    def ready(self, seconds: float = PATIENCE_SECONDS) -> Self:
-        """Returns once it is a member of the group with partitions to its name."""
+    def ready(self, seconds: float = TIMEOUT_SECONDS) -> Self:
+        """Returns once it is a member of the group and has partitions."""
 
         def assigned() -> bool:
             assert self.running, self.story()
@@ -130,28 +130,28 @@ class Process:
         return self
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal; that it has ended meanwhile is no error."""
+        """Send a signal; not an error if the process has ended."""
         self.popen.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash or the machine's end would."""
+        """SIGKILL, like a crash of the machine."""
         self.popen.kill()
         self.popen.wait(10)
 
     def end(self, seconds: float = 40.0) -> int:
-        """The exit code, once it has ended by itself or by an earlier signal."""
+        """Wait for the process to end; returns its exit code."""
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
             pytest.fail(f"{self} has not ended after {seconds:.0f} s\n{self.story()}")
 
     def stop(self) -> None:
-        """SIGTERM, and it must end in good order."""
+        """SIGTERM; it must exit 0."""
         self.signal(signal.SIGTERM)
         assert self.end() == 0, self.story()
 
-    def result(self, seconds: float = PATIENCE_SECONDS) -> Result:
-        """What it said, once it has ended."""
+    def result(self, seconds: float = TIMEOUT_SECONDS) -> Result:
+        """Wait for the process to end; returns its exit code and output."""
         code = self.end(seconds)
         return Result(code, self.out.read_text(), self.err.read_text())
 
@@ -168,34 +168,34 @@ class Bidden:
         self.folder = folder
         self.processes: list[Process] = []
         self.secrets: set[str] = set()
-        self._said: list[tuple[str, str]] = []
+        self._output: list[tuple[str, str]] = []
         if settings is not None and settings.database_url is not None:
             password = urlsplit(settings.database_url.get_secret_value()).password
             if password:
                 self.secrets.add(password)
 
-    def run(self, *words: str, code: int = 0, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Result:
-        """A command to its end, which must give this exit code. `env` holds further variables."""
+    def run(self, *arguments: str, code: int = 0, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Result:
+        """Run a command, which must end with this exit code. `env` holds further variables."""
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "cli.main", *words],
+            [sys.executable, "-P", "-m", "cli.main", *arguments],
             input=stdin,
             capture_output=True,
-            timeout=2 * PATIENCE_SECONDS,
+            timeout=2 * TIMEOUT_SECONDS,
             cwd=self.folder,
             env=self._env(env or {}),
             check=False,
         )
         result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
-        self._said.append((f"`bidden {' '.join(words)}`", result.out + result.err))
-        assert result.code == code, f"{words}: {result.code}\n{result.out}\n{result.err}"
+        self._output.append((f"`bidden {' '.join(arguments)}`", result.out + result.err))
+        assert result.code == code, f"{arguments}: {result.code}\n{result.out}\n{result.err}"
         return result
 
-    def start(self, *words: str, **env: str) -> Process:
-        """A process that goes on; keywords are variables.
+    def start(self, *arguments: str, **env: str) -> Process:
+        """Start a process; keywords are environment variables.
 
-        Called from the main thread only: it ends with the thread that started it.
+        Call it from the main thread: the process ends with the thread that started it.
         """
-        process = Process(words, self._env(env), self.folder, f"{len(self.processes)}-{words[0]}")
+        process = Process(arguments, self._env(env), self.folder, f"{len(self.processes)}-{arguments[0]}")
         self.processes.append(process)
         return process
 
@@ -208,32 +208,32 @@ class Bidden:
         return self.start("dispatch")
 
     def import_lines(self, *lines: Mapping[str, Any]) -> dict[str, int]:
-        """`bidden import` of these lines; what it counted."""
+        """`bidden import` of these lines; returns the counts."""
         text = b"\n".join(json.dumps(line).encode() for line in lines)
         counts: dict[str, int] = self.run("import", "-", "--json", stdin=text).json
         return counts
 
-    def invite(self, audience: str = "students", *words: str, event: int = 1, code: int = 0) -> dict[str, Any]:
-        """`bidden invite`; what it planned."""
+    def invite(self, audience: str = "students", *arguments: str, event: int = 1, code: int = 0) -> dict[str, Any]:
+        """`bidden invite`; returns its JSON."""
         planned: dict[str, Any] = self.run(
-            "invite", str(event), "--audience", audience, "--json", *words, code=code
+            "invite", str(event), "--audience", audience, "--json", *arguments, code=code
         ).json
         return planned
 
     def status(self, batch: int) -> dict[str, Any]:
-        """`bidden status`."""
+        """`bidden status`; returns its JSON."""
         found: dict[str, Any] = self.run("status", str(batch), "--json").json
         return found
 
     def close(self) -> None:
-        """Kills what still runs; then no password may stand anywhere."""
+        """Kill what still runs; fail if any output holds a password."""
         for process in self.processes:
             if process.running:
                 process.kill()
-            self._said.append((str(process), process.out.read_text() + process.err.read_text(errors="replace")))
-        for who, text in self._said:
+            self._output.append((str(process), process.out.read_text() + process.err.read_text(errors="replace")))
+        for name, text in self._output:
             for secret in self.secrets:
-                assert secret not in text, f"{who} shows a password"
+                assert secret not in text, f"{name} shows a password"
 
     def _env(self, extra: Mapping[str, str]) -> dict[str, str]:
         return environment(self.settings, **extra)

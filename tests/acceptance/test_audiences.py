@@ -1,4 +1,4 @@
-"""Several batches for one event: overlapping audiences, repeated triggers, and who was mailed before."""
+"""Several batches for one event: overlapping audiences, repeated triggers, members mailed before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOTH = len(STUDENTS) + len(COACHES)
 
 
 def test_students_then_everyone_then_students_again(bidden: Bidden, books: Books) -> None:
-    """FM-03, FM-06: what one batch has sent the next leaves out, by name; every batch completes."""
+    """FM-03, FM-06: the next batch excludes what one has sent, with the reason; every batch completes."""
     bidden.import_lines(*directory(STUDENTS, COACHES))
     bidden.worker()
     students = bidden.invite("students", "--wait")
@@ -36,14 +36,14 @@ def test_students_then_everyone_then_students_again(bidden: Bidden, books: Books
 
 
 def test_students_and_everyone_at_once(bidden: Bidden, books: Books) -> None:
-    """FM-16: two batches and two workers on the same members: each role's mail goes out once, by one of the two."""
+    """FM-16: overlapping batches and two workers on the same members: each role's mail is sent once, by one batch."""
     bidden.import_lines(*directory(STUDENTS, COACHES))
     bidden.dispatcher()
     triggers = [
         bidden.start("invite", "1", "--audience", audience, "--wait", "--json")
         for audience in ("students", "everyone", "coaches")
     ]
-    # Nobody works before all have planned, or the last might find that all is done.
+    # No worker runs before all are planned, or the last batch might find all settled.
     eventually(lambda: len(bidden.run("batches", "--json").lines) == 3, "three batches are planned")
     workers = [bidden.worker(), bidden.worker()]
     results = [trigger.result() for trigger in triggers]
@@ -59,13 +59,13 @@ def test_students_and_everyone_at_once(bidden: Bidden, books: Books) -> None:
         assert {line["reason"] for line in skipped} <= {"already_sent"}
         assert all(line["sent_by_batch"] in set(batches) - {batch} for line in skipped)
         shared += len(skipped)
-    assert shared > 0, "no batch met a key of another: the test has shown nothing"
+    assert shared > 0, "no batch met a key of another: the test proves nothing"
     for worker in workers:
         worker.stop()
 
 
 def test_one_mail_to_each_member(bidden: Bidden, books: Books) -> None:
-    """FM-16: under the role policy `one` the batches of both roles mail a member once, whichever comes first."""
+    """FM-16: under the role policy `one` the batches of both roles mail a member once, whichever is first."""
     bidden.import_lines(*directory(STUDENTS, COACHES, role_policy="one"))
     bidden.dispatcher()
     bidden.worker().ready()
@@ -101,21 +101,21 @@ def test_the_berlin_case(bidden: Bidden, books: Books) -> None:
     assert (audit["eligible"], audit["sent"], audit["failed"], audit["balanced"]) == (563, 562, 1, True)
 
 
-def test_a_second_click_is_no_second_batch(bidden: Bidden, books: Books) -> None:
-    """FM-31: the same key twice at the same moment gives one batch, and both are told of it."""
+def test_a_repeated_trigger_starts_no_second_batch(bidden: Bidden, books: Books) -> None:
+    """FM-31: the same key three times at once gives one batch, and every caller gets its id."""
     bidden.import_lines(*directory(STUDENTS, COACHES))
     clicks = [bidden.start("invite", "1", "--audience", "students", "--key", "click-1", "--json") for _ in range(3)]
-    told: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     for click in clicks:
         result = click.result()
         assert result.code == 0, click.story()
-        told.append(result.json)
-    assert len({answer["batch_id"] for answer in told}) == 1
-    assert sorted(answer["already_triggered"] for answer in told) == [False, True, True]
-    assert {answer["planned"] for answer in told} == {100}
+        answers.append(result.json)
+    assert len({answer["batch_id"] for answer in answers}) == 1
+    assert sorted(answer["already_triggered"] for answer in answers) == [False, True, True]
+    assert {answer["planned"] for answer in answers} == {100}
     assert len(bidden.run("batches", "--json").lines) == 1
     other = bidden.run("invite", "1", "--audience", "coaches", "--key", "click-1", "--json", code=2).error
     assert (other["error"], other["field"]) == ("refused", "key")
     bidden.worker()
-    books.wait_completed(told[0]["batch_id"])
+    books.wait_completed(answers[0]["batch_id"])
     assert books.sink.count() == 100

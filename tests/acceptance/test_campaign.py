@@ -1,4 +1,4 @@
-"""A campaign from nothing to its audit, as an organiser runs it: the command line, then the three books compared."""
+"""A campaign from an empty database to its audit, as an organiser runs it on the command line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def blank(real_servers: Servers, settings_for: Callable[..., Settings], tmp_path
 
 
 def test_from_nothing_to_the_audit(blank: Bidden, mail_sink: MailServer) -> None:
-    """FM-01, FM-09, FM-14, FM-24, FM-33: migrate, import, preview, invite: all are mailed once, and the books agree."""
+    """FM-01, FM-09, FM-14, FM-24, FM-33: migrate, import, dry run, invite: all mailed once, the audit balances."""
     assert blank.settings is not None
     topics = [blank.settings.invitations_topic, blank.settings.dead_letter_topic]
     first = blank.run("migrate", "--json").json
@@ -84,9 +84,9 @@ def test_from_nothing_to_the_audit(blank: Bidden, mail_sink: MailServer) -> None
     assert len(log) == due.deliveries
     assert {line["status"] for line in log} == {"sent"}
     assert blank.run("log", str(batch), "--status", "failed", "--json").lines == []
-    left_out = blank.run("log", str(batch), "--excluded", "--json").lines
-    assert Counter(line["reason"] for line in left_out) == due.excluded
-    assert {line["role"] for line in left_out} == {None}
+    excluded = blank.run("log", str(batch), "--excluded", "--json").lines
+    assert Counter(line["reason"] for line in excluded) == due.excluded
+    assert {line["role"] for line in excluded} == {None}
 
     audit = blank.run("audit", "1", "--json").json
     assert (audit["balanced"], audit["missing"], audit["pending"]) == (True, [], 0)
@@ -100,7 +100,7 @@ def test_from_nothing_to_the_audit(blank: Bidden, mail_sink: MailServer) -> None
 
 
 def test_why(bidden: Bidden, books: Books) -> None:
-    """Every awkward member's reason, before and after the campaign."""
+    """`why` names the reason of every special case, before and after the campaign."""
     lines = subprocess.run(
         [sys.executable, "-m", "demo.generator", "--members", "0"], capture_output=True, check=True
     ).stdout
@@ -114,12 +114,12 @@ def test_why(bidden: Bidden, books: Books) -> None:
         SpecialCase.BOTH_ROLES: [],
     }
     for member, found in reasons.items():
-        told = bidden.run("why", "1", str(int(member)), "--json").json
-        assert (told["eligible"], told["reasons"], told["deliveries"]) == (not found, found, [])
+        answer = bidden.run("why", "1", str(int(member)), "--json").json
+        assert (answer["eligible"], answer["reasons"], answer["deliveries"]) == (not found, found, [])
     bidden.worker()
     batch = bidden.invite("everyone", "--wait")["batch_id"]
-    told = bidden.run("why", "1", str(int(SpecialCase.BOTH_ROLES)), "--json").json
-    assert [(d["role"], d["status"], d["batch_id"]) for d in told["deliveries"]] == [
+    answer = bidden.run("why", "1", str(int(SpecialCase.BOTH_ROLES)), "--json").json
+    assert [(d["role"], d["status"], d["batch_id"]) for d in answer["deliveries"]] == [
         ("Coach", "sent", batch),
         ("Student", "sent", batch),
     ]

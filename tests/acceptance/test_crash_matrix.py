@@ -1,4 +1,4 @@
-"""The crash matrix: a real process is killed at every crash point, another goes on, and three books are compared.
+"""The crash matrix: a real process is killed at every crash point, another goes on; mails, ledger and log must agree.
 
 `make crash-matrix` runs it and writes what it measured into docs/reference/crash-matrix.md.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from config.crash_points import CrashPoint
+from tests.acceptance.concurrently import run_concurrently
 from tests.acceptance.crash_cases import CASES, DOCUMENT, WINDOW, Case, Row, published, with_table
-from tests.acceptance.crash_stories import story
-from tests.acceptance.together import together
+from tests.acceptance.crash_scenarios import run_case
 from tests.databases import Databases
 from tests.servers import Servers
 
@@ -30,15 +30,15 @@ def rows(
     databases: Databases,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[Case, Row | Exception]:
-    """What the cases of this session came to: they mostly wait for leases to end, so they do it together."""
-    asked = {_parameters(item).get("case") for item in request.session.items}
+    """The results of this session's cases, run concurrently: they mostly wait for leases to end."""
+    selected = {_parameters(item).get("case") for item in request.session.items}
     folder: Path = tmp_path_factory.mktemp("crashes")
-    stories = {
-        case: partial(story, case, real_servers, databases, folder / str(n))
+    scenarios = {
+        case: partial(run_case, case, real_servers, databases, folder / str(n))
         for n, case in enumerate(CASES)
-        if case in asked
+        if case in selected
     }
-    found = together(stories, _AT_ONCE)
+    found = run_concurrently(scenarios, _AT_ONCE)
     complete = [row for case in CASES if isinstance(row := found.get(case), Row)]
     if os.environ.get("BIDDEN_TEST_WRITE_DOCS") and len(complete) == len(CASES):
         DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), complete), encoding="utf-8")
@@ -52,7 +52,7 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_killed_at(rows: dict[Case, Row | Exception], case: Case) -> None:
-    """FM-08, FM-09, FM-12, FM-17, FM-21, FM-27: killed at this point: nobody lost, nobody twice, doubts are named."""
+    """FM-08, FM-09, FM-12, FM-17, FM-21, FM-27: killed here: none is lost or sent twice, unknowns are named."""
     row = rows[case]
     if isinstance(row, Exception):
         raise row
@@ -63,5 +63,5 @@ def test_killed_at(rows: dict[Case, Row | Exception], case: Case) -> None:
 def test_every_point_is_in_the_published_matrix() -> None:
     """FM-08: each crash point has its rows in the published matrix, and none there is lost or mailed twice."""
     assert {case.point for case in CASES} == set(CrashPoint)
-    told = published(DOCUMENT.read_text(encoding="utf-8"))
-    assert told == [(str(case.point), case.who, "0", "0") for case in CASES]
+    documented = published(DOCUMENT.read_text(encoding="utf-8"))
+    assert documented == [(str(case.point), case.who, "0", "0") for case in CASES]

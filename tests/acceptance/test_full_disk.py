@@ -1,7 +1,7 @@
-"""The database's disk is full in mid-batch: no lie in the ledger while it lasts, and nobody missed or mailed twice.
+"""The database's disk is full in mid-batch: the ledger stays true, and no member is missed or mailed twice.
 
 Two ways: a real file system that is filled to the last byte, where the tests may mount one; and, always, a trigger
-that answers as PostgreSQL does then.
+that raises the same errors.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ NO_SPACE: Final = "No space left on device"
 
 
 def waits(process: Process, cause: str) -> int:
-    """How often it has said that it waits for the database because of this."""
+    """How often it has logged that it waits for the database because of this."""
     said = process.said("waiting for PostgreSQL") + process.said("waiting for a server")
     return sum(cause in entry["cause"] for entry in said)
 
 
-def no_lie(books: Books, topics: Topics) -> None:
-    """What is `sent` was mailed, who is mailed and not `sent` is in a window, and no more is acknowledged than settled.
+def check_ledger(books: Books, topics: Topics) -> None:
+    """What is `sent` was mailed, what is mailed and not `sent` is in a window, and no more is committed than settled.
 
-    Each book is read before the one that may only be ahead of it.
+    Whatever may only run ahead is read last.
     """
     committed = sum(topics.committed(topics.partitions()).values())
     row = books.conn.execute("SELECT count(*) AS n FROM batch_items WHERE settled_at IS NOT NULL").fetchone()
@@ -63,7 +63,7 @@ def no_lie(books: Books, topics: Topics) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[tuple[Stack, SmallDisk]]:
-    """Servers of the test's own, supervised as `bidden up` does, PostgreSQL's folder on a disk of its own."""
+    """Servers supervised as `bidden up` does, with PostgreSQL's folder on a disk of its own."""
     disk = SmallDisk(tmp_path / "servers" / "postgres", 192)
     ended = threading.Event()
     try:
@@ -82,8 +82,8 @@ def test_the_disk_is_really_full(small: tuple[Stack, SmallDisk], tmp_path: Path)
     """FM-30, FM-11, FM-12, FM-13: a file system filled to the last byte, twice: first tables cannot grow, then the WAL.
 
     Tables that cannot grow: workers and dispatcher wait, the ledger calls nothing sent that was not mailed, commands
-    end with 3 and say why, and have written nothing. No room for the WAL: PostgreSQL panics again and again. When
-    there is room everything goes on by itself: all are mailed once, at the first attempt, and nobody is in doubt.
+    exit 3 and say why, and have written nothing. No room for the WAL: PostgreSQL panics again and again. When there
+    is room everything goes on by itself: all are mailed once, at the first attempt, and none is unknown.
     """
     stack, disk = small
     values: dict[str, Any] = {
@@ -103,7 +103,7 @@ def test_the_disk_is_really_full(small: tuple[Stack, SmallDisk], tmp_path: Path)
             conn.execute("CREATE DATABASE blank")
             # The first connection to a database writes, too.
             connect(blank).close()
-            # Room in the log for what is refused: it is the tables' turn first.
+            # Room in the WAL, so that the tables are full first.
             conn.execute("CHECKPOINT")
             conn.execute("SELECT pg_switch_wal()")
         workers = [bidden.worker().ready(), bidden.worker().ready()]
@@ -116,19 +116,19 @@ def test_the_disk_is_really_full(small: tuple[Stack, SmallDisk], tmp_path: Path)
             disk.fill()
             for times in range(1, 4):
                 eventually(lambda n=times: all(waits(w, NO_SPACE) >= n for w in workers), "workers wait")  # type: ignore[misc]
-                no_lie(books, topics)
+                check_ledger(books, topics)
             commands_refuse(bidden, books, blank)
-            no_lie(books, topics)
+            check_ledger(books, topics)
             mailed = stack.mail.count()
-            assert mailed < len(STUDENTS), "the batch ended before the disk was full: the test has shown nothing"
+            assert mailed < len(STUDENTS), "the batch ended before the disk was full: the test proves nothing"
             disk.empty()
             books.wait_mails(mailed + 50)
             coaches = bidden.invite("coaches")["batch_id"]
             disk.fill()
-        fill_the_log(stack)
+        fill_the_wal(stack)
         assert all(process.running for process in running)
         mailed = stack.mail.count()
-        assert mailed < EVERYONE, "nothing was left to do: the test has shown nothing"
+        assert mailed < EVERYONE, "nothing was left to do: the test proves nothing"
         disk.empty()
         stack.mail.clear_rules()
         eventually(lambda: stack.mail.count() > mailed, "mails go out again")
@@ -145,27 +145,27 @@ def test_the_disk_is_really_full(small: tuple[Stack, SmallDisk], tmp_path: Path)
 
 
 def commands_refuse(bidden: Bidden, books: Books, blank: str) -> None:
-    """What changes the database ends with 3, says that the disk is full, and has written nothing."""
+    """Commands that write exit 3, say that the disk is full, and have written nothing."""
     before = everything(books.conn), bidden.run("batches", "--json").lines
     lines = b"\n".join(json.dumps(line).encode() for line in directory(range(2001, 6001)))
-    for words, env in (
+    for arguments, env in (
         (["import", "-"], {}),
         (["invite", "2", "--audience", "students"], {}),
         (["migrate"], {"BIDDEN_DATABASE_URL": blank}),
     ):
-        result = bidden.run(*words, "--json", code=3, stdin=lines, env=env)
-        assert result.out == "", words
-        assert result.error["error"] == "unreachable", words
+        result = bidden.run(*arguments, "--json", code=3, stdin=lines, env=env)
+        assert result.out == "", arguments
+        assert result.error["error"] == "unreachable", arguments
         assert "no disk space left" in result.error["detail"], result.error
-        assert "Traceback" not in result.err, words
+        assert "Traceback" not in result.err, arguments
     assert everything(books.conn) == before[0]
     assert [line["batch_id"] for line in bidden.run("batches", "--json").lines] == [b["batch_id"] for b in before[1]]
     with psycopg.connect(blank) as conn:
         assert conn.execute("SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace").rowcount == 0
 
 
-def fill_the_log(stack: Stack) -> None:
-    """Writes WAL until PostgreSQL panics for want of room, and tries in vain to recover, again and again."""
+def fill_the_wal(stack: Stack) -> None:
+    """Writes WAL until PostgreSQL panics for lack of room, and fails to recover, again and again."""
 
     def ends() -> list[str]:
         lines = stack.postgres.log.read_text(errors="replace").splitlines()
@@ -178,12 +178,12 @@ def fill_the_log(stack: Stack) -> None:
             conn.execute("SELECT pg_logical_emit_message(false, 'full', repeat('x', 4000000))")
         return len(ends()) >= 3
 
-    eventually(in_a_loop, "PostgreSQL has found no room for its log three times")
+    eventually(in_a_loop, "PostgreSQL has found no room for its WAL three times")
     assert any("PANIC" in line for line in ends())
 
 
-#: What PostgreSQL may answer for a while: no room, no memory, no connection free, starting up, out of turn, read-only.
-PASSING: Final = {
+#: Errors that pass: no room, no memory, no free connection, starting up, serialization, deadlock, read-only.
+TRANSIENT: Final = {
     "53100": f"could not extend file: {NO_SPACE}",
     "53200": "out of memory",
     "53300": "sorry, too many clients already",
@@ -196,11 +196,11 @@ PASSING: Final = {
 
 
 @pytest.mark.parametrize("runner", ["confluent", "faust"])
-def test_answers_that_pass(bidden: Bidden, books: Books, runner: str) -> None:
-    """FM-30, FM-11, FM-13: a trigger refuses every change as a full disk does, then with other passing troubles.
+def test_transient_errors_of_the_database(bidden: Bidden, books: Books, runner: str) -> None:
+    """FM-30, FM-11, FM-13: a trigger refuses every change as a full disk does, then with other transient errors.
 
     Worker and dispatcher wait through each, the ledger calls nothing sent that was not mailed, nothing is
-    acknowledged, and in the end all have one mail, at the first attempt.
+    committed, and at the end all have one mail, at the first attempt.
     """
     assert bidden.settings is not None
     topics, conn = Topics(bidden.settings), books.conn
@@ -219,15 +219,15 @@ def test_answers_that_pass(bidden: Bidden, books: Books, runner: str) -> None:
     worker = bidden.worker(runner, BIDDEN_HANDOVER_WINDOW=str(WINDOW)).ready()
     books.slow(0.1)
     batches = [bidden.invite()["batch_id"]]
-    for state, message in PASSING.items():
+    for state, message in TRANSIENT.items():
         books.wait_mails(books.sink.count() + 10)
         conn.execute("INSERT INTO trouble VALUES (%s, %s)", [state, message])
         for times in (1, 2):
             eventually(lambda m=message, n=times: waits(worker, m) >= n, f"{state}: the worker waits")  # type: ignore[misc]
-            no_lie(books, topics)
+            check_ledger(books, topics)
         eventually(lambda m=message: waits(dispatcher, m) > 0, f"{state}: the dispatcher waits")  # type: ignore[misc]
         conn.execute("DELETE FROM trouble")
-    assert not books.completed(batches[0]), "the batch ended before its troubles: the test has shown nothing"
+    assert not books.completed(batches[0]), "the batch ended before its troubles: the test proves nothing"
     books.sink.clear_rules()
     batches.append(bidden.invite("coaches")["batch_id"])
     books.wait_completed(*batches)

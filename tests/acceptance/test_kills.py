@@ -1,4 +1,4 @@
-"""SIGKILL in mid-batch: of a worker, of the trigger while it publishes, of dispatchers."""
+"""SIGKILL in mid-batch: of a worker, of a trigger that publishes, of dispatchers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WINDOW = 30
 
 
 def test_one_of_two_workers_is_killed(bidden: Bidden, books: Books) -> None:
-    """FM-08, FM-09, FM-24: a killed worker stops neither its batch nor the next; a window at most is unknown."""
+    """FM-08, FM-09, FM-24: a killed worker stops neither its batch nor the next; at most a window is unknown."""
     bidden.import_lines(*directory(range(1, 901), range(801, 1001)))
     books.slow(0.1)
     bidden.dispatcher()
@@ -31,37 +31,37 @@ def test_one_of_two_workers_is_killed(bidden: Bidden, books: Books) -> None:
     workers[0].kill()
     books.sink.clear_rules()
     bidden.worker(**window)
-    # The next batch is planned, published and delivered while the first is still in trouble.
+    # The next batch is planned, published and delivered while the first recovers.
     coaches = bidden.invite("coaches")["batch_id"]
     books.wait_completed(students, coaches)
     books.check(unknown=WINDOW)
-    told = {batch: bidden.status(batch) for batch in (students, coaches)}
-    assert told[students]["sent"] + told[students]["unknown"] == 900
-    assert told[coaches]["sent"] == 200
+    status = {batch: bidden.status(batch) for batch in (students, coaches)}
+    assert status[students]["sent"] + status[students]["unknown"] == 900
+    assert status[coaches]["sent"] == 200
     unknown = bidden.run("log", str(students), "--status", "unknown", "--json").lines
     assert all(line["reason"] for line in unknown)
     audit = bidden.run("audit", "1", "--json", code=1 if unknown else 0).json
     assert (audit["unknown"], audit["balanced"], audit["missing"]) == (len(unknown), True, [])
 
 
-def test_a_worker_that_was_believed_dead(bidden: Bidden, books: Books) -> None:
-    """FM-19: a worker paused past its lease loses its mails to `unknown`; awake again it tells the truth, once."""
+def test_a_worker_paused_past_its_lease(bidden: Bidden, books: Books) -> None:
+    """FM-19: mails of a worker paused past its lease become `unknown`; continued, it records the true outcomes."""
     bidden.import_lines(*directory(range(1, 401)))
     books.slow(0.2)
     bidden.dispatcher()
-    terms = {"BIDDEN_LEASE_SECONDS": "2", "BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
-    paused = bidden.worker(**terms).ready()
+    settings = {"BIDDEN_LEASE_SECONDS": "2", "BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
+    paused = bidden.worker(**settings).ready()
     batch = bidden.invite()["batch_id"]
     books.wait_mails(50)
     paused.signal(signal.SIGSTOP)
     books.sink.clear_rules()
-    bidden.worker(**terms)
+    bidden.worker(**settings)
     books.wait_completed(batch)
     books.check(unknown=WINDOW)
     in_doubt = books.states()["unknown"]
-    assert in_doubt > 0, "it held no mail: the test has shown nothing"
+    assert in_doubt > 0, "no mail was in flight: the test proves nothing"
     paused.signal(signal.SIGCONT)
-    eventually(lambda: books.states() == {"sent": 400}, "the truth arrived")
+    eventually(lambda: books.states() == {"sent": 400}, "the true outcomes are recorded")
     books.check()
     assert set(books.attempts().values()) <= {1, 2}
     bidden.run("audit", "1", "--json")
@@ -69,25 +69,25 @@ def test_a_worker_that_was_believed_dead(bidden: Bidden, books: Books) -> None:
 
 
 @pytest.mark.parametrize("point", [CrashPoint.CLAIM_READY, CrashPoint.OUTCOME_READY])
-def test_a_worker_frozen_in_mid_transaction(bidden: Bidden, books: Books, point: CrashPoint) -> None:
-    """FM-19, FM-29: frozen with rows locked, it keeps nobody from going on; awake again it begins that commit anew."""
+def test_a_worker_stopped_in_mid_transaction(bidden: Bidden, books: Books, point: CrashPoint) -> None:
+    """FM-19, FM-29: stopped with rows locked, a worker blocks no other; continued, it repeats that transaction."""
     bidden.import_lines(*directory(range(1, 101)))
-    terms = {"BIDDEN_LEASE_SECONDS": "2", "BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
+    settings = {"BIDDEN_LEASE_SECONDS": "2", "BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
     bidden.dispatcher()
-    frozen = bidden.worker(**terms, BIDDEN_CRASH_AT=f"{point}:2:stop")
+    stopped = bidden.worker(**settings, BIDDEN_CRASH_AT=f"{point}:2:stop")
     batch = bidden.invite()["batch_id"]
-    eventually(lambda: psutil.Process(frozen.popen.pid).status() == psutil.STATUS_STOPPED, "it is frozen")
-    bidden.worker(**terms)
+    eventually(lambda: psutil.Process(stopped.popen.pid).status() == psutil.STATUS_STOPPED, "the worker is stopped")
+    bidden.worker(**settings)
     books.wait_completed(batch)
     books.check(unknown=WINDOW)
-    frozen.signal(signal.SIGCONT)
-    eventually(lambda: books.states() == {"sent": 100}, "the truth arrived")
+    stopped.signal(signal.SIGCONT)
+    eventually(lambda: books.states() == {"sent": 100}, "the true outcomes are recorded")
     books.check()
-    frozen.stop()
+    stopped.stop()
 
 
 class SlowDatabase:
-    """Every change of items takes a while, so that a kill in the middle of publishing hits the middle."""
+    """Makes every change of items slow, so that a kill hits the middle of publishing."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -110,7 +110,7 @@ MEMBERS = 5000
 
 
 def published(conn: Connection) -> int:
-    """Items whose place on the topic is known."""
+    """Items whose offset on the topic is known."""
     row = conn.execute("SELECT count(*) AS n FROM batch_items WHERE kafka_offset IS NOT NULL").fetchone()
     assert row is not None
     count: int = row["n"]
@@ -118,15 +118,15 @@ def published(conn: Connection) -> int:
 
 
 def kill_when_more_is_published(conn: Connection, process: Process) -> None:
-    """SIGKILL as soon as it has got somewhere."""
+    """SIGKILL as soon as it has published some."""
     before = published(conn)
     eventually(lambda: published(conn) > before, f"{process} publishes")
     process.kill()
-    assert published(conn) < MEMBERS, "it was killed after its work: the test has shown nothing"
+    assert published(conn) < MEMBERS, "killed after its work: the test proves nothing"
 
 
-def test_whoever_publishes_is_killed(bidden: Bidden, books: Books, conn: Connection) -> None:
-    """FM-27: the trigger and two dispatchers are killed in mid-publish; another publishes the rest, nobody twice."""
+def test_publishing_processes_are_killed(bidden: Bidden, books: Books, conn: Connection) -> None:
+    """FM-27: a trigger and two dispatchers are killed while they publish; another publishes the rest, none twice."""
     bidden.import_lines(*directory(range(1, MEMBERS + 1)))
     with SlowDatabase(conn):
         kill_when_more_is_published(conn, bidden.start("invite", "1", "--audience", "students"))
@@ -144,7 +144,7 @@ def test_whoever_publishes_is_killed(bidden: Bidden, books: Books, conn: Connect
     assert books.sink.count() == MEMBERS
 
 
-def test_a_batch_that_nobody_published(bidden: Bidden, books: Books, conn: Connection) -> None:
+def test_an_unpublished_batch(bidden: Bidden, books: Books, conn: Connection) -> None:
     """FM-27, FM-24: the trigger is killed between the plan and the first message: dispatchers publish all of it."""
     bidden.import_lines(*directory(range(1, 301)))
     batch = plan(conn, event_id=1, audience=Audience.STUDENTS).batch_id

@@ -1,4 +1,4 @@
-"""From the mail that arrived to the page behind its links, over the real application."""
+"""The links of an accepted mail, opened in the real application."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def mail_to(books: Books, member: int) -> EmailMessage:
-    """The mail that a member has got."""
+    """The mail that a member got."""
     for stored in books.sink.mails():
         found = email.message_from_bytes(stored.data, policy=default)
         if str(found["X-Bidden-Delivery"]).split("/")[2] == str(member):
@@ -29,7 +29,7 @@ def mail_to(books: Books, member: int) -> EmailMessage:
 
 
 def test_the_links_of_a_mail(bidden: Bidden, books: Books) -> None:
-    """FM-25: one declines and one unsubscribes by the mail's own links: `why` says so, and who left gets no more."""
+    """FM-25: one member declines and one unsubscribes by their mail's links: `why` says so, the second gets no more."""
     port = ports.choose({"web": None}, {})["web"]
     base = {"BIDDEN_BASE_URL": f"http://127.0.0.1:{port}"}
     bidden.import_lines(*directory(range(1, 4), events=2))
@@ -59,8 +59,8 @@ def test_the_links_of_a_mail(bidden: Bidden, books: Books) -> None:
         assert token not in process.err.read_text() + process.out.read_text()
 
 
-def test_a_port_that_is_taken(bidden: Bidden) -> None:
-    """FM-32: where it cannot listen it says so, and ends."""
+def test_a_port_in_use(bidden: Bidden) -> None:
+    """FM-32: a server that cannot listen says so, and ends."""
     port = ports.choose({"web": None}, {})["web"]
     first = bidden.start("admin", "--port", str(port), "--json")
     eventually(lambda: bool(first.said("the web application is up")), "the application is up")

@@ -1,4 +1,4 @@
-"""An operator's decisions on the command line, while real workers deliver: pause, cancel, retry, resolve, clean up."""
+"""Commands of an operator while real workers deliver: pause, cancel, retry, resolve, cleanup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEMBERS = 400
 
 
 def test_pause_and_resume(bidden: Bidden, books: Books) -> None:
-    """FM-28: paused in mid-batch, nothing more goes out and nothing is lost; resumed, each gets the one mail."""
+    """FM-28: paused in mid-batch, no more mails go out and none is lost; resumed, each member gets one mail."""
     bidden.import_lines(*directory(range(1, MEMBERS + 1)))
     books.slow(0.4)
     bidden.dispatcher()
@@ -27,7 +27,7 @@ def test_pause_and_resume(bidden: Bidden, books: Books) -> None:
     eventually(lambda: books.states()["handing_off"] == 0, "what was in flight is recorded")
     held = books.sink.count()
     assert 50 <= held < MEMBERS
-    # A worker that starts meanwhile leaves the messages alone, too.
+    # A worker that starts meanwhile sends nothing either.
     worker.stop()
     bidden.worker().ready()
     assert books.states() == {"sent": held, "planned": MEMBERS - held}
@@ -39,7 +39,7 @@ def test_pause_and_resume(bidden: Bidden, books: Books) -> None:
 
 
 def test_cancel_in_mid_batch(bidden: Bidden, books: Books) -> None:
-    """FM-24: cancelled at once: what flies is logged as what becomes of it, all else skipped, and invited anew."""
+    """FM-24: cancelled at once: mails in flight are logged with their outcome, the rest is skipped, then invited."""
     bidden.import_lines(*directory(range(1, MEMBERS + 1)))
     books.slow(0.4)
     bidden.dispatcher()
@@ -58,8 +58,8 @@ def test_cancel_in_mid_batch(bidden: Bidden, books: Books) -> None:
     audit = bidden.run("audit", "1", "--json", code=1).json
     assert (len(audit["missing"]), audit["skipped"], audit["balanced"]) == (status["skipped"], 0, True)
     assert bidden.run("cancel", batch, "--json").json == status
-    for words in (["pause", batch], ["resume", batch], ["retry", batch]):
-        error = bidden.run(*words, "--json", code=2).error
+    for arguments in (["pause", batch], ["resume", batch], ["retry", batch]):
+        error = bidden.run(*arguments, "--json", code=2).error
         assert (error["error"], error["field"]) == ("refused", "batch")
         assert "cancelled" in error["detail"]
     books.sink.clear_rules()
@@ -70,7 +70,7 @@ def test_cancel_in_mid_batch(bidden: Bidden, books: Books) -> None:
 
 
 def test_retry_of_the_failed(bidden: Bidden, books: Books) -> None:
-    """FM-10: what failed is due again by one command, and only that is mailed; the second time it is nothing."""
+    """FM-10: one command makes what failed due again, and only that is mailed; a second one does nothing."""
     bidden.import_lines(*directory(range(1, 61)))
     books.sink.set_rules([{"do": "refuse_recipient", "recipient": f"m{n}@*"} for n in (5, 15, 25)])
     bidden.dispatcher()
@@ -88,7 +88,7 @@ def test_retry_of_the_failed(bidden: Bidden, books: Books) -> None:
 
 
 def test_resolve_after_a_kill(bidden: Bidden, books: Books) -> None:
-    """FM-12: a kill leaves some in doubt; who got a mail is called sent, the others are sent again: each has one."""
+    """FM-12: a kill leaves some unknown; the accepted are resolved as sent, the others resent: one mail for each."""
     bidden.import_lines(*directory(range(1, MEMBERS + 1)))
     books.slow()
     bidden.dispatcher()
@@ -100,7 +100,7 @@ def test_resolve_after_a_kill(bidden: Bidden, books: Books) -> None:
     bidden.worker()
     books.wait_completed(batch)
     unknown = {key for key, row in books.ledger().items() if row["state"] == "unknown"}
-    assert unknown, "nothing was in doubt: the test has shown nothing"
+    assert unknown, "nothing was unknown: the test proves nothing"
     assert bidden.run("audit", "1", "--json", code=1).json["unknown"] == len(unknown)
     accepted = sorted(unknown & books.mails().keys())
     for member, _ in accepted:
@@ -120,7 +120,7 @@ def test_resolve_after_a_kill(bidden: Bidden, books: Books) -> None:
 
 
 def test_clean_up(bidden: Bidden, books: Books) -> None:
-    """FM-26: the log of an old batch is removed, and who was mailed is not mailed again; its messages harm nobody."""
+    """FM-26: cleanup removes the log of an old batch; its members are not mailed again, and its messages do no harm."""
     bidden.import_lines(*directory(range(1, 41)))
     worker = bidden.worker()
     batch = bidden.invite("students", "--wait")["batch_id"]
@@ -141,13 +141,13 @@ def test_clean_up(bidden: Bidden, books: Books) -> None:
 
 
 def lag(bidden: Bidden) -> str:
-    """What `doctor` says of it."""
+    """What `doctor` says about the lag."""
     lines = bidden.run("doctor", "--json").lines
     (detail,) = [line["detail"] for line in lines if line["check"] == "lag"]
     return str(detail)
 
 
-#: Words; error, field, and what its detail says.
+#: Arguments; error, field, and a part of its detail.
 BAD_REQUESTS = [
     ("pause 99", "not_found", "batch", "99"),
     ("resume 99", "not_found", "batch", "99"),
@@ -180,24 +180,24 @@ BAD_REQUESTS = [
 
 
 def test_bad_requests(bidden: Bidden, books: Books) -> None:
-    """FM-32: exit 2, what was wrong on stderr, nothing on stdout, and nothing done."""
+    """FM-32: exit 2, the error on stderr, nothing on stdout, and nothing is done."""
     bidden.import_lines(*directory(range(1, 4)))
-    for words, error, field, said in BAD_REQUESTS:
-        result = bidden.run(*words.split(), "--json", code=2)
-        assert result.out == "", words
-        if words == "dlq":
+    for arguments, error, field, detail in BAD_REQUESTS:
+        result = bidden.run(*arguments.split(), "--json", code=2)
+        assert result.out == "", arguments
+        if arguments == "dlq":
             continue  # prints its help
-        assert result.error["error"] == error, (words, result.error)
-        assert said in result.error["detail"], (words, result.error)
-        assert result.error["field"] == field, (words, result.error)
+        assert result.error["error"] == error, (arguments, result.error)
+        assert detail in result.error["detail"], (arguments, result.error)
+        assert result.error["field"] == field, (arguments, result.error)
     assert books.ledger() == {}
 
 
 def test_a_database_without_tables(bidden: Bidden, books: Books) -> None:
-    """FM-32: before `migrate`, or after somebody has dropped a table, commands say what to do, without a traceback."""
+    """FM-32: before `migrate`, or after a table was dropped, commands say what to do, without a traceback."""
     books.conn.execute("ALTER TABLE batches RENAME TO something_else")
-    for words in ("batches", "pause 1", "cleanup"):
-        result = bidden.run(*words.split(), "--json", code=3)
+    for arguments in ("batches", "pause 1", "cleanup"):
+        result = bidden.run(*arguments.split(), "--json", code=3)
         assert "bidden migrate" in result.error["detail"]
         assert "Traceback" not in result.err
     books.conn.execute("ALTER TABLE something_else RENAME TO batches")

@@ -1,4 +1,4 @@
-"""Messages that come again: replays of a batch and of the topic, and letters from the dead-letter topic."""
+"""Messages that are read again: replays of a batch and of the topic, and redriven dead letters."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def drained(settings: Settings) -> bool:
     return topics.committed(partitions) == topics.latest(partitions)
 
 
-def test_offsets_move_only_while_nobody_is_there(bidden: Bidden, books: Books, settings: Settings) -> None:
-    """FM-22: refused with the members' names while workers run; then everything comes again, and nobody is mailed."""
+def test_offsets_move_only_while_the_group_is_empty(bidden: Bidden, books: Books, settings: Settings) -> None:
+    """FM-22: refused with the members' names while workers run; then all is read again, and no mail is sent."""
     bidden.import_lines(*directory(range(1, 201)))
     worker = bidden.worker()
     bidden.invite("students", "--wait")
     eventually(lambda: drained(settings), "everything is committed")
     committed = Topics(settings).committed(Topics(settings).partitions())
-    for words in (["--from-beginning"], ["--since", "2026-01-01T00:00:00Z"], ["--to-offset", "0:0"]):
-        error = bidden.run("replay", *words, "--json", code=2).error
+    for arguments in (["--from-beginning"], ["--since", "2026-01-01T00:00:00Z"], ["--to-offset", "0:0"]):
+        error = bidden.run("replay", *arguments, "--json", code=2).error
         assert error["error"] == "refused"
         assert settings.group in error["detail"]
         assert "bidden-worker at " in error["detail"]
@@ -45,7 +45,7 @@ def test_offsets_move_only_while_nobody_is_there(bidden: Bidden, books: Books, s
         str(p): {"from": 0, "to": 0} for p in committed
     }
     bidden.worker()
-    eventually(lambda: drained(settings), "everything has come again")
+    eventually(lambda: drained(settings), "everything was read again")
     assert books.sink.count() == 200
     books.check()
 
@@ -70,12 +70,12 @@ def test_to_a_time_and_to_offsets(bidden: Bidden, books: Books, settings: Settin
     assert one == {"1": {"from": both[1], "to": 3}, "2": {"from": both[2], "to": 0}}
     assert Topics(settings).committed(Topics(settings).partitions()) == both | {1: 3, 2: 0}
     bidden.worker()
-    eventually(lambda: drained(settings), "everything has come again")
+    eventually(lambda: drained(settings), "everything was read again")
     assert books.sink.count() == 140
 
 
 def test_a_batch_is_published_again(bidden: Bidden, books: Books, settings: Settings) -> None:
-    """FM-22: with workers running: settled items cost no mail, those that wait go on; a back-off is not shortened."""
+    """FM-22: with workers running, settled items cost no mail, and a back-off is not shortened."""
     bidden.import_lines(*directory(range(1, 101)))
     books.sink.set_rules([{"do": "refuse_recipient", "recipient": "m7@*", "reply": "451 4.7.1 Try later"}])
     bidden.worker(BIDDEN_RETRY_BASE_SECONDS="600")
@@ -83,24 +83,24 @@ def test_a_batch_is_published_again(bidden: Bidden, books: Books, settings: Sett
     eventually(lambda: books.states() == {"sent": 99, "retry": 1}, "all but one are sent")
     for _ in range(2):
         assert bidden.run("replay", "--batch", str(batch), "--json").json == {"published": 100}
-    eventually(lambda: drained(settings), "everything has come again")
+    eventually(lambda: drained(settings), "everything was read again")
     assert books.states() == {"sent": 99, "retry": 1}
     assert books.attempts()[7, "Student"] == 1
     assert books.sink.count() == 99
     bidden.run("cancel", str(batch), "--json")
     assert bidden.run("replay", "--batch", str(batch), "--json").json == {"published": 100}
-    eventually(lambda: drained(settings), "everything has come again")
+    eventually(lambda: drained(settings), "everything was read again")
     assert books.sink.count() == 99
 
 
 def test_dead_letters(bidden: Bidden, books: Books, settings: Settings) -> None:
-    """FM-20: poison is listed with its reason, shown to the byte, and put back with its key after the cause is gone."""
+    """FM-20: dead letters are listed with their reason, shown to the byte, and redriven with their key."""
     bidden.import_lines(*directory(range(1, 11)))
     poison: list[tuple[bytes | None, bytes | None]] = [
         (b"1", b"\xff\x00 no JSON"),
         (None, None),
         (b"1", b"x" * 1_000_000),
-        # A batch that there is not yet: the cause that will be repaired.
+        # A batch that does not exist yet: the cause that is repaired below.
         (b"5", due(1, 5)),
     ]
     assert bidden.run("dlq", "list", "--json").lines == []
@@ -126,7 +126,7 @@ def test_dead_letters(bidden: Bidden, books: Books, settings: Settings) -> None:
     bidden.run("dlq", "list")
     bidden.run("dlq", "show", "0:0")
 
-    # Now the batch is there, and its member waits for nobody but the letter.
+    # Now the batch exists, and its member waits for this message.
     worker.stop()
     assert bidden.invite()["batch_id"] == 1
     assert bidden.run("dlq", "redrive", "0:3", "--json").json == {"redriven": 1}
@@ -137,7 +137,7 @@ def test_dead_letters(bidden: Bidden, books: Books, settings: Settings) -> None:
     books.wait_completed(1)
     books.check()
     assert books.sink.count() == 10
-    # The others are poison still: they come back as new letters, key and bytes unchanged, and are not redriven again.
+    # The others are still invalid: they become new dead letters, key and bytes unchanged, and are not redriven again.
     assert bidden.run("dlq", "redrive", "--all", "--json").json == {"redriven": 3}
     found = letters(settings, 7)
     assert sorted((bytes(m.key() or b""), m.value()) for m in found[4:]) == sorted(
@@ -148,8 +148,8 @@ def test_dead_letters(bidden: Bidden, books: Books, settings: Settings) -> None:
     assert books.sink.count() == 10
 
 
-def test_letters_from_elsewhere(bidden: Bidden, settings: Settings) -> None:
-    """Who may write to the dead-letter topic cannot make an operator write to another: such letters are left out."""
+def test_dead_letters_from_other_topics(bidden: Bidden, settings: Settings) -> None:
+    """A dead letter that names another topic is listed, and never redriven to it."""
     producer = Producer(client_config(settings, "test"), logger=None)
     producer.produce(settings.dead_letter_topic, b"x", b"1", headers=[("bidden-topic", b"elsewhere")])
     producer.produce(settings.dead_letter_topic, b"y", b"\xff", headers=[("bidden-offset", "1½".encode())])

@@ -21,7 +21,7 @@ MEMBERS = 1000
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    """Servers that nobody else uses."""
+    """Servers of the test's own."""
     with Stack(tmp_path / "servers") as stack:
         yield stack
 
@@ -49,7 +49,7 @@ def test_every_server_restarts(stack: Stack, tmp_path: Path, runner: str) -> Non
         stack.postgres.restart()
         stack.kafka.restart()
         mailed = stack.mail.count()
-        assert mailed < MEMBERS, "the batch ended before the servers were back: the test has shown nothing"
+        assert mailed < MEMBERS, "the batch ended before the servers were back: the test proves nothing"
         stack.mail.clear_rules()
         with connect(settings.require_database(), autocommit=True) as conn:
             books = Books(conn, stack.mail)
@@ -57,7 +57,7 @@ def test_every_server_restarts(stack: Stack, tmp_path: Path, runner: str) -> Non
             books.check()
             assert set(books.attempts().values()) == {1}
         assert all(process.running for process in running)
-        # And they still take what comes next.
+        # And they deliver the next batch.
         assert bidden.invite("coaches", "--wait")["state"] == "completed"
         for process in running:
             process.stop()

@@ -1,4 +1,4 @@
-"""Bytes that are no text, as a shell passes them on: in words, in variables, in files' names, and on the way out."""
+"""Bytes that are not text, as a shell passes them: in arguments, variables, file names, and in output."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from db.connect import Connection
 from producers.plan import plan
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
-from tests.acceptance.processes import PATIENCE_SECONDS, Bidden, environment
+from tests.acceptance.processes import TIMEOUT_SECONDS, Bidden, environment
 from tests.fuzzing import fingerprint
 from tests.integration.importing import CHAPTER, load
 
 pytestmark = pytest.mark.slow
 
-#: Words, variables, and the field that is named.
+#: Arguments, variables, and the field that the error names.
 CASES: list[tuple[Sequence[bytes], Mapping[bytes, bytes], str | None]] = [
     ((b"invite", b"1", b"--audience", b"students", b"--by", b"\xff"), {}, "by"),
     ((b"invite", b"1", b"--audience", b"\xff\x1b[31m"), {b"LC_ALL": b"C"}, "audience"),
@@ -36,16 +36,16 @@ CASES: list[tuple[Sequence[bytes], Mapping[bytes, bytes], str | None]] = [
     ((b"doctor",), {b"BIDDEN_KAFKA_SASL_PASSWORD": b"hunter2\xff"}, "BIDDEN_KAFKA_SASL_PASSWORD"),
 ]
 #: Some of them without `--json`.
-PEOPLE = CASES[1:2] + CASES[6:7]
+WITHOUT_JSON = CASES[1:2] + CASES[6:7]
 
 
 def start(
-    words: Sequence[bytes], settings: Settings, folder: Path, env: Mapping[bytes, bytes], out: int = subprocess.PIPE
+    arguments: Sequence[bytes], settings: Settings, folder: Path, env: Mapping[bytes, bytes], out: int = subprocess.PIPE
 ) -> subprocess.Popen[bytes]:
     """A command with these very bytes."""
     variables = {os.fsencode(name): os.fsencode(value) for name, value in environment(settings).items()}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli.main", *words],
+        [sys.executable, "-P", "-m", "cli.main", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=subprocess.PIPE,
@@ -55,27 +55,27 @@ def start(
 
 
 def test_bytes_that_are_no_text(settings: Settings, conn: Connection, tmp_path: Path) -> None:
-    """FM-32: exit 2, an error in the words of a person or one object for a program, and nothing is written."""
+    """FM-32: exit 2, an error in the arguments of a person or one object for a program, and nothing is written."""
     load(conn, *directory(range(1, 3)))
     before = fingerprint(conn)
-    cases = [([*words, b"--json"], env, field) for words, env, field in CASES] + [*PEOPLE]
-    started = [start(words, settings, tmp_path, env) for words, env, _ in cases]
-    for process, (words, _, field) in zip(started, cases, strict=True):
-        out, err = process.communicate(timeout=PATIENCE_SECONDS)
-        assert (process.returncode, out) == (2, b""), (words, err)
+    cases = [([*arguments, b"--json"], env, field) for arguments, env, field in CASES] + [*WITHOUT_JSON]
+    started = [start(arguments, settings, tmp_path, env) for arguments, env, _ in cases]
+    for process, (arguments, _, field) in zip(started, cases, strict=True):
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
+        assert (process.returncode, out) == (2, b""), (arguments, err)
         assert b"Traceback" not in err
         assert b"hunter2" not in err
         assert b"\x1b" not in err
-        if b"--json" in words:
+        if b"--json" in arguments:
             error = json.loads(err.decode())
             assert error.keys() == {"error", "detail", "line", "field"}
-            assert error["field"] == field, (words, error)
+            assert error["field"] == field, (arguments, error)
         else:
-            assert err.strip(), words
+            assert err.strip(), arguments
     assert fingerprint(conn) == before
 
 
-def test_names_that_a_terminal_cannot_show(bidden: Bidden, books: Books, settings: Settings, tmp_path: Path) -> None:
+def test_names_no_terminal_can_show(bidden: Bidden, books: Books, settings: Settings, tmp_path: Path) -> None:
     """Every name can be printed anywhere; JSON is UTF-8 wherever it goes; a file may be called anything."""
     load(books.conn, *directory(range(1, 3)))
     plan(books.conn, event_id=1, audience=Audience.STUDENTS, initiator="Zoë \U0001f986 [/red]")
@@ -83,12 +83,12 @@ def test_names_that_a_terminal_cannot_show(bidden: Bidden, books: Books, setting
     name.write_text(json.dumps(CHAPTER))
     assert bidden.run("import", str(name), "--json").json["chapter"] == 1
     for variable in ({b"LC_ALL": b"C", b"PYTHONUTF8": b"0"}, {b"PYTHONIOENCODING": b"ascii"}):
-        for words in ([b"batches"], [b"batches", b"--json"]):
-            process = start(words, settings, tmp_path, variable)
-            out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        for arguments in ([b"batches"], [b"batches", b"--json"]):
+            process = start(arguments, settings, tmp_path, variable)
+            out, err = process.communicate(timeout=TIMEOUT_SECONDS)
             assert process.returncode == 0, err
             assert b"[/red]" in out
-            if len(words) == 2:
+            if len(arguments) == 2:
                 assert json.loads(out.decode())["initiator"] == "Zoë \U0001f986 [/red]"
 
 
@@ -98,9 +98,11 @@ def test_a_full_disk_is_said(settings: Settings, books: Books, tmp_path: Path) -
     plan(books.conn, event_id=1, audience=Audience.STUDENTS)
     full = os.open("/dev/full", os.O_WRONLY)
     try:
-        started = [start(words, settings, tmp_path, {}, full) for words in ([b"batches"], [b"batches", b"--json"])]
+        started = [
+            start(arguments, settings, tmp_path, {}, full) for arguments in ([b"batches"], [b"batches", b"--json"])
+        ]
         for process in started:
-            _, err = process.communicate(timeout=PATIENCE_SECONDS)
+            _, err = process.communicate(timeout=TIMEOUT_SECONDS)
             assert process.returncode == 1, err
             assert b"No space left on device" in err
             assert b"Traceback" not in err

@@ -1,4 +1,4 @@
-"""What is refused: exit codes, the error object on stderr, and that nothing was written."""
+"""Refused requests: exit codes, the error object on stderr, and nothing written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 PASSWORD = "Correct-horse-battery-4711"
 
-#: Words; error, field, and what its detail says.
+#: Arguments; error, field, and a part of its detail.
 BAD_REQUESTS = [
     ("invite 1 --audience nobody", "refused", "audience", "students, coaches, everyone"),
     ("invite 2 --audience students", "refused", "event", "future"),
@@ -36,7 +36,7 @@ BAD_REQUESTS = [
 
 
 def test_bad_requests(bidden: Bidden, books: Books) -> None:
-    """FM-32: exit 2, what was wrong on stderr for programs, nothing on stdout, and nothing written."""
+    """FM-32: exit 2, the error object on stderr, nothing on stdout, and nothing is written."""
     load(
         books.conn,
         *directory(range(1, 4)),
@@ -45,17 +45,17 @@ def test_bad_requests(bidden: Bidden, books: Books) -> None:
         EVENT | {"id": 4, "invitable": False},
     )
     before = everything(books.conn)
-    for words, error, field, said in BAD_REQUESTS:
-        result = bidden.run(*words.split(), "--json", code=2)
-        assert result.out == "", words
-        assert (result.error["error"], result.error["line"]) == (error, None), words
-        assert said in result.error["detail"], (words, result.error)
-        assert result.error["field"] == field or field is None, (words, result.error)
+    for arguments, error, field, detail in BAD_REQUESTS:
+        result = bidden.run(*arguments.split(), "--json", code=2)
+        assert result.out == "", arguments
+        assert (result.error["error"], result.error["line"]) == (error, None), arguments
+        assert detail in result.error["detail"], (arguments, result.error)
+        assert result.error["field"] == field or field is None, (arguments, result.error)
     assert everything(books.conn) == before
     assert bidden.run("batches", "--json").lines == []
 
 
-#: A line that is wrong; the field that is named.
+#: An invalid line; the field that the error names.
 BAD_LINES = [
     (member(5, colour="red"), "colour"),
     ({"type": "penguin"}, "type"),
@@ -76,7 +76,7 @@ def test_a_bad_line_is_named(bidden: Bidden, books: Books) -> None:
     assert everything(books.conn) == [[]] * 10
 
 
-#: A variable, a value that makes no sense.
+#: A variable, an invalid value.
 BAD_SETTINGS = [
     ("BIDDEN_DATABASE_URL", f"mysql://root:{PASSWORD}@localhost/x"),
     ("BIDDEN_SMTP_URL", f"http://me:{PASSWORD}@localhost"),
@@ -87,37 +87,46 @@ BAD_SETTINGS = [
 ]
 
 
-def test_settings_that_make_no_sense(bidden: Bidden) -> None:
-    """A wrong or missing setting ends every command with 2 and the variable's name, and without its secrets."""
+def test_invalid_settings(bidden: Bidden) -> None:
+    """An invalid or missing setting ends every command with 2 and the variable's name, without its secrets."""
     bidden.secrets.add(PASSWORD)
     for name, value in BAD_SETTINGS:
         error = bidden.run("worker", "--json", code=2, env={name: value}).error
         assert (error["error"], error["field"]) == ("settings", name), error
         assert name in error["detail"]
-    for words, name in (("worker", "BIDDEN_SMTP_URL"), ("dispatch", "BIDDEN_KAFKA_BOOTSTRAP")):
-        error = bidden.run(words, "--json", code=2, env={name: ""}).error
+    for arguments, name in (("worker", "BIDDEN_SMTP_URL"), ("dispatch", "BIDDEN_KAFKA_BOOTSTRAP")):
+        error = bidden.run(arguments, "--json", code=2, env={name: ""}).error
         assert (error["error"], error["field"]) == ("settings", name), error
 
 
 @pytest.fixture
-def nobody_there() -> Iterator[int]:
-    """A port that is taken, so that nobody else gets it, and not listened to."""
+def closed_port() -> Iterator[int]:
+    """A port that is bound, so that no other process gets it, and does not listen."""
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
 
 
-def test_servers_that_are_away_at_start(bidden: Bidden, nobody_there: int) -> None:
-    """Exit 3, with which server and its address, and never a password."""
-    away = f"127.0.0.1:{nobody_there}"
+def test_unreachable_servers_at_start(bidden: Bidden, closed_port: int) -> None:
+    """Exit 3, with the server and its address, and never a password."""
+    away = f"127.0.0.1:{closed_port}"
     bidden.secrets.add(PASSWORD)
     postgres = {"BIDDEN_DATABASE_URL": f"postgresql://me:{PASSWORD}@{away}/x?application_name={PASSWORD}"}
     kafka = {"BIDDEN_KAFKA_BOOTSTRAP": away}
     smtp = {"BIDDEN_SMTP_URL": f"smtp://me:{PASSWORD}@{away}?starttls=never"}
     started: list[tuple[Process, str]] = [
-        *((bidden.start(*words.split(), "--json", **postgres), "PostgreSQL") for words in ("worker", "dispatch")),
-        *((bidden.start(*words.split(), "--json", **postgres), "PostgreSQL") for words in ("batches", "migrate")),
-        *((bidden.start(*words.split(), "--json", **kafka), "Kafka") for words in ("worker", "dispatch", "migrate")),
+        *(
+            (bidden.start(*arguments.split(), "--json", **postgres), "PostgreSQL")
+            for arguments in ("worker", "dispatch")
+        ),
+        *(
+            (bidden.start(*arguments.split(), "--json", **postgres), "PostgreSQL")
+            for arguments in ("batches", "migrate")
+        ),
+        *(
+            (bidden.start(*arguments.split(), "--json", **kafka), "Kafka")
+            for arguments in ("worker", "dispatch", "migrate")
+        ),
         (bidden.start("invite", "1", "--audience", "students", "--json", **kafka), "Kafka"),
         (bidden.start("worker", "--json", **smtp), "mail server"),
         (bidden.start("worker", "--runner", "faust", "--json", **smtp), "mail server"),
@@ -129,7 +138,7 @@ def test_servers_that_are_away_at_start(bidden: Bidden, nobody_there: int) -> No
         assert result.error["error"] == "unreachable"
         assert server in result.error["detail"]
         assert away in result.error["detail"]
-    # `doctor` says the same of all, and goes on looking.
+    # `doctor` reports all of them, and runs its other checks.
     findings = bidden.run("doctor", "--json", code=1, env=postgres | smtp).lines
     wrong = {line["check"]: line["detail"] for line in findings if not line["ok"]}
     assert {"database", "mail server"} <= wrong.keys()
@@ -139,14 +148,14 @@ def test_servers_that_are_away_at_start(bidden: Bidden, nobody_there: int) -> No
 def test_no_topic_and_no_schema(settings_for: Callable[..., Settings], tmp_path: Path) -> None:
     """Before `migrate` a worker and a trigger say what to do, and exit 3."""
     with Bidden(settings_for(topic_prefix="never-made"), tmp_path) as bidden:
-        for words in (["worker"], ["invite", "1", "--audience", "students"]):
-            error = bidden.run(*words, "--json", code=3).error
+        for arguments in (["worker"], ["invite", "1", "--audience", "students"]):
+            error = bidden.run(*arguments, "--json", code=3).error
             assert "bidden migrate" in error["detail"]
             assert "never-made" in error["detail"]
 
 
 def test_a_full_disk(bidden: Bidden, books: Books) -> None:
-    """FM-30, FM-32: a full disk, as a trigger acts it: exit 3, why, and nothing written, or what was planned."""
+    """FM-30, FM-32: a full disk, simulated by a trigger: exit 3 with the reason, and the plan named if written."""
     load(books.conn, *directory(range(1, 31)))
     books.conn.execute(
         "CREATE FUNCTION be_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
@@ -157,14 +166,14 @@ def test_a_full_disk(bidden: Bidden, books: Books) -> None:
     books.conn.execute(full.format("INSERT ON invitations"))
     before = everything(books.conn)
     lines = b"\n".join(json.dumps(line).encode() for line in directory(range(31, 41)))
-    for words in ("import -", "invite 1 --audience students"):
-        result = bidden.run(*words.split(), "--json", code=3, stdin=lines)
-        assert result.out == "", words
+    for arguments in ("import -", "invite 1 --audience students"):
+        result = bidden.run(*arguments.split(), "--json", code=3, stdin=lines)
+        assert result.out == "", arguments
         assert result.error["error"] == "unreachable"
         assert "no disk space left" in result.error["detail"], result.error
     assert everything(books.conn) == before
     assert bidden.run("batches", "--json").lines == []
-    # Full right after the plan: that there is a batch must be said, or somebody makes another.
+    # Full right after the plan: the error must name the batch, or a person starts another.
     books.conn.execute("DROP TRIGGER full_disk ON invitations")
     books.conn.execute(full.format("UPDATE ON batch_items"))
     error = bidden.run("invite", "1", "--audience", "students", "--json", code=3).error

@@ -1,4 +1,4 @@
-"""`bidden up` and `bidden demo`: everything on this machine, from one command, and nothing left behind."""
+"""`bidden up` and `bidden demo`: one command runs everything on this machine, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Bidden]:
-    """The command line with nothing but a home."""
+    """The command line in an empty folder, without settings."""
     with Bidden(None, tmp_path) as bidden:
         yield bidden
-    # A test that failed leaves nothing either.
+    # A failed test leaves no process either.
     for process in at_home(tmp_path):
         process.kill()
 
 
 def at_home(home: Path) -> list[psutil.Process]:
-    """Every process on this machine that works below this folder, but for those that ask."""
+    """Every other process on this machine that works below this folder."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -52,7 +52,7 @@ def workers(up: Process) -> list[int]:
     """The ids of the worker processes that `bidden up` runs now."""
     found = []
     for child in psutil.Process(up.popen.pid).children(recursive=True):
-        # It may end while we look.
+        # It may end at this moment.
         with contextlib.suppress(psutil.Error):
             if child.status() != psutil.STATUS_ZOMBIE and "worker" in child.cmdline():
                 found.append(child.pid)
@@ -62,7 +62,7 @@ def workers(up: Process) -> list[int]:
 def test_up(alone: Bidden) -> None:
     """One line when all is ready; a second one finds it; a killed worker comes back; SIGTERM leaves nothing.
 
-    What stands in the folder's `.env` holds for all that it starts.
+    The folder's `.env` holds for all that it starts.
     """
     (alone.folder / ".env").write_text("BIDDEN_TOPIC_PREFIX=acme\nBIDDEN_MAIL_FROM=acme@bidden.example\n")
     home = {"BIDDEN_HOME": str(alone.folder / "home")}
@@ -106,10 +106,10 @@ def test_up(alone: Bidden) -> None:
     assert alone.run("batches", "--json", code=3, env=home).error["error"] == "unreachable"
 
 
-def test_a_stuck_worker_is_started_again(alone: Bidden) -> None:
-    """FM-08, FM-12, FM-28: a worker that a lock holds up ends with 70; `up` says so, starts it again, the batch ends.
+def test_a_stuck_worker_is_restarted(alone: Bidden) -> None:
+    """FM-08, FM-12, FM-28: a worker blocked by a lock exits 70; `up` says so and restarts it, and the batch completes.
 
-    In doubt, and named, is at most the window of the worker that ended.
+    At most the window of the worker that ended is unknown, with a reason.
     """
     window = 10
     home = {"BIDDEN_HOME": str(alone.folder / "home")}
@@ -132,7 +132,7 @@ def test_a_stuck_worker_is_started_again(alone: Bidden) -> None:
             conn.execute("LOCK TABLE batches IN ACCESS EXCLUSIVE MODE")
             ended = f"worker-1 ended (exit code {EXIT_NO_PROGRESS}); starting it again"
             eventually(lambda: ended in up.err.read_text(), "the worker ended itself, and `up` says so")
-            assert sink.count() < 200, "nothing was left to do: the test has shown nothing"
+            assert sink.count() < 200, "nothing was left to do: the test proves nothing"
         sink.clear_rules()
         books.wait_completed(batch)
         books.check(unknown=window)
@@ -149,19 +149,19 @@ def test_demo(alone: Bidden) -> None:
     assert at_home(alone.folder) == []
 
 
-def test_demo_to_look_at(alone: Bidden) -> None:
-    """With `--stay` it prints an address and passwords that work, and what the campaign came to can be seen there."""
+def test_demo_with_its_site(alone: Bidden) -> None:
+    """With `--stay` it prints an address and passwords that work, and the batch can be seen there."""
     demo = alone.start("demo", "--members", "200", "--stay", BIDDEN_HOME=str(alone.folder / "home"))
     eventually(lambda: "Press Ctrl-C to stop" in demo.out.read_text(), "the demonstration is over", 120)
     text = demo.out.read_text()
     (address,) = re.findall(r"Open (http://127\.0\.0\.1:\d+)", text)
-    people = re.findall(r"(\S+@bidden\.example) with the password (\S+)", text)
+    accounts = re.findall(r"(\S+@bidden\.example) with the password (\S+)", text)
     eventually(lambda: _answers(address), "the site is up")
-    for email, password in people:
+    for email, password in accounts:
         with httpx.Client(base_url=address, follow_redirects=True) as browser:
             page = browser.post("/sign-in", data={"email": email, "password": password, "next": "/batches/1"})
             assert "completed" in page.text, page.text
-    assert len(people) == 2
+    assert len(accounts) == 2
     demo.signal(signal.SIGTERM)
     assert demo.end(60) == 0, demo.story()
     assert at_home(alone.folder) == []

@@ -1,6 +1,6 @@
-"""Chaos: whole campaigns while everything that can fail does, on purpose and at random; then the books are checked.
+"""Chaos: whole campaigns while faults are injected at random; afterwards mails, ledger, logs and audits are verified.
 
-    python -m tests.chaos --seed 7 --blows 100 --runner confluent
+    python -m tests.chaos --seed 7 --faults 100 --runner confluent
 
 docs/explanation/chaos.md says what it does and how to read what it prints.
 """

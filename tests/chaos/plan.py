@@ -1,7 +1,7 @@
-"""What will be done to whom, and when: pure. The same seed gives the same blows, moods and campaigns.
+"""The plan of a run, a pure function of the seed: faults with their gaps and durations, and campaigns.
 
-Nothing here knows a process or a server. Who is hit is a number in [0, 1), turned into one of those who are there
-when the blow falls; how long a campaign takes is no part of the plan.
+Nothing here knows a process or a server. The target of a fault is a number in [0, 1), which picks one of the processes
+that run when the fault is injected. How long a batch takes is not planned.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-#: A worker's hand-overs, in the settings of a run: how long a lease is, how long the mail server may be silent.
+#: Settings of the workers: the length of a lease, and how long the mail server may be silent.
 LEASE_SECONDS: Final = 3.0
 SMTP_TIMEOUT_SECONDS: Final = 4.0
-#: Beyond the group's session, so that a worker comes back to partitions that others have.
+#: The session timeout of the group: a worker stopped for longer comes back to partitions that others own.
 SESSION_SECONDS: Final = 10.0
 
 
-class Kind(StrEnum):
-    """The blows."""
+class FaultKind(StrEnum):
+    """What can be done to the system."""
 
     WORKER_KILL = "worker killed"
     WORKER_FREEZE = "worker stopped past its lease, continued"
-    WORKER_TERM = "worker asked to end, another started"
+    WORKER_TERM = "worker stopped by SIGTERM, another started"
     DISPATCHER_KILL = "dispatcher killed"
     DISPATCHER_FREEZE = "dispatcher stopped, continued"
     INVITE_KILL = "trigger killed half-way"
@@ -36,107 +36,108 @@ class Kind(StrEnum):
     KAFKA_FREEZE = "Kafka stopped past the lease, continued"
     MAIL_RESTART = "mail server restarted"
     MAIL_KILL = "mail server killed"
-    MAIL_FREEZE = "mail server stopped past its time-out, continued"
-    MAIL_MOOD = "mail server misbehaves"
+    MAIL_FREEZE = "mail server stopped past its timeout, continued"
+    MAIL_PROFILE = "mail server misbehaves"
     TOPIC = "topic deleted, made again"
 
 
-#: How many of each are in a hundred blows.
-WEIGHTS: Final[Mapping[Kind, int]] = {
-    Kind.WORKER_KILL: 12,
-    Kind.WORKER_FREEZE: 8,
-    Kind.WORKER_TERM: 8,
-    Kind.DISPATCHER_KILL: 8,
-    Kind.DISPATCHER_FREEZE: 5,
-    Kind.INVITE_KILL: 8,
-    Kind.POSTGRES_RESTART: 4,
-    Kind.POSTGRES_KILL: 4,
-    Kind.POSTGRES_FREEZE: 3,
-    Kind.KAFKA_RESTART: 2,
-    Kind.KAFKA_KILL: 2,
-    Kind.KAFKA_FREEZE: 2,
-    Kind.MAIL_RESTART: 4,
-    Kind.MAIL_KILL: 4,
-    Kind.MAIL_FREEZE: 3,
-    Kind.MAIL_MOOD: 22,
-    Kind.TOPIC: 1,
+#: How many of each are in a hundred faults.
+WEIGHTS: Final[Mapping[FaultKind, int]] = {
+    FaultKind.WORKER_KILL: 12,
+    FaultKind.WORKER_FREEZE: 8,
+    FaultKind.WORKER_TERM: 8,
+    FaultKind.DISPATCHER_KILL: 8,
+    FaultKind.DISPATCHER_FREEZE: 5,
+    FaultKind.INVITE_KILL: 8,
+    FaultKind.POSTGRES_RESTART: 4,
+    FaultKind.POSTGRES_KILL: 4,
+    FaultKind.POSTGRES_FREEZE: 3,
+    FaultKind.KAFKA_RESTART: 2,
+    FaultKind.KAFKA_KILL: 2,
+    FaultKind.KAFKA_FREEZE: 2,
+    FaultKind.MAIL_RESTART: 4,
+    FaultKind.MAIL_KILL: 4,
+    FaultKind.MAIL_FREEZE: 3,
+    FaultKind.MAIL_PROFILE: 22,
+    FaultKind.TOPIC: 1,
 }
 
 
 @dataclass(frozen=True)
-class Mood:
-    """How the mail server behaves until the next mood; `doubtful` is how many mails it can leave in doubt."""
+class FaultProfile:
+    """How the mail server behaves until the next profile; `in_doubt`: how many mails it can make unknown."""
 
     name: str
     rules: tuple[Mapping[str, Any], ...]
-    doubtful: int = 0
+    in_doubt: int = 0
 
 
 @dataclass(frozen=True)
-class Blow:
-    """One blow: `gap` seconds after the one before; `pick` says who; it lasts `seconds` (stopped, away, or until)."""
+class Fault:
+    """`gap`: seconds after the one before. `pick`: its target. `seconds`: how long it lasts, or until the kill."""
 
-    kind: Kind
+    kind: FaultKind
     gap: float
     pick: float
     seconds: float
-    mood: Mood | None = None
+    profile: FaultProfile | None = None
 
 
-def schedule(seed: int) -> Iterator[Blow]:
-    """Blows without end: first one of each kind in a random order, then hand after hand by weight."""
+def schedule(seed: int) -> Iterator[Fault]:
+    """Faults without end: first one of each kind in a random order, then rounds of a hundred by weight."""
+    # The salts below are part of every seed: changed, a recorded seed would give another run.
     rng = random.Random(f"{seed} blows")
-    hand = list(Kind)
+    kinds = list(FaultKind)
     while True:
-        rng.shuffle(hand)
-        for kind in hand:
-            yield _blow(kind, rng)
-        hand = [kind for kind, weight in WEIGHTS.items() for _ in range(weight)]
+        rng.shuffle(kinds)
+        for kind in kinds:
+            yield _fault(kind, rng)
+        kinds = [kind for kind, weight in WEIGHTS.items() for _ in range(weight)]
 
 
-def _blow(kind: Kind, rng: random.Random) -> Blow:
-    # Now and then at once: while everybody still recovers from the one before.
+def _fault(kind: FaultKind, rng: random.Random) -> Fault:
+    # Some at once, during the recovery from the one before.
     gap = 0.0 if rng.random() < 0.15 else min(3.0, 0.1 + rng.expovariate(1 / 0.6))
-    mood = _mood(rng) if kind is Kind.MAIL_MOOD else None
-    return Blow(kind, round(gap, 2), rng.random(), round(_seconds(kind, rng), 2), mood)
+    profile = _profile(rng) if kind is FaultKind.MAIL_PROFILE else None
+    return Fault(kind, round(gap, 2), rng.random(), round(_seconds(kind, rng), 2), profile)
 
 
-def _seconds(kind: Kind, rng: random.Random) -> float:
+def _seconds(kind: FaultKind, rng: random.Random) -> float:
     match kind:
-        case Kind.WORKER_FREEZE:
+        case FaultKind.WORKER_FREEZE:
             longest = rng.random() < 0.15
             return SESSION_SECONDS + 2 if longest else LEASE_SECONDS + rng.uniform(0.5, 2.5)
-        case Kind.DISPATCHER_FREEZE | Kind.POSTGRES_FREEZE | Kind.KAFKA_FREEZE:
+        case FaultKind.DISPATCHER_FREEZE | FaultKind.POSTGRES_FREEZE | FaultKind.KAFKA_FREEZE:
             return LEASE_SECONDS + rng.uniform(0.5, 2)
-        case Kind.MAIL_FREEZE:
+        case FaultKind.MAIL_FREEZE:
             return SMTP_TIMEOUT_SECONDS + rng.uniform(0.5, 1.5)
-        case Kind.INVITE_KILL:
+        case FaultKind.INVITE_KILL:
             return rng.uniform(0.3, 1.2)
-        case Kind.POSTGRES_RESTART | Kind.POSTGRES_KILL | Kind.MAIL_RESTART | Kind.MAIL_KILL:
-            # How long it is away; now and then longer than a lease.
+        case FaultKind.POSTGRES_RESTART | FaultKind.POSTGRES_KILL | FaultKind.MAIL_RESTART | FaultKind.MAIL_KILL:
+            # How long it is down; sometimes longer than a lease.
             return rng.uniform(3, 4.5) if rng.random() < 0.2 else rng.uniform(0, 1.5)
-        case Kind.KAFKA_RESTART | Kind.KAFKA_KILL:
+        case FaultKind.KAFKA_RESTART | FaultKind.KAFKA_KILL:
             return rng.uniform(0, 1)
-        case Kind.TOPIC:
+        case FaultKind.TOPIC:
             return rng.uniform(0, 2)
         case _:
             return 0.0
 
 
-#: So that a batch lasts for some blows, whatever else the mail server does.
 def _pace(rng: random.Random) -> Mapping[str, Any]:
+    """Slow enough that a batch lasts for several faults."""
     return {"do": "delay", "seconds": round(rng.uniform(0.08, 0.25), 2)}
 
 
-def _mood(rng: random.Random) -> Mood:
-    name = rng.choice(tuple(_MOODS))
-    rules, doubtful = _MOODS[name](rng)
-    return Mood(name, (*rules, _pace(rng)), doubtful)
+def _profile(rng: random.Random) -> FaultProfile:
+    name = rng.choice(tuple(_PROFILES))
+    rules, in_doubt = _PROFILES[name](rng)
+    return FaultProfile(name, (*rules, _pace(rng)), in_doubt)
 
 
-def first_mood(seed: int) -> Mood:
-    """How the mail server behaves before the first blow."""
-    return Mood("well", (_pace(random.Random(f"{seed} first mood")),))
+def first_profile(seed: int) -> FaultProfile:
+    """How the mail server behaves before the first fault."""
+    return FaultProfile("well", (_pace(random.Random(f"{seed} first mood")),))
 
 
 def _some(rng: random.Random) -> str:
@@ -196,7 +197,7 @@ def _drops_after(rng: random.Random) -> _Rules:
     return [{"do": "drop_after_store", "times": times}], times
 
 
-_MOODS: Final = {
+_PROFILES: Final = {
     "well": _well,
     "slow": _slow,
     "4xx": _later,
@@ -210,17 +211,17 @@ _MOODS: Final = {
 
 @dataclass(frozen=True)
 class Campaign:
-    """What is triggered for one event, in this order; the second at once with the first, where `together`."""
+    """The audiences triggered for one event, in order. `at_once`: the second at the same time as the first."""
 
     event: int
     audiences: tuple[str, ...]
-    together: bool
-    #: A second thought about the first batch: nothing, pause (and resume), cancel.
-    thought: str | None
+    at_once: bool
+    #: What the organiser does to the first batch: nothing, pause (then resume), cancel.
+    decision: str | None
 
 
 def campaigns(seed: int) -> Iterator[Campaign]:
-    """Campaigns without end, one event after the other. Audiences overlap, so that batches meet each other's keys."""
+    """Campaigns without end, one event after the other. Audiences overlap, so that batches share delivery keys."""
     rng = random.Random(f"{seed} campaigns")
     event = 0
     while True:
@@ -234,5 +235,5 @@ def campaigns(seed: int) -> Iterator[Campaign]:
                 ("everyone",),
             )
         )
-        thought = rng.choices((None, "pause", "cancel"), weights=(72, 20, 8))[0]
-        yield Campaign(event, audiences, rng.random() < 0.4, thought)
+        decision = rng.choices((None, "pause", "cancel"), weights=(72, 20, 8))[0]
+        yield Campaign(event, audiences, rng.random() < 0.4, decision)

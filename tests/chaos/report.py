@@ -1,4 +1,4 @@
-"""What a run came to: one object for programs, one table for people, one line for each blow."""
+"""The figures of a run: one object for programs, one table for people."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rich.table import Table
 
 @dataclass
 class Report:
-    """The figures of a run. `doubt` is, by cause, how many mails were in flight at the blows: the bound on unknown."""
+    """The figures of a run. `in_doubt` counts, by cause, the mails in flight at the faults: the bound on unknown."""
 
     seed: int
     runner: str
     members: int
-    blows: Counter[str] = field(default_factory=Counter)
-    #: Blows that fell while mails were in flight, and the mails accepted from one blow to the next.
+    faults: Counter[str] = field(default_factory=Counter)
+    #: Faults injected while mails were in flight, and the mails accepted between two faults.
     hit_in_flight: int = 0
     mails_between: list[int] = field(default_factory=list)
-    doubt: Counter[str] = field(default_factory=Counter)
+    in_doubt: Counter[str] = field(default_factory=Counter)
     batches: Counter[str] = field(default_factory=Counter)
     commands: Counter[str] = field(default_factory=Counter)
-    ends: Counter[str] = field(default_factory=Counter)
+    exits: Counter[str] = field(default_factory=Counter)
     deliveries: Counter[str] = field(default_factory=Counter)
     events: int = 0
     mails: int = 0
@@ -35,24 +35,24 @@ class Report:
     resolved: Counter[str] = field(default_factory=Counter)
     mails_after_resolving: int = 0
     seconds: float = 0.0
-    seconds_of_blows: float = 0.0
+    seconds_of_faults: float = 0.0
     longest_stall: float = 0.0
     seconds_to_settle: float = 0.0
     findings: list[str] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        """All blows."""
-        return self.blows.total()
+        """How many faults were injected."""
+        return self.faults.total()
 
     @property
     def bound(self) -> int:
         """The most that may be unknown."""
-        return self.doubt.total()
+        return self.in_doubt.total()
 
     @property
-    def part_in_flight(self) -> float:
-        """The part of the blows that fell while mails were in flight."""
+    def share_in_flight(self) -> float:
+        """The share of the faults that were injected while mails were in flight."""
         return self.hit_in_flight / self.count if self.count else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Report:
         return asdict(self) | {
             "count": self.count,
             "bound": self.bound,
-            "part_in_flight": round(self.part_in_flight, 3),
+            "share_in_flight": round(self.share_in_flight, 3),
             "mails_between": {
                 "median": between[len(between) // 2] if between else 0,
                 "least": between[0] if between else 0,
@@ -72,38 +72,37 @@ class Report:
 
     def show(self, console: Console) -> None:
         """The table."""
-        told = self.as_dict()
         table = Table(title=f"Chaos: seed {self.seed}, runner {self.runner}", title_justify="left", show_header=False)
         table.add_column("what")
         table.add_column("figure", justify="right")
-        for name, number in self.blows.most_common():
+        for name, number in self.faults.most_common():
             table.add_row(name, f"{number:,}")
         table.add_section()
-        pace = self.seconds_of_blows / self.count if self.count else 0.0
-        table.add_row("blows", f"{self.count:,} in {self.seconds_of_blows:,.0f} s, one in {pace:.2f} s")
-        table.add_row("of them while mails were in flight", f"{self.hit_in_flight:,} ({self.part_in_flight:.0%})")
-        between = told["mails_between"]
+        pace = self.seconds_of_faults / self.count if self.count else 0.0
+        table.add_row("faults", f"{self.count:,} in {self.seconds_of_faults:,.0f} s, one in {pace:.2f} s")
+        table.add_row("  while mails were in flight", f"{self.hit_in_flight:,} ({self.share_in_flight:.0%})")
+        between = self.as_dict()["mails_between"]
         table.add_row(
-            "mails accepted from blow to blow",
+            "mails accepted between two faults",
             f"median {between['median']:,}, most {between['most']:,}, none {between['none']:,} times",
         )
         table.add_row("batches", _parts(self.batches))
         table.add_row("commands", _parts(self.commands))
-        table.add_row("ends of processes by exit code", _parts(self.ends))
+        table.add_row("exit codes of processes", _parts(self.exits))
         table.add_row("longest stall", f"{self.longest_stall:.1f} s")
-        table.add_row("settled after the last blow", f"{self.seconds_to_settle:.1f} s")
+        table.add_row("settled after the last fault", f"{self.seconds_to_settle:.1f} s")
         table.add_section()
         table.add_row("events, mails accepted", f"{self.events:,}, {self.mails:,}")
         table.add_row("deliveries", _parts(self.deliveries))
         table.add_row("twice", f"{self.twice:,}")
         table.add_row("lost", f"{self.lost:,}")
         table.add_row(
-            "unknown, at most (mails in flight at the blows)", f"{self.deliveries['unknown']:,}, {self.bound:,}"
+            "unknown, at most (mails in flight at the faults)", f"{self.deliveries['unknown']:,}, {self.bound:,}"
         )
-        table.add_row("  the bound by cause", _parts(self.doubt))
-        table.add_row("  unknown ones that had a mail", f"{self.unknown_with_mail:,}")
-        table.add_row("resolved by the truth", _parts(self.resolved))
-        table.add_row("mails in the end", f"{self.mails_after_resolving:,}")
+        table.add_row("  the bound by cause", _parts(self.in_doubt))
+        table.add_row("  unknown that were accepted", f"{self.unknown_with_mail:,}")
+        table.add_row("resolved by the mails at the server", _parts(self.resolved))
+        table.add_row("mails at the end", f"{self.mails_after_resolving:,}")
         console.print(table)
         for finding in self.findings:
             console.print(f"FINDING: {finding}", markup=False, highlight=False, soft_wrap=True)

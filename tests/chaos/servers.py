@@ -1,4 +1,4 @@
-"""The three servers and the topic, and what can be done to them. Nothing here waits for a server to come back."""
+"""Faults of the three servers and of the topic. Nothing here waits for a server to come back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DELETE_SECONDS: Final = 30.0
 
 
 class Servers:
-    """What is away or stopped at the moment, and who sees to its return. For one thread; work is done by others."""
+    """Which servers are down or stopped. Called from one thread; restarts run in a pool of others."""
 
     def __init__(self, stack: Stack, settings: Settings) -> None:
         self.stack = stack
@@ -33,8 +33,8 @@ class Servers:
         self._frozen: dict[str, Server] = {}
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="servers")
 
-    def look(self) -> None:
-        """Forget what is done; what failed is a finding."""
+    def tick(self) -> None:
+        """Collect finished restarts; a failed one is a finding."""
         for name, future in list(self._busy.items()):
             if future.done():
                 del self._busy[name]
@@ -42,21 +42,21 @@ class Servers:
                     self.findings.append(f"{name} did not come back: {error!r}")
 
     def is_up(self, server: Server) -> bool:
-        """Whether nothing is being done to it."""
+        """Whether it is neither down, restarting nor stopped."""
         return server.name not in self._busy and server.name not in self._frozen
 
     @property
-    def topic_is_left_alone(self) -> bool:
-        """Whether nobody is deleting it."""
+    def topic_deletion_is_done(self) -> bool:
+        """Whether no deletion is under way."""
         return "topic" not in self._busy
 
     @property
     def all_up(self) -> bool:
-        """Whether nothing is being done to anybody."""
+        """Whether nothing is down, restarting or stopped."""
         return not self._busy and not self._frozen
 
-    def take_away(self, server: Server, *, kill: bool, seconds: float) -> None:
-        """End it, in good order or not; start it again after so many seconds."""
+    def restart(self, server: Server, *, kill: bool, seconds: float) -> None:
+        """Stop or kill it, and start it again after so many seconds."""
 
         def work() -> None:
             server.kill() if kill else server.stop()
@@ -76,22 +76,22 @@ class Servers:
             _signal_all(server, signal.SIGCONT)
 
     def thaw_all(self) -> None:
-        """Nobody is stopped any more."""
+        """SIGCONT to all that is stopped."""
         for server in list(self._frozen.values()):
             self.thaw(server)
 
     def delete_topic(self, seconds: float) -> None:
-        """Delete the invitations' topic, and leave it deleted for so many seconds; `bidden migrate` makes it again."""
+        """Delete the topic of the invitations; done when it has been gone for so many seconds."""
 
         def work() -> None:
             name = self._settings.invitations_topic
-            # The broker may be away at this moment, too: until it is done.
+            # The broker may be down, too: retried until the topic is gone.
             end = time.monotonic() + _DELETE_SECONDS
             while time.monotonic() < end:
                 with suppress(KafkaException, TimeoutError):
                     admin = AdminClient(client_config(self._settings, "chaos"), logger=None)
                     for future in admin.delete_topics([name], operation_timeout=5, request_timeout=10).values():
-                        with suppress(KafkaException):  # gone already: the look below tells
+                        with suppress(KafkaException):  # gone already? topic_id tells
                             future.result(timeout=15)
                     if Topics(self._settings).topic_id() is None:
                         break
@@ -101,14 +101,14 @@ class Servers:
         self._busy["topic"] = self._pool.submit(work)
 
     def close(self) -> None:
-        """Wait for what is being done."""
+        """Wait for the restarts under way."""
         self.thaw_all()
         self._pool.shutdown(wait=True)
-        self.look()
+        self.tick()
 
 
 def _signal_all(server: Server, number: signal.Signals) -> None:
-    """To the server's process and its children. Stopped from the top: a stopped parent makes no more of them."""
+    """To the server's process, then its children: a stopped parent forks no more of them."""
     if server.pid is None:
         return
     os.kill(server.pid, number)

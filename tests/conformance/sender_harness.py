@@ -62,6 +62,18 @@ async def talking_to(server: Server, **options: Any) -> AsyncIterator[SmtpSender
         await server.stop()
 
 
+@asynccontextmanager
+async def sending_to(server: Server, connections: int = 10) -> AsyncIterator[Sender]:
+    """A started server and its own sender, both gone afterwards."""
+    await server.start()
+    sender = server.sender(connections)
+    try:
+        yield sender
+    finally:
+        await sender.close()
+        await server.stop()
+
+
 async def outcomes(sender: Sender, envelopes: list[Envelope]) -> list[SendResult]:
     """Submits all at once and waits for all."""
     return list(await asyncio.gather(*(send(sender, envelope) for envelope in envelopes)))

@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
+from mail.sender import Sender
+from mail.smtp.sender import SmtpSender
+
 
 @dataclass(frozen=True, slots=True)
 class Mail:
@@ -23,19 +26,31 @@ class Mail:
 class Server(Protocol):
     """A mail server that can go away and come back on the same port.
 
-    Both refuse recipients that begin with `refused` (550) or `later` (451).
+    All refuse recipients that begin with `refused` (for good) or `later` (for now).
     """
 
     mails: list[Mail]
+    #: Its words when it has accepted a mail (which is given its number), refused one for good, and for now.
+    accepted: str
+    refused: str
+    put_off: str
 
     @property
     def url(self) -> str: ...
+    def sender(self, connections: int = 10) -> Sender:
+        """A sender for this server, as a worker has one."""
+        ...
+
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
 
 
 class _Listening:
     """A listening socket that keeps its port over restarts, and knows its connections."""
+
+    accepted = "250 2.0.0 kept as {}"
+    refused = "550 5.1.1 no such mailbox"
+    put_off = "451 4.7.1 try later"
 
     def __init__(self) -> None:
         self.mails: list[Mail] = []
@@ -45,6 +60,9 @@ class _Listening:
     @property
     def url(self) -> str:
         return f"smtp://127.0.0.1:{self.port}"
+
+    def sender(self, connections: int = 10) -> SmtpSender:
+        return SmtpSender(self.url, connections, timeout=5.0, hello="tests.test")
 
     async def _listen(self, factory: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()

@@ -8,10 +8,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 from tests.acceptance.books import Books
-from tests.acceptance.processes import PATIENCE_SECONDS, Bidden
+from tests.acceptance.processes import TIMEOUT_SECONDS, Bidden
 
 PASSWORD = "correct horse battery"
-expect.set_options(timeout=PATIENCE_SECONDS * 1000)
+expect.set_options(timeout=TIMEOUT_SECONDS * 1000)
 
 
 class Person:
@@ -21,7 +21,7 @@ class Person:
         self.address = address
         self.errors: list[str] = []
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(PATIENCE_SECONDS * 1000)
+        self.page.set_default_timeout(TIMEOUT_SECONDS * 1000)
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 

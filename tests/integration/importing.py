@@ -1,4 +1,4 @@
-"""What the tests of the import share: lines to build files of, and an import as a command does it."""
+"""Lines of directory files for tests, and an import as the command does it."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ BASE = (CHAPTER, STUDENTS, COACHES, member(1), member(2), EVENT)
 
 
 def address(conn: Connection) -> str:
-    """Where `conn` is connected to, its password included, for further connections."""
+    """The address of the database of `conn`, with its password, for further connections."""
     return make_conninfo(conn.info.dsn, password=conn.info.password or None)
 
 
 def load(conn: Connection, *lines: dict[str, Any]) -> dict[str, int]:
-    """Import in a transaction of its own, committed at the end; `conn` only says where."""
+    """Import and commit, in a transaction of its own; `conn` only names the database."""
     with connect(address(conn)) as transaction:
         return import_lines(transaction, parse_lines([json.dumps(line).encode() for line in lines]))
 
 
 def refusal(conn: Connection, *lines: dict[str, Any]) -> InputError:
-    """The error of an import that must change nothing."""
+    """The error of an import, which must change nothing."""
     before = everything(conn)
     with pytest.raises(InputError) as caught:
         load(conn, *lines)

@@ -1,4 +1,4 @@
-"""The story of each crash: a campaign, a process that dies at its point, another that goes on, and the books."""
+"""The scenario of each crash: a batch, a process that dies at its crash point, another that goes on, the comparison."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
@@ -25,9 +26,9 @@ from producers.plan import plan
 from producers.topics import Topics
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
+from tests.acceptance.concurrently import Scenario, Until
 from tests.acceptance.crash_cases import RUNNERS, WINDOW, Case, Row
 from tests.acceptance.processes import Bidden, Process
-from tests.acceptance.together import Story, Until
 from tests.conftest import fresh_sink, quick_settings
 from tests.databases import Databases
 from tests.integration.importing import load
@@ -40,8 +41,8 @@ _LINES = [*directory(STUDENTS, COACHES)]
 
 
 @dataclass
-class Ground:
-    """What one story needs for itself."""
+class Environment:
+    """What one scenario has for itself."""
 
     settings: Settings
     bidden: Bidden
@@ -54,17 +55,17 @@ class Ground:
         return batch
 
     def publish(self, batch: int) -> None:
-        """Puts the batch on the topic, and a message behind it that nobody can read."""
+        """Publish the batch, and an invalid message after it."""
         BatchPublisher(self.settings, now).publish(self.books.conn, batch)
         self.put_poison()
 
     def put_poison(self) -> None:
-        """A message that nobody can read."""
+        """Publish an invalid message."""
         producer = Producer(client_config(self.settings, "test"), logger=None)
         producer.produce(self.settings.invitations_topic, b"no json", b"7")
         producer.flush()
 
-    def letters(self) -> int:
+    def dead_letters(self) -> int:
         """How many dead letters there are."""
         topics = Topics(self.settings)
         (end,) = topics.latest([TopicPartition(self.settings.dead_letter_topic, 0)]).values()
@@ -76,7 +77,7 @@ class Ground:
         return sum(topics.latest(topics.partitions()).values())
 
     def commit_everything(self) -> None:
-        """As if somebody had acknowledged all messages and done nothing."""
+        """Commit all offsets for the group, though no message was processed."""
         topics = Topics(self.settings)
         ends = topics.latest(topics.partitions())
         places = [TopicPartition(self.settings.invitations_topic, p, offset) for p, offset in ends.items()]
@@ -86,7 +87,7 @@ class Ground:
 
     @contextmanager
     def dispatching(self) -> Iterator[None]:
-        """A dispatcher that nobody kills."""
+        """A dispatcher in this process, which is not killed."""
         stop = threading.Event()
         dispatcher = Dispatcher(self.settings, now, time.monotonic, stop)
         thread = threading.Thread(target=dispatcher.run)
@@ -104,8 +105,8 @@ def now() -> datetime:
 
 
 @contextmanager
-def ground(servers: Servers, databases: Databases, folder: Path) -> Iterator[Ground]:
-    """A database, topics and a mail sink of the story's own, which goes wrong for two members."""
+def open_environment(servers: Servers, databases: Databases, folder: Path) -> Iterator[Environment]:
+    """A database, topics and a mail sink of its own. The sink refuses one member, and another one once."""
     folder.mkdir()
     with ExitStack() as stack:
         url = stack.enter_context(databases.fresh())
@@ -124,28 +125,28 @@ def ground(servers: Servers, databases: Databases, folder: Path) -> Iterator[Gro
             ]
         )
         bidden = stack.enter_context(Bidden(settings, folder))
-        yield Ground(settings, bidden, Books(conn, sink))
+        yield Environment(settings, bidden, Books(conn, sink))
 
 
-def story(case: Case, servers: Servers, databases: Databases, folder: Path) -> Story[Row]:
-    """The case from the import to the books."""
-    with ground(servers, databases, folder) as world:
-        tell = _TALES.get(case.who, worker_dies)
-        mailed_before = yield from tell(world, case)
-        world.books.sink.clear_rules()
-        world.books.sink.set_rules([{"do": "refuse_recipient", "recipient": "m7@*"}])
-        batches = [row["id"] for row in world.books.conn.execute("SELECT id FROM batches ORDER BY id")]
-        with world.dispatching():
-            world.bidden.worker(case.who if case.who in RUNNERS else "confluent")
+def run_case(case: Case, servers: Servers, databases: Databases, folder: Path) -> Scenario[Row]:
+    """The case from the import to its row of the matrix."""
+    with open_environment(servers, databases, folder) as environment:
+        mailed_before = yield from _CRASHES.get(case.who, worker_dies)(environment, case)
+        environment.books.sink.clear_rules()
+        environment.books.sink.set_rules([{"do": "refuse_recipient", "recipient": "m7@*"}])
+        batches = [row["id"] for row in environment.books.conn.execute("SELECT id FROM batches ORDER BY id")]
+        with environment.dispatching():
+            environment.bidden.worker(case.who if case.who in RUNNERS else "confluent")
             for batch in batches:
-                yield Until(lambda batch=batch: world.books.completed(batch), f"{case}: batch {batch} completed")  # type: ignore[misc]
-        world.books.check(unknown=WINDOW if case.in_doubt else 0, failed=world.books.states()["failed"])
-        return measured(world, case, mailed_before)
+                yield Until(partial(environment.books.completed, batch), f"{case}: batch {batch} completed")
+        failed = environment.books.states()["failed"]
+        environment.books.check(unknown=WINDOW if case.in_doubt else 0, failed=failed)
+        return measure(environment, case, mailed_before)
 
 
-def measured(world: Ground, case: Case, mailed_before: int) -> Row:
-    """Counted from the mails that arrived, the ledger and the topic."""
-    mails, ledger = world.books.mails(), world.books.ledger()
+def measure(environment: Environment, case: Case, mailed_before: int) -> Row:
+    """Counts the mails that arrived, the ledger's rows and the topic's messages."""
+    mails, ledger = environment.books.mails(), environment.books.ledger()
     unknown = [key for key, row in ledger.items() if row["state"] == "unknown"]
     open_ones = [key for key, row in ledger.items() if row["state"] in ("planned", "handing_off", "retry")]
     unsent = [key for key, row in ledger.items() if row["state"] == "sent" and not mails[key]]
@@ -157,15 +158,15 @@ def measured(world: Ground, case: Case, mailed_before: int) -> Row:
         twice=sum(count > 1 for count in mails.values()),
         unknown=len(unknown),
         arrived=sum(mails[key] for key in unknown),
-        messages=world.messages(),
+        messages=environment.messages(),
     )
 
 
-def killed(world: Ground, process: Process, case: Case) -> Story[int]:
+def killed(environment: Environment, process: Process, case: Case) -> Scenario[int]:
     """Waits until the process has died at its point; how many mails had been accepted then."""
     yield Until(lambda: not process.running, f"{case}: {process} dies")
     assert process.popen.returncode == -signal.SIGKILL, process.story()
-    return world.books.sink.count()
+    return environment.books.sink.count()
 
 
 def armed(case: Case) -> dict[str, str]:
@@ -173,63 +174,63 @@ def armed(case: Case) -> dict[str, str]:
     return {VARIABLE: f"{case.point}:{case.passes}"}
 
 
-def worker_dies(world: Ground, case: Case) -> Story[int]:
-    """In mid-batch: all messages are there before it begins."""
-    load(world.books.conn, *_LINES)
-    world.publish(world.plan())
-    return (yield from killed(world, world.bidden.worker(case.who, **armed(case)), case))
+def worker_dies(environment: Environment, case: Case) -> Scenario[int]:
+    """In mid-batch: all messages are published before it starts."""
+    load(environment.books.conn, *_LINES)
+    environment.publish(environment.plan())
+    return (yield from killed(environment, environment.bidden.worker(case.who, **armed(case)), case))
 
 
-def dispatcher_dies(world: Ground, case: Case) -> Story[int]:
-    """With a batch that its trigger did not get to publish, or that somebody acknowledged and lost."""
-    load(world.books.conn, *_LINES)
-    batch = world.plan()
+def dispatcher_dies(environment: Environment, case: Case) -> Scenario[int]:
+    """With a batch that its trigger did not publish, or one whose messages were committed and lost."""
+    load(environment.books.conn, *_LINES)
+    batch = environment.plan()
     if case.point.startswith("lost"):
-        BatchPublisher(world.settings, now).publish(world.books.conn, batch)
-        world.commit_everything()
+        BatchPublisher(environment.settings, now).publish(environment.books.conn, batch)
+        environment.commit_everything()
     else:
-        world.books.end_claims()
-    mailed = yield from killed(world, world.bidden.start("dispatch", **armed(case)), case)
-    world.books.end_claims()
+        environment.books.end_claims()
+    mailed = yield from killed(environment, environment.bidden.start("dispatch", **armed(case)), case)
+    environment.books.end_claims()
     return mailed
 
 
-def trigger_dies(world: Ground, case: Case) -> Story[int]:
-    """And is pressed again with the same key, as whoever got no answer would do."""
-    load(world.books.conn, *_LINES)
-    words = ("invite", "1", "--audience", "everyone", "--key", "once")
-    mailed = yield from killed(world, world.bidden.start(*words, **armed(case)), case)
-    assert world.bidden.run(*words, "--json").json["planned"] == MEMBERS
-    world.books.end_claims()
+def trigger_dies(environment: Environment, case: Case) -> Scenario[int]:
+    """The trigger is repeated with the same key, as after a lost answer."""
+    load(environment.books.conn, *_LINES)
+    arguments = ("invite", "1", "--audience", "everyone", "--key", "once")
+    mailed = yield from killed(environment, environment.bidden.start(*arguments, **armed(case)), case)
+    assert environment.bidden.run(*arguments, "--json").json["planned"] == MEMBERS
+    environment.books.end_claims()
     return mailed
 
 
-def import_dies(world: Ground, case: Case) -> Story[int]:
-    """Nothing of it may be there."""
-    file = world.bidden.folder / "directory.jsonl"
+def import_dies(environment: Environment, case: Case) -> Scenario[int]:
+    """Nothing of the import may be written."""
+    file = environment.bidden.folder / "directory.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in _LINES))
-    mailed = yield from killed(world, world.bidden.start("import", str(file), **armed(case)), case)
-    assert not world.books.conn.execute("SELECT FROM members UNION ALL SELECT FROM events").fetchall()
-    world.bidden.run("import", str(file))
-    world.publish(world.plan())
+    mailed = yield from killed(environment, environment.bidden.start("import", str(file), **armed(case)), case)
+    assert not environment.books.conn.execute("SELECT FROM members UNION ALL SELECT FROM events").fetchall()
+    environment.bidden.run("import", str(file))
+    environment.publish(environment.plan())
     return mailed
 
 
-def redrive_dies(world: Ground, case: Case) -> Story[int]:
-    """A letter is put back, and nobody remembers it."""
-    load(world.books.conn, *_LINES)
-    world.publish(world.plan())
-    worker = world.bidden.worker()
-    yield Until(lambda: world.letters() == 1, f"{case}: the poison is set aside")
-    mailed = yield from killed(world, world.bidden.start("dlq", "redrive", "--all", **armed(case)), case)
-    yield Until(lambda: world.letters() == 2, f"{case}: it is set aside again")
-    world.bidden.run("dlq", "redrive", "0:0")
-    yield Until(lambda: world.letters() == 3, f"{case}: it is set aside a third time")
+def redrive_dies(environment: Environment, case: Case) -> Scenario[int]:
+    """A dead letter is redriven, and the receipt is lost."""
+    load(environment.books.conn, *_LINES)
+    environment.publish(environment.plan())
+    worker = environment.bidden.worker()
+    yield Until(lambda: environment.dead_letters() == 1, f"{case}: the invalid message is a dead letter")
+    mailed = yield from killed(environment, environment.bidden.start("dlq", "redrive", "--all", **armed(case)), case)
+    yield Until(lambda: environment.dead_letters() == 2, f"{case}: it is a dead letter again")
+    environment.bidden.run("dlq", "redrive", "0:0")
+    yield Until(lambda: environment.dead_letters() == 3, f"{case}: it is a dead letter a third time")
     worker.stop()
     return mailed
 
 
-_TALES: dict[str, Callable[[Ground, Case], Story[int]]] = {
+_CRASHES: dict[str, Callable[[Environment, Case], Scenario[int]]] = {
     "import": import_dies,
     "invite": trigger_dies,
     "dispatch": dispatcher_dies,

@@ -1,4 +1,4 @@
-"""Rows that cannot be, and yet are: real processes start with them, go on, and name them."""
+"""Rows that the code never writes: real processes start with them, go on, and name them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.conformance.test_runner_poison import letters
 
 pytestmark = pytest.mark.slow
 
-#: What earlier versions, or a hand in the database, have left in batch 1. Members 1 to 4 are as they should be.
-LEFTOVERS: list[LiteralString] = [
+#: What earlier versions, or manual SQL, could leave in batch 1. Members 1 to 4 are valid.
+IMPOSSIBLE: list[LiteralString] = [
     "INSERT INTO batch_items (batch_id, member_id, roles, publish_at) VALUES (1, 999, '{Student}', now())",
     "UPDATE batch_items SET roles = '{Guest}' WHERE batch_id = 1 AND member_id = 5",
     "DELETE FROM deliveries WHERE event_id = 1 AND member_id = 6",
@@ -45,25 +45,25 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("runner", ["confluent", "faust"])
-def test_everything_starts_with_leftovers(bidden: Bidden, books: Books, runner: str) -> None:
-    """FM-18: workers and commands start whatever the tables hold; the sound are mailed, the rest is named and ended."""
+def test_everything_starts_with_impossible_rows(bidden: Bidden, books: Books, runner: str) -> None:
+    """FM-18: workers and commands start whatever the tables hold; valid items are mailed, others named."""
     bidden.import_lines(*directory(range(1, 11), events=2))
     assert bidden.invite()["batch_id"] == 1
-    for leftover in LEFTOVERS:
-        books.conn.execute(leftover)
+    for statement in IMPOSSIBLE:
+        books.conn.execute(statement)
     bidden.dispatcher()
     worker = bidden.worker(runner)
     after = bidden.invite("students", event=2)["batch_id"]
     books.wait_completed(after)
     books.check(event=2)
-    eventually(lambda: len(books.mails()) == 4, "the sound ones of the batch are mailed")
+    eventually(lambda: len(books.mails()) == 4, "the valid items of the batch are mailed")
     assert books.mails() == {(number, "Student"): 1 for number in (1, 2, 3, 4)}
-    # The two whose messages can never be processed come once.
+    # The two messages that can never be processed are published once.
     assert len(letters(bidden.settings, 2)) == 2  # type: ignore[arg-type] # they are there
     eventually(lambda: not overdue(books), "nothing is due any more")
-    for words in COMMANDS if runner == "confluent" else ():
-        done = bidden.start(*words.split(), "--json").result()
-        assert done.code in (0, 1), (words, done)
+    for arguments in COMMANDS if runner == "confluent" else ():
+        done = bidden.start(*arguments.split(), "--json").result()
+        assert done.code in (0, 1), (arguments, done)
         assert "Traceback" not in done.err
     findings = {line["check"]: line for line in bidden.run("doctor", "--json", code=1).lines}
     for check, names in NAMED.items():
@@ -71,13 +71,13 @@ def test_everything_starts_with_leftovers(bidden: Bidden, books: Books, runner: 
         assert findings[check]["detail"].endswith(names), findings[check]
     assert worker.running
     bidden.run("cancel", "1", "--json")
-    # Only who may still be handing over (until next year) keeps it open.
+    # Only the lease that ends next year keeps it open.
     assert bidden.status(1)["pending"] in (0, 1)
     worker.stop()
 
 
 def overdue(books: Books) -> bool:
-    """Whether anything that could be published has not been."""
+    """Whether anything that is due has not been published."""
     row = books.conn.execute("SELECT count(*) AS n FROM batch_items WHERE publish_at < now()").fetchone()
     assert row is not None
     return bool(row["n"])

@@ -1,6 +1,6 @@
-"""The books after a run: the mails at the sink, the ledger, the logs and the audit of every event.
+"""Verifies a run: mails at the sink, ledger, logs and audits of every event are compared.
 
-Nothing is asserted: what is wrong is a finding in the report, so that one mistake does not hide the next.
+Nothing is asserted: each error is a finding in the report, so that one does not hide the next.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from producers.dispatch import BatchPublisher
 from producers.plan import plan
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, Key
-from tests.chaos.census import take_snapshot
-from tests.chaos.world import World
+from tests.chaos.environment import Environment
+from tests.chaos.sampling import take_snapshot
 
 _SETTLE_SECONDS: Final = 120.0
 _DOCTOR_SECONDS: Final = 30.0
-#: Batches that end after so many are found to be wrong are only counted.
+#: Further findings are only counted.
 _SHOWN: Final = 20
-#: Audits by the command itself; the others by the same function, without a process for each.
+#: So many audits run as a command; the others call the same function, without a process for each.
 _BY_COMMAND: Final = 3
 
 
-class AllBooks(Books):
-    """The books of many events: the sink's file is read once."""
+class AllEvents(Books):
+    """The same for many events: the sink's file is read once."""
 
     def __init__(self, conn: Connection, sink: MailServer) -> None:
         super().__init__(conn, sink)
@@ -47,30 +47,32 @@ class AllBooks(Books):
         return self._mails[event]
 
     def events(self) -> list[int]:
-        """Events that somebody was mailed for, or that have batches."""
+        """Events that have batches or mails."""
         rows = self.conn.execute("SELECT DISTINCT event_id FROM batches").fetchall()
         return sorted({row["event_id"] for row in rows} | {event for event, mails in self._mails.items() if mails})
 
 
-class Reckoning:
-    """Checks the books of a settled world, then ends every doubt by the truth, and checks that all is balanced."""
+class Verification:
+    """Checks a settled environment; then resolves what is unknown by the mails at the server, and checks it again."""
 
-    def __init__(self, world: World, say: Callable[[str], object]) -> None:
-        self._world = world
-        self._report = world.report
-        self._say = say
+    def __init__(self, environment: Environment, write: Callable[[str], object]) -> None:
+        self._environment = environment
+        self._report = environment.report
+        self._write = write
         self._hidden = 0
-        #: Members of whose two mails in doubt one came through: a word can only be given for both.
+        #: Event and member of whose two unknown deliveries one was accepted: `resolve` only takes both.
         self._mixed: set[tuple[int, int]] = set()
 
     def check(self) -> None:
-        """Everything."""
-        with connect(self._world.settings.require_database(), application="chaos-books", autocommit=True) as conn:
-            books = AllBooks(conn, self._world.stack.mail)
+        """Run all checks."""
+        with connect(
+            self._environment.settings.require_database(), application="chaos-verification", autocommit=True
+        ) as conn:
+            books = AllEvents(conn, self._environment.stack.mail)
             self._first(books)
             self._doctor()
             self._resolve(books)
-            self._second(AllBooks(conn, self._world.stack.mail))
+            self._second(AllEvents(conn, self._environment.stack.mail))
         if self._hidden:
             self._report.findings.append(f"{self._hidden} more")
 
@@ -80,9 +82,9 @@ class Reckoning:
         else:
             self._hidden += 1
 
-    # Before anybody has said a word about what is unknown.
+    # Before anything unknown is resolved.
 
-    def _first(self, books: AllBooks) -> None:
+    def _first(self, books: AllEvents) -> None:
         report = self._report
         events = books.events()
         report.events, report.mails = len(events), books.total
@@ -106,7 +108,7 @@ class Reckoning:
             self._audit(books, event, may_be_missing=cancelled)
             for batch in by_event[event]:
                 try:
-                    books._check_batch(batch, ledger)  # the same questions as the acceptance tests ask
+                    books._check_batch(batch, ledger)  # as the acceptance tests do
                 except (AssertionError, KeyError) as error:
                     self._find(f"event {event}, batch {batch['batch_id']}: {error!s:.600}")
         if report.twice:
@@ -114,23 +116,23 @@ class Reckoning:
         if report.lost:
             self._find(f"{report.lost} deliveries are lost")
         if report.deliveries["unknown"] > report.bound:
-            self._find(f"{report.deliveries['unknown']} unknown, {report.bound} were in flight at the blows")
+            self._find(f"{report.deliveries['unknown']} unknown, {report.bound} were in flight at the faults")
         self._unnamed(books.conn)
-        self._say(f"{report.mails} mails, {dict(report.deliveries)}")
+        self._write(f"{report.mails} mails, {dict(report.deliveries)}")
 
-    def _audit(self, books: AllBooks, event: int, *, may_be_missing: bool) -> None:
+    def _audit(self, books: AllEvents, event: int, *, may_be_missing: bool) -> None:
         audit = books.audit(event)
         if not audit["balanced"] or audit["pending"] or (audit["missing"] and not may_be_missing):
             self._find(f"audit of event {event}: {audit!s:.800}")
         if may_be_missing:
             return
-        told = {name: audit[name] for name in ("sent", "failed", "unknown")}
+        counts = {name: audit[name] for name in ("sent", "failed", "unknown")}
         states = books.states(event)
-        if told != {name: states[name] for name in told}:
-            self._find(f"audit of event {event} says {told}, the ledger {dict(states)}")
+        if counts != {name: states[name] for name in counts}:
+            self._find(f"audit of event {event} says {counts}, the ledger {dict(states)}")
 
     def _unnamed(self, conn: Connection) -> None:
-        """What is unknown or failed stands in a log, with a reason."""
+        """Each unknown or failed delivery is in a log, with a reason."""
         rows = conn.execute(
             "SELECT d.event_id, d.member_id, d.slot, d.state FROM deliveries d WHERE d.state IN ('unknown', 'failed')"
             " AND NOT EXISTS (SELECT FROM batches b JOIN log_entries l ON l.batch_id = b.id"
@@ -141,29 +143,29 @@ class Reckoning:
             self._find(f"in no log: {row}")
 
     def _doctor(self) -> None:
-        """Asked a few times: a worker that has just been started is no member of the group yet."""
+        """Repeated: a worker that has just been started is not in the group yet."""
         end = time.monotonic() + _DOCTOR_SECONDS
-        while (result := self._world.command("doctor", "--json")).code:
+        while (result := self._environment.run_command("doctor", "--json")).code:
             if time.monotonic() > end:
                 self._find(f"doctor: {[line for line in result.lines if not line['ok']]} {result.err[-600:]}")
                 return
             time.sleep(1)
 
-    # Then somebody says what became of each.
+    # Then each is resolved.
 
-    def _resolve(self, books: AllBooks) -> None:
-        """Who has a mail: sent. Of the others half are sent again, half have failed, and are invited again."""
+    def _resolve(self, books: AllEvents) -> None:
+        """What was accepted: sent. Every second of the others: resent. The rest: failed, and invited again."""
         conn, number = books.conn, 0
-        doubtful: dict[tuple[int, int], list[Key]] = defaultdict(list)
+        in_doubt: dict[tuple[int, int], list[Key]] = defaultdict(list)
         for row in conn.execute(
             "SELECT event_id, member_id, slot FROM deliveries WHERE state = 'unknown' ORDER BY 1, 2"
         ):
-            doubtful[row["event_id"], row["member_id"]].append((row["member_id"], row["slot"]))
-        for (event, member), keys in doubtful.items():
-            got = [books.mails(event)[key] > 0 for key in keys]
-            if any(got):
+            in_doubt[row["event_id"], row["member_id"]].append((row["member_id"], row["slot"]))
+        for (event, member), keys in in_doubt.items():
+            accepted = [books.mails(event)[key] > 0 for key in keys]
+            if any(accepted):
                 verdict = batch_control.Verdict.SENT
-                if not all(got):
+                if not all(accepted):
                     self._mixed.add((event, member))
             else:
                 number += 1
@@ -171,8 +173,8 @@ class Reckoning:
             done = batch_control.resolve(conn, event, verdict, member_id=member, by="chaos", resend_below=0)
             self._report.resolved[verdict.value] += done.resolved
         self._wait(conn)
-        # Whoever failed, was cancelled or has no batch that would send: invited once more.
-        publisher = BatchPublisher(self._world.settings, lambda: datetime.now(UTC))
+        # Who has failed, was cancelled or is missing is invited once more.
+        publisher = BatchPublisher(self._environment.settings, lambda: datetime.now(UTC))
         for event in books.events():
             audit = books.audit(event)
             if audit["failed"] or audit["missing"] or audit["skipped"]:
@@ -185,29 +187,29 @@ class Reckoning:
         end = time.monotonic() + _SETTLE_SECONDS
         while pending := take_snapshot(conn).pending:
             if time.monotonic() > end:
-                self._find(f"after resolving by the truth {pending} items stay pending")
+                self._find(f"after resolving {pending} items stay pending")
                 return
-            self._world.look()
+            self._environment.tick()
             time.sleep(0.1)
 
-    def _second(self, books: AllBooks) -> None:
+    def _second(self, books: AllEvents) -> None:
         report = self._report
         report.mails_after_resolving = books.total
         for event in books.events():
             ledger = books.ledger(event)
             for key, count in books.mails(event).items():
                 if count > 1:
-                    self._find(f"event {event}: {key} has {count} mails after resolving by the truth")
+                    self._find(f"event {event}: {key} has {count} mails after resolving")
             for key in lost(books.mails(event), ledger):
                 if (event, key[0]) not in self._mixed:
-                    self._find(f"event {event}: {key} is sent and has no mail after resolving by the truth")
+                    self._find(f"event {event}: {key} is sent and has no mail after resolving")
             audit = books.audit(event)
             if not clean(audit):
-                self._find(f"audit of event {event} after resolving by the truth: {audit!s:.800}")
+                self._find(f"audit of event {event} after resolving: {audit!s:.800}")
         for event in books.events()[:_BY_COMMAND]:
-            result = self._world.command("audit", str(event), "--json")
+            result = self._environment.run_command("audit", str(event), "--json")
             if result.code:
-                self._find(f"`bidden audit {event}` after resolving by the truth: {result}")
+                self._find(f"`bidden audit {event}` after resolving: {result}")
 
 
 def clean(audit: Mapping[str, Any]) -> bool:
@@ -216,7 +218,7 @@ def clean(audit: Mapping[str, Any]) -> bool:
 
 
 def lost(mails: Counter[Key], ledger: Mapping[Key, Mapping[str, Any]]) -> list[Key]:
-    """Said to be sent, and no mail came; or neither sent, nor named as anything that ends."""
+    """Deliveries that are `sent` without a mail, or not in a terminal state."""
     return [
         key
         for key, row in ledger.items()
@@ -225,10 +227,10 @@ def lost(mails: Counter[Key], ledger: Mapping[Key, Mapping[str, Any]]) -> list[K
 
 
 def wrong(mails: Counter[Key], ledger: Mapping[Key, Mapping[str, Any]]) -> Iterator[str]:
-    """Where the sink and the ledger of an event say different things."""
+    """Where the sink and the ledger of an event disagree."""
     for key, count in mails.items():
         if key not in ledger:
-            yield f"{key} has a mail, and the ledger knows nothing of it"
+            yield f"{key} has a mail, and no row in the ledger"
         elif count > 1:
             yield f"{key} has {count} mails: {dict(ledger[key])}"
         elif ledger[key]["state"] not in {"sent", "unknown"}:

@@ -1,4 +1,4 @@
-"""SIGTERM while a server is away: a worker ends by itself, whatever its stream library makes of it."""
+"""SIGTERM while a server is down: a worker ends in time, whatever its stream library does."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.acceptance.processes import Bidden, Process, eventually
 pytestmark = pytest.mark.slow
 
 RUNNERS = ("confluent", "faust")
-#: Every worker of these tests gets an event to which nobody was invited yet.
+#: Every worker of these tests gets an event without invitations.
 _EVENTS = iter(range(1, 1 + 2 * len(RUNNERS)))
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Servers that may go away; their start costs more than the rest."""
+    """Servers that the tests stop; their start takes longer than the rest."""
     with Stack(tmp_path_factory.mktemp("servers")) as stack:
         yield stack
 
@@ -61,7 +61,7 @@ def _is_completed(command: Bidden, batch: int) -> bool:
 
 
 def test_an_idle_worker_stops_without_postgres(stack: Stack, workers: list[Process]) -> None:
-    """FM-30: who has nothing to record does not wait for the database with it."""
+    """FM-30: a worker with nothing to record does not wait for the database."""
     stack.postgres.kill()
     try:
         for worker in workers:
@@ -71,8 +71,8 @@ def test_an_idle_worker_stops_without_postgres(stack: Stack, workers: list[Proce
         stack.postgres.start()
 
 
-def test_a_stop_without_kafka_comes_to_its_end(stack: Stack, workers: list[Process]) -> None:
-    """FM-30: the watchdog guards the shutdown to its very end, also what the library does after ours is done."""
+def test_a_worker_stops_without_kafka(stack: Stack, workers: list[Process]) -> None:
+    """FM-30: the watchdog bounds the whole shutdown, including what the library does after our own part."""
     stack.kafka.kill()
     for worker in workers:
         worker.signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What changes between the plan and the hand-over: bans, answers, departures, a cancelled event."""
+"""Changes between planning and sending: bans, answers, left lists, deleted members, a cancelled event."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CHANGES: dict[int, tuple[str, dict[str, Any]]] = {
 }
 
 
-def test_changes_after_planning_count(bidden: Bidden, books: Books) -> None:
-    """FM-25: who may no longer be invited when the mail is due is skipped, with the reason, and gets none."""
+def test_changes_after_planning_are_respected(bidden: Bidden, books: Books) -> None:
+    """FM-25: a member who is no longer eligible when the mail is due is skipped with the reason, and gets no mail."""
     bidden.import_lines(*directory(range(1, 41), events=2))
     batch = bidden.invite(event=1)["batch_id"]
     cancelled = bidden.invite(event=2)["batch_id"]

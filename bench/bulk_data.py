@@ -1,7 +1,7 @@
-"""A database as a large community leaves it: written by statements over sets, in the states that campaigns end in.
+"""Bulk data: the database of a large community, written by set-based SQL, in the states that batches end in.
 
-One chapter of 120,000 members. An event whose batch of 111,000 mails is over, one whose batch as large is half done,
-one that nobody was invited to yet; and two hundred small events of other chapters, so that no table is one batch alone.
+One chapter of 120,000 members. An event whose batch of 111,000 mails is complete, one with a batch as large that is
+half done, one without invitations; and two hundred small events of other chapters, so that no table is one batch alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from db.connect import connect
 from db.migrate import upgrade
 
 MEMBERS: Final = 120_000
-#: Events and batches by what is special about them.
+#: Ids of events and batches.
 OVER, UNDER_WAY, UNTOUCHED, JOINT = 1, 2, 3, 4
 BATCH_OVER, BATCH_UNDER_WAY = 1, 2
 #: An ordinary member of the large chapter, and one who is in no batch.
@@ -32,7 +32,7 @@ INSERT INTO event_chapters SELECT n, CASE WHEN n <= 4 THEN 1 ELSE 2 + n %% 19 EN
 INSERT INTO event_chapters VALUES (4, 2, 1);
 """
 
-# Of forty names and as many surnames; a handful have names that nobody else has.
+# Of forty names and as many surnames; a handful have unique names.
 _MEMBERS: Final[LiteralString] = """
 INSERT INTO members (id, name, surname, email, accepted_toc_at)
 SELECT n, coalesce(name[1 + n * 7919 %% 40], '?'), surname[1 + (n / 40) %% 40],
@@ -54,7 +54,7 @@ SELECT id, id, CASE WHEN id %% 400 <> 7 THEN now() + (id %% 400 - 200) * interva
 FROM members WHERE id %% 100 = 7;
 """
 
-# What planning everyone would have written, in its order: shuffled, as the mails go out.
+# What planning everyone would have written, shuffled into the order of sending.
 _BATCH: Final[LiteralString] = """
 INSERT INTO batches (event_id, audience, action, initiator, shuffle_seed, started_at)
 VALUES (%(event)s, 'everyone', 'invite', 'Ada <ada@bidden.example>', 1, now() - interval '1 hour');
@@ -77,7 +77,7 @@ SELECT %(event)s, member_id, role, replace(gen_random_uuid()::text, '-', '') FRO
 WHERE batch_id = %(batch)s ORDER BY member_id;
 """
 
-# `n` is the delivery's place in the order of sending; those after `done` have not been met yet.
+# `n` is the delivery's place in the order of sending; those after `done` are still planned.
 _OUTCOMES: Final[LiteralString] = """
 CREATE TEMP TABLE outcome ON COMMIT DROP AS
 SELECT i.member_id, r.role, i.position AS n, CASE
@@ -110,7 +110,7 @@ FROM outcome o WHERE v.event_id = %(event)s AND v.member_id = o.member_id AND v.
     AND v.member_id %% 12 = 4;
 """
 
-# A second press of the button: mostly people who have their mail already, found out at the hand-over.
+# A second batch for the same event: mostly members who were mailed already, which workers found out.
 _AGAIN: Final[LiteralString] = """
 UPDATE batches SET first_error = '550 5.1.1 no such user' WHERE id = 1;
 UPDATE log_entries l SET status = 'skipped', reason = 'already_sent'
@@ -148,7 +148,7 @@ WHERE i.batch_id > 3;
 
 
 def fill(url: str, members: int) -> None:
-    """Migrates the empty database and fills it. As after a while in production, tables have statistics."""
+    """Migrate the empty database and fill it. As in production, its tables have statistics."""
     upgrade(url)
     _run(url, _CHAPTERS + _MEMBERS, members=members)
     for event, batch, done in ((OVER, BATCH_OVER, members), (UNDER_WAY, BATCH_UNDER_WAY, members * 2 // 5)):
@@ -159,7 +159,7 @@ def fill(url: str, members: int) -> None:
 
 
 def _run(url: str, statements: LiteralString, **values: int) -> None:
-    """A script in one transaction, one statement after the other: several at once take no parameters."""
+    """Run a script in one transaction, statement by statement: several at once take no parameters."""
     with connect(url) as conn:
         for statement in statements.split(";\n"):
             if statement.strip():

@@ -1,4 +1,4 @@
-"""The servers, a directory of a given size, and the processes of a measurement."""
+"""The environment of a measurement: servers, a directory of a given size, and processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
-class World:
+class Environment:
     """One measurement's database, topics and settings, on the servers of the whole run."""
 
     stack: Stack
@@ -41,8 +41,8 @@ class World:
         """The measurement's own database."""
         return self.settings.require_database()
 
-    def environment(self, **extra: str) -> dict[str, str]:
-        """What the processes of this measurement are given."""
+    def variables(self, **extra: str) -> dict[str, str]:
+        """The environment variables of this measurement's processes."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BIDDEN_")}
         return {
             **clean,
@@ -57,12 +57,12 @@ class World:
 
     @contextmanager
     def worker(self, runner: str, **extra: str) -> Iterator[int]:
-        """A worker process that is ready to deliver; gives its pid."""
+        """A worker process with partitions; yields its pid."""
         log = self.stack.home / "logs" / f"bench-worker-{self.settings.topic_prefix}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "cli.main", "worker", "--runner", runner],
-                env=self.environment(**extra),
+                env=self.variables(**extra),
                 cwd=self.stack.home,
                 stdout=output,
                 stderr=output,
@@ -82,18 +82,18 @@ def _dead(process: subprocess.Popen[bytes], log: Path) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 300, every: float = 0.02) -> None:
-    """Until the condition holds; RuntimeError when it does not in time."""
+    """Wait until the condition holds; RuntimeError when it does not in time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise RuntimeError("the measurement did not come to its end")
+            raise RuntimeError("the measurement has timed out")
         time.sleep(every)
 
 
 _count = 0
 
 
-def world(stack: Stack, members: int) -> World:
+def prepare(stack: Stack, members: int) -> Environment:
     """A fresh database with a directory for that many planned members, and fresh topics."""
     global _count
     _count += 1
@@ -117,4 +117,4 @@ def world(stack: Stack, members: int) -> World:
         }
     )
     Topics(settings).create()
-    return World(stack, settings)
+    return Environment(stack, settings)

@@ -1,4 +1,4 @@
-"""What is so at this moment: the ledger's numbers, sampled by a thread of its own, and the mails as they arrive."""
+"""Samples of a running system: the ledger's numbers, by a thread of its own, and the mails as they arrive."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from db.connect import Connection, connect
 from embedded.mail_store import FILE
 from schemas.errors import UnreachableError
 
-_EVERY_SECONDS: Final = 0.3
+_INTERVAL_SECONDS: Final = 0.3
 _ENVELOPE_END: Final = b"X-Envelope-Bytes: "
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The ledger at one moment. `in_flight` counts hand-overs under way by the process id of their worker."""
+    """The ledger at one moment. `in_flight` counts claimed deliveries by the process id of their worker."""
 
     at: float
     pending: int = 0
@@ -31,7 +31,7 @@ class Snapshot:
 
 
 def in_flight(conn: Connection) -> dict[int, int]:
-    """Marked and not recorded, by process id: an owner is HOST:PID:RANDOM#CYCLE."""
+    """Claimed and not recorded, by process id: an owner is HOST:PID:RANDOM#CYCLE."""
     rows = conn.execute(
         "SELECT split_part(owner, ':', 2)::int AS pid, count(*) AS n FROM deliveries"
         " WHERE state = 'handing_off' GROUP BY 1"
@@ -40,7 +40,7 @@ def in_flight(conn: Connection) -> dict[int, int]:
 
 
 def take_snapshot(conn: Connection) -> Snapshot:
-    """What the ledger says now."""
+    """The ledger now."""
     row = conn.execute(
         "SELECT count(*) AS pending, count(*) FILTER (WHERE b.state = 'paused') AS paused,"
         " (SELECT count(*) FROM deliveries WHERE state = 'unknown') AS unknown"
@@ -50,21 +50,21 @@ def take_snapshot(conn: Connection) -> Snapshot:
     return Snapshot(time.monotonic(), row["pending"], row["paused"], row["unknown"], in_flight(conn))
 
 
-class Census:
-    """A thread that looks again and again; `latest` is at most as old as PostgreSQL is away, and a little more."""
+class LedgerSampler:
+    """A thread that samples the ledger. During an outage of PostgreSQL `latest` is the last sample before it."""
 
     def __init__(self, url: str) -> None:
         self.latest = Snapshot(time.monotonic())
         self._url = url
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="census", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ledger-sampler", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to sample."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """End the thread."""
         self._ended.set()
         self._thread.join(10)
 
@@ -72,15 +72,15 @@ class Census:
         while not self._ended.is_set():
             with (
                 suppress(psycopg.OperationalError, psycopg.InterfaceError, UnreachableError),
-                connect(self._url, application="chaos-census", autocommit=True) as conn,
+                connect(self._url, application="chaos-sampler", autocommit=True) as conn,
             ):
-                while not self._ended.wait(_EVERY_SECONDS):
+                while not self._ended.wait(_INTERVAL_SECONDS):
                     self.latest = take_snapshot(conn)
-            self._ended.wait(_EVERY_SECONDS)
+            self._ended.wait(_INTERVAL_SECONDS)
 
 
 class MailTail:
-    """Counts the sink's mails as they come, each byte read once; the books read the whole file again at the end."""
+    """Counts the sink's mails as they come, and reads each byte once. The verification reads the whole file."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE
@@ -95,7 +95,7 @@ class MailTail:
                 if not line.startswith(_ENVELOPE_END) or not line.endswith(b"\n"):
                     continue
                 size = int(line.removeprefix(_ENVELOPE_END)) + 1
-                # Whole, or looked at again: a writer may be at it, or may have been killed.
+                # An incomplete mail is read again later: its writer may be busy, or may have been killed.
                 if len(file.read(size)) < size:
                     break
                 self._at = file.tell()

@@ -1,7 +1,7 @@
-"""A scene of an outage: on a stack of its own, one dispatcher and two workers of one runner, and their books.
+"""Deployments for tests of outages: on a stack, one dispatcher and two workers of one runner.
 
-Two scenes share a stack: each has a database, topics and a group of its own, and the event's number tells their
-mails apart at the sink that they share.
+Two deployments share a stack. Each has its own database, topics and group; the event's number tells their mails apart
+at the sink that they share.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ RUNNERS: Final = {"confluent": 1, "faust": 2}
 
 
 @dataclass
-class Scene:
-    """What runs, and what was seen of it. `server` is the one that goes away."""
+class Deployment:
+    """What runs for one runner. `server` is the one that goes down."""
 
     stack: Stack
     server: str
@@ -47,26 +47,26 @@ class Scene:
     lines: dict[Process, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.server} away, {self.runner}"
+        return f"{self.server} down, {self.runner}"
 
     @property
     def event(self) -> int:
-        """Its number tells this scene's mails from those of the other at the same sink."""
+        """Its number tells this deployment's mails from those of the other at the same sink."""
         return RUNNERS[self.runner]
 
     @property
     def processes(self) -> list[Process]:
-        """All that must live through the outage."""
+        """Everything that must survive the outage."""
         return [self.dispatcher, *self.workers]
 
     @contextlib.contextmanager
     def books(self) -> Iterator[Books]:
-        """The books, on a connection of their own."""
+        """Mails, ledger and logs, on a connection of its own."""
         with connect(self.settings.require_database(), application="test", autocommit=True) as conn:
             yield Books(conn, self.stack.mail)
 
     def invite(self, audience: Audience) -> None:
-        """Plans a batch, and leaves all of it to the dispatcher, as a trigger does that dies after the plan."""
+        """Plan a batch, and leave its publishing to the dispatcher, as a trigger does that dies after the plan."""
         with self.books() as books:
             batch = plan(books.conn, event_id=self.event, audience=audience).batch_id
             assert batch is not None
@@ -74,9 +74,9 @@ class Scene:
             books.end_claims()
 
     def mails(self) -> list[datetime]:
-        """When each of this scene's mails was accepted."""
-        mark = f"X-Bidden-Delivery: {self.event}/".encode()
-        return [mail.received_at for mail in self.stack.mail.mails() if mark in mail.data]
+        """When each of this deployment's mails was accepted."""
+        header = f"X-Bidden-Delivery: {self.event}/".encode()
+        return [mail.received_at for mail in self.stack.mail.mails() if header in mail.data]
 
     def count_lines(self) -> dict[Process, int]:
         """How many lines each process has logged since the last count."""
@@ -90,13 +90,13 @@ class Scene:
                 eventually(lambda batch=batch: books.completed(batch), f"{self}: batch {batch} completed")  # type: ignore[misc]
 
 
-def start_scenes(stack: Stack, server: str, folder: Path, students: range, coaches: range) -> list[Scene]:
-    """A scene for each runner, its processes started and not yet ready. Called from the main thread."""
+def start_deployments(stack: Stack, server: str, folder: Path, students: range, coaches: range) -> list[Deployment]:
+    """A deployment for each runner, its processes started and not yet ready. Called from the main thread."""
     url = stack.addresses.database_url
     upgrade(url)
     with connect(url, autocommit=True) as conn:
         load(conn, *directory(students, coaches, events=len(RUNNERS)))
-    scenes = []
+    deployments = []
     for runner in RUNNERS:
         settings = _settings(stack, runner, _copy(url, runner))
         Topics(settings).create()
@@ -104,8 +104,8 @@ def start_scenes(stack: Stack, server: str, folder: Path, students: range, coach
         home.mkdir()
         bidden = Bidden(settings, home)
         workers = [bidden.worker(runner), bidden.worker(runner)]
-        scenes.append(Scene(stack, server, runner, settings, bidden, bidden.dispatcher(), workers))
-    return scenes
+        deployments.append(Deployment(stack, server, runner, settings, bidden, bidden.dispatcher(), workers))
+    return deployments
 
 
 def _copy(url: str, name: str) -> str:
@@ -128,8 +128,13 @@ def _settings(stack: Stack, runner: str, database_url: str) -> Settings:
     return Settings(**values)
 
 
-def handing_over(conn: Connection) -> int:
-    """Deliveries that are marked and not recorded."""
+def nothing_claimed(conn: Connection) -> bool:
+    """Whether no delivery is in flight."""
+    return count_claimed(conn) == 0
+
+
+def count_claimed(conn: Connection) -> int:
+    """Deliveries that are claimed and not recorded."""
     row = conn.execute("SELECT count(*) AS n FROM deliveries WHERE state = 'handing_off'").fetchone()
     assert row is not None
     count: int = row["n"]

@@ -1,4 +1,4 @@
-"""What becomes of a mail that the mail server refuses, puts off, drops, or cannot be asked about."""
+"""The outcome of mails that the mail server refuses for good or for now, drops, or does not answer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ pytestmark = pytest.mark.slow
 
 
 def only(books: Books, number: int, others: int = 1) -> dict[int, int]:
-    """The members whose attempts are not `others`, up to so many."""
+    """Attempts by member, where they are not `others`: at most `number` of them."""
     found = {member: attempts for (member, _), attempts in books.attempts().items() if attempts != others}
     assert len(found) <= number, found
     return found
 
 
-def test_put_off_means_tried_again(bidden: Bidden, books: Books) -> None:
-    """FM-05, FM-10, FM-23: a 4xx puts off that recipient alone, who is tried again; a failure can become a success."""
+def test_a_temporary_refusal_is_retried(bidden: Bidden, books: Books) -> None:
+    """FM-05, FM-10, FM-23: a 4xx delays that recipient alone, and is retried; a failure can become a success."""
     bidden.import_lines(*directory(range(1, 101)))
     later = "451 4.7.1 Try later"
     books.sink.set_rules(
@@ -38,7 +38,7 @@ def test_put_off_means_tried_again(bidden: Bidden, books: Books) -> None:
     assert (failed["member_id"], failed["attempts"]) == (52, 4)
     assert later in failed["reason"]
     assert bidden.status(batch)["sent"] == 99
-    # A new batch opens what failed again (FM-05), and mails nobody else.
+    # A new batch retries what failed (FM-05), and mails no other member.
     books.sink.clear_rules()
     again = bidden.invite("students", "--wait")
     assert (again["planned"], again["excluded"]) == (1, {"already_sent": 99})
@@ -48,7 +48,7 @@ def test_put_off_means_tried_again(bidden: Bidden, books: Books) -> None:
 
 
 def test_an_answer_that_never_came_is_unknown(bidden: Bidden, books: Books) -> None:
-    """FM-12, FM-22: accepted and never answered: named as unknown, held back, and never mailed again by a replay."""
+    """FM-12, FM-22: accepted without a reply: unknown with its reason, held, and not sent again by a replay."""
     bidden.import_lines(*directory(range(1, 41)))
     books.sink.set_rules([{"do": "drop_after_store", "recipient": f"m{n}@*"} for n in (7, 8)])
     worker = bidden.worker()
@@ -76,8 +76,8 @@ def test_an_answer_that_never_came_is_unknown(bidden: Bidden, books: Books) -> N
     books.check(unknown=2)
 
 
-def test_an_outage_uses_up_nobodys_attempts(bidden: Bidden, books: Books) -> None:
-    """FM-11, FM-30: a server that says 421 and takes no connection for a while: all are sent, at the first attempt."""
+def test_an_outage_uses_up_no_attempts(bidden: Bidden, books: Books) -> None:
+    """FM-11, FM-30: the mail server answers 421 and refuses connections for a while: all need one attempt."""
     bidden.import_lines(*directory(range(1, 401)))
     books.slow(0.1)
     bidden.dispatcher()
@@ -98,7 +98,7 @@ def test_an_outage_uses_up_nobodys_attempts(bidden: Bidden, books: Books) -> Non
 def test_the_mail_server_restarts_in_mid_batch(bidden: Bidden, books: Books) -> None:
     """FM-30: after a crash and a restart of the mail server the worker goes on by itself.
 
-    Unknown is at most what was in mid-dialogue: a mail for each connection.
+    At most what was in mid-dialogue is unknown: one mail per connection.
     """
     bidden.import_lines(*directory(range(1, 401)))
     books.slow(0.1)
