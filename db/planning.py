@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,23 +66,30 @@ def lock_event(conn: Connection, event_id: int) -> EventFacts | None:
     return EventFacts(event_id=row.pop("id"), **row)
 
 
-def preview(conn: Connection, trigger: Trigger) -> tuple[int, int, dict[str, int]]:
-    """Members that would be planned, deliveries, and members excluded by reason. Writes nothing."""
-    return _previewed(conn.execute(sql("preview"), trigger.parameters()).fetchall())
+@dataclass(frozen=True, slots=True)
+class PlanCounts:
+    """Members planned, deliveries due to them, and members excluded by reason."""
+
+    planned: int
+    deliveries: int
+    excluded: dict[str, int]
 
 
-def _previewed(rows: Sequence[dict[str, Any]]) -> tuple[int, int, dict[str, int]]:
-    planned = sum(row["members"] for row in rows if row["excluded"] is None)
-    deliveries = sum(row["deliveries"] for row in rows)
-    return planned, deliveries, {r["excluded"]: r["members"] for r in rows if r["excluded"] is not None}
+def _plan_counts(rows: Iterable[dict[str, Any]]) -> PlanCounts:
+    found = list(rows)
+    return PlanCounts(
+        planned=sum(row["members"] for row in found if row["excluded"] is None),
+        deliveries=sum(row["deliveries"] for row in found),
+        excluded={row["excluded"]: row["members"] for row in found if row["excluded"] is not None},
+    )
 
 
-def preview_audiences(conn: Connection, triggers: Sequence[Trigger]) -> list[tuple[int, int, dict[str, int]]]:
-    """What `preview` says of each of these triggers, differing only in their audience, from one look at all."""
+def dry_run(conn: Connection, triggers: Sequence[Trigger]) -> list[PlanCounts]:
+    """What `write_plan` would write for each of these triggers, which differ in their audience only. Writes nothing."""
     audiences = [{"audience": trigger.audience, "roles": list(trigger.roles)} for trigger in triggers]
     values = {**triggers[0].parameters(), "audiences": Jsonb(audiences)}
-    rows = conn.execute(sql("preview_audiences"), values, prepare=False).fetchall()
-    return [_previewed([row for row in rows if row["audience"] == trigger.audience]) for trigger in triggers]
+    rows = conn.execute(sql("dry_run"), values, prepare=False).fetchall()
+    return [_plan_counts(row for row in rows if row["audience"] == trigger.audience) for trigger in triggers]
 
 
 def insert_batch(conn: Connection, trigger: Trigger) -> tuple[int, int] | None:
@@ -102,31 +109,24 @@ def batch_of_trigger(conn: Connection, key: str) -> dict[str, Any] | None:
     return conn.execute(sql("batch_of_trigger"), {"trigger_key": key}).fetchone()
 
 
-@dataclass(frozen=True, slots=True)
-class PlanCounts:
-    """What planning a batch came to, counted from its rows."""
-
-    state: str
-    planned: int
-    deliveries: int
-    excluded: dict[str, int]
-
-
 def counts(conn: Connection, batch_id: int) -> PlanCounts:
-    """Members planned, deliveries due, members excluded by reason, and the batch's state."""
-    rows = conn.execute(sql("plan_counts"), {"batch_id": batch_id}).fetchall()
-    state = conn.execute(sql("batch_state"), {"batch_id": batch_id}).fetchone()
-    assert state is not None
-    return PlanCounts(
-        state=state["state"],
-        planned=sum(row["members"] for row in rows if row["excluded"] is None),
-        deliveries=sum(row["deliveries"] for row in rows),
-        excluded={row["excluded"]: row["members"] for row in rows if row["excluded"] is not None},
-    )
+    """What the batch's plan came to, counted from its rows, or as archived."""
+    return _plan_counts(conn.execute(sql("plan_counts"), {"batch_id": batch_id}))
 
 
-def plan(conn: Connection, trigger: Trigger, batch_id: int, seed: int) -> None:
-    """Write every candidate's item, and ledger row and invitation of those planned. One transaction, the caller's."""
+def batch_state(conn: Connection, batch_id: int) -> str:
+    """The state of a batch that exists."""
+    row = conn.execute(sql("batch_state"), {"batch_id": batch_id}).fetchone()
+    assert row is not None
+    state: str = row["state"]
+    return state
+
+
+def write_plan(conn: Connection, trigger: Trigger, batch_id: int, seed: int) -> None:
+    """Write an item for each candidate, and a delivery and invitation for each planned slot.
+
+    The caller owns the transaction.
+    """
     parameters = {**trigger.parameters(), "batch_id": batch_id, "seed": seed, "claim": trigger.claim_seconds}
     for name in ("plan_items", "reopen_deliveries", "plan_deliveries", "plan_invitations"):
         conn.execute(sql(name), parameters)

@@ -48,7 +48,7 @@ def why(conn: Connection, event_id: int, member_id: int) -> dict[str, Any]:
     if conn.execute(sql("member_exists"), {"member_id": member_id}).fetchone() is None:
         raise NotFoundError(f"there is no member {member_id}", field="member")
     parameters = {"event_id": event_id, "member_id": member_id}
-    row = conn.execute(sql("why_eligible"), parameters).fetchone()
+    row = conn.execute(sql("why_reasons"), parameters).fetchone()
     assert row is not None
     return {
         "event_id": event_id,

@@ -14,7 +14,7 @@ from config import crash_points
 from config.crash_points import CrashPoint
 from db import planning
 from db.connect import Connection, in_transaction
-from db.planning import EventFacts, Trigger
+from db.planning import EventFacts, PlanCounts, Trigger
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import require_words
 from schemas.vocabulary import Action, Audience, EventKind, UnknownPolicy
@@ -121,8 +121,13 @@ def dry_runs(
 ) -> list[Planned]:
     """What `plan` with `dry_run` says for each audience, from one look at everybody. For an event without a refusal."""
     triggers = [trigger_of(event, audience, policy=policy) for audience in audiences]
-    found = planning.preview_audiences(conn, triggers)
-    return [Planned(event.event_id, audience, *numbers) for audience, numbers in zip(audiences, found, strict=True)]
+    return [
+        _dry_run_of(trigger, counts) for trigger, counts in zip(triggers, planning.dry_run(conn, triggers), strict=True)
+    ]
+
+
+def _dry_run_of(trigger: Trigger, counts: PlanCounts) -> Planned:
+    return Planned(trigger.event_id, trigger.audience, counts.planned, counts.deliveries, counts.excluded)
 
 
 def _plan_once(
@@ -137,8 +142,8 @@ def _plan_once(
     if dry_run:
         if why_not:
             raise RefusedError(f"event {event_id} ({event.name}) {why_not}", field="event")
-        members, deliveries, excluded = planning.preview(conn, trigger)
-        return Planned(event_id, audience, members, deliveries, excluded)
+        (counts,) = planning.dry_run(conn, [trigger])
+        return _dry_run_of(trigger, counts)
     if key is not None and (first := planning.batch_of_trigger(conn, key)) is not None:
         return _first_batch(conn, first, event_id, audience, key)
     if why_not:
@@ -151,7 +156,7 @@ def _plan_once(
         assert first is not None
         return _first_batch(conn, first, event_id, audience, key)
     batch_id, seed = inserted
-    planning.plan(conn, trigger, batch_id, seed)
+    planning.write_plan(conn, trigger, batch_id, seed)
     return _planned(conn, batch_id, event_id, audience, already=False)
 
 
@@ -174,6 +179,6 @@ def _planned(conn: Connection, batch_id: int, event_id: int, audience: str, *, a
         deliveries=counts.deliveries,
         excluded=counts.excluded,
         batch_id=batch_id,
-        state=counts.state,
+        state=planning.batch_state(conn, batch_id),
         already_triggered=already,
     )

@@ -99,7 +99,7 @@ WITH eligible AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT settled_at FROM batch_items WHERE batch_id = w.batch_id AND member_id = w.member_id OFFSET 0
     ) i
-    WHERE b.state = 'running' AND i.settled_at IS NULL AND {{bar_at_hand_over}} IS NULL
+    WHERE b.state = 'running' AND i.settled_at IS NULL AND {{ineligibility_reason}} IS NULL
 ), takeable AS MATERIALIZED (
     SELECT w.*
     FROM eligible w
@@ -141,7 +141,7 @@ WITH open AS MATERIALIZED (
     WHERE d.state IN ('planned', 'retry', 'skipped')
         OR (d.state = 'handing_off' AND (d.lease_until < now() OR d.owner = %(owner)s))
 ), barred AS MATERIALIZED (
-    SELECT w.*, {{bar_at_hand_over}} AS bar
+    SELECT w.*, {{ineligibility_reason}} AS bar
     FROM open w
     JOIN events e ON e.id = w.event_id
     JOIN members m ON m.id = w.member_id
@@ -185,7 +185,7 @@ CROSS JOIN LATERAL (
 -- fragment: may_be_resent
 -- Whether the unknown delivery d will be marked again: the policy, the attempts and her eligibility allow it.
 (d.attempts < %(resend_below)s AND (
-    SELECT {{bar_at_hand_over}} FROM events e, members m, (SELECT d.role) w
+    SELECT {{ineligibility_reason}} FROM events e, members m, (SELECT d.role) w
     WHERE e.id = d.event_id AND m.id = d.member_id
 ) IS NULL)
 

@@ -57,10 +57,14 @@ FROM batches b CROSS JOIN LATERAL jsonb_each_text(b.archived -> 'excluded') x
 WHERE b.id = %(batch_id)s
 ORDER BY reason
 
+-- fragment: log_status
+-- What the log entry l says of a delivery, if there is one yet: what waits for a retry is pending, too.
+CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END
+
 -- name: batch_log
 -- Every delivery of the batch, those still pending too. `sent_by_batch` says who did it, where another batch was.
 SELECT i.member_id, coalesce(l.role, r.role) AS role,
-    CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END AS status,
+    {{log_status}} AS status,
     l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
     coalesce(l.partition, i.partition) AS partition, coalesce(l.kafka_offset, i.kafka_offset) AS "offset",
     CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
@@ -73,8 +77,7 @@ LEFT JOIN log_entries l ON l.batch_id = i.batch_id AND l.member_id = i.member_id
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
     AND d.slot = {{slot_of_role}}
 WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL
-    AND (%(status)s::text IS NULL
-        OR %(status)s = CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END)
+    AND (%(status)s::text IS NULL OR %(status)s = {{log_status}})
 ORDER BY i.position, r.role
 
 -- name: batch_excluded
@@ -82,19 +85,9 @@ SELECT i.member_id, NULL AS role, 'excluded' AS status, i.excluded AS reason, 0 
     NULL::int AS partition, NULL::bigint AS "offset"
 FROM batch_items i WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL ORDER BY i.member_id
 
--- name: why_eligible
--- Everything that stands against a mail to this member for this event, in the order of planning.
-SELECT e.id AS event_id, m.id AS member_id, array_remove(ARRAY[
-    CASE WHEN m.deleted_at IS NOT NULL THEN 'member_deleted' END,
-    CASE WHEN e.cancelled_at IS NOT NULL THEN 'event_cancelled' END,
-    CASE WHEN NOT EXISTS (
-        SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = m.id
-    ) THEN 'not_subscribed' END,
-    {{answer}},
-    CASE WHEN m.accepted_toc_at IS NULL AND m.deleted_at IS NULL THEN 'terms_not_accepted' END,
-    CASE WHEN {{is_banned}} THEN 'banned' END
-], NULL) AS reasons
-FROM events e CROSS JOIN members m
+-- name: why_reasons
+-- All that stands against a mail to this member about this event now.
+SELECT {{ineligibility_reasons}} AS reasons FROM events e CROSS JOIN members m
 WHERE e.id = %(event_id)s AND m.id = %(member_id)s
 
 -- name: why_deliveries
@@ -111,23 +104,14 @@ SELECT FROM members WHERE id = %(member_id)s
 -- fragment: audited
 -- The deliveries an audit is about: those due to who is eligible now, and those the ledger has an outcome for.
 -- `due_role` is null for somebody who is not eligible any more.
-answered AS MATERIALIZED (
-    SELECT v.member_id FROM invitations v WHERE v.event_id = %(event_id)s AND v.attending IS NOT NULL
+{{subscribed}}, ineligible AS MATERIALIZED (
+    {{ineligible_members}}
 ), due AS MATERIALIZED (
     SELECT s.member_id, {{slot_of_role}} AS slot, r.role AS due_role
-    FROM (
-        SELECT member_id, array_agg(DISTINCT role) AS roles FROM event_subscriptions
-        WHERE event_id = %(event_id)s AND role = ANY(%(roles)s) GROUP BY member_id
-    ) s
+    FROM subscribed s
     JOIN events e ON e.id = %(event_id)s
-    JOIN members m ON m.id = s.member_id
-    CROSS JOIN LATERAL (
-        SELECT role, rank FROM unnest(%(roles)s::text[]) WITH ORDINALITY AS u(role, rank)
-        WHERE role = ANY(s.roles) ORDER BY rank
-        LIMIT CASE e.role_policy WHEN 'one' THEN 1 ELSE 2 END
-    ) r
-    WHERE m.deleted_at IS NULL AND m.accepted_toc_at IS NOT NULL
-        AND NOT {{is_banned}} AND NOT EXISTS (SELECT FROM answered WHERE answered.member_id = m.id)
+    CROSS JOIN LATERAL {{roles_to_mail}} r
+    WHERE NOT EXISTS (SELECT FROM ineligible i WHERE i.member_id = s.member_id)
 ), known AS MATERIALIZED (
     SELECT d.member_id, d.slot, d.role, d.state,
         -- Asked only of those for whom it matters.

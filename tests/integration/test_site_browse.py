@@ -191,14 +191,17 @@ def test_names_are_those_of_the_numbers(world: World, looked_at: int, monkeypatc
     for policy in UnknownPolicy:
         for audience in Audience:
             trigger = trigger_of(event.facts, audience, policy=policy)
-            planned, deliveries, excluded = planning.preview(world.conn, trigger)
+            (counts,) = planning.dry_run(world.conn, [trigger])
             for reason in (None, *Reason):
                 people = candidates(world, trigger, reason, Names())
                 ids = [row["member_id"] for row in people]
                 assert ids == sorted(set(ids))
-                assert len(ids) == (planned if reason is None else excluded.get(reason, 0)), (audience, reason)
+                assert len(ids) == (counts.planned if reason is None else counts.excluded.get(reason, 0)), (
+                    audience,
+                    reason,
+                )
                 if reason is None:
-                    assert sum(len(row["roles"]) for row in people) == deliveries
+                    assert sum(len(row["roles"]) for row in people) == counts.deliveries
                 paris = [row["member_id"] for row in candidates(world, trigger, reason, Names([2]))]
                 assert paris == [n for n in ids if n in members_of(world, 2)]
 

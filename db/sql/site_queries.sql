@@ -75,9 +75,8 @@ lists AS MATERIALIZED (
     WHERE e.id = %(event_id)s AND r.role = ANY(%(roles)s)
 )
 
--- fragment: people
--- The people of the CTE `considered`, who may all be named, who are behind one number of a dry run: those left out for
--- that reason, or with null those who would be invited.
+-- fragment: subscribed_among_considered
+-- As `subscribed`, of the members of the CTE `considered`.
 subscribed AS MATERIALIZED (
     SELECT considered.member_id, found.roles
     FROM considered CROSS JOIN LATERAL (
@@ -85,7 +84,13 @@ subscribed AS MATERIALIZED (
         WHERE s.member_id = considered.member_id AND s.left_at IS NULL
     ) found
     WHERE found.roles IS NOT NULL
-), {{judged}}
+), ineligible AS MATERIALIZED (
+    SELECT m.id AS member_id, {{ineligible_ordinal}} AS ordinal
+    FROM (SELECT member_id AS id FROM subscribed) m JOIN events e ON e.id = %(event_id)s
+)
+
+-- fragment: page_of_candidates
+-- Those behind one number of a dry run: excluded for that reason, or with null to be invited.
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.open_roles AS roles
 FROM candidates x JOIN members m ON m.id = x.member_id
 WHERE x.excluded IS NOT DISTINCT FROM %(reason)s
@@ -99,40 +104,31 @@ WITH {{lists}}, considered AS MATERIALIZED (
         WHERE s.group_id = ANY(ARRAY(SELECT id FROM lists)) AND s.member_id > %(after)s
         ORDER BY s.member_id LIMIT %(looked_at)s
     ) m WHERE {{may_be_named}}
-), {{people}}
+), {{subscribed_among_considered}}, {{candidates}}
+{{page_of_candidates}}
 
 -- name: browse_candidates
 -- Among all of whom it can be true. Of this union only the part for the reason that is asked for is carried out.
-WITH {{lists}}, possible AS (
-    SELECT x.id FROM members x WHERE %(reason)s::text = 'terms_not_accepted' AND x.accepted_toc_at IS NULL
+WITH {{lists}}, excluded AS MATERIALIZED (
+    {{ineligible_members}}
+), closed AS MATERIALIZED (
+    SELECT d.member_id, d.slot FROM deliveries d
+    WHERE d.event_id = %(event_id)s AND d.action = %(action)s AND {{slot_ordinal}} IS NOT NULL
+), possible AS (
+    SELECT i.member_id AS id FROM events e CROSS JOIN LATERAL ({{ineligibility}}) i
+    WHERE e.id = %(event_id)s AND i.ordinal = array_position({{reasons_in_order}}, %(reason)s::text)
     UNION ALL
-    SELECT x.member_id FROM bans x WHERE %(reason)s::text = 'banned' AND (x.permanent OR x.expires_at > now())
+    SELECT d.member_id FROM deliveries d
+    WHERE %(reason)s::text = ANY({{reasons_of_slots}}) AND d.event_id = %(event_id)s AND d.action = %(action)s
+        AND {{slot_ordinal}} = array_position({{reasons_in_order}}, %(reason)s::text)
     UNION ALL
-    SELECT x.member_id FROM invitations x WHERE %(reason)s::text IN ('signed_up', 'declined')
-        AND x.event_id = %(event_id)s AND x.attending = (%(reason)s::text = 'signed_up')
-    UNION ALL
-    SELECT x.member_id FROM deliveries x WHERE %(reason)s::text IN ('already_sent', 'unknown')
-        AND x.event_id = %(event_id)s AND x.action = %(action)s
-        AND x.state = CASE %(reason)s::text WHEN 'unknown' THEN 'unknown' ELSE 'sent' END
-    UNION ALL
-    -- Nobody is invited without the terms, nor while banned, nor for a role that was mailed. But for OFFSET the planner,
-    -- to whom all lists are as long, might ask the ledger once for each subscriber.
-    SELECT m.id
-    FROM lists l
-    JOIN subscriptions s ON s.group_id = l.id AND s.left_at IS NULL
-    JOIN members m ON m.id = s.member_id AND m.accepted_toc_at IS NOT NULL AND NOT {{is_banned}}
-    WHERE %(reason)s::text IS NULL AND NOT EXISTS (
-        SELECT FROM (
-            SELECT d.member_id, d.slot FROM deliveries d
-            WHERE d.event_id = %(event_id)s AND d.action = %(action)s AND d.state = 'sent' OFFSET 0
-        ) d WHERE d.member_id = s.member_id AND d.slot = l.slot
-    )
+    SELECT s.member_id FROM lists l JOIN subscriptions s ON s.group_id = l.id AND s.left_at IS NULL
+    WHERE %(reason)s::text IS NULL AND NOT EXISTS (SELECT FROM excluded x WHERE x.member_id = s.member_id)
+        AND NOT EXISTS (SELECT FROM closed c WHERE c.member_id = s.member_id AND c.slot = l.slot)
 ), considered AS MATERIALIZED (
     SELECT DISTINCT m.id AS member_id FROM possible m WHERE m.id > %(after)s AND {{may_be_named}}
-), {{people}}
-
--- fragment: shown_status
-CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END
+), {{subscribed_among_considered}}, {{candidates}}
+{{page_of_candidates}}
 
 -- fragment: words_found
 -- LIKE and not strpos: of a pattern the planner can tell whether it is rare. `number` is the words as an id, if they
@@ -143,7 +139,7 @@ CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status EN
 -- fragment: entry
 -- `item_role` is what pages go by: under the policy `one` another batch may have mailed her as something else.
 m.id AS member_id, {{full_name}} AS name, m.email, coalesce(l.role, r.role) AS role, r.role AS item_role,
-{{shown_status}} AS status,
+{{log_status}} AS status,
 l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
 CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
 CASE WHEN l.status = 'sent' THEN d.reply END AS reply
@@ -162,7 +158,7 @@ LEFT JOIN log_entries l ON l.batch_id = %(batch_id)s AND l.member_id = i.member_
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
     AND d.slot = {{slot_of_role}}
 WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND {{may_be_named}} AND {{words_found}}
-    AND (%(status)s::text IS NULL OR (i.settled_at IS NULL AND %(status)s::text = {{shown_status}}))
+    AND (%(status)s::text IS NULL OR (i.settled_at IS NULL AND %(status)s::text = {{log_status}}))
     AND i.member_id >= %(after_member)s AND (i.member_id, r.role) > (%(after_member)s, %(after_role)s)
 ORDER BY i.member_id, r.role LIMIT %(limit)s
 
@@ -256,10 +252,13 @@ ORDER BY m.id LIMIT %(limit)s
 -- name: browse_member
 -- Who is of these chapters, or is on no list at all and was mailed about an event that is only theirs.
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, m.accepted_toc_at, m.deleted_at,
-    {{is_banned}} AS is_banned,
-    -- Null for a ban without an end: no program can read an infinite time.
-    (SELECT nullif(max(coalesce(expires_at, 'infinity')), 'infinity') FROM {{bans_that_hold}}) AS banned_until
+    b.is_banned, b.banned_until
 FROM members m
+CROSS JOIN LATERAL (
+    -- Null for a ban without an end: no program can read an infinite time.
+    SELECT count(*) > 0 AS is_banned, nullif(max(coalesce(x.expires_at, 'infinity')), 'infinity') AS banned_until
+    FROM bans x WHERE x.member_id = m.id AND {{ban_is_in_force}}
+) b
 WHERE m.id = %(member_id)s AND ({{member_in_scope}} OR (
     NOT EXISTS (SELECT FROM subscriptions x WHERE x.member_id = m.id)
     AND EXISTS (
@@ -281,7 +280,7 @@ ORDER BY h.name, g.name
 -- What she was invited to, or would have been: every batch that met her, and what the ledger says now.
 SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone, c.zones[1]) AS time_zone,
     b.id AS batch_id, i.excluded, coalesce(l.role, r.role) AS role,
-    CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{shown_status}} END AS status,
+    CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{log_status}} END AS status,
     coalesce(i.excluded, l.reason) AS reason, coalesce(l.at, i.settled_at) AS at, l.attempts,
     CASE WHEN l.status = 'sent' THEN d.reply END AS reply, v.attending
 FROM batches b
