@@ -56,8 +56,12 @@ CASE WHEN bool_and(d.ordinal IS NOT NULL) THEN max(d.ordinal) END
 
 -- fragment: ineligibility_reason_at_planning
 -- Of a candidate c with an ordinal of their own and one of their slots; null when eligible. That the event is not
--- cancelled was asked before, and candidates are on a list. A subscriber who is `member_deleted` is no candidate.
+-- cancelled was asked before, and candidates are on a list.
 ({{reasons_in_order}})[least(c.ordinal, c.ordinal_of_slots)]
+
+-- fragment: is_candidate
+-- Whether the subscriber c, so decided, is counted at all.
+c.excluded IS DISTINCT FROM 'member_deleted'
 
 -- fragment: ineligibility_reason
 -- At the claim: why m may not be mailed for w.role now; null when eligible. Asked in the statement that claims (FM-25),
@@ -90,6 +94,21 @@ subscribed AS MATERIALIZED (
     SELECT member_id, array_agg(DISTINCT role) AS roles FROM event_subscriptions
     WHERE event_id = %(event_id)s AND role = ANY(%(roles)s) GROUP BY member_id
 )
+
+-- fragment: lists
+-- A CTE: the event's lists of the audience, with the slot of their subscribers. For statements that must walk
+-- subscriptions in an order of their own.
+lists AS MATERIALIZED (
+    SELECT r.id, r.role, {{slot_of_role}} AS slot
+    FROM events e
+    JOIN event_chapters c ON c.event_id = e.id
+    JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) r ON r.chapter_id = c.chapter_id
+    WHERE e.id = %(event_id)s AND r.role = ANY(%(roles)s)
+)
+
+-- fragment: is_on_list
+-- As in the view `event_subscriptions`: who left a list by a link keeps the row (ADR 16).
+s.left_at IS NULL
 
 -- fragment: roles_to_mail
 -- Of the subscriber s: the roles they are to be mailed for about e, in the event's order of precedence.

@@ -38,7 +38,7 @@ slots AS MATERIALIZED (
     SELECT * FROM (
         SELECT c.member_id, c.open_roles, {{ineligibility_reason_at_planning}} AS excluded
         FROM (SELECT s.*, i.ordinal FROM slots s LEFT JOIN ineligible i USING (member_id)) c
-    ) c WHERE c.excluded IS DISTINCT FROM 'member_deleted'
+    ) c WHERE {{is_candidate}}
 )
 
 -- name: dry_run
@@ -86,7 +86,7 @@ WITH known AS (
 )
 SELECT audience, excluded, sum(members)::bigint AS members,
     coalesce(sum(members * open_slots) FILTER (WHERE excluded IS NULL), 0)::bigint AS deliveries
-FROM decided WHERE excluded IS DISTINCT FROM 'member_deleted' GROUP BY audience, excluded
+FROM decided c WHERE {{is_candidate}} GROUP BY audience, excluded
 
 -- name: plan_items
 -- The order of sending is shuffled per batch, and the same for the same seed (FM-34). Items are claimed for the

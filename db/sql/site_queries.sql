@@ -65,23 +65,13 @@ ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
 SELECT {{known_event}} FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
 WHERE b.id = %(batch_id)s AND {{event_in_scope}}
 
--- fragment: lists
--- The event's lists, and the ledger's slot of who is on them.
-lists AS MATERIALIZED (
-    SELECT r.id, r.role, {{slot_of_role}} AS slot
-    FROM events e
-    JOIN event_chapters c ON c.event_id = e.id
-    JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) r ON r.chapter_id = c.chapter_id
-    WHERE e.id = %(event_id)s AND r.role = ANY(%(roles)s)
-)
-
 -- fragment: subscribed_among_considered
 -- As `subscribed`, of the members of the CTE `considered`.
 subscribed AS MATERIALIZED (
     SELECT considered.member_id, found.roles
     FROM considered CROSS JOIN LATERAL (
         SELECT array_agg(DISTINCT l.role) AS roles FROM subscriptions s JOIN lists l ON l.id = s.group_id
-        WHERE s.member_id = considered.member_id AND s.left_at IS NULL
+        WHERE s.member_id = considered.member_id AND {{is_on_list}}
     ) found
     WHERE found.roles IS NOT NULL
 ), ineligible AS MATERIALIZED (
@@ -122,7 +112,7 @@ WITH {{lists}}, excluded AS MATERIALIZED (
     WHERE %(reason)s::text = ANY({{reasons_of_slots}}) AND d.event_id = %(event_id)s AND d.action = %(action)s
         AND {{slot_ordinal}} = array_position({{reasons_in_order}}, %(reason)s::text)
     UNION ALL
-    SELECT s.member_id FROM lists l JOIN subscriptions s ON s.group_id = l.id AND s.left_at IS NULL
+    SELECT s.member_id FROM lists l JOIN subscriptions s ON s.group_id = l.id AND {{is_on_list}}
     WHERE %(reason)s::text IS NULL AND NOT EXISTS (SELECT FROM excluded x WHERE x.member_id = s.member_id)
         AND NOT EXISTS (SELECT FROM closed c WHERE c.member_id = s.member_id AND c.slot = l.slot)
 ), considered AS MATERIALIZED (
