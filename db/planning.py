@@ -1,6 +1,6 @@
-"""Planning in the database: who is a candidate, who is planned, and the rows that say so.
+"""Planning in the database: the candidates of a trigger, and the rows of its batch.
 
-`producers.plan` decides what is refused and in which order these are called; here are the statements.
+`producers.plan` decides what is refused and calls these. Who is excluded is decided in db/sql/eligibility.sql.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from psycopg.types.json import Jsonb
 from db.connect import Connection
 from db.statements import sql
 
-#: How long a trigger, or a dispatcher, may take to publish what it claimed before others may, in seconds.
+#: How long a publish claim of a trigger or a dispatcher lasts, in seconds.
 CLAIM_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """What the refusals of a trigger are decided on."""
+    """What `producers.plan.refusal` decides on."""
 
     event_id: int
     kind: str
@@ -34,7 +34,7 @@ class EventFacts:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One press of the button. `roles` are the audience's, in the event's order of precedence."""
+    """One request to invite. `roles` are the audience's, in the event's order of precedence."""
 
     event_id: int
     audience: str
@@ -42,24 +42,24 @@ class Trigger:
     roles: Sequence[str]
     initiator: str
     key: str | None
-    #: Whether deliveries in doubt stay closed (the policy `hold`).
-    held: bool
-    #: How long the items are the trigger's own to publish, before any dispatcher may.
+    #: Whether unknown deliveries stay closed (the policy `hold`).
+    hold_unknown: bool
+    #: How long the trigger's publish claim on the items lasts.
     claim_seconds: float = CLAIM_SECONDS
 
     def parameters(self) -> dict[str, Any]:
-        """What the statements call these."""
+        """The parameters of the statements."""
         return {
             "event_id": self.event_id,
             "audience": self.audience,
             "action": self.action,
             "roles": list(self.roles),
-            "held": self.held,
+            "hold_unknown": self.hold_unknown,
         }
 
 
 def lock_event(conn: Connection, event_id: int) -> EventFacts | None:
-    """The event, kept from changing its role policy until the transaction ends; None when there is none."""
+    """The event, whose role policy cannot change until the transaction ends; None when there is none."""
     row = conn.execute(sql("lock_event"), {"event_id": event_id}).fetchone()
     if row is None:
         return None
@@ -93,7 +93,7 @@ def dry_run(conn: Connection, triggers: Sequence[Trigger]) -> list[PlanCounts]:
 
 
 def insert_batch(conn: Connection, trigger: Trigger) -> tuple[int, int] | None:
-    """A new batch's id and shuffle seed; None when the trigger's key was used before."""
+    """The new batch's id and shuffle seed; None when the trigger's key was used before."""
     seed_row = conn.execute(sql("new_shuffle_seed")).fetchone()
     assert seed_row is not None
     seed: int = seed_row["seed"]
@@ -105,7 +105,7 @@ def insert_batch(conn: Connection, trigger: Trigger) -> tuple[int, int] | None:
 
 
 def batch_of_trigger(conn: Connection, key: str) -> dict[str, Any] | None:
-    """The batch that this key started: id, event_id, audience, action."""
+    """The batch that this key started: id, event_id, audience, action; None when there is none."""
     return conn.execute(sql("batch_of_trigger"), {"trigger_key": key}).fetchone()
 
 
@@ -133,5 +133,5 @@ def write_plan(conn: Connection, trigger: Trigger, batch_id: int, seed: int) -> 
 
 
 def analyse(conn: Connection) -> None:
-    """Fresh statistics for the reports, after many rows came at once. Outside the planning transaction."""
+    """Update the planner's statistics after a large plan. Outside of the planning transaction."""
     conn.execute("ANALYZE batch_items, deliveries, invitations")

@@ -17,12 +17,12 @@ from db.accounts import Client
 from db.audit_log import AuditEntry, audited
 from db.batch_actions import Resolved
 from db.connect import Connection
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from monitoring.kafka import PATIENCE, worded
 from producers import batch_control
 from producers.batch_control import Verdict
 from producers.dead_letters import DeadLetter, DeadLetterReader, Redriver
-from producers.plan import Planned, plan
+from producers.plan import PlanResult, plan
 from schemas.vocabulary import Audience
 from web.auth.current_user import OwnedBatch
 
@@ -49,12 +49,12 @@ def invite(
     conn: Connection,
     settings: Settings,
     actor: str,
-    event: KnownEvent,
+    event: EventSummary,
     audience: Audience,
     *,
     key: str,
     client: Client | None = None,
-) -> Planned:
+) -> PlanResult:
     """Plan a batch and leave it to the dispatchers. The same key again returns the first batch (FM-31).
 
     A `client` with a webhook is to be told of the batch's end: that is written in the transaction that plans it.
@@ -99,7 +99,7 @@ def resolve(
     conn: Connection,
     settings: Settings,
     actor: str,
-    event: KnownEvent,
+    event: EventSummary,
     verdict: Verdict,
     *,
     member_id: int | None = None,

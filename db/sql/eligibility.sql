@@ -2,7 +2,8 @@
 -- other statement says what a reason means or which one counts first (ADR 19).
 --
 -- A reason that holds is an `ordinal`, its place in `reasons_in_order`. So the first reason is the least ordinal, all
--- reasons are the ordinals in order, and who has none is eligible. Fragments use the aliases m (members), e (events).
+-- reasons are the ordinals in order, and a member without an ordinal is eligible. Fragments use the aliases m (members)
+-- and e (events).
 
 -- fragment: reasons_in_order
 -- Every reason, in the order in which they count.
@@ -11,8 +12,10 @@ ARRAY['member_deleted', 'event_cancelled', 'not_subscribed', 'signed_up', 'decli
 
 -- fragment: ineligibility
 -- The reasons that count at every stage, as rows (member_id, ordinal) for the event e. A new reason is a branch here.
--- Branches are sets and not conditions on one member: a dry run reads them whole and joins, a claim probes them for
--- one member. For that each must be cheap by `member_id` (an index), and the ordinal be a constant where it can.
+-- A branch is a set, not a condition on one member: a dry run reads it whole, a claim probes it for one member. So each
+-- needs an index by member, and a constant ordinal, by which PostgreSQL skips the branches a page does not ask for.
+-- A deleted member has no terms either: that is no second reason. An answer is the member's: given for one role it
+-- counts for both, and a yes counts before a no.
 SELECT p.id AS member_id, array_position({{reasons_in_order}}, 'member_deleted') AS ordinal
 FROM members p WHERE p.deleted_at IS NOT NULL
 UNION ALL
@@ -28,7 +31,7 @@ UNION ALL
 SELECT x.member_id, array_position({{reasons_in_order}}, 'banned') FROM bans x WHERE {{ban_is_in_force}}
 
 -- fragment: ban_is_in_force
--- Of the ban x. Banned is who has any such ban, whatever their others say (FM-33).
+-- Of the ban x. One such ban is enough, whatever other bans the member has (FM-33).
 (x.permanent OR x.expires_at > now())
 
 -- fragment: ineligible_members
@@ -37,14 +40,14 @@ SELECT r.member_id, min(r.ordinal) AS ordinal
 FROM events e CROSS JOIN LATERAL ({{ineligibility}}) r WHERE e.id = %(event_id)s GROUP BY r.member_id
 
 -- fragment: ineligible_ordinal
--- The same for the member m alone, and the event e; null: none. For statements about few members.
+-- The same for the member m alone and the event e; null when there is none. For statements about few members.
 (SELECT min(r.ordinal) FROM ({{ineligibility}}) r WHERE r.member_id = m.id)
 
 -- fragment: slot_ordinal
 -- Why no mail may be planned for the slot whose delivery is d; null for an open slot, which may have no delivery yet.
--- `held` is whether unknown deliveries stay closed (the policy `hold`).
+-- `hold_unknown` is whether unknown deliveries stay closed (the policy `hold`).
 CASE WHEN d.state = 'sent' THEN array_position({{reasons_in_order}}, 'already_sent')
-    WHEN d.state = 'unknown' AND %(held)s THEN array_position({{reasons_in_order}}, 'unknown') END
+    WHEN d.state = 'unknown' AND %(hold_unknown)s THEN array_position({{reasons_in_order}}, 'unknown') END
 
 -- fragment: reasons_of_slots
 -- The reasons that `slot_ordinal` can give.
@@ -55,17 +58,17 @@ ARRAY['already_sent', 'unknown']
 CASE WHEN bool_and(d.ordinal IS NOT NULL) THEN max(d.ordinal) END
 
 -- fragment: ineligibility_reason_at_planning
--- Of a candidate c with an ordinal of their own and one of their slots; null when eligible. That the event is not
--- cancelled was asked before, and candidates are on a list.
+-- Of a candidate c, from their own first ordinal and that of their slots; null when eligible. Whether the event is
+-- cancelled was checked before, and candidates are on a list.
 ({{reasons_in_order}})[least(c.ordinal, c.ordinal_of_slots)]
 
 -- fragment: is_candidate
--- Whether the subscriber c, so decided, is counted at all.
+-- Whether planning counts the subscriber c at all.
 c.excluded IS DISTINCT FROM 'member_deleted'
 
 -- fragment: ineligibility_reason
--- At the claim: why m may not be mailed for w.role now; null when eligible. Asked in the statement that claims (FM-25),
--- so nothing can change between the question and the claim.
+-- At the claim: why m may not be mailed for w.role now; null when eligible. The statement that claims evaluates it
+-- (FM-25), so nothing can change in between.
 ({{reasons_in_order}})[least(
     {{ineligible_ordinal}},
     CASE WHEN e.cancelled_at IS NOT NULL THEN array_position({{reasons_in_order}}, 'event_cancelled') END,
@@ -75,7 +78,7 @@ c.excluded IS DISTINCT FROM 'member_deleted'
 )]
 
 -- fragment: ineligibility_reasons
--- For `why`: all that hold for m and e now.
+-- For `why`: all reasons that hold for m and e now, in order.
 ARRAY(
     SELECT ({{reasons_in_order}})[r.ordinal] FROM (
         SELECT ordinal FROM ({{ineligibility}}) i WHERE i.member_id = m.id

@@ -1,7 +1,7 @@
--- Planning: one statement decides about every candidate, and one transaction writes what it decided.
+-- Planning: one statement decides on every candidate, and one transaction writes the decision.
 
 -- name: lock_event
--- Keeps an import from changing the event's role policy while it is planned.
+-- The lock keeps an import from changing the event's role policy while it is planned.
 SELECT id, kind, name, starts_at <= now() AS is_past, invitable, cancelled_at IS NOT NULL AS is_cancelled,
     host_name IS NOT NULL AS has_host, role_policy
 FROM events e WHERE id = %(event_id)s FOR SHARE
@@ -89,8 +89,8 @@ SELECT audience, excluded, sum(members)::bigint AS members,
 FROM decided c WHERE {{is_candidate}} GROUP BY audience, excluded
 
 -- name: plan_items
--- The order of sending is shuffled per batch, and the same for the same seed (FM-34). Items are claimed for the
--- trigger from birth: if it dies before it has published them, they are due for any dispatcher.
+-- The order of sending is shuffled per batch, and the same for the same seed (FM-34). Items are inserted with the
+-- trigger's publish claim: if it dies before it has published them, they become due for any dispatcher.
 WITH {{subscribed}}, ineligible AS MATERIALIZED (
     {{ineligible_members}}
 ), {{candidates}}
@@ -104,8 +104,8 @@ SELECT %(batch_id)s, member_id, CASE WHEN excluded IS NULL THEN open_roles ELSE 
 FROM candidates
 
 -- name: reopen_deliveries
--- A key that failed or was skipped is open again for the new batch. SKIP LOCKED: a worker that holds the row is
--- taking it already; waiting for it could deadlock.
+-- A delivery that failed or was skipped is open again for the new batch. SKIP LOCKED: a worker that holds the row is
+-- claiming it already; waiting for it could deadlock.
 WITH closed AS MATERIALIZED (
     SELECT d.event_id, d.action, d.member_id, d.slot
     FROM batch_items i
@@ -122,7 +122,7 @@ FROM closed c
 WHERE d.event_id = c.event_id AND d.action = c.action AND d.member_id = c.member_id AND d.slot = c.slot
 
 -- name: plan_deliveries
--- The ledger's rows for what was planned, where there are none yet.
+-- The ledger's rows of the planned slots, where there are none yet.
 INSERT INTO deliveries (event_id, action, member_id, slot, role, updated_at)
 SELECT e.id, %(action)s, i.member_id, {{slot_of_role}}, r.role, now()
 FROM batch_items i

@@ -170,13 +170,13 @@ def test_planning_and_its_dry_runs(directory: Directory) -> None:
 
 def _for(trigger: Trigger, audience: Audience) -> Trigger:
     return Trigger(
-        trigger.event_id, audience, trigger.action, list(audience.roles), trigger.initiator, None, trigger.held
+        trigger.event_id, audience, trigger.action, list(audience.roles), trigger.initiator, None, trigger.hold_unknown
     )
 
 
 def names_behind(world: World, trigger: Trigger, statement: str) -> dict[int, str | None]:
     """Each member that is behind a number, with the number's reason."""
-    values = {**trigger.parameters(), "chapters": None, "unlisted": False, "after": 0, "looked_at": 500, "limit": 500}
+    values = {**trigger.parameters(), "chapters": None, "unlisted": False, "after": 0, "scanned": 500, "limit": 500}
     found: dict[int, str | None] = {}
     for reason in (None, *reasons_to_ask()):
         for row in world.conn.execute(sql(statement), {**values, "reason": reason}, prepare=False):
@@ -290,8 +290,8 @@ def test_a_new_reason_changes_no_other_statement(world: World) -> None:
     world.build(students=[1, 2, 3, 4, 5, 6])
     batch, agent = world.plan(), world.agent()
     world.execute("UPDATE members SET surname = 'Young' WHERE id IN (1, 3, 4)")
-    for member, reason in ((3, Reason.TERMS_NOT_ACCEPTED), (4, Reason.BANNED), (5, Reason.BANNED)):
-        world.conn.execute(_fact(reason), {"member": member})
+    for member, fact in ((3, Reason.TERMS_NOT_ACCEPTED), (4, Reason.BANNED), (5, Reason.BANNED)):
+        world.conn.execute(_fact(fact), {"member": member})
     first = {1: TOO_YOUNG, 2: None, 3: "terms_not_accepted", 4: TOO_YOUNG, 5: "banned", 6: None}
     planned = world.trigger()
     excluded = dict(Counter(reason for reason in first.values() if reason is not None))

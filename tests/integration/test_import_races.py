@@ -131,7 +131,7 @@ def test_the_generated_directory(conn: Connection) -> None:
     random.Random(7).shuffle(others)
     counts = load(conn, *others, *deletions)
     assert sum(counts.values()) == len(lines)
-    trigger = Trigger(DEMO_EVENT_ID, "everyone", "invite", ["Student", "Coach"], "test", None, held=True)
+    trigger = Trigger(DEMO_EVENT_ID, "everyone", "invite", ["Student", "Coach"], "test", None, hold_unknown=True)
     wanted = expected(600)
     assert dry_run(conn, [trigger]) == [PlanCounts(wanted.planned, wanted.deliveries, wanted.excluded)]
     assert rows(conn, "SELECT count(*) FROM subscriptions WHERE member_id = %s", int(Cast.THREE_LISTS)) == [(3,)]

@@ -16,7 +16,7 @@ from db import outbox, reports
 from db.connect import Connection, connect
 from db.ledger import Finished, Ledger, LedgerPolicy, Mark, Wanted
 from db.outbox import Acknowledgement
-from producers.plan import Planned, plan
+from producers.plan import PlanResult, plan
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Outcome, Sent
 from schemas.vocabulary import Audience, UnknownPolicy
@@ -152,7 +152,9 @@ class World:
         assert batch_id is not None
         return batch_id
 
-    def trigger(self, audience: str = "students", event: int = 1, *, resend: bool = False, **options: Any) -> Planned:
+    def trigger(
+        self, audience: str = "students", event: int = 1, *, resend: bool = False, **options: Any
+    ) -> PlanResult:
         """One press of the button."""
         policy = UnknownPolicy.RESEND if resend else UnknownPolicy.HOLD
         return plan(self.conn, event_id=event, audience=Audience(audience), policy=policy, **options)

@@ -92,7 +92,10 @@ ELIGIBLE: Final = Rule(
     "mark",
     "later",
     "marked, and the member may not be mailed",
-    ("b.state = 'running' AND i.settled_at IS NULL AND coalesce(",),
+    (
+        "b.state = 'running' AND i.settled_at IS NULL AND (ARRAY['member_deleted',",
+        "'left_list') END )] IS NULL",
+    ),
 )
 RUNS: Final = Rule(
     "running",

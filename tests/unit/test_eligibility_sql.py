@@ -52,10 +52,10 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "check_logs_without_ledger": {"'already_sent'"},
     "audit_contradictions": {"'already_sent'"},
     "batch_log": {"'already_sent'"},
-    "entry": {"'already_sent'"},
+    "log_columns": {"'already_sent'"},
     # Pages that show a member.
     "full_name": {"deleted_at"},
-    "known_event": {"cancelled_at"},
+    "event_columns": {"cancelled_at"},
     "browse_members": {"deleted_at"},
     "browse_member": {"accepted_toc_at", "bans", "deleted_at"},
     "browse_lists_of_member": {"left_at"},

@@ -29,9 +29,9 @@ _DECIDED: Final = documented(404, 409)
 def as_seen(conn: Connection, batch: OwnedBatch, chapters: Chapters) -> models.Batch:
     """A batch in numbers, for who may see these chapters."""
     status = reports.status(conn, batch.id)
-    names = batch.event.names_in(chapters)
+    names = batch.event.visible_members(chapters)
     # A mail server's words may hold the address of a member of another chapter.
-    if status["error"] is not None and not names.hold(site_queries.lists_of_error(conn, batch.id)):
+    if status["error"] is not None and not names.includes(site_queries.chapters_of_error(conn, batch.id)):
         status["error"] = None
     return models.Batch(**status, excluded=reports.exclusions(conn, batch.id))
 
@@ -68,15 +68,17 @@ def list_entries(
     after_role: AfterRole = "",
 ) -> models.Entries:
     """What became of everybody in it, by member."""
-    names = batch.event.names_in(caller.account.scope)
+    names = batch.event.visible_members(caller.account.scope)
     words = storable(q)
-    found = site_queries.entries(conn, batch.id, names, status=status, words=words, after=(after, storable(after_role)))
+    found = site_queries.entries(
+        conn, batch.id, names, status=status, search=words, after=(after, storable(after_role))
+    )
     items = [models.Entry(**row) for row in found.rows]
     last = {"after": items[-1].member_id, "after_role": found.rows[-1]["item_role"]} if items else {}
     return models.Entries(
         items=items,
         next=next_page(request, found.has_more, status=status, q=words, **last),
-        some_hidden=site_queries.hides_some(conn, batch.id, names),
+        some_hidden=site_queries.hides_members(conn, batch.id, names),
     )
 
 

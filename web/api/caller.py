@@ -17,7 +17,7 @@ from pydantic import BeforeValidator
 
 from db import accounts, site_queries
 from db.accounts import Account, Client
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from web.auth import tokens
 from web.auth.api_clients import Scope
 from web.auth.current_user import Database, OwnedBatch
@@ -102,7 +102,7 @@ def _require_known(request: Request) -> None:
         raise RequestValidationError(mistakes)
 
 
-def own_event(event_id: EventId, caller: Calling, conn: Database) -> KnownEvent:
+def own_event(event_id: EventId, caller: Calling, conn: Database) -> EventSummary:
     """The event of the address, if it is one of the account's."""
     event = site_queries.event(conn, event_id, caller.account.scope)
     if event is None:
@@ -110,7 +110,7 @@ def own_event(event_id: EventId, caller: Calling, conn: Database) -> KnownEvent:
     return event
 
 
-OwnEvent = Annotated[KnownEvent, Depends(own_event)]
+OwnEvent = Annotated[EventSummary, Depends(own_event)]
 
 
 def own_batch(batch_id: BatchId, caller: Calling, conn: Database) -> OwnedBatch:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 
 from db import reports, site_queries
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from producers.plan import plan, refusal, trigger_of
 from schemas.errors import RefusedError
 from schemas.text import storable
@@ -43,7 +43,7 @@ def list_events(
 ) -> models.Page[models.ListedEvent]:
     """The account's events, those to come first."""
     words = storable(q)
-    listed, has_more = site_queries.events(conn, caller.account.scope, words=words, skip=skip)
+    listed, has_more = site_queries.events(conn, caller.account.scope, search=words, skip=skip)
     items = [
         models.ListedEvent(
             **_fields(entry.event), state=state_of(entry), batches=entry.batches, last_batch_at=entry.last_started_at
@@ -59,7 +59,7 @@ def show_event(event: OwnEvent) -> models.Event:
     return models.Event(**_fields(event))
 
 
-def _fields(event: KnownEvent) -> dict[str, Any]:
+def _fields(event: EventSummary) -> dict[str, Any]:
     chapters = zip(event.chapter_ids, event.chapter_names, strict=True)
     return {
         **{name: getattr(event, name) for name in _SAME},
@@ -94,7 +94,7 @@ def list_people(
     """The names behind a number of a dry run."""
     scope = caller.account.scope
     trigger = trigger_of(event.facts, audience, policy=config.unknown_policy)
-    found = site_queries.candidates(conn, trigger, reason, event.names_in(scope), after=after)
+    found = site_queries.candidates(conn, trigger, reason, event.visible_members(scope), after=after)
     items = [models.Candidate(**row) for row in found.rows]
     last = items[-1].member_id if items else after
     following = next_page(request, found.has_more, audience=audience.value, reason=reason and reason.value, after=last)
@@ -165,7 +165,7 @@ def audit(caller: Calling, event: OwnEvent, conn: Database, audience: Whom = Aud
     """Was everyone invited? It reads all there is about the event."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    named = site_queries.missing(conn, found["missing"], event.names_in(caller.account.scope))
+    named = site_queries.missing(conn, found["missing"], event.visible_members(caller.account.scope))
     numbers = {**found, "missing": len(found["missing"])}
     return models.Audit(**numbers, missing_members=[models.Missing(**row) for row in named.rows])
 
@@ -178,5 +178,5 @@ def why(caller: Calling, event: OwnEvent, member_id: MemberId, conn: Database) -
 
 
 def _require_member(conn: Database, caller: Calling, member_id: int) -> None:
-    if not site_queries.knows_member(conn, member_id, caller.account.scope):
+    if not site_queries.is_visible_member(conn, member_id, caller.account.scope):
         raise HTTPException(404, "There is no such member, or she is of none of this account's chapters")

@@ -14,7 +14,7 @@ from fastapi import Depends, HTTPException, Path, Request, Response
 from db import accounts, site_queries
 from db.accounts import Account
 from db.connect import Connection
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from web.auth import tokens
 from web.database import Pool, connection
 
@@ -122,7 +122,7 @@ Admin = Annotated[Viewer, Depends(admin_only)]
 
 def own_event(
     event_id: Annotated[int, Path(alias="event", ge=1, lt=2**63)], viewer: Signed, conn: Database
-) -> KnownEvent:
+) -> EventSummary:
     """The event of the address, if it is the viewer's."""
     event = site_queries.event(conn, event_id, viewer.account.scope)
     if event is None:
@@ -130,7 +130,7 @@ def own_event(
     return event
 
 
-OwnEvent = Annotated[KnownEvent, Depends(own_event)]
+OwnEvent = Annotated[EventSummary, Depends(own_event)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class OwnedBatch:
     """A batch, and the event that it is of."""
 
     id: int
-    event: KnownEvent
+    event: EventSummary
 
 
 def own_batch(

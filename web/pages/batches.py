@@ -40,7 +40,7 @@ _STREAM_SECONDS: Final = 300.0
 class Progress:
     """A batch in numbers, and how fast it goes. The five always sum to `deliveries`.
 
-    `error_lists`: the chapters of whoever its first error tells of, as `site_queries.lists_of_error` gives them.
+    `error_lists`: the chapters of whoever its first error tells of, as `site_queries.chapters_of_error` gives them.
     """
 
     status: dict[str, Any]
@@ -76,9 +76,9 @@ class Progress:
 
 def progress(conn: Connection, batch_id: int) -> Progress:
     """How it stands now."""
-    found = site_queries.standing(conn, batch_id)
-    lists = site_queries.lists_of_error(conn, batch_id) if found.status["error"] else None
-    return Progress(found.status, found.per_second, found.left_out, lists)
+    found = site_queries.batch_numbers(conn, batch_id)
+    lists = site_queries.chapters_of_error(conn, batch_id) if found.status["error"] else None
+    return Progress(found.status, found.per_second, found.excluded, lists)
 
 
 class Looks(SharedLooks[Progress]):
@@ -153,10 +153,10 @@ def show_entries(
 def _entries(
     conn: Connection, viewer: Viewer, batch: OwnedBatch, status: str, words: str, after: int, after_role: str
 ) -> dict[str, Any]:
-    names = batch.event.names_in(viewer.account.scope)
+    names = batch.event.visible_members(viewer.account.scope)
     words = storable(words)
     found = site_queries.entries(
-        conn, batch.id, names, status=status or None, words=words, after=(after, storable(after_role))
+        conn, batch.id, names, status=status or None, search=words, after=(after, storable(after_role))
     )
     last = found.rows[-1] if found.rows else None
     return {
@@ -166,7 +166,7 @@ def _entries(
         "words": words,
         "is_first": not after,
         "next": query(q=words, status=status, after=last["member_id"], after_role=last["item_role"]) if last else "",
-        "some_hidden": not after and site_queries.hides_some(conn, batch.id, names),
+        "some_hidden": not after and site_queries.hides_members(conn, batch.id, names),
     }
 
 
@@ -207,7 +207,7 @@ def _event(name: str, data: str) -> str:
 def export(viewer: Signed, batch: OwnBatch, request: Request, status: Status = "") -> Response:
     """The log as a table for a spreadsheet, with names, in the order of members."""
     pool: Pool = request.app.state.pool
-    names = batch.event.names_in(viewer.account.scope)
+    names = batch.event.visible_members(viewer.account.scope)
 
     def lines() -> Iterator[str]:
         columns = ["member_id", "name", "email", "role", "status", "reason", "attempts", "at"]

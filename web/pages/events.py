@@ -13,10 +13,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from config.settings import Settings
 from db import reports, site_queries
 from db.connect import Connection
-from db.site_queries import KnownEvent, ListedEvent
+from db.site_queries import EventSummary, ListedEvent
 from mail.dates import describe
 from producers.batch_control import Verdict
-from producers.plan import Planned, dry_runs, refusal, trigger_of
+from producers.plan import PlanResult, dry_runs, refusal, trigger_of
 from schemas.text import storable
 from schemas.vocabulary import Audience, Reason
 from web import actions
@@ -42,7 +42,7 @@ def first_page(_: Signed) -> Response:
 def show_events(viewer: Signed, conn: Database, q: Words = "", skip: Skip = 0) -> HTMLResponse:
     """The viewer's events, those to come first."""
     words = storable(q)
-    listed, has_more = site_queries.events(conn, viewer.account.scope, words=words, skip=skip)
+    listed, has_more = site_queries.events(conn, viewer.account.scope, search=words, skip=skip)
     rows = [(entry.event, state_of(entry)) for entry in listed]
     return page("events", viewer=viewer, rows=rows, words=words, skip=skip, has_more=has_more, size=site_queries.PAGE)
 
@@ -93,7 +93,7 @@ def show_people(
     """The names behind a number of a dry run: who would be invited, or who is left out for a reason."""
     scope = viewer.account.scope
     trigger = trigger_of(event.facts, audience, policy=config.unknown_policy)
-    found = site_queries.candidates(conn, trigger, reason, event.names_in(scope), after=after)
+    found = site_queries.candidates(conn, trigger, reason, event.visible_members(scope), after=after)
     return page(
         "people",
         viewer=viewer,
@@ -145,7 +145,7 @@ def show_answer(
     """Part of the audit's page: the numbers, and who is missing by name."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    names = event.names_in(viewer.account.scope)
+    names = event.visible_members(viewer.account.scope)
     missing = site_queries.missing(conn, found["missing"], names)
     return part(
         request,
@@ -174,7 +174,7 @@ def resolve(
     back: Annotated[str, Form(pattern=r"^(/(events|batches|members)/[0-9]{1,19})?$")] = "",
 ) -> Response:
     """A person's word about deliveries in doubt."""
-    if member is not None and not site_queries.knows_member(conn, member, viewer.account.scope):
+    if member is not None and not site_queries.is_visible_member(conn, member, viewer.account.scope):
         raise HTTPException(404, "There is no such member, or she is of none of your chapters")
     done = actions.resolve(conn, config, viewer.actor, event, verdict, member_id=member)
     words = f"resolved as {verdict}: {done.resolved}"
@@ -201,7 +201,7 @@ class DryRun:
     """What a trigger would come to now. `why_not` stands where nobody may be invited."""
 
     audience: Audience
-    planned: Planned | None
+    planned: PlanResult | None
     why_not: str | None = None
 
     @property
@@ -211,7 +211,7 @@ class DryRun:
         return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _dry_runs(conn: Connection, settings: Settings, event: KnownEvent, audiences: Sequence[Audience]) -> list[DryRun]:
+def _dry_runs(conn: Connection, settings: Settings, event: EventSummary, audiences: Sequence[Audience]) -> list[DryRun]:
     why_not = refusal(event.facts)
     if why_not is not None:
         return [DryRun(audience, None, why_not) for audience in audiences]

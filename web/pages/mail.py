@@ -15,7 +15,7 @@ from config.settings import Settings
 from db import accounts, events
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from mail import sample
 from mail.envelope import Envelope
 from mail.sender import send
@@ -124,7 +124,7 @@ async def _hand_over(settings: Settings, envelope: Envelope) -> str:
 
 def _show(
     viewer: Viewer,
-    event: KnownEvent,
+    event: EventSummary,
     role: Role,
     conn: Connection,
     settings: Settings,
@@ -147,7 +147,7 @@ def _show(
     )
 
 
-def _example(viewer: Viewer, event: KnownEvent, role: Role, conn: Connection, settings: Settings) -> sample.Shown:
+def _example(viewer: Viewer, event: EventSummary, role: Role, conn: Connection, settings: Settings) -> sample.Shown:
     return sample.shown(
         events.details(conn, event.id),
         role,

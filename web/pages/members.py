@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from db import reports, site_queries
 from db.connect import Connection
-from db.site_queries import KnownEvent, Scope
+from db.site_queries import EventSummary, Scope
 from producers.plan import refusal
 from schemas.text import storable
 from web.auth.current_user import Database, Signed
@@ -59,7 +59,7 @@ def show_member(
 class Prospect:
     """An event that has not invited her yet, and what stands against it: reasons about her, or one about the event."""
 
-    event: KnownEvent
+    event: EventSummary
     reasons: list[str]
     why_not: str | None
 
