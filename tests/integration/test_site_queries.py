@@ -132,12 +132,12 @@ def test_pages_hold_every_entry_once(world: World, batches: list[int]) -> None:
             known = {n: holds(world, n, words) for n in {*left_out, *(row["member_id"] for row in log)}}
             for status in STATUSES:
                 wanted = [row for row in log if status in (None, row["status"]) and known[row["member_id"]]]
-                found = walk(world, batch, status=status, words=words)
+                found = walk(world, batch, status=status, search=words)
                 same = ("member_id", "role", "status", "reason", "attempts", "at", "sent_by_batch", "reply")
                 assert [{name: row[name] for name in same} for row in found] == [
                     {name: row[name] for name in same} for row in wanted
                 ], (batch, status, words)
-            found = walk(world, batch, status="left_out", words=words)
+            found = walk(world, batch, status="left_out", search=words)
             assert [row["member_id"] for row in found] == [n for n in left_out if known[n]], (batch, words)
 
 

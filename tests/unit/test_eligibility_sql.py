@@ -8,6 +8,7 @@ from typing import Final
 
 from db import statements
 from schemas.vocabulary import Reason
+from web.pages.rendering import REASONS
 
 _HEAD: Final = re.compile(r"^-- (?:name|fragment): (\w+)\s*$", re.MULTILINE)
 _COMMENT: Final = re.compile(r"^\s*--.*\n?", re.MULTILINE)
@@ -91,3 +92,10 @@ def test_the_order_stands_once() -> None:
     for name, body in blocks.items():
         for reason in re.findall(r"array_position\(\{\{reasons_in_order\}\}, '(\w+)'\)", body):
             assert reason in ordered, (name, reason)
+
+
+def test_every_reason_has_a_text_and_is_documented() -> None:
+    """Pages have a text for each reason, and the docs explain it by its name."""
+    assert set(REASONS) == set(Reason)
+    docs = "".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parents[2] / "docs").rglob("*.md"))
+    assert [reason for reason in Reason if f"`{reason}`" not in docs] == []
