@@ -46,9 +46,11 @@ slots AS MATERIALIZED (
 -- the same is known are counted together, and the decision is made for each kind of member, of which there are few.
 -- `facts` has bits for: on a list as a student 0, as a coach 1; the ordinal of their slot as a student 2 to 6, as a
 -- coach 7 to 11, as a member 12 to 16; and 17 and up for each ordinal of their own.
-WITH known AS (
-    SELECT s.member_id, CASE s.role WHEN 'Student' THEN 1 ELSE 2 END::bigint AS facts
-    FROM event_subscriptions s WHERE s.event_id = %(event_id)s
+WITH list_facts AS MATERIALIZED (
+    SELECT g.id, CASE {{role_of_list}} WHEN 'Student' THEN 1 ELSE 2 END::bigint AS facts
+    FROM event_chapters c JOIN groups g ON g.chapter_id = c.chapter_id WHERE c.event_id = %(event_id)s
+), known AS (
+    SELECT s.member_id, l.facts FROM list_facts l JOIN subscriptions s ON s.group_id = l.id AND {{is_on_list}}
     UNION ALL
     SELECT d.member_id, coalesce({{slot_ordinal}}, 0)::bigint
         << CASE d.slot WHEN 'Student' THEN 2 WHEN 'Coach' THEN 7 ELSE 12 END
