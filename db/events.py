@@ -1,4 +1,4 @@
-"""What the mails and pages of an event say."""
+"""The details of an event that mails and pages show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def from_row(found: Mapping[str, Any]) -> tuple[EventDetails, RolePolicy]:
 
 
 def details(conn: Connection, event_id: int) -> EventDetails:
-    """What is said of one event that there is."""
+    """The details of one event, which must exist."""
     row = conn.execute(sql("event_details"), {"events": [event_id]}).fetchone()
     assert row is not None
     return from_row(row)[0]

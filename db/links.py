@@ -1,6 +1,6 @@
-"""What the links in mails do: an invitation answered, a list left or joined again. One statement each.
+"""The links in mails: answer an invitation, leave a list, join it again. One statement each.
 
-For the web application. A token is the right to do it; who has it need not log in.
+For the web application. The token is the authorisation: no sign-in is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from schemas.vocabulary import Role
 
 @dataclass(frozen=True, slots=True)
 class LinkedInvitation:
-    """The invitation that a token stands for. `attending` is None until it is answered."""
+    """The invitation that a token identifies. `attending` is None until it is answered."""
 
     event: EventDetails
     member_id: int
@@ -35,7 +35,7 @@ class LinkedInvitation:
 
 
 def find(conn: Connection, token: str) -> LinkedInvitation | None:
-    """The invitation; None for a token that stands for none, or for a member who was deleted."""
+    """The invitation; None for an unknown token, or a deleted member."""
     row = conn.execute(sql("invitation_of_token"), {"token": token}).fetchone() if is_storable(token) else None
     if row is None:
         return None
@@ -43,15 +43,15 @@ def find(conn: Connection, token: str) -> LinkedInvitation | None:
 
 
 def answer(conn: Connection, token: str, *, attending: bool) -> bool:
-    """Store the member's answer; False when it is too late for one, or there is no such invitation."""
+    """Store the member's answer; False when the event has started or is cancelled, or the token is unknown."""
     return conn.execute(sql("answer_invitation"), {"token": token, "attending": attending}).rowcount > 0
 
 
 def leave_lists(conn: Connection, token: str) -> None:
-    """Take the member off the lists that brought the invitation: mails already planned are not sent any more."""
+    """Take the member off the lists that led to the invitation. Mails already planned are then skipped."""
     conn.execute(sql("leave_lists"), {"token": token})
 
 
 def join_lists_again(conn: Connection, token: str) -> None:
-    """The opposite of `leave_lists`: on the lists that she left by a link, not on those she never was on."""
+    """Undo `leave_lists`: for lists left by a link, not for those the member was never on."""
     conn.execute(sql("join_lists_again"), {"token": token})

@@ -1,11 +1,11 @@
-"""Planning in the database: who is a candidate, who is planned, and the rows that say so.
+"""Planning in the database: the candidates of a trigger, and the rows of its batch.
 
-`producers.plan` decides what is refused and in which order these are called; here are the statements.
+`producers.plan` decides what is refused and calls these. Who is excluded is decided in db/sql/eligibility.sql.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,13 @@ from psycopg.types.json import Jsonb
 from db.connect import Connection
 from db.statements import sql
 
-#: How long a trigger, or a dispatcher, may take to publish what it claimed before others may, in seconds.
+#: How long a publish claim of a trigger or a dispatcher lasts, in seconds.
 CLAIM_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """What the refusals of a trigger are decided on."""
+    """What `producers.plan.refusal` decides on."""
 
     event_id: int
     kind: str
@@ -34,7 +34,7 @@ class EventFacts:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One press of the button. `roles` are the audience's, in the event's order of precedence."""
+    """One request to invite. `roles` are the audience's, in the event's order of precedence."""
 
     event_id: int
     audience: str
@@ -42,51 +42,58 @@ class Trigger:
     roles: Sequence[str]
     initiator: str
     key: str | None
-    #: Whether deliveries in doubt stay closed (the policy `hold`).
-    held: bool
-    #: How long the items are the trigger's own to publish, before any dispatcher may.
+    #: Whether unknown deliveries stay closed (the policy `hold`).
+    hold_unknown: bool
+    #: How long the trigger's publish claim on the items lasts.
     claim_seconds: float = CLAIM_SECONDS
 
     def parameters(self) -> dict[str, Any]:
-        """What the statements call these."""
+        """The parameters of the statements."""
         return {
             "event_id": self.event_id,
             "audience": self.audience,
             "action": self.action,
             "roles": list(self.roles),
-            "held": self.held,
+            "hold_unknown": self.hold_unknown,
         }
 
 
 def lock_event(conn: Connection, event_id: int) -> EventFacts | None:
-    """The event, kept from changing its role policy until the transaction ends; None when there is none."""
+    """The event, whose role policy cannot change until the transaction ends; None when there is none."""
     row = conn.execute(sql("lock_event"), {"event_id": event_id}).fetchone()
     if row is None:
         return None
     return EventFacts(event_id=row.pop("id"), **row)
 
 
-def preview(conn: Connection, trigger: Trigger) -> tuple[int, int, dict[str, int]]:
-    """Members that would be planned, deliveries, and members excluded by reason. Writes nothing."""
-    return _previewed(conn.execute(sql("preview"), trigger.parameters()).fetchall())
+@dataclass(frozen=True, slots=True)
+class PlanCounts:
+    """Members planned, deliveries due to them, and members excluded by reason."""
+
+    planned: int
+    deliveries: int
+    excluded: dict[str, int]
 
 
-def _previewed(rows: Sequence[dict[str, Any]]) -> tuple[int, int, dict[str, int]]:
-    planned = sum(row["members"] for row in rows if row["excluded"] is None)
-    deliveries = sum(row["deliveries"] for row in rows)
-    return planned, deliveries, {r["excluded"]: r["members"] for r in rows if r["excluded"] is not None}
+def _plan_counts(rows: Iterable[dict[str, Any]]) -> PlanCounts:
+    found = list(rows)
+    return PlanCounts(
+        planned=sum(row["members"] for row in found if row["excluded"] is None),
+        deliveries=sum(row["deliveries"] for row in found),
+        excluded={row["excluded"]: row["members"] for row in found if row["excluded"] is not None},
+    )
 
 
-def preview_audiences(conn: Connection, triggers: Sequence[Trigger]) -> list[tuple[int, int, dict[str, int]]]:
-    """What `preview` says of each of these triggers, differing only in their audience, from one look at all."""
+def dry_run(conn: Connection, triggers: Sequence[Trigger]) -> list[PlanCounts]:
+    """What `write_plan` would write for each of these triggers, which differ in their audience only. Writes nothing."""
     audiences = [{"audience": trigger.audience, "roles": list(trigger.roles)} for trigger in triggers]
     values = {**triggers[0].parameters(), "audiences": Jsonb(audiences)}
-    rows = conn.execute(sql("preview_audiences"), values, prepare=False).fetchall()
-    return [_previewed([row for row in rows if row["audience"] == trigger.audience]) for trigger in triggers]
+    rows = conn.execute(sql("dry_run"), values, prepare=False).fetchall()
+    return [_plan_counts(row for row in rows if row["audience"] == trigger.audience) for trigger in triggers]
 
 
 def insert_batch(conn: Connection, trigger: Trigger) -> tuple[int, int] | None:
-    """A new batch's id and shuffle seed; None when the trigger's key was used before."""
+    """The new batch's id and shuffle seed; None when the trigger's key was used before."""
     seed_row = conn.execute(sql("new_shuffle_seed")).fetchone()
     assert seed_row is not None
     seed: int = seed_row["seed"]
@@ -98,40 +105,33 @@ def insert_batch(conn: Connection, trigger: Trigger) -> tuple[int, int] | None:
 
 
 def batch_of_trigger(conn: Connection, key: str) -> dict[str, Any] | None:
-    """The batch that this key started: id, event_id, audience, action."""
+    """The batch that this key started: id, event_id, audience, action; None when there is none."""
     return conn.execute(sql("batch_of_trigger"), {"trigger_key": key}).fetchone()
 
 
-@dataclass(frozen=True, slots=True)
-class PlanCounts:
-    """What planning a batch came to, counted from its rows."""
-
-    state: str
-    planned: int
-    deliveries: int
-    excluded: dict[str, int]
-
-
 def counts(conn: Connection, batch_id: int) -> PlanCounts:
-    """Members planned, deliveries due, members excluded by reason, and the batch's state."""
-    rows = conn.execute(sql("plan_counts"), {"batch_id": batch_id}).fetchall()
-    state = conn.execute(sql("batch_state"), {"batch_id": batch_id}).fetchone()
-    assert state is not None
-    return PlanCounts(
-        state=state["state"],
-        planned=sum(row["members"] for row in rows if row["excluded"] is None),
-        deliveries=sum(row["deliveries"] for row in rows),
-        excluded={row["excluded"]: row["members"] for row in rows if row["excluded"] is not None},
-    )
+    """What the batch's plan came to, counted from its rows, or as archived."""
+    return _plan_counts(conn.execute(sql("plan_counts"), {"batch_id": batch_id}))
 
 
-def plan(conn: Connection, trigger: Trigger, batch_id: int, seed: int) -> None:
-    """Write every candidate's item, and ledger row and invitation of those planned. One transaction, the caller's."""
+def batch_state(conn: Connection, batch_id: int) -> str:
+    """The state of a batch that exists."""
+    row = conn.execute(sql("batch_state"), {"batch_id": batch_id}).fetchone()
+    assert row is not None
+    state: str = row["state"]
+    return state
+
+
+def write_plan(conn: Connection, trigger: Trigger, batch_id: int, seed: int) -> None:
+    """Write an item for each candidate, and a delivery and invitation for each planned slot.
+
+    The caller owns the transaction.
+    """
     parameters = {**trigger.parameters(), "batch_id": batch_id, "seed": seed, "claim": trigger.claim_seconds}
     for name in ("plan_items", "reopen_deliveries", "plan_deliveries", "plan_invitations"):
         conn.execute(sql(name), parameters)
 
 
 def analyse(conn: Connection) -> None:
-    """Fresh statistics for the reports, after many rows came at once. Outside the planning transaction."""
+    """Update the planner's statistics after a large plan. Outside of the planning transaction."""
     conn.execute("ANALYZE batch_items, deliveries, invitations")

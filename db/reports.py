@@ -1,4 +1,4 @@
-"""What people ask of a batch, a member, an event. Reads only; counts are derived from the rows each time."""
+"""Reports on a batch, a member, an event. Reads only; counts are derived from the rows each time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.vocabulary import Audience, EventKind
 
 
 def status(conn: Connection, batch_id: int) -> dict[str, Any]:
-    """The batch in numbers; sent, failed, unknown, skipped and pending sum to deliveries."""
+    """The batch's numbers; sent, failed, unknown, skipped and pending sum to deliveries."""
     row = conn.execute(sql("batch_status"), {"batch_id": batch_id}).fetchone()
     if row is None:
         raise NotFoundError(f"there is no batch {batch_id}", field="batch")
@@ -20,12 +20,12 @@ def status(conn: Connection, batch_id: int) -> dict[str, Any]:
 
 
 def batches(conn: Connection) -> Iterator[dict[str, Any]]:
-    """Every batch in numbers, oldest first."""
+    """Every batch's numbers, oldest first."""
     yield from conn.execute(sql("batch_status"), {"batch_id": None})
 
 
 def exclusions(conn: Connection, batch_id: int) -> dict[str, int]:
-    """Members left out at planning, by reason."""
+    """Members excluded at planning, by reason."""
     rows = conn.execute(sql("batch_exclusions"), {"batch_id": batch_id})
     return {row["reason"]: row["members"] for row in rows}
 
@@ -37,18 +37,18 @@ def log(conn: Connection, batch_id: int, status_filter: str | None = None) -> It
 
 
 def excluded(conn: Connection, batch_id: int) -> Iterator[dict[str, Any]]:
-    """The members left out at planning, each with the first reason that applied."""
+    """The members excluded at planning, each with the first reason that applied."""
     status(conn, batch_id)
     yield from conn.execute(sql("batch_excluded"), {"batch_id": batch_id})
 
 
 def why(conn: Connection, event_id: int, member_id: int) -> dict[str, Any]:
-    """Why this member got a mail for this event, or did not."""
+    """Why this member was mailed about this event, or not."""
     _require_event(conn, event_id)
     if conn.execute(sql("member_exists"), {"member_id": member_id}).fetchone() is None:
         raise NotFoundError(f"there is no member {member_id}", field="member")
     parameters = {"event_id": event_id, "member_id": member_id}
-    row = conn.execute(sql("why_eligible"), parameters).fetchone()
+    row = conn.execute(sql("why_reasons"), parameters).fetchone()
     assert row is not None
     return {
         "event_id": event_id,
@@ -61,7 +61,7 @@ def why(conn: Connection, event_id: int, member_id: int) -> dict[str, Any]:
 
 def audit(conn: Connection, event_id: int, audience: Audience) -> dict[str, Any]:
     """Was everyone who is eligible invited? Counts deliveries; names the missing."""
-    # One moment for all the questions below. Must be the first statement of its transaction.
+    # One snapshot for all queries below. Must be the first statement of its transaction.
     conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     kind = _require_event(conn, event_id)
     roles = [role for role in kind.precedence if role in audience.roles]

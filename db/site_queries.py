@@ -1,8 +1,7 @@
-"""What the site and its API show: events, batches, members, found, filtered and paged. Reads only.
+"""What the web application and its API read: events, batches and members, filtered and paged. Reads only.
 
-`scope` is the list of chapters whose events and members may be seen, or None for all. Where an event is held together
-with chapters beyond the scope, or once was of others, its numbers are shown whole and its members only as far as they
-are of the scope.
+`scope` is the list of chapters whose events and members the caller may see, or None for all. An event that chapters
+beyond the scope hold too, or held before, shows its numbers in full, and only those members who are in the scope.
 """
 
 from __future__ import annotations
@@ -23,34 +22,36 @@ from schemas.vocabulary import EventKind
 Scope = list[int] | None
 PAGE: Final = 50
 _PACE_SECONDS: Final = 10.0
-#: How many subscribers are judged before all of them are.
-_LOOKED_AT: Final = 500
+#: How many subscribers are searched for the next page before all of them are.
+_SCANNED: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """Who may be named of an event: members of these chapters, or everybody with None.
+class VisibleMembers:
+    """Which members of an event may be named: those of these chapters, or all with None.
 
-    `unlisted`: also who is on no list of any chapter. She left all her lists: of this event, and of no other chapter.
+    `unlisted`: also those on no list of any chapter: the lists they left were this event's, not another chapter's.
     """
 
     chapters: Scope = None
     unlisted: bool = False
 
-    def hold(self, lists: Sequence[int] | None) -> bool:
-        """Whether somebody on lists of these chapters may be named; None: nobody knows who it is."""
+    def includes(self, chapters: Sequence[int] | None) -> bool:
+        """Whether a member on lists of `chapters` may be named; None: the member is not known."""
         if self.chapters is None:
             return True
-        return lists is not None and (not set(lists).isdisjoint(self.chapters) or (self.unlisted and not lists))
+        if chapters is None:
+            return False
+        return not set(chapters).isdisjoint(self.chapters) or (self.unlisted and not chapters)
 
     def parameters(self) -> dict[str, Any]:
-        """As the statements take them."""
+        """The parameters of the fragment `may_be_named`."""
         return {"chapters": self.chapters, "unlisted": self.unlisted}
 
 
 @dataclass(frozen=True, slots=True)
-class KnownEvent:
-    """An event as pages need it. Times are aware and shown in `time_zone`."""
+class EventSummary:
+    """An event with its chapters. Times are aware and shown in `time_zone`."""
 
     id: int
     kind: EventKind
@@ -68,7 +69,7 @@ class KnownEvent:
 
     @property
     def facts(self) -> EventFacts:
-        """What a trigger's refusals are decided on."""
+        """What `producers.plan.refusal` decides on."""
         return EventFacts(
             event_id=self.id,
             kind=self.kind,
@@ -81,19 +82,19 @@ class KnownEvent:
         )
 
     def is_shared(self, scope: Scope) -> bool:
-        """Whether chapters beyond the scope hold it, too."""
+        """Whether chapters beyond the scope hold it too."""
         return scope is not None and not set(self.chapter_ids) <= set(scope)
 
-    def names_in(self, scope: Scope) -> Names:
-        """Who may be named of it. Never everybody to an organiser: what is hers alone now was not always so."""
-        return Names(scope, unlisted=scope is not None and not self.is_shared(scope))
+    def visible_members(self, scope: Scope) -> VisibleMembers:
+        """Which members the caller may see: never all for an organiser, as other chapters may have held it before."""
+        return VisibleMembers(scope, unlisted=scope is not None and not self.is_shared(scope))
 
 
 @dataclass(frozen=True, slots=True)
 class ListedEvent:
-    """An event with what became of it so far."""
+    """An event with a summary of its batches."""
 
-    event: KnownEvent
+    event: EventSummary
     batches: int
     last_started_at: datetime | None
     is_running: bool
@@ -102,21 +103,21 @@ class ListedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some rows, and whether there are more after them."""
+    """Some rows, and whether more follow."""
 
     rows: list[dict[str, Any]]
     has_more: bool
 
 
-_EVENT_FIELDS: Final = tuple(KnownEvent.__dataclass_fields__)
+_EVENT_FIELDS: Final = tuple(EventSummary.__dataclass_fields__)
 
 
-def _event(row: dict[str, Any]) -> KnownEvent:
+def _event(row: dict[str, Any]) -> EventSummary:
     values = {name: row[name] for name in _EVENT_FIELDS}
     values["kind"] = EventKind(values["kind"])
     values["chapter_ids"] = tuple(values["chapter_ids"] or ())
     values["chapter_names"] = tuple(values["chapter_names"] or ())
-    return KnownEvent(**values)
+    return EventSummary(**values)
 
 
 def _page(rows: list[dict[str, Any]], limit: int) -> Page:
@@ -124,28 +125,28 @@ def _page(rows: list[dict[str, Any]], limit: int) -> Page:
 
 
 def _find(conn: Connection, statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """Planned for these values each time: what is right for a rare word or status is wrong for a common one."""
+    """Not prepared: the right plan for a rare search or status is wrong for a common one."""
     return conn.execute(sql(statement), values, prepare=False).fetchall()
 
 
-def _as_id(words: str) -> int | None:
-    """The id that the words are, written as ids are."""
-    if not (words.isascii() and words.isdigit()) or (words[0] == "0" and words != "0"):
+def _as_id(search: str) -> int | None:
+    """The id that the text is, in the form that ids are shown in; None for any other text."""
+    if not (search.isascii() and search.isdigit()) or (search[0] == "0" and search != "0"):
         return None
-    return int(words) if len(words) < 20 and int(words) < 2**63 else None
+    return int(search) if len(search) < 20 and int(search) < 2**63 else None
 
 
-def event(conn: Connection, event_id: int, scope: Scope) -> KnownEvent | None:
-    """The event, if there is one in the scope."""
+def event(conn: Connection, event_id: int, scope: Scope) -> EventSummary | None:
+    """The event; None when there is none, or it is out of scope."""
     row = conn.execute(sql("browse_event"), {"event_id": event_id, "chapters": scope}).fetchone()
     return None if row is None else _event(row)
 
 
 def events(
-    conn: Connection, scope: Scope, *, words: str = "", skip: int = 0, limit: int = PAGE
+    conn: Connection, scope: Scope, *, search: str = "", skip: int = 0, limit: int = PAGE
 ) -> tuple[list[ListedEvent], bool]:
-    """Events whose name holds these words, those to come first; and whether there are more."""
-    values = {"chapters": scope, "words": words, "skip": skip, "limit": limit + 1}
+    """Events whose name contains `search`, upcoming ones first; and whether more follow."""
+    values = {"chapters": scope, "search": search, "skip": skip, "limit": limit + 1}
     rows = conn.execute(sql("browse_events"), values).fetchall()
     listed = [
         ListedEvent(_event(row), row["batches"], row["last_started_at"], row["is_running"], row["is_paused"])
@@ -155,24 +156,30 @@ def events(
 
 
 def batches(conn: Connection, scope: Scope, *, event_id: int | None = None, skip: int = 0, limit: int = PAGE) -> Page:
-    """Batches in short, newest first."""
+    """Batches without their numbers, newest first."""
     values = {"chapters": scope, "event_id": event_id, "skip": skip, "limit": limit + 1}
     return _page(conn.execute(sql("browse_batches"), values).fetchall(), limit)
 
 
-def event_of_batch(conn: Connection, batch_id: int, scope: Scope) -> KnownEvent | None:
-    """The event that the batch is of; None when there is no such batch, or its event is not in the scope."""
+def event_of_batch(conn: Connection, batch_id: int, scope: Scope) -> EventSummary | None:
+    """The batch's event; None when there is no such batch, or its event is out of scope."""
     row = conn.execute(sql("event_of_batch"), {"batch_id": batch_id, "chapters": scope}).fetchone()
     return None if row is None else _event(row)
 
 
 def candidates(
-    conn: Connection, trigger: Trigger, reason: str | None, names: Names, *, after: int = 0, limit: int = PAGE
+    conn: Connection,
+    trigger: Trigger,
+    reason: str | None,
+    visible: VisibleMembers,
+    *,
+    after: int = 0,
+    limit: int = PAGE,
 ) -> Page:
-    """Who is behind a number of a dry run, by member id: left out for the reason, or with None to be invited."""
-    values = {**trigger.parameters(), **names.parameters(), "reason": reason, "after": after, "limit": limit + 1}
-    # Mostly the next few are enough. Where they are not, the number is small, or its people are far apart.
-    rows = _find(conn, "browse_candidates_near", {**values, "looked_at": _LOOKED_AT})
+    """The members behind a number of a dry run, by id: excluded for the reason, or with None to be invited."""
+    values = {**trigger.parameters(), **visible.parameters(), "reason": reason, "after": after, "limit": limit + 1}
+    # The next few subscribers nearly always fill a page, unless the number is small or its members are far apart.
+    rows = _find(conn, "browse_candidates_near", {**values, "scanned": _SCANNED})
     if len(rows) <= limit:
         rows = _find(conn, "browse_candidates", values)
     return _page(rows, limit)
@@ -181,109 +188,109 @@ def candidates(
 def entries(
     conn: Connection,
     batch_id: int,
-    names: Names,
+    visible: VisibleMembers,
     *,
     status: str | None = None,
-    words: str = "",
+    search: str = "",
     after: tuple[int, str] = (0, ""),
     limit: int = PAGE,
 ) -> Page:
-    """A page of a batch's log, by member and role; with the status `left_out`, those left out at planning.
+    """A page of a batch's log, by member and role; with the status `left_out`, the members excluded at planning.
 
-    `after` is the last row of the page before: its member and `item_role`. `words` are looked for in names and
-    addresses; a number is an id.
+    `after` is the last row of the page before: its member and `item_role`. `search` is text in a name or an address, or
+    a member's id.
     """
     values = {
-        **names.parameters(),
+        **visible.parameters(),
         "batch_id": batch_id,
         "status": status,
-        "words": words,
-        "number": _as_id(words),
+        "search": search,
+        "search_id": _as_id(search),
         "after_member": after[0],
         "after_role": after[1],
         "limit": limit + 1,
     }
     statement = "browse_entries" if status in (None, "pending") else "browse_outcomes"
-    return _page(_find(conn, "browse_left_out" if status == "left_out" else statement, values), limit)
+    return _page(_find(conn, "browse_excluded" if status == "left_out" else statement, values), limit)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A batch in numbers as `reports.status` gives them, who was left out at planning, and mails sent per second."""
+class BatchNumbers:
+    """A batch's numbers as in `reports.status`, members excluded at planning by reason, and mails sent per second."""
 
     status: dict[str, Any]
-    left_out: dict[str, int]
+    excluded: dict[str, int]
     per_second: float
 
 
-def standing(conn: Connection, batch_id: int) -> Standing:
-    """How a batch stands now, from one look at its items and its log."""
-    found = _find(conn, "browse_standing", {"batch_id": batch_id, "seconds": _PACE_SECONDS})
+def batch_numbers(conn: Connection, batch_id: int) -> BatchNumbers:
+    """The batch's numbers now, from one read of its items and its log. NotFoundError when there is no such batch."""
+    found = _find(conn, "browse_numbers", {"batch_id": batch_id, "seconds": _PACE_SECONDS})
     if not found:
         raise NotFoundError(f"there is no batch {batch_id}", field="batch")
     status = found[0]
-    left_out, per_second = status.pop("left_out"), status.pop("per_second")
-    return Standing(status, dict(sorted(left_out.items())), per_second if status["state"] == "running" else 0.0)
+    excluded, per_second = status.pop("excluded_members"), status.pop("per_second")
+    return BatchNumbers(status, dict(sorted(excluded.items())), per_second if status["state"] == "running" else 0.0)
 
 
-def missing(conn: Connection, rows: Sequence[dict[str, Any]], names: Names, *, limit: int = 500) -> Page:
-    """Names for those whom an audit misses, in its order."""
-    # Who is missing is on a list of the event: where no other chapter holds it, nobody is left out of the first ones.
-    is_shared = names.chapters is not None and not names.unlisted
+def missing(conn: Connection, rows: Sequence[dict[str, Any]], visible: VisibleMembers, *, limit: int = 500) -> Page:
+    """Names and addresses of the members that an audit found missing, in its order."""
+    # Missing members are on a list of the event: unless another chapter holds it too, all of them may be named.
+    is_shared = visible.chapters is not None and not visible.unlisted
     asked = rows if is_shared else rows[: limit + 1]
-    values = {**names.parameters(), "missing": Jsonb(list(asked)), "limit": limit + 1}
+    values = {**visible.parameters(), "missing": Jsonb(list(asked)), "limit": limit + 1}
     found = conn.execute(sql("browse_missing"), values).fetchall()
     return Page(found[:limit], len(found) > limit or len(asked) < len(rows))
 
 
-def hides_some(conn: Connection, batch_id: int, names: Names) -> bool:
-    """Whether somebody in the batch may not be named. Where another chapter holds the event, too, that is not asked."""
-    if names.chapters is None or not names.unlisted:
-        return names.chapters is not None
-    return bool(_find(conn, "browse_hidden", {"batch_id": batch_id, "chapters": names.chapters}))
+def hides_members(conn: Connection, batch_id: int, visible: VisibleMembers) -> bool:
+    """Whether a member of the batch may not be named. True, unasked, where another chapter holds the event too."""
+    if visible.chapters is None or not visible.unlisted:
+        return visible.chapters is not None
+    return bool(_find(conn, "browse_hidden", {"batch_id": batch_id, "chapters": visible.chapters}))
 
 
-def lists_of_error(conn: Connection, batch_id: int) -> list[int] | None:
-    """Of whom a batch's first error tells: the chapters on whose lists she is or was; None: nobody has it any more."""
-    row = conn.execute(sql("lists_of_error"), {"batch_id": batch_id}).fetchone()
+def chapters_of_error(conn: Connection, batch_id: int) -> list[int] | None:
+    """The chapters of the member whose reply is the batch's first error; None when no log entry has it any more."""
+    row = conn.execute(sql("chapters_of_error"), {"batch_id": batch_id}).fetchone()
     return None if row is None else row["chapters"]
 
 
-def members(conn: Connection, scope: Scope, words: str, *, limit: int = PAGE) -> Page:
-    """Members whose name or address holds these words, or whose id it is."""
-    values = {"chapters": scope, "words": words, "number": _as_id(words), "limit": limit + 1}
+def members(conn: Connection, scope: Scope, search: str, *, limit: int = PAGE) -> Page:
+    """Members whose name or address contains `search`, or whose id it is."""
+    values = {"chapters": scope, "search": search, "search_id": _as_id(search), "limit": limit + 1}
     return _page(_find(conn, "browse_members", values), limit)
 
 
 @dataclass(frozen=True, slots=True)
-class KnownMember:
-    """A member's record, her lists, and what every batch that met her came to for her."""
+class MemberDetails:
+    """A member's record, their lists, and their outcome in every batch that had them."""
 
     record: dict[str, Any]
     lists: list[dict[str, Any]]
     events: list[dict[str, Any]]
 
 
-def knows_member(conn: Connection, member_id: int, scope: Scope) -> bool:
-    """Whether there is such a member, of whom the scope may know."""
+def is_visible_member(conn: Connection, member_id: int, scope: Scope) -> bool:
+    """Whether there is such a member within the scope."""
     values = {"member_id": member_id, "chapters": scope}
     return conn.execute(sql("browse_member"), values).fetchone() is not None
 
 
-def member(conn: Connection, member_id: int, scope: Scope, *, limit: int = 500) -> KnownMember | None:
-    """The member as far as the scope may know of her; None when it may not, or there is none."""
+def member(conn: Connection, member_id: int, scope: Scope, *, limit: int = 500) -> MemberDetails | None:
+    """The member, with lists and events of the scope; None when there is none within the scope."""
     values = {"member_id": member_id, "chapters": scope, "limit": limit}
     record = conn.execute(sql("browse_member"), values).fetchone()
     if record is None:
         return None
-    return KnownMember(
+    return MemberDetails(
         record,
         conn.execute(sql("browse_lists_of_member"), values).fetchall(),
         conn.execute(sql("browse_member_events"), values).fetchall(),
     )
 
 
-def upcoming(conn: Connection, member_id: int, scope: Scope, *, limit: int) -> list[KnownEvent]:
-    """What is to come in the chapters whose lists she is or was on, and has no mail for her yet; the next one first."""
+def upcoming(conn: Connection, member_id: int, scope: Scope, *, limit: int) -> list[EventSummary]:
+    """Upcoming events of the chapters whose lists the member is or was on, without a delivery to them; next first."""
     values = {"member_id": member_id, "chapters": scope, "limit": limit}
     return [_event(row) for row in conn.execute(sql("browse_upcoming"), values)]

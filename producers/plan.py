@@ -1,7 +1,7 @@
-"""A trigger becomes a batch: refused, previewed, or planned in one transaction.
+"""A trigger becomes a batch: refused, tried as a dry run, or planned in one transaction.
 
-All that is decided here is decided before anything is written. From the commit on the batch is rows; nobody owns
-it, and the publishing that follows can be done by anybody.
+Everything is decided before anything is written. From the commit on the batch is rows: no process owns it, and any
+dispatcher can publish it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from config import crash_points
 from config.crash_points import CrashPoint
 from db import planning
 from db.connect import Connection, in_transaction
-from db.planning import EventFacts, Trigger
+from db.planning import EventFacts, PlanCounts, Trigger
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import require_text
 from schemas.vocabulary import Action, Audience, EventKind, UnknownPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """What a trigger came to. `planned` and `excluded` count members, `deliveries` mails due."""
+class PlanResult:
+    """The result of a trigger. `planned` and `excluded` count members, `deliveries` counts mails due."""
 
     event_id: int
     audience: str
@@ -48,7 +48,7 @@ def parse_audience(text: str) -> Audience:
 
 
 def refusal(event: EventFacts) -> str | None:
-    """Why nobody may be invited to this event now; None when nothing stands against it. Pure."""
+    """Why a trigger for this event is refused now; None when it is not. Pure."""
     if event.is_cancelled:
         return "is cancelled"
     if event.is_past:
@@ -70,12 +70,12 @@ def plan(
     policy: UnknownPolicy = UnknownPolicy.HOLD,
     dry_run: bool = False,
     claim_seconds: float = planning.CLAIM_SECONDS,
-) -> Planned:
-    """Plan a batch, or with `dry_run` say what would be planned, from the same query and writing nothing.
+) -> PlanResult:
+    """Plan a batch; with `dry_run` return what would be planned, by the same rule, and write nothing.
 
-    NotFoundError for an unknown event, RefusedError for one nobody may be invited to or a key that was used for
-    something else. A key used before for the same event and audience gives that batch again. `claim_seconds` is how
-    long the items are the caller's to publish; 0 leaves them to the dispatchers at once.
+    NotFoundError for an unknown event; RefusedError for an event with a `refusal`, or a key used for another event or
+    audience. A key used before for the same event and audience gives that batch again. `claim_seconds` is how long the
+    caller's publish claim on the items lasts; 0 leaves them to the dispatchers at once.
     """
     require_text(initiator, "by")
     if key is not None:
@@ -84,7 +84,7 @@ def plan(
     def trigger_for(event: EventFacts) -> Trigger:
         return trigger_of(event, audience, initiator=initiator, key=key, policy=policy, claim_seconds=claim_seconds)
 
-    def decide() -> Planned:
+    def decide() -> PlanResult:
         planned = _plan_once(conn, event_id, trigger_for, dry_run=dry_run)
         crash_points.reach(CrashPoint.PLAN_READY)
         return planned
@@ -111,23 +111,28 @@ def trigger_of(
         roles=[role for role in EventKind(event.kind).precedence if role in audience.roles],
         initiator=initiator,
         key=key,
-        held=policy is UnknownPolicy.HOLD,
+        hold_unknown=policy is UnknownPolicy.HOLD,
         claim_seconds=claim_seconds,
     )
 
 
 def dry_runs(
     conn: Connection, event: EventFacts, audiences: Sequence[Audience], *, policy: UnknownPolicy = UnknownPolicy.HOLD
-) -> list[Planned]:
-    """What `plan` with `dry_run` says for each audience, from one look at everybody. For an event without a refusal."""
+) -> list[PlanResult]:
+    """The dry run for each audience, from one read of all members. The event must have no `refusal`."""
     triggers = [trigger_of(event, audience, policy=policy) for audience in audiences]
-    found = planning.preview_audiences(conn, triggers)
-    return [Planned(event.event_id, audience, *numbers) for audience, numbers in zip(audiences, found, strict=True)]
+    return [
+        _dry_run_of(trigger, counts) for trigger, counts in zip(triggers, planning.dry_run(conn, triggers), strict=True)
+    ]
+
+
+def _dry_run_of(trigger: Trigger, counts: PlanCounts) -> PlanResult:
+    return PlanResult(trigger.event_id, trigger.audience, counts.planned, counts.deliveries, counts.excluded)
 
 
 def _plan_once(
     conn: Connection, event_id: int, trigger_for: Callable[[EventFacts], Trigger], *, dry_run: bool
-) -> Planned:
+) -> PlanResult:
     event = planning.lock_event(conn, event_id)
     if event is None:
         raise NotFoundError(f"there is no event {event_id}", field="event")
@@ -137,25 +142,25 @@ def _plan_once(
     if dry_run:
         if why_not:
             raise RefusedError(f"event {event_id} ({event.name}) {why_not}", field="event")
-        members, deliveries, excluded = planning.preview(conn, trigger)
-        return Planned(event_id, audience, members, deliveries, excluded)
+        (counts,) = planning.dry_run(conn, [trigger])
+        return _dry_run_of(trigger, counts)
     if key is not None and (first := planning.batch_of_trigger(conn, key)) is not None:
         return _first_batch(conn, first, event_id, audience, key)
     if why_not:
         raise RefusedError(f"event {event_id} ({event.name}) {why_not}", field="event")
     inserted = planning.insert_batch(conn, trigger)
     if inserted is None:
-        # Another request with the same key was faster: it has committed, or the insert would still wait.
+        # A concurrent request with the same key won: it has committed, or the insert would still wait.
         assert key is not None
         first = planning.batch_of_trigger(conn, key)
         assert first is not None
         return _first_batch(conn, first, event_id, audience, key)
     batch_id, seed = inserted
-    planning.plan(conn, trigger, batch_id, seed)
+    planning.write_plan(conn, trigger, batch_id, seed)
     return _planned(conn, batch_id, event_id, audience, already=False)
 
 
-def _first_batch(conn: Connection, first: dict[str, Any], event_id: int, audience: str, key: str) -> Planned:
+def _first_batch(conn: Connection, first: dict[str, Any], event_id: int, audience: str, key: str) -> PlanResult:
     if (first["event_id"], first["audience"]) != (event_id, audience):
         raise RefusedError(
             f"the key {key!r} was used for batch {first['id']} (event {first['event_id']}, "
@@ -165,15 +170,15 @@ def _first_batch(conn: Connection, first: dict[str, Any], event_id: int, audienc
     return _planned(conn, first["id"], event_id, audience, already=True)
 
 
-def _planned(conn: Connection, batch_id: int, event_id: int, audience: str, *, already: bool) -> Planned:
+def _planned(conn: Connection, batch_id: int, event_id: int, audience: str, *, already: bool) -> PlanResult:
     counts = planning.counts(conn, batch_id)
-    return Planned(
+    return PlanResult(
         event_id=event_id,
         audience=audience,
         planned=counts.planned,
         deliveries=counts.deliveries,
         excluded=counts.excluded,
         batch_id=batch_id,
-        state=counts.state,
+        state=planning.batch_state(conn, batch_id),
         already_triggered=already,
     )

@@ -1,6 +1,6 @@
 """The closed vocabularies of the domain: roles, audiences, kinds, actions, states and reasons.
 
-Every word here also stands in a CHECK constraint, a message or a report; members compare equal to their text.
+Every value also stands in a CHECK constraint, a message or a report; members compare equal to their text.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Final
 
 
 class Role(StrEnum):
-    """What an invitation invites somebody as."""
+    """The role that an invitation invites a member in."""
 
     STUDENT = "Student"
     COACH = "Coach"
 
 
 class Audience(StrEnum):
-    """Whom a batch addresses."""
+    """Which members a batch is for."""
 
     STUDENTS = "students"
     COACHES = "coaches"
@@ -30,7 +30,7 @@ class Audience(StrEnum):
 
 
 class EventKind(StrEnum):
-    """The kinds of event that can be invited to."""
+    """The kinds of event."""
 
     WORKSHOP = "workshop"
     VIRTUAL_WORKSHOP = "virtual_workshop"
@@ -38,19 +38,19 @@ class EventKind(StrEnum):
 
     @property
     def needs_host(self) -> bool:
-        """Whether an invitation must be able to say where it takes place."""
+        """Whether an invitation must name a host, the place of the event."""
         return self is not EventKind.VIRTUAL_WORKSHOP
 
     @property
     def precedence(self) -> tuple[Role, ...]:
-        """Which role a member of both groups is invited as under the role policy `one`."""
+        """The roles, first the one that a member of both groups is invited in under the role policy `one`."""
         if self is EventKind.EVENT:
             return (Role.COACH, Role.STUDENT)
         return (Role.STUDENT, Role.COACH)
 
 
 class RolePolicy(StrEnum):
-    """Whether a member of both groups gets a mail for each role or one in all."""
+    """Whether a member of both groups gets a mail for each role, or one mail."""
 
     EACH = "each"
     ONE = "one"
@@ -84,14 +84,17 @@ class DeliveryState(StrEnum):
 
 
 class UnknownPolicy(StrEnum):
-    """What becomes of a delivery that may or may not have been accepted."""
+    """Whether a delivery that may have been accepted is held or sent again."""
 
     HOLD = "hold"
     RESEND = "resend"
 
 
 class Reason(StrEnum):
-    """Why a member was left out at planning or skipped at the hand-over, in the words of the reports."""
+    """Why a member was excluded at planning or skipped at the claim, as reports name it.
+
+    Which facts a reason stands for, and which reason counts first, is decided in db/sql/eligibility.sql.
+    """
 
     SIGNED_UP = "signed_up"
     DECLINED = "declined"

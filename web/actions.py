@@ -18,12 +18,12 @@ from db.accounts import ApiClient
 from db.audit_log import AuditEntry, audited
 from db.batch_actions import Resolved
 from db.connect import Connection
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers import batch_control
 from producers.batch_control import Verdict
 from producers.dead_letters import DeadLetter, DeadLetterReader, Redriver
-from producers.plan import Planned, plan
+from producers.plan import PlanResult, plan
 from schemas.vocabulary import Audience
 from web.scope import BatchWithEvent
 
@@ -52,12 +52,12 @@ def invite(
     conn: Connection,
     settings: Settings,
     actor: str,
-    event: KnownEvent,
+    event: EventSummary,
     audience: Audience,
     *,
     key: str,
     client: ApiClient | None = None,
-) -> Planned:
+) -> PlanResult:
     """Plan a batch and leave it to the dispatchers. The same key again returns the first batch (FM-31).
 
     If `client` has a webhook, the transaction that plans the batch also requests the notification of its end.
@@ -102,7 +102,7 @@ def resolve(
     conn: Connection,
     settings: Settings,
     actor: str,
-    event: KnownEvent,
+    event: EventSummary,
     verdict: Verdict,
     *,
     member_id: int | None = None,

@@ -23,7 +23,7 @@ class Progress:
     """A batch in numbers. The five states always sum to `deliveries`.
 
     `excluded`: members not invited, by reason. `error_lists`: the chapters of the member that the first error is about,
-    as `site_queries.lists_of_error` returns them.
+    as `site_queries.chapters_of_error` returns them.
     """
 
     status: dict[str, Any]
@@ -59,9 +59,9 @@ class Progress:
 
 def read_progress(conn: Connection, batch_id: int) -> Progress:
     """The current progress."""
-    found = site_queries.standing(conn, batch_id)
-    lists = site_queries.lists_of_error(conn, batch_id) if found.status["error"] else None
-    return Progress(found.status, found.per_second, found.left_out, lists)
+    found = site_queries.batch_numbers(conn, batch_id)
+    lists = site_queries.chapters_of_error(conn, batch_id) if found.status["error"] else None
+    return Progress(found.status, found.per_second, found.excluded, lists)
 
 
 class ProgressCache(SingleFlightCache[int, Progress]):

@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from db import site_queries
 from db.accounts import Account
 from db.connect import Connection
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class BatchWithEvent:
     """A batch's id, and its event."""
 
     id: int
-    event: KnownEvent
+    event: EventSummary
 
 
-def require_event(conn: Connection, event_id: int, account: Account) -> KnownEvent:
+def require_event(conn: Connection, event_id: int, account: Account) -> EventSummary:
     """The event."""
     event = site_queries.event(conn, event_id, account.scope)
     if event is None:
@@ -46,5 +46,5 @@ def no_such_member() -> HTTPException:
 
 def require_member(conn: Connection, member_id: int, account: Account) -> None:
     """Checks that the member may be seen, or may once have been."""
-    if not site_queries.knows_member(conn, member_id, account.scope):
+    if not site_queries.is_visible_member(conn, member_id, account.scope):
         raise no_such_member()

@@ -17,7 +17,7 @@ from config.startup import load
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON
 
 if TYPE_CHECKING:
-    from producers.plan import Planned
+    from producers.plan import PlanResult
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, ("BIDDEN_UNKNOWN_POLICY",)))
@@ -79,7 +79,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
     return EXIT_DONE
 
 
-def _show(planned: Planned, title: str, *, dry_run: bool) -> None:
+def _show(planned: PlanResult, title: str, *, dry_run: bool) -> None:
     verb = "would be invited" if dry_run else "planned"
     out.print(
         f"{title}: [bold]{planned.planned:,}[/] members {verb} ({planned.deliveries:,} mails); "

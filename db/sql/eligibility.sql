@@ -1,32 +1,124 @@
--- Who may be mailed, said once. The fragments stand on the aliases m (members) and e (events).
+-- Who may be mailed, and why not: the one rule. Planning, dry run, claim, `why`, audit and pages select from it; no
+-- other statement says what a reason means or which one counts first (ADR 19).
+--
+-- A reason that holds is an `ordinal`, its place in `reasons_in_order`. So the first reason is the least ordinal, all
+-- reasons are the ordinals in order, and a member without an ordinal is eligible. Fragments use the aliases m (members)
+-- and e (events).
 
--- fragment: bans_that_hold
--- Banned while any ban is permanent or unexpired, whatever the others say (FM-33).
-bans WHERE bans.member_id = m.id AND (bans.permanent OR bans.expires_at > now())
+-- fragment: reasons_in_order
+-- Every reason, in the order in which they count.
+ARRAY['member_deleted', 'event_cancelled', 'not_subscribed', 'signed_up', 'declined', 'already_sent',
+    'terms_not_accepted', 'banned', 'left_list', 'unknown']
 
--- fragment: is_banned
-EXISTS (SELECT FROM {{bans_that_hold}})
+-- fragment: ineligibility
+-- The reasons that count at every stage, as rows (member_id, ordinal) for the event e. A new reason is a branch here.
+-- A branch is a set, not a condition on one member: a dry run reads it whole, a claim probes it for one member. So each
+-- needs an index by member, and a constant ordinal, by which PostgreSQL skips the branches a page does not ask for.
+-- A deleted member has no terms either: that is no second reason. An answer is the member's: given for one role it
+-- counts for both, and a yes counts before a no.
+SELECT p.id AS member_id, array_position({{reasons_in_order}}, 'member_deleted') AS ordinal
+FROM members p WHERE p.deleted_at IS NOT NULL
+UNION ALL
+SELECT p.id, array_position({{reasons_in_order}}, 'terms_not_accepted')
+FROM members p WHERE p.accepted_toc_at IS NULL AND p.deleted_at IS NULL
+UNION ALL
+SELECT v.member_id, array_position({{reasons_in_order}}, 'signed_up')
+FROM invitations v WHERE v.event_id = e.id AND v.attending
+UNION ALL
+SELECT v.member_id, array_position({{reasons_in_order}}, 'declined')
+FROM invitations v WHERE v.event_id = e.id AND v.attending IS NOT NULL GROUP BY v.member_id HAVING NOT bool_or(v.attending)
+UNION ALL
+SELECT x.member_id, array_position({{reasons_in_order}}, 'banned') FROM bans x WHERE {{ban_is_in_force}}
 
--- fragment: answer
--- An answer is the member's: given for one role it counts for both, and a yes counts before a no.
-(SELECT CASE WHEN bool_or(v.attending) THEN 'signed_up' WHEN NOT bool_and(v.attending) THEN 'declined' END
- FROM invitations v WHERE v.event_id = e.id AND v.member_id = m.id)
+-- fragment: ban_is_in_force
+-- Of the ban x. One such ban is enough, whatever other bans the member has (FM-33).
+(x.permanent OR x.expires_at > now())
 
--- fragment: bar_at_hand_over
--- Why this member may not be mailed for w.role now; null when nothing stands against it. Asked in the statement
--- that marks (FM-25), so nothing can change between the question and the mark.
-coalesce(
-    CASE WHEN m.deleted_at IS NOT NULL THEN 'member_deleted' WHEN e.cancelled_at IS NOT NULL THEN 'event_cancelled' END,
-    {{answer}},
-    CASE
-        WHEN m.accepted_toc_at IS NULL THEN 'terms_not_accepted'
-        -- LIMIT: one probe for each member. EXISTS might read all bans there are, for a handful of members.
-        WHEN (SELECT true FROM {{bans_that_hold}} LIMIT 1) THEN 'banned'
-        WHEN NOT EXISTS (
-            SELECT FROM event_subscriptions s
-            WHERE s.event_id = e.id AND s.member_id = m.id AND s.role = w.role
-        ) THEN 'left_list'
-    END
+-- fragment: ineligible_members
+-- Every member who has any of these reasons, with the first. For statements about many members.
+SELECT r.member_id, min(r.ordinal) AS ordinal
+FROM events e CROSS JOIN LATERAL ({{ineligibility}}) r WHERE e.id = %(event_id)s GROUP BY r.member_id
+
+-- fragment: ineligible_ordinal
+-- The same for the member m alone and the event e; null when there is none. For statements about few members.
+(SELECT min(r.ordinal) FROM ({{ineligibility}}) r WHERE r.member_id = m.id)
+
+-- fragment: slot_ordinal
+-- Why no mail may be planned for the slot whose delivery is d; null for an open slot, which may have no delivery yet.
+-- `hold_unknown` is whether unknown deliveries stay closed (the policy `hold`).
+CASE WHEN d.state = 'sent' THEN array_position({{reasons_in_order}}, 'already_sent')
+    WHEN d.state = 'unknown' AND %(hold_unknown)s THEN array_position({{reasons_in_order}}, 'unknown') END
+
+-- fragment: reasons_of_slots
+-- The reasons that `slot_ordinal` can give.
+ARRAY['already_sent', 'unknown']
+
+-- fragment: ordinal_of_slots
+-- Of all slots d of a candidate: null while one is open. A slot that is unknown outweighs one that was sent.
+CASE WHEN bool_and(d.ordinal IS NOT NULL) THEN max(d.ordinal) END
+
+-- fragment: ineligibility_reason_at_planning
+-- Of a candidate c, from their own first ordinal and that of their slots; null when eligible. Whether the event is
+-- cancelled was checked before, and candidates are on a list.
+({{reasons_in_order}})[least(c.ordinal, c.ordinal_of_slots)]
+
+-- fragment: is_candidate
+-- Whether planning counts the subscriber c at all.
+c.excluded IS DISTINCT FROM 'member_deleted'
+
+-- fragment: ineligibility_reason
+-- At the claim: why m may not be mailed for w.role now; null when eligible. The statement that claims evaluates it
+-- (FM-25), so nothing can change in between.
+({{reasons_in_order}})[least(
+    {{ineligible_ordinal}},
+    CASE WHEN e.cancelled_at IS NOT NULL THEN array_position({{reasons_in_order}}, 'event_cancelled') END,
+    CASE WHEN NOT EXISTS (
+        SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = m.id AND s.role = w.role
+    ) THEN array_position({{reasons_in_order}}, 'left_list') END
+)]
+
+-- fragment: ineligibility_reasons
+-- For `why`: all reasons that hold for m and e now, in order.
+ARRAY(
+    SELECT ({{reasons_in_order}})[r.ordinal] FROM (
+        SELECT ordinal FROM ({{ineligibility}}) i WHERE i.member_id = m.id
+        UNION
+        SELECT array_position({{reasons_in_order}}, 'event_cancelled') WHERE e.cancelled_at IS NOT NULL
+        UNION
+        SELECT array_position({{reasons_in_order}}, 'not_subscribed') WHERE NOT EXISTS (
+            SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = m.id
+        )
+    ) r ORDER BY r.ordinal
+)
+
+-- fragment: subscribed
+-- A CTE: every subscriber of the audience's lists, once (FM-01), with the roles of these lists.
+subscribed AS MATERIALIZED (
+    SELECT member_id, array_agg(DISTINCT role) AS roles FROM event_subscriptions
+    WHERE event_id = %(event_id)s AND role = ANY(%(roles)s) GROUP BY member_id
+)
+
+-- fragment: lists
+-- A CTE: the event's lists of the audience, with the slot of their subscribers. For statements that must walk
+-- subscriptions in an order of their own.
+lists AS MATERIALIZED (
+    SELECT r.id, r.role, {{slot_of_role}} AS slot
+    FROM events e
+    JOIN event_chapters c ON c.event_id = e.id
+    JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) r ON r.chapter_id = c.chapter_id
+    WHERE e.id = %(event_id)s AND r.role = ANY(%(roles)s)
+)
+
+-- fragment: is_on_list
+-- As in the view `event_subscriptions`: who left a list by a link keeps the row (ADR 16).
+s.left_at IS NULL
+
+-- fragment: roles_to_mail
+-- Of the subscriber s: the roles they are to be mailed for about e, in the event's order of precedence.
+(
+    SELECT role, rank FROM unnest(%(roles)s::text[]) WITH ORDINALITY AS u(role, rank)
+    WHERE role = ANY(s.roles) ORDER BY rank
+    LIMIT CASE e.role_policy WHEN 'one' THEN 1 ELSE 2 END
 )
 
 -- fragment: slot_of_role

@@ -100,7 +100,7 @@ WITH eligible AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT settled_at FROM batch_items WHERE batch_id = w.batch_id AND member_id = w.member_id OFFSET 0
     ) i
-    WHERE b.state = 'running' AND i.settled_at IS NULL AND {{bar_at_hand_over}} IS NULL
+    WHERE b.state = 'running' AND i.settled_at IS NULL AND {{ineligibility_reason}} IS NULL
 ), claimable AS MATERIALIZED (
     SELECT w.*
     FROM eligible w
@@ -141,8 +141,8 @@ WITH open AS MATERIALIZED (
     ) d
     WHERE d.state IN ('planned', 'retry', 'skipped')
         OR (d.state = 'handing_off' AND (d.lease_until < now() OR d.owner = %(owner)s))
-), barred AS MATERIALIZED (
-    SELECT w.*, {{bar_at_hand_over}} AS bar
+), evaluated AS MATERIALIZED (
+    SELECT w.*, {{ineligibility_reason}} AS ineligible
     FROM open w
     JOIN events e ON e.id = w.event_id
     JOIN members m ON m.id = w.member_id
@@ -151,21 +151,21 @@ WITH open AS MATERIALIZED (
         WHEN d.state = 'handing_off' AND d.owner <> %(owner)s THEN 'unknown'
         -- Under `resend` it may have been unknown when it was claimed: then it still is.
         WHEN d.state = 'handing_off' AND d.attempts > 0 AND %(resend_below)s > 0 THEN 'unknown'
-        WHEN w.running AND w.bar IS NOT NULL THEN 'skipped'
+        WHEN w.running AND w.ineligible IS NOT NULL THEN 'skipped'
         ELSE 'planned'
     END AS state, d.state = 'handing_off' AND d.owner <> %(owner)s AS stopped
-    FROM barred w
+    FROM evaluated w
     CROSS JOIN LATERAL (
         SELECT d.state, d.owner, d.attempts FROM deliveries d
         WHERE d.event_id = w.event_id AND d.action = w.action AND d.member_id = w.member_id AND d.slot = w.slot
             AND ((d.state = 'handing_off' AND (d.lease_until < now() OR d.owner = %(owner)s))
-                OR (d.state IN ('planned', 'retry', 'skipped') AND w.running AND w.bar IS NOT NULL))
+                OR (d.state IN ('planned', 'retry', 'skipped') AND w.running AND w.ineligible IS NOT NULL))
         FOR UPDATE SKIP LOCKED
     ) d
 )
 UPDATE deliveries d SET
     state = f.state,
-    reason = CASE f.state WHEN 'unknown' THEN 'its worker stopped while sending' WHEN 'skipped' THEN f.bar END,
+    reason = CASE f.state WHEN 'unknown' THEN 'its worker stopped while sending' WHEN 'skipped' THEN f.ineligible END,
     attempts = d.attempts + CASE WHEN f.stopped THEN 1 ELSE 0 END,
     batch_id = CASE WHEN f.stopped THEN d.batch_id ELSE f.batch_id END,
     owner = NULL, lease_until = NULL, not_before = NULL, updated_at = now()
@@ -186,7 +186,7 @@ CROSS JOIN LATERAL (
 -- fragment: may_be_resent
 -- Whether the unknown delivery d will be claimed again: policy, attempts and eligibility allow it.
 (d.attempts < %(resend_below)s AND (
-    SELECT {{bar_at_hand_over}} FROM events e, members m, (SELECT d.role) w
+    SELECT {{ineligibility_reason}} FROM events e, members m, (SELECT d.role) w
     WHERE e.id = d.event_id AND m.id = d.member_id
 ) IS NULL)
 

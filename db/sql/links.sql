@@ -1,4 +1,4 @@
--- What the links in mails do. A token stands for one invitation: (event, member, role).
+-- The links in mails. A token identifies one invitation: (event, member, role).
 
 -- name: invitation_of_token
 SELECT v.event_id, v.member_id, v.role, v.attending, m.name AS member_name,
@@ -13,14 +13,14 @@ JOIN members m ON m.id = v.member_id AND m.deleted_at IS NULL
 WHERE v.token = %(token)s
 
 -- name: answer_invitation
--- Until the event begins; the last answer counts.
+-- Until the event starts; the last answer counts.
 UPDATE invitations v SET attending = %(attending)s
 FROM events e, members m
 WHERE v.token = %(token)s AND e.id = v.event_id AND e.cancelled_at IS NULL AND e.starts_at > now()
     AND m.id = v.member_id AND m.deleted_at IS NULL
 
 -- fragment: lists_of_token
--- The lists that brought this invitation: those for its role, of the chapters that hold the event.
+-- The lists that led to this invitation: those of its role in the chapters that hold the event.
 invitations v
 JOIN members m ON m.id = v.member_id AND m.deleted_at IS NULL
 JOIN event_chapters ec ON ec.event_id = v.event_id
@@ -30,7 +30,7 @@ JOIN subscriptions s ON s.group_id = g.id AND s.member_id = v.member_id
 WHERE v.token = %(token)s
 
 -- name: leave_lists
--- Asked for again it changes nothing: the first time counts.
+-- Idempotent: the first time counts.
 UPDATE subscriptions SET left_at = now()
 WHERE left_at IS NULL AND (member_id, group_id) IN (SELECT s.member_id, s.group_id FROM {{lists_of_token}})
 

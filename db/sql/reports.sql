@@ -1,7 +1,7 @@
--- What people ask. Counts are derived from the rows that they count, at the moment of asking.
+-- Reports. Counts are derived from the rows each time.
 
 -- fragment: state_of_batch
--- A batch is complete when none of its items is unsettled (FM-24): derived, so that no process has to say so.
+-- A batch is complete when none of its items is unsettled (FM-24): derived, so that no process must write it.
 CASE
     WHEN b.state = 'cancelled' THEN 'cancelled'
     WHEN NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL) THEN 'completed'
@@ -9,7 +9,7 @@ CASE
 END
 
 -- fragment: numbers_of_batch
--- Of the aliases b (batches), i and l (counted from its items and its log) and a (what is kept of an old one).
+-- From the aliases b (batches), i and l (counts of its items and its log) and a (the counts of an archived one).
 b.id AS batch_id, b.event_id, b.audience, {{state_of_batch}} AS state,
 coalesce(a.planned, i.planned) AS planned, coalesce(a.deliveries, i.deliveries) AS deliveries,
 coalesce(a.sent, l.sent) AS sent, coalesce(a.failed, l.failed) AS failed,
@@ -27,8 +27,8 @@ LEFT JOIN LATERAL jsonb_to_record(b.archived) AS a(planned bigint, deliveries bi
     unknown bigint, skipped bigint, last_settled_at timestamptz) ON true
 
 -- name: batch_status
--- `planned` counts members; the five statuses count deliveries and sum to `deliveries`. Of a batch whose rows were
--- removed, they are what its rows had come to.
+-- `planned` counts members; the five statuses count deliveries and sum to `deliveries`. A batch whose rows were removed
+-- keeps its last counts.
 SELECT {{numbers_of_batch}}
 FROM batches b
 CROSS JOIN LATERAL (
@@ -57,10 +57,14 @@ FROM batches b CROSS JOIN LATERAL jsonb_each_text(b.archived -> 'excluded') x
 WHERE b.id = %(batch_id)s
 ORDER BY reason
 
+-- fragment: log_status
+-- What the log entry l says of a delivery, if there is one yet: what waits for a retry is pending, too.
+CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END
+
 -- name: batch_log
--- Every delivery of the batch, those still pending too. `sent_by_batch` says who did it, where another batch was.
+-- Every delivery of the batch, pending ones too. `sent_by_batch` is the batch that sent it, where another did.
 SELECT i.member_id, coalesce(l.role, r.role) AS role,
-    CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END AS status,
+    {{log_status}} AS status,
     l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
     coalesce(l.partition, i.partition) AS partition, coalesce(l.kafka_offset, i.kafka_offset) AS "offset",
     CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
@@ -73,8 +77,7 @@ LEFT JOIN log_entries l ON l.batch_id = i.batch_id AND l.member_id = i.member_id
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
     AND d.slot = {{slot_of_role}}
 WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL
-    AND (%(status)s::text IS NULL
-        OR %(status)s = CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END)
+    AND (%(status)s::text IS NULL OR %(status)s = {{log_status}})
 ORDER BY i.position, r.role
 
 -- name: batch_excluded
@@ -82,19 +85,9 @@ SELECT i.member_id, NULL AS role, 'excluded' AS status, i.excluded AS reason, 0 
     NULL::int AS partition, NULL::bigint AS "offset"
 FROM batch_items i WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL ORDER BY i.member_id
 
--- name: why_eligible
--- Everything that stands against a mail to this member for this event, in the order of planning.
-SELECT e.id AS event_id, m.id AS member_id, array_remove(ARRAY[
-    CASE WHEN m.deleted_at IS NOT NULL THEN 'member_deleted' END,
-    CASE WHEN e.cancelled_at IS NOT NULL THEN 'event_cancelled' END,
-    CASE WHEN NOT EXISTS (
-        SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = m.id
-    ) THEN 'not_subscribed' END,
-    {{answer}},
-    CASE WHEN m.accepted_toc_at IS NULL AND m.deleted_at IS NULL THEN 'terms_not_accepted' END,
-    CASE WHEN {{is_banned}} THEN 'banned' END
-], NULL) AS reasons
-FROM events e CROSS JOIN members m
+-- name: why_reasons
+-- Every reason against a mail to this member about this event now.
+SELECT {{ineligibility_reasons}} AS reasons FROM events e CROSS JOIN members m
 WHERE e.id = %(event_id)s AND m.id = %(member_id)s
 
 -- name: why_deliveries
@@ -109,28 +102,19 @@ SELECT kind FROM events WHERE id = %(event_id)s
 SELECT FROM members WHERE id = %(member_id)s
 
 -- fragment: audited
--- The deliveries an audit is about: those due to who is eligible now, and those the ledger has an outcome for.
--- `due_role` is null for somebody who is not eligible any more.
-answered AS MATERIALIZED (
-    SELECT v.member_id FROM invitations v WHERE v.event_id = %(event_id)s AND v.attending IS NOT NULL
+-- The deliveries that an audit counts: those due to members who are eligible now, and those with an outcome in the
+-- ledger. `due_role` is null for a member who is no longer eligible.
+{{subscribed}}, ineligible AS MATERIALIZED (
+    {{ineligible_members}}
 ), due AS MATERIALIZED (
     SELECT s.member_id, {{slot_of_role}} AS slot, r.role AS due_role
-    FROM (
-        SELECT member_id, array_agg(DISTINCT role) AS roles FROM event_subscriptions
-        WHERE event_id = %(event_id)s AND role = ANY(%(roles)s) GROUP BY member_id
-    ) s
+    FROM subscribed s
     JOIN events e ON e.id = %(event_id)s
-    JOIN members m ON m.id = s.member_id
-    CROSS JOIN LATERAL (
-        SELECT role, rank FROM unnest(%(roles)s::text[]) WITH ORDINALITY AS u(role, rank)
-        WHERE role = ANY(s.roles) ORDER BY rank
-        LIMIT CASE e.role_policy WHEN 'one' THEN 1 ELSE 2 END
-    ) r
-    WHERE m.deleted_at IS NULL AND m.accepted_toc_at IS NOT NULL
-        AND NOT {{is_banned}} AND NOT EXISTS (SELECT FROM answered WHERE answered.member_id = m.id)
+    CROSS JOIN LATERAL {{roles_to_mail}} r
+    WHERE NOT EXISTS (SELECT FROM ineligible i WHERE i.member_id = s.member_id)
 ), known AS MATERIALIZED (
     SELECT d.member_id, d.slot, d.role, d.state,
-        -- Asked only of those for whom it matters.
+        -- Queried only where it matters.
         d.state IN ('planned', 'retry', 'skipped') AND EXISTS (
             SELECT FROM batches b JOIN batch_items i ON i.batch_id = b.id
             WHERE b.event_id = d.event_id AND b.action = d.action AND i.member_id = d.member_id
@@ -147,18 +131,18 @@ answered AS MATERIALIZED (
             WHEN due.member_id IS NOT NULL THEN 'missing'
             WHEN known.state = 'skipped' THEN 'skipped'
             WHEN known.state = 'retry' AND known.has_work THEN 'pending'
-        END AS standing
+        END AS status
     FROM due FULL JOIN known ON known.member_id = due.member_id AND known.slot = due.slot
     WHERE due.member_id IS NOT NULL OR known.role = ANY(%(roles)s)
 )
 
 -- name: audit_counts
--- From one look: deliveries by standing; how many are eligible, counted by another way, so that a mistake in the sum
--- shows; and who is missing.
+-- From one read: deliveries by status; how many are eligible, counted in another way, so that an error in the sum shows;
+-- and the missing ones.
 WITH {{audited}}
 SELECT (
-    SELECT coalesce(jsonb_object_agg(standing, deliveries), '{}')
-    FROM (SELECT standing, count(*) AS deliveries FROM audited WHERE standing IS NOT NULL GROUP BY standing) c
+    SELECT coalesce(jsonb_object_agg(status, deliveries), '{}')
+    FROM (SELECT status, count(*) AS deliveries FROM audited WHERE status IS NOT NULL GROUP BY status) c
 ) AS counts, (SELECT count(*) FROM due) + (
     SELECT count(*) FROM known
     WHERE role = ANY(%(roles)s)
@@ -166,11 +150,11 @@ SELECT (
         AND NOT EXISTS (SELECT FROM due WHERE due.member_id = known.member_id AND due.slot = known.slot)
 ) AS eligible, (
     SELECT coalesce(jsonb_agg(jsonb_build_object('member_id', member_id, 'role', role) ORDER BY member_id, role), '[]')
-    FROM audited WHERE standing = 'missing'
+    FROM audited WHERE status = 'missing'
 ) AS missing
 
 -- name: audit_contradictions
--- Where a log and the ledger say different things. None of these can be written by the statements here.
+-- Where a log contradicts the ledger. No statement here can write these.
 WITH ledger AS MATERIALIZED (
     SELECT action, member_id, slot, state, batch_id FROM deliveries WHERE event_id = %(event_id)s
 )

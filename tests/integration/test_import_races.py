@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from db.connect import Connection, connect
-from db.planning import Trigger, preview
+from db.planning import PlanCounts, Trigger, dry_run
 from demo.generator import DEMO_EVENT_ID, expected, generate
 from demo.special_cases import SpecialCase
 from schemas.errors import InputError, RefusedError
@@ -131,10 +131,9 @@ def test_the_generated_directory(conn: Connection) -> None:
     random.Random(7).shuffle(others)
     counts = load(conn, *others, *deletions)
     assert sum(counts.values()) == len(lines)
-    trigger = Trigger(DEMO_EVENT_ID, "everyone", "invite", ["Student", "Coach"], "test", None, held=True)
-    planned, deliveries, excluded = preview(conn, trigger)
+    trigger = Trigger(DEMO_EVENT_ID, "everyone", "invite", ["Student", "Coach"], "test", None, hold_unknown=True)
     wanted = expected(600)
-    assert (planned, deliveries, excluded) == (wanted.planned, wanted.deliveries, wanted.excluded)
+    assert dry_run(conn, [trigger]) == [PlanCounts(wanted.planned, wanted.deliveries, wanted.excluded)]
     assert rows(conn, "SELECT count(*) FROM subscriptions WHERE member_id = %s", int(SpecialCase.THREE_LISTS)) == [(3,)]
     assert rows(conn, "SELECT count(*) FROM members WHERE id = %s", int(SpecialCase.DELETED)) == [(0,)]
 

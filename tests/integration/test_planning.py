@@ -1,4 +1,4 @@
-"""Who is planned, who is left out and why, and what planning writes: all of it or nothing."""
+"""Who is planned, who is excluded and why, and what planning writes: all of it or nothing."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ def test_each_is_excluded_for_the_first_reason(world: World) -> None:
         ban(4, 5, permanent=True),
         {"type": "member", "id": 6, "deleted": True},
     )
-    preview = world.trigger("students", dry_run=True)
+    dry_run = world.trigger("students", dry_run=True)
     planned = world.trigger("students")
     wanted = {"signed_up": 1, "declined": 1, "terms_not_accepted": 1, "banned": 1, "already_sent": 1}
     assert (planned.planned, planned.deliveries, planned.excluded) == (1, 1, wanted)
-    assert (preview.planned, preview.deliveries, preview.excluded) == (1, 1, wanted)
-    assert preview.batch_id is None
+    assert (dry_run.planned, dry_run.deliveries, dry_run.excluded) == (1, 1, wanted)
+    assert dry_run.batch_id is None
     assert world.audit("students")["eligible"] == 2  # the one planned and the one another system has mailed
 
 
 @pytest.mark.parametrize("answer", [True, False])
 def test_an_answer_counts_for_both_roles(world: World, answer: bool) -> None:
-    """Whoever answered as a coach is not invited as a student either."""
+    """A member who answered as a coach is not invited as a student either."""
     world.build(both=[1])
     world.load(invitation(1, role="Coach", attending=answer))
     reason = "signed_up" if answer else "declined"
@@ -131,7 +131,7 @@ def test_keys_already_sent_are_not_planned(world: World) -> None:
 
 
 def test_a_held_unknown_is_not_planned(world: World) -> None:
-    """A delivery in doubt stays closed under `hold`, with its reason, and is open under `resend`."""
+    """An unknown delivery stays closed under `hold`, with its reason, and is open under `resend`."""
     world.build(students=[1, 2])
     agent = world.agent()
     batch = world.plan("students")
@@ -256,7 +256,7 @@ def test_the_order_is_shuffled_per_batch(world: World) -> None:
 
 
 def test_the_same_seed_gives_the_same_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FM-34: the order depends on the seed and the members alone, not on who was left out or when."""
+    """FM-34: the order depends on the seed and the members alone, not on who was excluded or when."""
     world.build(students=range(1, 31))
     monkeypatch.setattr("db.planning.sql", _with_fixed_seed)
     first = world.plan("students")
@@ -272,7 +272,7 @@ def _with_fixed_seed(name: str) -> str:
 
 
 def test_initiators_are_recorded(world: World) -> None:
-    """Who pressed the button is kept; nobody is `System`."""
+    """The initiator is stored; without one it is `System`."""
     world.build(students=[1])
     by_person, by_nobody = world.plan("students", initiator="Ada"), world.plan("students")
     assert world.status(by_person)["initiator"] == "Ada"
@@ -280,7 +280,7 @@ def test_initiators_are_recorded(world: World) -> None:
 
 
 def test_members_who_accepted_later_are_planned_by_the_next_batch(world: World) -> None:
-    """What kept a member out at planning is asked anew by every batch."""
+    """Every batch decides eligibility again."""
     world.build(students=[1])
     world.load(member(1))
     assert world.trigger("students").excluded == {"terms_not_accepted": 1}

@@ -1,4 +1,4 @@
-"""What people ask: status, log, why and audit, in every situation that the ledger can be in."""
+"""The reports: status, log, why and audit, in every state that the ledger can be in."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_unknown_ids_are_refused(world: World) -> None:
 
 
 def test_the_audit_names_who_is_missing(world: World) -> None:
-    """Nobody was invited yet: everyone who is eligible is missing, by member and role, for each audience."""
+    """Before any invitation everyone who is eligible is missing, by member and role, for each audience."""
     world.build(students=[1], coaches=[2], both=[3])
     world.load(ban(1, 1, permanent=True))
     assert world.missing("everyone") == [(2, "Coach"), (3, "Coach"), (3, "Student")]
@@ -112,12 +112,12 @@ def test_the_audit_finds_contradictions(world: World, lie: str, found: str) -> N
     agent.deliver(world.wanted(batch, 2), Failed("550"))
     with world.conn.transaction(force_rollback=True):
         world.conn.execute(lie)
-        # The audit asks for one moment: here, that of this transaction, which has begun already.
+        # Not `reports.audit`, which must be the first of its transaction.
         counts = world.conn.execute(sql("audit_contradictions"), {"event_id": 1}).fetchall()
     assert {row["kind"]: row["deliveries"] for row in counts}.get(found) == 1
 
 
-def test_why_somebody_got_a_mail(world: World) -> None:
+def test_why_a_member_was_mailed(world: World) -> None:
     """Why: the deliveries of a member with role, status, batch and time."""
     world.build(both=[1])
     batch, agent = world.plan("everyone"), world.agent()
@@ -130,8 +130,8 @@ def test_why_somebody_got_a_mail(world: World) -> None:
     ]
 
 
-def test_why_somebody_did_not(world: World) -> None:
-    """Why not: everything that stands against it, in the order of planning; on no list is `not_subscribed`."""
+def test_why_a_member_was_not_mailed(world: World) -> None:
+    """Why not: every reason that holds, in order; on no list is `not_subscribed`."""
     world.build(students=[1, 2, 3])
     world.load(
         member(9, accepted_toc_at=PAST),
@@ -163,8 +163,8 @@ def test_the_log_by_status(world: World) -> None:
     assert statuses == {1: "sent", 2: "pending", 3: "pending"}
     assert {line["member_id"] for line in reports.log(world.conn, batch, "pending")} == {2, 3}
     assert [line["member_id"] for line in reports.log(world.conn, batch, "failed")] == []
-    (left_out,) = reports.excluded(world.conn, batch)
-    assert (left_out["member_id"], left_out["role"], left_out["reason"]) == (4, None, "banned")
+    (excluded,) = reports.excluded(world.conn, batch)
+    assert (excluded["member_id"], excluded["role"], excluded["reason"]) == (4, None, "banned")
     assert reports.exclusions(world.conn, batch) == {"banned": 1}
 
 

@@ -18,7 +18,7 @@ from db.connect import Connection, connect
 from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
 from db.outbox import Acknowledgement
-from producers.plan import Planned, plan
+from producers.plan import PlanResult, plan
 from schemas.delivery import Cycle, Delivery
 from schemas.keys import DeliveryKey
 from schemas.message import InvitationDue
@@ -179,7 +179,9 @@ class World:
         assert batch_id is not None
         return batch_id
 
-    def trigger(self, audience: str = "students", event: int = 1, *, resend: bool = False, **options: Any) -> Planned:
+    def trigger(
+        self, audience: str = "students", event: int = 1, *, resend: bool = False, **options: Any
+    ) -> PlanResult:
         """One press of the button."""
         policy = UnknownPolicy.RESEND if resend else UnknownPolicy.HOLD
         return plan(self.conn, event_id=event, audience=Audience(audience), policy=policy, **options)

@@ -92,7 +92,10 @@ ELIGIBLE: Final = Rule(
     "claim_deliveries",
     "later",
     "claimed, and the member may not be mailed",
-    ("b.state = 'running' AND i.settled_at IS NULL AND coalesce(",),
+    (
+        "b.state = 'running' AND i.settled_at IS NULL AND (ARRAY['member_deleted',",
+        "'left_list') END )] IS NULL",
+    ),
 )
 RUNS: Final = Rule(
     "running",
@@ -140,7 +143,7 @@ SKIPS: Final = Rule(
     "reject_deliveries",
     "later",
     "not everything can be settled any more",
-    ("d.state IN ('planned', 'retry', 'skipped') AND w.running AND w.bar IS NOT NULL",),
+    ("d.state IN ('planned', 'retry', 'skipped') AND w.running AND w.ineligible IS NOT NULL",),
 )
 HELD_STILL: Final = Rule(
     "held still",

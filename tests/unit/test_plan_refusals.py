@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from db.planning import EventFacts
-from producers.plan import Planned, parse_audience, refusal
+from producers.plan import PlanResult, parse_audience, refusal
 from schemas.errors import EXIT_REFUSED, RefusedError
 from schemas.vocabulary import Audience, EventKind, Role
 
@@ -57,7 +57,7 @@ def test_a_known_audience_is_read(audience: Audience) -> None:
     ],
 )
 def test_why_nobody_may_be_invited(change: dict[str, object], why: str | None) -> None:
-    """FM-32: cancelled, past, closed, without host (unless virtual): the first that applies, in words."""
+    """FM-32: cancelled, past, closed, without host (unless virtual): the first reason that applies."""
     assert refusal(replace(FINE, **change)) == why  # type: ignore[arg-type]
 
 
@@ -90,7 +90,7 @@ def test_precedence_names_each_role_once(kind: EventKind) -> None:
 
 def test_the_answer_of_a_trigger() -> None:
     """The object that scripts read has the contract's fields."""
-    assert Planned(1, "students", planned=2, deliveries=2, batch_id=3, state="running").as_dict() == {
+    assert PlanResult(1, "students", planned=2, deliveries=2, batch_id=3, state="running").as_dict() == {
         "batch_id": 3,
         "event_id": 1,
         "audience": "students",

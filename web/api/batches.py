@@ -30,9 +30,9 @@ _DECIDED: Final = documented(404, 409)
 def batch_model(conn: Connection, batch: BatchWithEvent, scope: AccountScope) -> models.Batch:
     """A batch in numbers, as an account with this scope may see it."""
     status = reports.status(conn, batch.id)
-    names = batch.event.names_in(scope)
+    names = batch.event.visible_members(scope)
     # A mail server's reply may quote the address of a member of another chapter.
-    if status["error"] is not None and not names.hold(site_queries.lists_of_error(conn, batch.id)):
+    if status["error"] is not None and not names.includes(site_queries.chapters_of_error(conn, batch.id)):
         status["error"] = None
     return models.Batch(**status, excluded=reports.exclusions(conn, batch.id))
 
@@ -73,15 +73,15 @@ def list_entries(
     after_role: AfterRole = "",
 ) -> models.Entries:
     """The batch's log, by member."""
-    names = batch.event.names_in(client.account.scope)
+    names = batch.event.visible_members(client.account.scope)
     text = storable(q)
-    found = site_queries.entries(conn, batch.id, names, status=status, words=text, after=(after, storable(after_role)))
+    found = site_queries.entries(conn, batch.id, names, status=status, search=text, after=(after, storable(after_role)))
     items = [models.Entry(**row) for row in found.rows]
     last = {"after": items[-1].member_id, "after_role": found.rows[-1]["item_role"]} if items else {}
     return models.Entries(
         items=items,
         next=next_page(request, found.has_more, status=status, q=text, **last),
-        some_hidden=site_queries.hides_some(conn, batch.id, names),
+        some_hidden=site_queries.hides_members(conn, batch.id, names),
     )
 
 

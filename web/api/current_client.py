@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from db import accounts
 from db.accounts import Account, ApiClient
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from web import scope
 from web.api.parameters import BatchId, EventId
 from web.auth import tokens
@@ -92,12 +92,12 @@ def _require_known_parameters(request: Request) -> None:
         )
 
 
-def event_in_scope(event_id: EventId, client: AuthenticatedClient, conn: Database) -> KnownEvent:
+def event_in_scope(event_id: EventId, client: AuthenticatedClient, conn: Database) -> EventSummary:
     """The event of the path; 404 unless the client's account may see it."""
     return scope.require_event(conn, event_id, client.account)
 
 
-EventInScope = Annotated[KnownEvent, Depends(event_in_scope)]
+EventInScope = Annotated[EventSummary, Depends(event_in_scope)]
 
 
 def batch_in_scope(batch_id: BatchId, client: AuthenticatedClient, conn: Database) -> BatchWithEvent:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 
 from db import reports, site_queries
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from producers.plan import plan, refusal, trigger_of
 from schemas.errors import RefusedError
 from schemas.text import storable
@@ -42,7 +42,7 @@ def list_events(
 ) -> models.Page[models.ListedEvent]:
     """The events of the account's chapters, upcoming ones first."""
     text = storable(q)
-    listed, has_more = site_queries.events(conn, client.account.scope, words=text, skip=skip)
+    listed, has_more = site_queries.events(conn, client.account.scope, search=text, skip=skip)
     items = [
         models.ListedEvent(
             **_fields(entry.event), state=event_state(entry), batches=entry.batches, last_batch_at=entry.last_started_at
@@ -58,7 +58,7 @@ def show_event(event: EventInScope) -> models.Event:
     return models.Event(**_fields(event))
 
 
-def _fields(event: KnownEvent) -> dict[str, Any]:
+def _fields(event: EventSummary) -> dict[str, Any]:
     chapters = zip(event.chapter_ids, event.chapter_names, strict=True)
     return {
         **{name: getattr(event, name) for name in _SAME},
@@ -97,7 +97,7 @@ def list_people(
     """The members behind a number of a dry run."""
     account_scope = client.account.scope
     trigger = trigger_of(event.facts, audience, policy=config.unknown_policy)
-    found = site_queries.candidates(conn, trigger, reason, event.names_in(account_scope), after=after)
+    found = site_queries.candidates(conn, trigger, reason, event.visible_members(account_scope), after=after)
     items = [models.Candidate(**row) for row in found.rows]
     last = items[-1].member_id if items else after
     following = next_page(request, found.has_more, audience=audience.value, reason=reason and reason.value, after=last)
@@ -172,7 +172,7 @@ def audit(
     """Was everyone invited? Reads everything about the event."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    named = site_queries.missing(conn, found["missing"], event.names_in(client.account.scope))
+    named = site_queries.missing(conn, found["missing"], event.visible_members(client.account.scope))
     numbers = {**found, "missing": len(found["missing"])}
     return models.Audit(**numbers, missing_members=[models.Missing(**row) for row in named.rows])
 

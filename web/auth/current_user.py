@@ -13,7 +13,7 @@ from fastapi import Depends, HTTPException, Path, Request, Response
 
 from db import accounts
 from db.accounts import Account
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from web import scope
 from web.auth import tokens
 from web.database import Pool
@@ -121,12 +121,12 @@ AdminUser = Annotated[CurrentUser, Depends(require_admin)]
 
 def event_in_scope(
     event_id: Annotated[int, Path(alias="event", ge=1, le=MAX_ID)], user: SignedInUser, conn: Database
-) -> KnownEvent:
+) -> EventSummary:
     """The event of the path; 404 unless the user may see it."""
     return scope.require_event(conn, event_id, user.account)
 
 
-EventInScope = Annotated[KnownEvent, Depends(event_in_scope)]
+EventInScope = Annotated[EventSummary, Depends(event_in_scope)]
 
 
 def batch_in_scope(

@@ -89,10 +89,10 @@ def show_entries(
 def _entries(
     conn: Connection, user: CurrentUser, batch: BatchWithEvent, status: str, search: str, after: int, after_role: str
 ) -> dict[str, Any]:
-    names = batch.event.names_in(user.account.scope)
+    names = batch.event.visible_members(user.account.scope)
     search = storable(search)
     found = site_queries.entries(
-        conn, batch.id, names, status=status or None, words=search, after=(after, storable(after_role))
+        conn, batch.id, names, status=status or None, search=search, after=(after, storable(after_role))
     )
     last = found.rows[-1] if found.rows else None
     return {
@@ -104,7 +104,7 @@ def _entries(
         "next": query_string(q=search, status=status, after=last["member_id"], after_role=last["item_role"])
         if last
         else "",
-        "some_hidden": not after and site_queries.hides_some(conn, batch.id, names),
+        "some_hidden": not after and site_queries.hides_members(conn, batch.id, names),
     }
 
 
@@ -146,7 +146,7 @@ def _event(name: str, data: str) -> str:
 def export(user: SignedInUser, batch: BatchInScope, request: Request, status: Status = "") -> Response:
     """The log as a table for a spreadsheet, with names, by member id."""
     pool: Pool = request.app.state.pool
-    names = batch.event.names_in(user.account.scope)
+    names = batch.event.visible_members(user.account.scope)
 
     def lines() -> Iterator[str]:
         yield ",".join(_CSV_COLUMNS) + "\r\n"

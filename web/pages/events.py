@@ -13,10 +13,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from config.settings import Settings
 from db import reports, site_queries
 from db.connect import Connection
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from mail.dates import describe
 from producers.batch_control import Verdict
-from producers.plan import Planned, dry_runs, refusal, trigger_of
+from producers.plan import PlanResult, dry_runs, refusal, trigger_of
 from schemas.text import storable
 from schemas.vocabulary import Audience, Reason
 from web import actions, scope
@@ -41,7 +41,7 @@ def show_home(_: SignedInUser) -> Response:
 def show_events(user: SignedInUser, conn: Database, q: SearchText = "", skip: Skip = 0) -> HTMLResponse:
     """The events of the user's chapters, upcoming ones first."""
     text = storable(q)
-    listed, has_more = site_queries.events(conn, user.account.scope, words=text, skip=skip)
+    listed, has_more = site_queries.events(conn, user.account.scope, search=text, skip=skip)
     rows = [(entry.event, event_state(entry)) for entry in listed]
     return page("events", user=user, rows=rows, search=text, skip=skip, has_more=has_more, size=site_queries.PAGE)
 
@@ -96,7 +96,7 @@ def show_candidates(
         event=event,
         audience=audience,
         why=reason,
-        found=site_queries.candidates(conn, trigger, reason, event.names_in(account_scope), after=after),
+        found=site_queries.candidates(conn, trigger, reason, event.visible_members(account_scope), after=after),
         # All candidates are on lists of the event.
         some_hidden=event.is_shared(account_scope),
     )
@@ -140,7 +140,7 @@ def show_audit_result(
     """Fragment: the counts of the audit, and the missing members by name."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    missing = site_queries.missing(conn, found["missing"], event.names_in(user.account.scope))
+    missing = site_queries.missing(conn, found["missing"], event.visible_members(user.account.scope))
     return fragment(
         request,
         "event_audit",
@@ -179,7 +179,7 @@ class DryRun:
     """What inviting an audience would do now. `why_not` says why the event cannot be invited to."""
 
     audience: Audience
-    planned: Planned | None
+    planned: PlanResult | None
     why_not: str | None = None
 
     @property
@@ -189,7 +189,7 @@ class DryRun:
         return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _dry_runs(conn: Connection, settings: Settings, event: KnownEvent, audiences: Sequence[Audience]) -> list[DryRun]:
+def _dry_runs(conn: Connection, settings: Settings, event: EventSummary, audiences: Sequence[Audience]) -> list[DryRun]:
     why_not = refusal(event.facts)
     if why_not is not None:
         return [DryRun(audience, None, why_not) for audience in audiences]

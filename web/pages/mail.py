@@ -16,7 +16,7 @@ from db import accounts, events
 from db.accounts import Account
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
-from db.site_queries import KnownEvent
+from db.site_queries import EventSummary
 from mail import sample
 from mail.sender import send
 from mail.smtp.sender import SmtpSender
@@ -88,7 +88,7 @@ def send_test(user: SignedInUser, event: EventInScope, role: Role, conn: Databas
     return redirect(f"/events/{event.id}/mail/{role}", notice=notice)
 
 
-def _deliver_test(account: Account, event: KnownEvent, role: Role, conn: Connection, settings: Settings) -> str:
+def _deliver_test(account: Account, event: EventSummary, role: Role, conn: Connection, settings: Settings) -> str:
     """The mail server's reply. UnreachableError also if too many test mails are being sent."""
     envelope = sample.to_send(
         events.details(conn, event.id),
@@ -130,7 +130,7 @@ async def _send(settings: Settings, envelope: Envelope) -> str:
 
 def _show(
     user: CurrentUser,
-    event: KnownEvent,
+    event: EventSummary,
     role: Role,
     conn: Connection,
     settings: Settings,
@@ -153,7 +153,7 @@ def _show(
     )
 
 
-def _example(user: CurrentUser, event: KnownEvent, role: Role, conn: Connection, settings: Settings) -> sample.Shown:
+def _example(user: CurrentUser, event: EventSummary, role: Role, conn: Connection, settings: Settings) -> sample.Shown:
     return sample.shown(
         events.details(conn, event.id),
         role,

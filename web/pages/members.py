@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from db import reports, site_queries
 from db.connect import Connection
-from db.site_queries import KnownEvent, Scope
+from db.site_queries import EventSummary, Scope
 from producers.plan import refusal
 from schemas.text import storable
 from web.auth.current_user import SignedInUser
@@ -64,7 +64,7 @@ class UpcomingEvent:
     `reasons` are the member's, `why_not` is the event's.
     """
 
-    event: KnownEvent
+    event: EventSummary
     reasons: list[str]
     why_not: str | None
 

@@ -1,4 +1,4 @@
-"""What the site finds, filters and pages: every statement that is quick by a detour says what the plain one says."""
+"""Search, filters and pages of the web application: each fast statement returns what the plain one returns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from db import batch_actions, planning, reports, site_queries
-from db.site_queries import Names
+from db.site_queries import VisibleMembers
 from producers.plan import dry_runs, plan, trigger_of
 from schemas.errors import NotFoundError
 from schemas.outcomes import Failed, Retry, Sent, Unknown
@@ -20,7 +20,7 @@ from tests.integration.site import open_site
 from tests.integration.test_planning import ban
 from tests.integration.world import TERMS_ACCEPTED, World
 
-EVERYBODY = Names()
+EVERYBODY = VisibleMembers()
 STATUSES = (None, "sent", "failed", "unknown", "skipped", "pending")
 PARIS = (
     CHAPTER | {"id": 2, "name": "Paris"},
@@ -51,7 +51,7 @@ SEARCHED = (
 
 
 def populate(world: World, seed: int, policy: str) -> list[int]:
-    """A joint event of two chapters with batches in which everything has happened; gives their ids."""
+    """A joint event of two chapters, and batches with every outcome; returns their ids."""
     chance = random.Random(seed)
     people = range(1, 25)
     world.load(CHAPTER, STUDENTS, COACHES, *PARIS, EVENT | {"chapter_ids": [1, 2], "role_policy": policy})
@@ -89,7 +89,7 @@ def populate(world: World, seed: int, policy: str) -> list[int]:
         world.set_state(batches[1], "cancelled")
         batch_actions.cancel_items(world.conn, batches[1])
     world.execute("ANALYZE")
-    assert len(world.execute("SELECT DISTINCT status FROM log_entries")) >= 4, "little has happened"
+    assert len(world.execute("SELECT DISTINCT status FROM log_entries")) >= 4, "too few outcomes"
     return batches
 
 
@@ -99,8 +99,10 @@ def batches(request: pytest.FixtureRequest, world: World) -> list[int]:
     return populate(world, *request.param)
 
 
-def walk(world: World, batch: int, names: Names = EVERYBODY, *, size: int = 2, **wish: Any) -> list[dict[str, Any]]:
-    """All pages of so many rows, one after the other."""
+def walk(
+    world: World, batch: int, names: VisibleMembers = EVERYBODY, *, size: int = 2, **wish: Any
+) -> list[dict[str, Any]]:
+    """The rows of all pages of this size."""
     found: list[dict[str, Any]] = []
     after = (0, "")
     while True:
@@ -113,7 +115,7 @@ def walk(world: World, batch: int, names: Names = EVERYBODY, *, size: int = 2, *
 
 
 def holds(world: World, member_id: int, words: str) -> bool:
-    """Whether a search for the words finds the member, said another way."""
+    """Whether a search for the text should find the member, by another expression."""
     (row,) = world.execute(
         "SELECT strpos(search, lower(%s)) > 0 OR id::text = %s AS it_does FROM members WHERE id = %s",
         words, words, member_id,
@@ -122,7 +124,7 @@ def holds(world: World, member_id: int, words: str) -> bool:
 
 
 def test_pages_hold_every_entry_once(world: World, batches: list[int]) -> None:
-    """For every filter: all pages together are what the log says, in order of member and role, none of them twice."""
+    """For every filter: all pages together are what the log says, in order of member and role, no row twice."""
     for batch in batches:
         log = sorted(reports.log(world.conn, batch), key=lambda row: (row["member_id"], row["role"]))
         left_out = [row["member_id"] for row in reports.excluded(world.conn, batch)]
@@ -130,23 +132,23 @@ def test_pages_hold_every_entry_once(world: World, batches: list[int]) -> None:
             known = {n: holds(world, n, words) for n in {*left_out, *(row["member_id"] for row in log)}}
             for status in STATUSES:
                 wanted = [row for row in log if status in (None, row["status"]) and known[row["member_id"]]]
-                found = walk(world, batch, status=status, words=words)
+                found = walk(world, batch, status=status, search=words)
                 same = ("member_id", "role", "status", "reason", "attempts", "at", "sent_by_batch", "reply")
                 assert [{name: row[name] for name in same} for row in found] == [
                     {name: row[name] for name in same} for row in wanted
                 ], (batch, status, words)
-            found = walk(world, batch, status="left_out", words=words)
+            found = walk(world, batch, status="left_out", search=words)
             assert [row["member_id"] for row in found] == [n for n in left_out if known[n]], (batch, words)
 
 
-def test_a_batch_stands_as_its_status_says(world: World, batches: list[int]) -> None:
-    """One look gives what the reports give by three; also of a batch whose rows were removed."""
+def test_the_numbers_of_a_batch_are_those_of_the_reports(world: World, batches: list[int]) -> None:
+    """One statement gives what three reports give; also for a batch whose rows were removed."""
     for _ in range(2):
         for batch in batches:
-            found = site_queries.standing(world.conn, batch)
+            found = site_queries.batch_numbers(world.conn, batch)
             assert found.status == reports.status(world.conn, batch)
             assert list(found.status) == list(reports.status(world.conn, batch))
-            assert found.left_out == reports.exclusions(world.conn, batch)
+            assert found.excluded == reports.exclusions(world.conn, batch)
             running = found.status["state"] == "running"
             (lately,) = world.execute(
                 "SELECT count(*) AS n FROM log_entries WHERE batch_id = %s AND status IN ('sent', 'failed')"
@@ -159,20 +161,20 @@ def test_a_batch_stands_as_its_status_says(world: World, batches: list[int]) -> 
         for batch in batch_actions.batches_to_clean(world.conn, 60):
             batch_actions.clean_batch(world.conn, batch, 60)
     with pytest.raises(NotFoundError, match="no batch 99"):
-        site_queries.standing(world.conn, 99)
+        site_queries.batch_numbers(world.conn, 99)
 
 
 @pytest.fixture
 def leavers(world: World, batches: list[int]) -> None:
-    """After the batches some were deleted, and some have left a list."""
+    """Some members were deleted after the batches, and some left a list."""
     assert batches
     world.execute("UPDATE members SET deleted_at = now() WHERE id %% 7 = 3")
     world.execute("UPDATE subscriptions SET left_at = now() WHERE (member_id + group_id) %% 5 = 2")
 
 
 @pytest.mark.usefixtures("leavers")
-def test_one_look_decides_for_every_audience(world: World) -> None:
-    """The numbers of three dry runs at once are those of each, under either policy for deliveries in doubt."""
+def test_one_dry_run_decides_for_every_audience(world: World) -> None:
+    """A dry run of three audiences gives the numbers of three, under either policy for unknown deliveries."""
     event = site_queries.event(world.conn, 1, None)
     assert event is not None
     for policy in UnknownPolicy:
@@ -182,28 +184,33 @@ def test_one_look_decides_for_every_audience(world: World) -> None:
 
 
 @pytest.mark.usefixtures("leavers")
-@pytest.mark.parametrize("looked_at", [1, 3, 500])
-def test_names_are_those_of_the_numbers(world: World, looked_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind each number of a dry run there are as many people, page by page, in order, none of them twice."""
-    monkeypatch.setattr(site_queries, "_LOOKED_AT", looked_at)
+@pytest.mark.parametrize("scanned", [1, 3, 500])
+def test_names_are_those_of_the_numbers(world: World, scanned: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind each number of a dry run there are as many candidates, page by page, in order, none of them twice."""
+    monkeypatch.setattr(site_queries, "_SCANNED", scanned)
     event = site_queries.event(world.conn, 1, None)
     assert event is not None
     for policy in UnknownPolicy:
         for audience in Audience:
             trigger = trigger_of(event.facts, audience, policy=policy)
-            planned, deliveries, excluded = planning.preview(world.conn, trigger)
+            (counts,) = planning.dry_run(world.conn, [trigger])
             for reason in (None, *Reason):
-                people = candidates(world, trigger, reason, Names())
-                ids = [row["member_id"] for row in people]
+                found = candidates(world, trigger, reason, VisibleMembers())
+                ids = [row["member_id"] for row in found]
                 assert ids == sorted(set(ids))
-                assert len(ids) == (planned if reason is None else excluded.get(reason, 0)), (audience, reason)
+                assert len(ids) == (counts.planned if reason is None else counts.excluded.get(reason, 0)), (
+                    audience,
+                    reason,
+                )
                 if reason is None:
-                    assert sum(len(row["roles"]) for row in people) == deliveries
-                paris = [row["member_id"] for row in candidates(world, trigger, reason, Names([2]))]
+                    assert sum(len(row["roles"]) for row in found) == counts.deliveries
+                paris = [row["member_id"] for row in candidates(world, trigger, reason, VisibleMembers([2]))]
                 assert paris == [n for n in ids if n in members_of(world, 2)]
 
 
-def candidates(world: World, trigger: planning.Trigger, reason: str | None, names: Names) -> list[dict[str, Any]]:
+def candidates(
+    world: World, trigger: planning.Trigger, reason: str | None, names: VisibleMembers
+) -> list[dict[str, Any]]:
     """All pages of two."""
     found: list[dict[str, Any]] = []
     while True:
@@ -222,14 +229,16 @@ def members_of(world: World, chapter: int) -> set[int]:
     return {row["member_id"] for row in rows}
 
 
-def test_an_organiser_is_shown_only_her_members(world: World, batches: list[int]) -> None:
-    """Of an event held together with another chapter, entries name the members of her own chapter and no others."""
+def test_an_organiser_sees_only_members_of_their_chapters(world: World, batches: list[int]) -> None:
+    """Of an event held with another chapter, entries name only members of the organiser's chapter."""
     event = site_queries.event(world.conn, 1, [2])
     assert event is not None
-    names = event.names_in([2])
-    assert names == Names([2], unlisted=False)
-    assert event.names_in([1, 2]) == Names([1, 2], unlisted=True), "not everybody: it was not always hers alone"
-    assert event.names_in(None) == Names(None)
+    names = event.visible_members([2])
+    assert names == VisibleMembers([2], unlisted=False)
+    assert event.visible_members([1, 2]) == VisibleMembers([1, 2], unlisted=True), (
+        "not everybody: other chapters may have held it before"
+    )
+    assert event.visible_members(None) == VisibleMembers(None)
     ours = members_of(world, 2)
     for batch in batches:
         for status in (*STATUSES, "left_out"):
@@ -239,7 +248,7 @@ def test_an_organiser_is_shown_only_her_members(world: World, batches: list[int]
 
 
 def test_an_event_that_was_moved(world: World, batches: list[int]) -> None:
-    """An event that is hers alone now names whom its batches met: her members, and who is on no list any more."""
+    """An event that is now of one chapter alone shows that chapter's members, and those who are on no list any more."""
     world.load(EVENT | {"chapter_ids": [2], "role_policy": "one" if world._one else "each"})
     ours = members_of(world, 2)
     gone = max(n for n in {row["member_id"] for row in walk(world, batches[1])} if n not in ours)
@@ -248,7 +257,7 @@ def test_an_event_that_was_moved(world: World, batches: list[int]) -> None:
     world.execute("UPDATE subscriptions SET left_at = now() WHERE member_id = %s", left)
     event = site_queries.event(world.conn, 1, [2])
     assert event is not None
-    names = event.names_in([2])
+    names = event.visible_members([2])
     some_hidden = False
     for batch in batches:
         for status in (*STATUSES, "left_out"):
@@ -256,10 +265,10 @@ def test_an_event_that_was_moved(world: World, batches: list[int]) -> None:
             shown = [(row["member_id"], row["role"]) for row in walk(world, batch, names, status=status)]
             assert shown == [key for key in everybody if key[0] in {*ours, gone}], (batch, status)
         some_hidden = some_hidden or len(walk(world, batch, names)) < len(walk(world, batch))
-        assert not site_queries.hides_some(world.conn, batch, Names())
-        assert site_queries.hides_some(world.conn, batch, Names([2])), "may be"
-        assert site_queries.hides_some(world.conn, batch, names)
-        assert not site_queries.hides_some(world.conn, batch, Names([1, 2], unlisted=True))
+        assert not site_queries.hides_members(world.conn, batch, VisibleMembers())
+        assert site_queries.hides_members(world.conn, batch, VisibleMembers([2])), "may be"
+        assert site_queries.hides_members(world.conn, batch, names)
+        assert not site_queries.hides_members(world.conn, batch, VisibleMembers([1, 2], unlisted=True))
     assert some_hidden
     found = world.audit()["missing"]
     listed = site_queries.missing(world.conn, found, names)
@@ -270,7 +279,7 @@ def test_an_event_that_was_moved(world: World, batches: list[int]) -> None:
 def test_pages_where_another_batch_mailed(
     world: World, database_url: str, status: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under the policy `one` a log may say Coach where the item says Student: each page begins after the last."""
+    """Under the policy `one` a log may say Coach where the item says Student: each page starts after the last."""
     world.build(both=[1, 2, 3], role_policy="one")
     first, second = world.plan("coaches"), world.plan("students")
     agent = world.agent()
@@ -304,8 +313,8 @@ def test_pages_where_another_batch_mailed(
 
 
 @pytest.mark.usefixtures("batches")
-def test_a_search_is_taken_by_the_letter(world: World) -> None:
-    """Members are found by what stands in name or address, in whatever case, or by their id: no sign is a wildcard."""
+def test_a_search_has_no_wildcards(world: World) -> None:
+    """Members are found by text in name or address, in any case, or by their id; no character is a wildcard."""
     everybody = [row["id"] for row in world.execute("SELECT id FROM members ORDER BY id")]
     for words in (w for w in SEARCHED if w):
         found = [row["member_id"] for row in site_queries.members(world.conn, None, words).rows]

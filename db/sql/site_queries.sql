@@ -1,4 +1,4 @@
--- What the site shows. `chapters` are those whose events and members may be seen; null: all of them.
+-- What the web application shows. `chapters` are those whose events and members the caller may see; null: all.
 
 -- fragment: event_in_scope
 (%(chapters)s::bigint[] IS NULL OR EXISTS (
@@ -6,20 +6,20 @@
 ))
 
 -- fragment: member_in_scope
--- Who is, or was by a link in a mail, on a list of these chapters.
+-- On a list of these chapters, now or until they left it by a link in a mail.
 (%(chapters)s::bigint[] IS NULL OR EXISTS (
     SELECT FROM subscriptions x JOIN groups y ON y.id = x.group_id
     WHERE x.member_id = m.id AND y.chapter_id = ANY(%(chapters)s)
 ))
 
 -- fragment: may_be_named
--- Who may be named of an event. `unlisted`: also who is on no list at all, and was met by it all the same.
+-- Whether the member may be named to the caller. `unlisted`: also if they are on no list at all.
 ({{member_in_scope}} OR (%(unlisted)s AND NOT EXISTS (SELECT FROM subscriptions x WHERE x.member_id = m.id)))
 
 -- fragment: full_name
 CASE WHEN m.deleted_at IS NULL THEN concat_ws(' ', m.name, m.surname) END
 
--- fragment: known_event
+-- fragment: event_columns
 e.id, e.kind, e.name, e.starts_at, e.ends_at, e.cancelled_at, e.invitable, e.host_name IS NOT NULL AS has_host,
 e.role_policy, e.starts_at <= now() AS is_past,
 coalesce(e.time_zone, c.zones[1]) AS time_zone, c.ids AS chapter_ids, c.names AS chapter_names
@@ -32,11 +32,11 @@ CROSS JOIN LATERAL (
 ) c
 
 -- name: browse_event
-SELECT {{known_event}} FROM events e {{with_chapters}} WHERE e.id = %(event_id)s AND {{event_in_scope}}
+SELECT {{event_columns}} FROM events e {{with_chapters}} WHERE e.id = %(event_id)s AND {{event_in_scope}}
 
 -- name: browse_events
--- What is to come first, the next one at the top; then what is over, the last one first.
-SELECT {{known_event}}, b.batches, b.last_started_at,
+-- Upcoming events first, the next one on top; then past ones, the latest first.
+SELECT {{event_columns}}, b.batches, b.last_started_at,
     EXISTS (
         SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
         WHERE r.event_id = e.id AND r.state = 'running'
@@ -49,12 +49,12 @@ FROM events e {{with_chapters}}
 CROSS JOIN LATERAL (
     SELECT count(*) AS batches, max(started_at) AS last_started_at FROM batches WHERE event_id = e.id
 ) b
-WHERE {{event_in_scope}} AND (%(words)s = '' OR strpos(lower(e.name), lower(%(words)s)) > 0)
+WHERE {{event_in_scope}} AND (%(search)s = '' OR strpos(lower(e.name), lower(%(search)s)) > 0)
 ORDER BY e.starts_at <= now(), CASE WHEN e.starts_at > now() THEN e.starts_at END, e.starts_at DESC, e.id
 LIMIT %(limit)s OFFSET %(skip)s
 
 -- name: browse_batches
--- In short, newest first: numbers are for a batch's own page.
+-- Without numbers, which are for a batch's own page. Newest first.
 SELECT b.id AS batch_id, b.event_id, e.name AS event_name, b.audience, {{state_of_batch}} AS state, b.initiator,
     b.started_at, b.first_error AS error, coalesce(e.time_zone, c.zones[1]) AS time_zone
 FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
@@ -62,97 +62,81 @@ WHERE {{event_in_scope}} AND (%(event_id)s::bigint IS NULL OR b.event_id = %(eve
 ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
 
 -- name: event_of_batch
-SELECT {{known_event}} FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
+SELECT {{event_columns}} FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
 WHERE b.id = %(batch_id)s AND {{event_in_scope}}
 
--- fragment: lists
--- The event's lists, and the ledger's slot of who is on them.
-lists AS MATERIALIZED (
-    SELECT r.id, r.role, {{slot_of_role}} AS slot
-    FROM events e
-    JOIN event_chapters c ON c.event_id = e.id
-    JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) r ON r.chapter_id = c.chapter_id
-    WHERE e.id = %(event_id)s AND r.role = ANY(%(roles)s)
-)
-
--- fragment: people
--- The people of the CTE `considered`, who may all be named, who are behind one number of a dry run: those left out for
--- that reason, or with null those who would be invited.
+-- fragment: shortlisted_subscribers
+-- The CTEs `subscribed` and `ineligible` of `candidates`, for the members of the CTE `shortlist`.
 subscribed AS MATERIALIZED (
-    SELECT considered.member_id, found.roles
-    FROM considered CROSS JOIN LATERAL (
+    SELECT shortlist.member_id, found.roles
+    FROM shortlist CROSS JOIN LATERAL (
         SELECT array_agg(DISTINCT l.role) AS roles FROM subscriptions s JOIN lists l ON l.id = s.group_id
-        WHERE s.member_id = considered.member_id AND s.left_at IS NULL
+        WHERE s.member_id = shortlist.member_id AND {{is_on_list}}
     ) found
     WHERE found.roles IS NOT NULL
-), {{judged}}
+), ineligible AS MATERIALIZED (
+    SELECT m.id AS member_id, {{ineligible_ordinal}} AS ordinal
+    FROM (SELECT member_id AS id FROM subscribed) m JOIN events e ON e.id = %(event_id)s
+)
+
+-- fragment: page_of_candidates
+-- The members behind one number of a dry run: excluded for that reason, or with null to be invited.
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.open_roles AS roles
 FROM candidates x JOIN members m ON m.id = x.member_id
 WHERE x.excluded IS NOT DISTINCT FROM %(reason)s
 ORDER BY m.id LIMIT %(limit)s
 
 -- name: browse_candidates_near
--- Among the next so many subscribers of the event's lists, in the order of the key.
-WITH {{lists}}, considered AS MATERIALIZED (
+-- From the next subscribers of the event's lists, as many as `scanned`.
+WITH {{lists}}, shortlist AS MATERIALIZED (
     SELECT m.id AS member_id FROM (
         SELECT DISTINCT s.member_id AS id FROM subscriptions s
         WHERE s.group_id = ANY(ARRAY(SELECT id FROM lists)) AND s.member_id > %(after)s
-        ORDER BY s.member_id LIMIT %(looked_at)s
+        ORDER BY s.member_id LIMIT %(scanned)s
     ) m WHERE {{may_be_named}}
-), {{people}}
+), {{shortlisted_subscribers}}, {{candidates}}
+{{page_of_candidates}}
 
 -- name: browse_candidates
--- Among all of whom it can be true. Of this union only the part for the reason that is asked for is carried out.
-WITH {{lists}}, possible AS (
-    SELECT x.id FROM members x WHERE %(reason)s::text = 'terms_not_accepted' AND x.accepted_toc_at IS NULL
+-- From all for whom it can be true. PostgreSQL runs only the branches of `possible` for the reason asked for.
+WITH {{lists}}, excluded AS MATERIALIZED (
+    {{ineligible_members}}
+), closed AS MATERIALIZED (
+    SELECT d.member_id, d.slot FROM deliveries d
+    WHERE d.event_id = %(event_id)s AND d.action = %(action)s AND {{slot_ordinal}} IS NOT NULL
+), possible AS (
+    SELECT i.member_id AS id FROM events e CROSS JOIN LATERAL ({{ineligibility}}) i
+    WHERE e.id = %(event_id)s AND i.ordinal = array_position({{reasons_in_order}}, %(reason)s::text)
     UNION ALL
-    SELECT x.member_id FROM bans x WHERE %(reason)s::text = 'banned' AND (x.permanent OR x.expires_at > now())
+    SELECT d.member_id FROM deliveries d
+    WHERE %(reason)s::text = ANY({{reasons_of_slots}}) AND d.event_id = %(event_id)s AND d.action = %(action)s
+        AND {{slot_ordinal}} = array_position({{reasons_in_order}}, %(reason)s::text)
     UNION ALL
-    SELECT x.member_id FROM invitations x WHERE %(reason)s::text IN ('signed_up', 'declined')
-        AND x.event_id = %(event_id)s AND x.attending = (%(reason)s::text = 'signed_up')
-    UNION ALL
-    SELECT x.member_id FROM deliveries x WHERE %(reason)s::text IN ('already_sent', 'unknown')
-        AND x.event_id = %(event_id)s AND x.action = %(action)s
-        AND x.state = CASE %(reason)s::text WHEN 'unknown' THEN 'unknown' ELSE 'sent' END
-    UNION ALL
-    -- Nobody is invited without the terms, nor while banned, nor for a role that was mailed. But for OFFSET the planner,
-    -- to whom all lists are as long, might ask the ledger once for each subscriber.
-    SELECT m.id
-    FROM lists l
-    JOIN subscriptions s ON s.group_id = l.id AND s.left_at IS NULL
-    JOIN members m ON m.id = s.member_id AND m.accepted_toc_at IS NOT NULL AND NOT {{is_banned}}
-    WHERE %(reason)s::text IS NULL AND NOT EXISTS (
-        SELECT FROM (
-            SELECT d.member_id, d.slot FROM deliveries d
-            WHERE d.event_id = %(event_id)s AND d.action = %(action)s AND d.state = 'sent' OFFSET 0
-        ) d WHERE d.member_id = s.member_id AND d.slot = l.slot
-    )
-), considered AS MATERIALIZED (
+    SELECT s.member_id FROM lists l JOIN subscriptions s ON s.group_id = l.id AND {{is_on_list}}
+    WHERE %(reason)s::text IS NULL AND NOT EXISTS (SELECT FROM excluded x WHERE x.member_id = s.member_id)
+        AND NOT EXISTS (SELECT FROM closed c WHERE c.member_id = s.member_id AND c.slot = l.slot)
+), shortlist AS MATERIALIZED (
     SELECT DISTINCT m.id AS member_id FROM possible m WHERE m.id > %(after)s AND {{may_be_named}}
-), {{people}}
+), {{shortlisted_subscribers}}, {{candidates}}
+{{page_of_candidates}}
 
--- fragment: shown_status
-CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END
+-- fragment: matches_search
+-- LIKE and not strpos: the planner can estimate how rare a pattern is. `search_id` is the text as an id, or null.
+(%(search)s::text = '' OR m.id = %(search_id)s::bigint OR m.search LIKE '%%' || replace(replace(replace(
+    lower(%(search)s::text), '\', '\\'), '%%', '\%%'), '_', '\_') || '%%')
 
--- fragment: words_found
--- LIKE and not strpos: of a pattern the planner can tell whether it is rare. `number` is the words as an id, if they
--- can be one.
-(%(words)s::text = '' OR m.id = %(number)s::bigint OR m.search LIKE '%%' || replace(replace(replace(
-    lower(%(words)s::text), '\', '\\'), '%%', '\%%'), '_', '\_') || '%%')
-
--- fragment: entry
--- `item_role` is what pages go by: under the policy `one` another batch may have mailed her as something else.
+-- fragment: log_columns
+-- Pages are ordered by `item_role`: under the policy `one` another batch may have mailed the member in another role.
 m.id AS member_id, {{full_name}} AS name, m.email, coalesce(l.role, r.role) AS role, r.role AS item_role,
-{{shown_status}} AS status,
+{{log_status}} AS status,
 l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
 CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
 CASE WHEN l.status = 'sent' THEN d.reply END AS reply
 
 -- name: browse_entries
--- A page of a batch's log, by member: of all, or of those pending. One more than fits tells whether there is another
--- page. Pending is only what belongs to an unsettled item, and those have an index. That `member_id` is not before
--- the last row's is said twice: so the walk begins there.
-SELECT {{entry}}
+-- A page of a batch's log by member, of all deliveries or the pending ones. Pending deliveries belong to unsettled
+-- items, which have an index. The condition on `member_id` alone lets the index scan start at the page.
+SELECT {{log_columns}}
 FROM batch_items i
 JOIN batches b ON b.id = %(batch_id)s
 JOIN events e ON e.id = b.event_id
@@ -161,15 +145,15 @@ CROSS JOIN LATERAL unnest(i.roles) AS r(role)
 LEFT JOIN log_entries l ON l.batch_id = %(batch_id)s AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = i.member_id
     AND d.slot = {{slot_of_role}}
-WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND {{may_be_named}} AND {{words_found}}
-    AND (%(status)s::text IS NULL OR (i.settled_at IS NULL AND %(status)s::text = {{shown_status}}))
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND {{may_be_named}} AND {{matches_search}}
+    AND (%(status)s::text IS NULL OR (i.settled_at IS NULL AND %(status)s::text = {{log_status}}))
     AND i.member_id >= %(after_member)s AND (i.member_id, r.role) > (%(after_member)s, %(after_role)s)
 ORDER BY i.member_id, r.role LIMIT %(limit)s
 
 -- name: browse_outcomes
--- The same for one outcome, found by the log: a rare one is not looked for among all items. Where the walk begins is
--- said of each table: so whichever are merged, none is read from its beginning.
-SELECT {{entry}}
+-- The same for one outcome, from the log, where a rare one is found without reading all items. Each table has the
+-- condition where the page starts: whichever tables are merged, none is read from its beginning.
+SELECT {{log_columns}}
 FROM log_entries l
 JOIN batches b ON b.id = %(batch_id)s
 JOIN events e ON e.id = b.event_id
@@ -179,22 +163,22 @@ CROSS JOIN LATERAL (
     SELECT x.role FROM unnest(i.roles) AS x(role) WHERE e.role_policy = 'one' OR x.role = l.slot LIMIT 1
 ) r
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id AND d.slot = l.slot
-WHERE l.batch_id = %(batch_id)s AND l.status = %(status)s AND {{may_be_named}} AND {{words_found}}
+WHERE l.batch_id = %(batch_id)s AND l.status = %(status)s AND {{may_be_named}} AND {{matches_search}}
     AND l.member_id >= %(after_member)s AND i.member_id >= %(after_member)s AND m.id >= %(after_member)s
     AND (l.member_id, r.role) > (%(after_member)s, %(after_role)s)
 ORDER BY l.member_id, r.role LIMIT %(limit)s
 
--- name: browse_left_out
--- The same for those left out at planning.
+-- name: browse_excluded
+-- The same for members excluded at planning.
 SELECT i.member_id, {{full_name}} AS name, m.email, NULL AS role, NULL AS item_role, 'left out' AS status, i.excluded AS reason,
     0 AS attempts, i.settled_at AS at, NULL AS sent_by_batch, NULL AS reply
 FROM batch_items i JOIN members m ON m.id = i.member_id
-WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{may_be_named}} AND {{words_found}}
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{may_be_named}} AND {{matches_search}}
     AND i.member_id > %(after_member)s
 ORDER BY i.member_id LIMIT %(limit)s
 
 -- name: browse_hidden
--- Somebody in the batch who is, or was, on lists of other chapters only.
+-- A member of the batch who is, or was, on lists of other chapters only.
 SELECT FROM batch_items i
 WHERE i.batch_id = %(batch_id)s
     AND NOT EXISTS (
@@ -204,27 +188,27 @@ WHERE i.batch_id = %(batch_id)s
     AND EXISTS (SELECT FROM subscriptions x WHERE x.member_id = i.member_id)
 LIMIT 1
 
--- name: lists_of_error
--- The words may quote an address. They are told of somebody who has just these words in the log.
+-- name: chapters_of_error
+-- The reply may quote an address: the chapters of a member whose log entry has exactly this reply.
 SELECT ARRAY(
     SELECT y.chapter_id FROM subscriptions x JOIN groups y ON y.id = x.group_id WHERE x.member_id = l.member_id
 ) AS chapters
 FROM batches b JOIN log_entries l ON l.batch_id = b.id AND l.status = 'failed' AND l.reason = b.first_error
 WHERE b.id = %(batch_id)s LIMIT 1
 
--- name: browse_standing
--- One batch in numbers, with those left out by reason, as `batch_status` and `batch_exclusions` say, and the pace, from
--- one look at each table. The batch is named to each look: so the planner knows its size.
+-- name: browse_numbers
+-- `batch_status` and `batch_exclusions` of one batch, and its pace, from one read of each table. Each read has the batch
+-- as a parameter, so that the planner knows its size.
 WITH items AS MATERIALIZED (
     SELECT excluded, count(*) AS members, sum(cardinality(roles))::bigint AS deliveries, max(settled_at) AS last
     FROM batch_items WHERE batch_id = %(batch_id)s GROUP BY excluded
 ), i AS MATERIALIZED (
     SELECT coalesce(sum(members) FILTER (WHERE excluded IS NULL), 0)::bigint AS planned,
         coalesce(sum(deliveries), 0)::bigint AS deliveries, max(last) AS last_settled_at,
-        coalesce(jsonb_object_agg(excluded, members) FILTER (WHERE excluded IS NOT NULL), '{}') AS left_out
+        coalesce(jsonb_object_agg(excluded, members) FILTER (WHERE excluded IS NOT NULL), '{}') AS excluded_members
     FROM items
 ), outcomes AS MATERIALIZED (
-    SELECT status, count(*) AS n, count(*) FILTER (WHERE at > now() - %(seconds)s * interval '1 second') AS lately
+    SELECT status, count(*) AS n, count(*) FILTER (WHERE at > now() - %(seconds)s * interval '1 second') AS recent
     FROM log_entries WHERE batch_id = %(batch_id)s GROUP BY status
 ), l AS MATERIALIZED (
     SELECT coalesce(sum(n) FILTER (WHERE status = 'sent'), 0)::bigint AS sent,
@@ -232,15 +216,15 @@ WITH items AS MATERIALIZED (
         coalesce(sum(n) FILTER (WHERE status = 'unknown'), 0)::bigint AS unknown,
         coalesce(sum(n) FILTER (WHERE status = 'skipped'), 0)::bigint AS skipped,
         coalesce(sum(n) FILTER (WHERE status <> 'retry'), 0)::bigint AS settled,
-        coalesce(sum(lately) FILTER (WHERE status IN ('sent', 'failed')), 0)::float8 / %(seconds)s AS per_second
+        coalesce(sum(recent) FILTER (WHERE status IN ('sent', 'failed')), 0)::float8 / %(seconds)s AS per_second
     FROM outcomes
 )
-SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.left_out) AS left_out, l.per_second
+SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.excluded_members) AS excluded_members, l.per_second
 FROM batches b CROSS JOIN i CROSS JOIN l {{with_archived}}
 WHERE b.id = %(batch_id)s
 
 -- name: browse_missing
--- Names for those whom an audit misses.
+-- Names of the members that an audit found missing.
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.role
 FROM jsonb_to_recordset(%(missing)s) AS x(member_id bigint, role text)
 JOIN members m ON m.id = x.member_id
@@ -250,16 +234,19 @@ ORDER BY m.id, x.role LIMIT %(limit)s
 -- name: browse_members
 SELECT m.id AS member_id, {{full_name}} AS name, m.email
 FROM members m
-WHERE m.deleted_at IS NULL AND {{member_in_scope}} AND {{words_found}}
+WHERE m.deleted_at IS NULL AND {{member_in_scope}} AND {{matches_search}}
 ORDER BY m.id LIMIT %(limit)s
 
 -- name: browse_member
--- Who is of these chapters, or is on no list at all and was mailed about an event that is only theirs.
+-- A member of these chapters, or one on no list at all who has a delivery for an event of these chapters alone.
 SELECT m.id AS member_id, {{full_name}} AS name, m.email, m.accepted_toc_at, m.deleted_at,
-    {{is_banned}} AS is_banned,
-    -- Null for a ban without an end: no program can read an infinite time.
-    (SELECT nullif(max(coalesce(expires_at, 'infinity')), 'infinity') FROM {{bans_that_hold}}) AS banned_until
+    b.is_banned, b.banned_until
 FROM members m
+CROSS JOIN LATERAL (
+    -- Null for a ban without an end: drivers cannot read an infinite timestamp.
+    SELECT count(*) > 0 AS is_banned, nullif(max(coalesce(x.expires_at, 'infinity')), 'infinity') AS banned_until
+    FROM bans x WHERE x.member_id = m.id AND {{ban_is_in_force}}
+) b
 WHERE m.id = %(member_id)s AND ({{member_in_scope}} OR (
     NOT EXISTS (SELECT FROM subscriptions x WHERE x.member_id = m.id)
     AND EXISTS (
@@ -278,10 +265,10 @@ WHERE s.member_id = %(member_id)s AND (%(chapters)s::bigint[] IS NULL OR h.id = 
 ORDER BY h.name, g.name
 
 -- name: browse_member_events
--- What she was invited to, or would have been: every batch that met her, and what the ledger says now.
+-- Every batch that had the member as a candidate, with the outcome.
 SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone, c.zones[1]) AS time_zone,
     b.id AS batch_id, i.excluded, coalesce(l.role, r.role) AS role,
-    CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{shown_status}} END AS status,
+    CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{log_status}} END AS status,
     coalesce(i.excluded, l.reason) AS reason, coalesce(l.at, i.settled_at) AS at, l.attempts,
     CASE WHEN l.status = 'sent' THEN d.reply END AS reply, v.attending
 FROM batches b
@@ -297,8 +284,8 @@ WHERE {{event_in_scope}}
 ORDER BY b.id DESC, role LIMIT %(limit)s
 
 -- name: browse_upcoming
--- What is to come in the chapters whose lists she is or was on, and for which the ledger has nothing of her yet.
-SELECT {{known_event}} FROM events e {{with_chapters}}
+-- Upcoming events of the chapters whose lists the member is or was on, without a delivery to them.
+SELECT {{event_columns}} FROM events e {{with_chapters}}
 WHERE e.starts_at > now() AND {{event_in_scope}}
     AND EXISTS (
         SELECT FROM event_chapters y
