@@ -58,7 +58,7 @@ def result_of(response: httpx.Response) -> SendResult:
 
 
 class _Mail:
-    """One mail on its way. `done` is called once, whoever calls `finish` first."""
+    """One mail on its way. `done` is called once, by the first call of `finish`."""
 
     def __init__(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
         self.envelope = envelope

@@ -51,7 +51,7 @@ def fuzz(examples: int) -> settings:
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """The exit code and output of a command that ran in process."""
 
     arguments: Sequence[str]
@@ -83,7 +83,7 @@ class Said:
         return error
 
 
-def run(*arguments: str, stdin: bytes = b"") -> Said:
+def run(*arguments: str, stdin: bytes = b"") -> CommandResult:
     """Run `bidden` in this process, by the entry point of the console command. An exception would be a traceback."""
     logs = structlog.get_config()
     out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", errors=errors) for errors in ("strict", "backslashreplace"))
@@ -102,7 +102,7 @@ def run(*arguments: str, stdin: bytes = b"") -> Said:
         stream.flush()
         stream.seek(0)
         texts.append(stream.read())
-    return Said(arguments, code, *texts)
+    return CommandResult(arguments, code, *texts)
 
 
 def fingerprint(conn: Connection) -> dict[str, Any]:

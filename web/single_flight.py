@@ -33,7 +33,7 @@ class SingleFlightCache(Generic[K, T]):
     def get(self, key: K, *, not_before: float = -math.inf) -> T:
         """The cached value; waits while it is loaded.
 
-        `not_before`, a time of `clock`: a value whose load began earlier does not count. Somebody who has just changed
+        `not_before`, a time of `clock`: a value whose load began earlier does not count. A user who has just changed
         something must not be shown how it was before.
         """
         entry, now, failures = self._entry(key)

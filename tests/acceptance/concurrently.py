@@ -22,19 +22,19 @@ class Until:
     what: str
 
 
-Scenario = Generator[Until, None, T]
+Steps = Generator[Until, None, T]
 
 
 @dataclass
 class _Running(Generic[K, T]):
     key: K
-    scenario: Scenario[T]
+    scenario: Steps[T]
     waits_for: Until
     deadline: float
 
 
 def run_concurrently(
-    scenarios: Mapping[K, Callable[[], Scenario[T]]], limit: int, timeout: float = TIMEOUT_SECONDS
+    scenarios: Mapping[K, Callable[[], Steps[T]]], limit: int, timeout: float = TIMEOUT_SECONDS
 ) -> dict[K, T | Exception]:
     """What each scenario returned, or the exception that ended it. A condition that times out ends its scenario."""
     results: dict[K, T | Exception] = {}

@@ -31,7 +31,7 @@ def bidden(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -
         yield command_line
         if request.node.stash.get(_FAILED, False):
             for process in command_line.processes:
-                print(process.story())
+                print(process.log_tail())
 
 
 @pytest.fixture

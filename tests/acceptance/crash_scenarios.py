@@ -26,7 +26,7 @@ from producers.plan import plan
 from producers.topics import Topics
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
-from tests.acceptance.concurrently import Scenario, Until
+from tests.acceptance.concurrently import Steps, Until
 from tests.acceptance.crash_cases import RUNNERS, WINDOW, Case, Row
 from tests.acceptance.processes import Bidden, Process
 from tests.conftest import fresh_sink, quick_settings
@@ -128,7 +128,7 @@ def open_environment(servers: Servers, databases: Databases, folder: Path) -> It
         yield Environment(settings, bidden, Books(conn, sink))
 
 
-def run_case(case: Case, servers: Servers, databases: Databases, folder: Path) -> Scenario[Row]:
+def run_case(case: Case, servers: Servers, databases: Databases, folder: Path) -> Steps[Row]:
     """The case from the import to its row of the matrix."""
     with open_environment(servers, databases, folder) as environment:
         mailed_before = yield from _CRASHES.get(case.who, worker_dies)(environment, case)
@@ -162,10 +162,10 @@ def measure(environment: Environment, case: Case, mailed_before: int) -> Row:
     )
 
 
-def killed(environment: Environment, process: Process, case: Case) -> Scenario[int]:
+def killed(environment: Environment, process: Process, case: Case) -> Steps[int]:
     """Waits until the process has died at its point; how many mails had been accepted then."""
     yield Until(lambda: not process.running, f"{case}: {process} dies")
-    assert process.popen.returncode == -signal.SIGKILL, process.story()
+    assert process.popen.returncode == -signal.SIGKILL, process.log_tail()
     return environment.books.sink.count()
 
 
@@ -174,14 +174,14 @@ def armed(case: Case) -> dict[str, str]:
     return {VARIABLE: f"{case.point}:{case.passes}"}
 
 
-def worker_dies(environment: Environment, case: Case) -> Scenario[int]:
+def worker_dies(environment: Environment, case: Case) -> Steps[int]:
     """In mid-batch: all messages are published before it starts."""
     load(environment.books.conn, *_LINES)
     environment.publish(environment.plan())
     return (yield from killed(environment, environment.bidden.worker(case.who, **armed(case)), case))
 
 
-def dispatcher_dies(environment: Environment, case: Case) -> Scenario[int]:
+def dispatcher_dies(environment: Environment, case: Case) -> Steps[int]:
     """With a batch that its trigger did not publish, or one whose messages were committed and lost."""
     load(environment.books.conn, *_LINES)
     batch = environment.plan()
@@ -195,7 +195,7 @@ def dispatcher_dies(environment: Environment, case: Case) -> Scenario[int]:
     return mailed
 
 
-def trigger_dies(environment: Environment, case: Case) -> Scenario[int]:
+def trigger_dies(environment: Environment, case: Case) -> Steps[int]:
     """The trigger is repeated with the same key, as after a lost answer."""
     load(environment.books.conn, *_LINES)
     arguments = ("invite", "1", "--audience", "everyone", "--key", "once")
@@ -205,7 +205,7 @@ def trigger_dies(environment: Environment, case: Case) -> Scenario[int]:
     return mailed
 
 
-def import_dies(environment: Environment, case: Case) -> Scenario[int]:
+def import_dies(environment: Environment, case: Case) -> Steps[int]:
     """Nothing of the import may be written."""
     file = environment.bidden.folder / "directory.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in _LINES))
@@ -216,7 +216,7 @@ def import_dies(environment: Environment, case: Case) -> Scenario[int]:
     return mailed
 
 
-def redrive_dies(environment: Environment, case: Case) -> Scenario[int]:
+def redrive_dies(environment: Environment, case: Case) -> Steps[int]:
     """A dead letter is redriven, and the receipt is lost."""
     load(environment.books.conn, *_LINES)
     environment.publish(environment.plan())
@@ -230,7 +230,7 @@ def redrive_dies(environment: Environment, case: Case) -> Scenario[int]:
     return mailed
 
 
-_CRASHES: dict[str, Callable[[Environment, Case], Scenario[int]]] = {
+_CRASHES: dict[str, Callable[[Environment, Case], Steps[int]]] = {
     "import": import_dies,
     "invite": trigger_dies,
     "dispatch": dispatcher_dies,

@@ -115,7 +115,7 @@ class Process:
                 found.append(json.loads(line))
         return [entry for entry in found if isinstance(entry, dict)]
 
-    def said(self, event: str) -> list[dict[str, Any]]:
+    def logged(self, event: str) -> list[dict[str, Any]]:
         """The log entries with this event."""
         return [entry for entry in self.log if entry.get("event") == event]
 
@@ -123,8 +123,8 @@ class Process:
         """Returns once it is a member of the group and has partitions."""
 
         def assigned() -> bool:
-            assert self.running, self.story()
-            return any(entry["partitions"] for entry in self.said("partitions assigned"))
+            assert self.running, self.log_tail()
+            return any(entry["partitions"] for entry in self.logged("partitions assigned"))
 
         eventually(assigned, f"{self} has partitions", seconds)
         return self
@@ -143,19 +143,19 @@ class Process:
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"{self} has not ended after {seconds:.0f} s\n{self.story()}")
+            pytest.fail(f"{self} has not ended after {seconds:.0f} s\n{self.log_tail()}")
 
     def stop(self) -> None:
         """SIGTERM; it must exit 0."""
         self.signal(signal.SIGTERM)
-        assert self.end() == 0, self.story()
+        assert self.end() == 0, self.log_tail()
 
     def result(self, seconds: float = TIMEOUT_SECONDS) -> Result:
         """Wait for the process to end; returns its exit code and output."""
         code = self.end(seconds)
         return Result(code, self.out.read_text(), self.err.read_text())
 
-    def story(self) -> str:
+    def log_tail(self) -> str:
         """The end of its log, for a failed assertion."""
         return f"{self}, code {self.popen.returncode}:\n{self.err.read_text(errors='replace')[-3000:]}"
 

@@ -108,7 +108,7 @@ def test_a_repeated_trigger_starts_no_second_batch(bidden: Bidden, books: Books)
     answers: list[dict[str, Any]] = []
     for click in clicks:
         result = click.result()
-        assert result.code == 0, click.story()
+        assert result.code == 0, click.log_tail()
         answers.append(result.json)
     assert len({answer["batch_id"] for answer in answers}) == 1
     assert sorted(answer["already_triggered"] for answer in answers) == [False, True, True]

@@ -57,7 +57,7 @@ def test_trigger_by_http(bidden: Bidden, books: Books, tmp_path: Path) -> None:
     token = bidden.run("client", "add", "planner", "--account", "ada@example.org", *scopes, "--json").json["token"]
     bidden.dispatcher()
     bidden.worker()
-    eventually(lambda: bool(site.said("the web application is up")), "the application is up")
+    eventually(lambda: bool(site.logged("the web application is up")), "the application is up")
 
     env = environment(None, BIDDEN_TOKEN=token)
     arguments = ("--api", f"http://127.0.0.1:{port}/api/v1", "--key", "plan-981")

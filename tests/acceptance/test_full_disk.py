@@ -37,7 +37,7 @@ NO_SPACE: Final = "No space left on device"
 
 def waits(process: Process, cause: str) -> int:
     """How often it has logged that it waits for the database because of this."""
-    said = process.said("waiting for PostgreSQL") + process.said("waiting for a server")
+    said = process.logged("waiting for PostgreSQL") + process.logged("waiting for a server")
     return sum(cause in entry["cause"] for entry in said)
 
 
@@ -140,7 +140,7 @@ def test_the_disk_is_really_full(small: tuple[Stack, SmallDisk], tmp_path: Path)
             assert set(books.attempts().values()) == {1}
         assert stack.mail.count() == EVERYONE
         for process in running:
-            assert process.running, process.story()
+            assert process.running, process.log_tail()
             process.stop()
 
 

@@ -36,7 +36,7 @@ def test_the_links_of_a_mail(bidden: Bidden, books: Books) -> None:
     site = bidden.start("admin", "--port", str(port), "--json", **base)
     worker = bidden.worker(**base)
     bidden.invite("students", "--wait")
-    eventually(lambda: bool(site.said("the web application is up")), "the application is up")
+    eventually(lambda: bool(site.logged("the web application is up")), "the application is up")
 
     body = mail_to(books, 1).get_body(("plain",))
     assert body is not None
@@ -55,7 +55,7 @@ def test_the_links_of_a_mail(bidden: Bidden, books: Books) -> None:
     token = rsvp.rpartition("/")[2]
     for process in (site, worker):
         process.signal(signal.SIGTERM)
-        assert process.end() == 0, process.story()
+        assert process.end() == 0, process.log_tail()
         assert token not in process.err.read_text() + process.out.read_text()
 
 
@@ -63,7 +63,7 @@ def test_a_port_in_use(bidden: Bidden) -> None:
     """FM-32: a server that cannot listen says so, and ends."""
     port = ports.choose({"web": None}, {})["web"]
     first = bidden.start("admin", "--port", str(port), "--json")
-    eventually(lambda: bool(first.said("the web application is up")), "the application is up")
+    eventually(lambda: bool(first.logged("the web application is up")), "the application is up")
     error = bidden.run("admin", "--port", str(port), "--json", code=2).error
     assert str(port) in error["detail"]
     assert error["field"] == "port"

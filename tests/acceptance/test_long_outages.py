@@ -94,7 +94,7 @@ def stop_servers(deployments: list[Deployment]) -> None:
 
 def logged(process: Process, event: str, since: datetime) -> bool:
     """Whether it has logged this event since then."""
-    return any(datetime.fromisoformat(entry["timestamp"]) >= since for entry in process.said(event))
+    return any(datetime.fromisoformat(entry["timestamp"]) >= since for entry in process.logged(event))
 
 
 def test_each_server_is_down_for_a_minute(stacks: dict[str, Stack], tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_each_server_is_down_for_a_minute(stacks: dict[str, Stack], tmp_path: Pa
             check_recovery(deployment, *back[deployment.server])
         for deployment in deployments:
             for process in deployment.processes:
-                assert process.running, process.story()
+                assert process.running, process.log_tail()
                 process.signal(SIGTERM)
         for deployment in deployments:
             assert [process.end() for process in deployment.processes] == [0, 0, 0], deployment
@@ -137,16 +137,16 @@ def check_outage(deployment: Deployment, gone: datetime) -> None:
     """At the end of the minute: all processes run, have logged what they wait for, and not too often."""
     lines = deployment.count_lines()
     for process in deployment.processes:
-        assert process.running, process.story()
+        assert process.running, process.log_tail()
     for worker in deployment.workers:
-        assert logged(worker, MESSAGES[deployment.server][0], outage_began(deployment, gone)), worker.story()
-        assert not logged(worker, MESSAGES[deployment.server][1], gone), worker.story()
-        assert lines[worker] <= WORKER_LINES[deployment.server], (str(deployment), lines[worker], worker.story())
+        assert logged(worker, MESSAGES[deployment.server][0], outage_began(deployment, gone)), worker.log_tail()
+        assert not logged(worker, MESSAGES[deployment.server][1], gone), worker.log_tail()
+        assert lines[worker] <= WORKER_LINES[deployment.server], (str(deployment), lines[worker], worker.log_tail())
     waits = logged(deployment.dispatcher, "waiting for a server", gone)
-    assert waits == (deployment.server != "mail"), deployment.dispatcher.story()
+    assert waits == (deployment.server != "mail"), deployment.dispatcher.log_tail()
     assert lines[deployment.dispatcher] <= DISPATCHER_LINES[deployment.server], (
         str(deployment),
-        deployment.dispatcher.story(),
+        deployment.dispatcher.log_tail(),
     )
     print(f"{deployment}: lines {[lines[p] for p in deployment.processes]}")
     assert len(deployment.mails()) < EVERYONE, f"{deployment}: nothing was left to do"
@@ -195,4 +195,4 @@ def check_recovery(deployment: Deployment, began: datetime, back: datetime) -> N
 
 def is_back(worker: Process, deployment: Deployment) -> Callable[[], bool]:
     """Whether the worker has logged that the server is back."""
-    return lambda: bool(worker.said(MESSAGES[deployment.server][1]))
+    return lambda: bool(worker.logged(MESSAGES[deployment.server][1]))

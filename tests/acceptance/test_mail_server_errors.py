@@ -85,7 +85,7 @@ def test_an_outage_uses_up_no_attempts(bidden: Bidden, books: Books) -> None:
     batch = bidden.invite()["batch_id"]
     books.wait_mails(50)
     books.sink.set_rules([{"do": "refuse_recipient", "reply": "421 4.3.2 Going down"}, {"do": "refuse_connection"}])
-    eventually(lambda: bool(worker.said("waiting for the mail server")), "the worker noticed")
+    eventually(lambda: bool(worker.logged("waiting for the mail server")), "the worker noticed")
     assert not books.completed(batch)
     assert books.states().keys() <= {"sent", "planned", "retry", "handing_off"}
     books.sink.clear_rules()
@@ -107,7 +107,7 @@ def test_the_mail_server_restarts_in_mid_batch(bidden: Bidden, books: Books) -> 
     batch = bidden.invite()["batch_id"]
     books.wait_mails(50)
     books.sink.kill()
-    eventually(lambda: bool(worker.said("waiting for the mail server")), "the worker noticed")
+    eventually(lambda: bool(worker.logged("waiting for the mail server")), "the worker noticed")
     assert worker.running
     books.sink.clear_rules()
     books.sink.start()

@@ -133,7 +133,7 @@ def test_unreachable_servers_at_start(bidden: Bidden, closed_port: int) -> None:
     ]
     for process, server in started:
         result = process.result()
-        assert result.code == 3, process.story()
+        assert result.code == 3, process.log_tail()
         assert result.out == ""
         assert result.error["error"] == "unreachable"
         assert server in result.error["detail"]

@@ -66,7 +66,7 @@ def test_an_idle_worker_stops_without_postgres(stack: Stack, workers: list[Proce
     try:
         for worker in workers:
             worker.signal(signal.SIGTERM)
-        assert [worker.end(35) for worker in workers] == [EXIT_DONE] * 2, [worker.story() for worker in workers]
+        assert [worker.end(35) for worker in workers] == [EXIT_DONE] * 2, [worker.log_tail() for worker in workers]
     finally:
         stack.postgres.start()
 

@@ -68,7 +68,7 @@ def test_up(alone: Bidden) -> None:
     home = {"BIDDEN_HOME": str(alone.folder / "home")}
     up = alone.start("up", "--json", "--workers", "1", **home)
     eventually(lambda: bool(up.out.read_text().endswith("\n")) or not up.running, "bidden up is ready")
-    assert up.running, up.story()
+    assert up.running, up.log_tail()
     (line,) = up.out.read_text().splitlines()
     addresses = json.loads(line)
     assert addresses.keys() == {"database_url", "kafka_bootstrap", "smtp_url", "home"}
@@ -100,7 +100,7 @@ def test_up(alone: Bidden) -> None:
     ours = at_home(alone.folder)
     assert len(ours) >= 6
     up.signal(signal.SIGTERM)
-    assert up.end(60) == 0, up.story()
+    assert up.end(60) == 0, up.log_tail()
     assert [process for process in ours if process.is_running()] == []
     assert at_home(alone.folder) == []
     assert alone.run("batches", "--json", code=3, env=home).error["error"] == "unreachable"
@@ -117,7 +117,7 @@ def test_a_stuck_worker_is_restarted(alone: Bidden) -> None:
         "up", "--json", "--workers", "1", **home, BIDDEN_LEASE_SECONDS="5", BIDDEN_HANDOVER_WINDOW=str(window)
     )
     eventually(lambda: bool(up.out.read_text().endswith("\n")) or not up.running, "bidden up is ready")
-    assert up.running, up.story()
+    assert up.running, up.log_tail()
     lines = b"\n".join(json.dumps(line).encode() for line in directory(range(1, 201)))
     alone.run("import", "-", "--json", stdin=lines, env=home)
     sink = MailServer(alone.folder / "home")
@@ -138,7 +138,7 @@ def test_a_stuck_worker_is_restarted(alone: Bidden) -> None:
         books.check(unknown=window)
     assert workers(up) not in ([], [stuck])
     up.signal(signal.SIGTERM)
-    assert up.end(60) == 0, up.story()
+    assert up.end(60) == 0, up.log_tail()
 
 
 def test_demo(alone: Bidden) -> None:
@@ -163,7 +163,7 @@ def test_demo_with_its_site(alone: Bidden) -> None:
             assert "completed" in page.text, page.text
     assert len(accounts) == 2
     demo.signal(signal.SIGTERM)
-    assert demo.end(60) == 0, demo.story()
+    assert demo.end(60) == 0, demo.log_tail()
     assert at_home(alone.folder) == []
 
 

@@ -67,9 +67,9 @@ class Exits:
         explained = explained or (signalled is SIGTERM and code in {0, EXIT_SHUTDOWN_TOO_LONG, EXIT_UNREACHABLE})
         explained = explained or (code == EXIT_NO_PROGRESS and time.monotonic() - self._kafka_at < _KAFKA_SECONDS)
         if not explained:
-            self.findings.append(f"ended by itself: {process.story()}")
+            self.findings.append(f"ended by itself: {process.log_tail()}")
         elif code in {EXIT_NO_PROGRESS, EXIT_SHUTDOWN_TOO_LONG}:
-            self.notes.append(f"gave up: {process.story()}")
+            self.notes.append(f"gave up: {process.log_tail()}")
         self.read_log(process)
         return code
 
@@ -77,7 +77,7 @@ class Exits:
         """A crash in our code is a finding. Tracebacks of libraries are counted."""
         text = process.err.read_text(errors="replace")
         if any(sign in text for sign in _BROKEN):
-            self.findings.append(f"broken: {process.story()}")
+            self.findings.append(f"broken: {process.log_tail()}")
         logged = [str(entry["exception"]) for entry in process.log if "exception" in entry]
         printed = "\n".join(line for line in text.splitlines() if not line.startswith("{"))
         for traceback in (*tracebacks(printed), *logged):
@@ -139,7 +139,7 @@ class Replicas:
     def all_assigned(self) -> bool:
         """Whether each worker has been given partitions."""
         workers = [replica.process for replica in self.living("worker") if replica.process]
-        return all(any(entry["partitions"] for entry in w.said("partitions assigned")) for w in workers)
+        return all(any(entry["partitions"] for entry in w.logged("partitions assigned")) for w in workers)
 
     def count(self, name: str) -> int:
         """How many processes run, stopped and terminating ones included."""
@@ -178,7 +178,7 @@ class Replicas:
                 del self._terminating[pid]
                 self._settle(process, frozenset({0}))
             elif now - since > _SHUTDOWN_SECONDS:
-                self._exits.findings.append(f"does not end: {process.story()}")
+                self._exits.findings.append(f"does not end: {process.log_tail()}")
                 self._exits.send(process, SIGKILL)
 
     def stop(self) -> None:
@@ -195,7 +195,7 @@ class Replicas:
 
     def _ended(self, replica: Replica, process: Process, now: float) -> None:
         replica.process, replica.frozen = None, False
-        young = now - replica.started < _START_SECONDS and not any(process.said(event) for event in _STARTED)
+        young = now - replica.started < _START_SECONDS and not any(process.logged(event) for event in _STARTED)
         replica.failures = replica.failures + 1 if young and self._exits.signalled(process) is None else 0
         # An outage may end a process at its start only; later it waits.
         self._settle(process, frozenset({EXIT_UNREACHABLE}) if young else frozenset())

@@ -60,7 +60,7 @@ def test_an_idle_worker_delivers_at_once(runner: Runner) -> None:
     assert sorted(seconds)[2] < 2.0, seconds
     runner.wait_committed()
     worker.signal(signal.SIGINT)
-    assert worker.end() == 0, worker.story()
+    assert worker.end() == 0, worker.log_tail()
     assert runner.topics.member_count() == 0
 
 
@@ -140,7 +140,7 @@ def test_a_broken_record_ends_the_worker(make_runner: Callable[..., Runner]) -> 
     worker = runner.worker()
     runner.books.wait_mails(30)
     runner.books.conn.execute("ALTER TABLE log_entries RENAME TO log_entries_away")
-    assert worker.end() in (1, 3), worker.story()
+    assert worker.end() in (1, 3), worker.log_tail()
     runner.books.conn.execute("ALTER TABLE log_entries_away RENAME TO log_entries")
     runner.check_committed()
     runner.books.sink.clear_rules()
@@ -155,7 +155,7 @@ def test_a_broken_claim_ends_the_worker(runner: Runner) -> None:
     batch = runner.campaign(50)
     runner.books.conn.execute("ALTER TABLE deliveries RENAME COLUMN owner TO owner_away")
     worker = runner.worker()
-    assert worker.end() in (1, 3), worker.story()
+    assert worker.end() in (1, 3), worker.log_tail()
     assert "owner" in worker.err.read_text()
     runner.books.conn.execute("ALTER TABLE deliveries RENAME COLUMN owner_away TO owner")
     assert set(runner.committed().values()) == {0}

@@ -63,7 +63,7 @@ def test_a_slow_mail_server_is_no_stall(
     with runners[0].bidden, runners[1].bidden:
         workers = [runner.worker() for runner in runners]
         books.wait_completed(*batches)
-        assert all(worker.running for worker in workers), [worker.story() for worker in workers]
+        assert all(worker.running for worker in workers), [worker.log_tail() for worker in workers]
     for event in (1, 2):
         books.check(event)
         assert set(books.attempts(event).values()) == {1}

@@ -56,9 +56,9 @@ def stage(
         site = bidden.start("admin", "--port", str(port), "--json", **env)
         bidden.dispatcher()
         bidden.worker(**env).ready()
-        eventually(lambda: bool(site.said("the web application is up")), "the site is up")
+        eventually(lambda: bool(site.logged("the web application is up")), "the site is up")
         yield Stage(address, chromium, bidden, Books(conn, mail_sink), stack)
-        assert not [line for line in site.log if line.get("level") in ("error", "critical")], site.story()
+        assert not [line for line in site.log if line.get("level") in ("error", "critical")], site.log_tail()
 
 
 def account(conn: Connection, email: str, role: str, *chapters: int) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.world import World, open_world
+from tests.integration.scenario import Scenario, open_scenario
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[World]:
-    """An empty world; what must always hold is checked when the test has passed."""
-    yield from open_world(database_url)
+def scenario(database_url: str) -> Iterator[Scenario]:
+    """An empty scenario; what must always hold is checked when the test has passed."""
+    yield from open_scenario(database_url)

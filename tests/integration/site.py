@@ -92,6 +92,6 @@ def open_site(database_url: str, conn: Connection, **settings: Any) -> Iterator[
         yield Site(app, conn, stack)
 
 
-def words(response: Response) -> str:
+def page_text(response: Response) -> str:
     """The text of a page, without tags, on one line."""
     return " ".join(re.sub(r"<[^>]*>", " ", response.text).split())

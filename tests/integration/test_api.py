@@ -18,16 +18,16 @@ from schemas.errors import RefusedError
 from schemas.outcomes import Failed, Unknown
 from tests.integration.calling import PATH, Program, organisers, program
 from tests.integration.importing import CHAPTER, EVENT, STUDENTS, member, subscription
+from tests.integration.scenario import TERMS_ACCEPTED, Scenario
 from tests.integration.site import Site, open_site
-from tests.integration.world import TERMS_ACCEPTED, World
 from web.auth.api_clients import ApiScope, create_client, require_webhook_url
 
 
 @pytest.fixture
-def site(world: World, database_url: str) -> Iterator[Site]:
+def site(scenario: Scenario, database_url: str) -> Iterator[Site]:
     """Three students, two coaches, one member of both lists, in chapter 1; event 1."""
-    world.build(students=[1, 2, 3], coaches=[4, 5], both=[6])
-    with open_site(database_url, world.conn) as site:
+    scenario.build(students=[1, 2, 3], coaches=[4, 5], both=[6])
+    with open_site(database_url, scenario.conn) as site:
         yield site
 
 
@@ -49,10 +49,10 @@ def problem_of(response: Response, status: int) -> dict[str, Any]:
     return found
 
 
-def with_chapter_two(world: World) -> None:
+def with_chapter_two(scenario: Scenario) -> None:
     """Chapter 2 with student 20; event 2 of both chapters, event 3 of chapter 2 only."""
     second = {"id": 2, "name": "Paris", "email": "paris@example.org", "time_zone": "Europe/Paris"}
-    world.load(
+    scenario.load(
         CHAPTER | second,
         STUDENTS | {"id": 20, "chapter_id": 2},
         member(20, accepted_toc_at=TERMS_ACCEPTED),
@@ -62,7 +62,7 @@ def with_chapter_two(world: World) -> None:
     )
 
 
-def test_from_events_to_a_batch(planner: Program, world: World) -> None:
+def test_from_events_to_a_batch(planner: Program, scenario: Scenario) -> None:
     """A planner finds its event, makes a dry run, invites, and reads the log."""
     (event,) = planner.get("/events?q=work")["items"]
     assert (event["id"], event["state"], event["why_not"]) == (1, "not invited yet", None)
@@ -87,12 +87,12 @@ def test_from_events_to_a_batch(planner: Program, world: World) -> None:
     assert (why["eligible"], [row["status"] for row in why["deliveries"]]) == (True, ["pending"])
     audit = planner.get("/events/1/audit")
     assert (audit["eligible"], audit["pending"], audit["missing"], audit["balanced"]) == (7, 7, 0, True)
-    trail = world.execute("SELECT actor, action, batch_id, outcome FROM audit_log")
+    trail = scenario.execute("SELECT actor, action, batch_id, outcome FROM audit_log")
     actor = "Olga <olga@bidden.example> by planner"
     assert trail == [{"actor": actor, "action": "invite", "batch_id": 1, "outcome": "done"}]
 
 
-def test_the_same_key_again(planner: Program, site: Site, world: World) -> None:
+def test_the_same_key_again(planner: Program, site: Site, scenario: Scenario) -> None:
     """FM-31: the same key returns the first batch; other events or audiences are refused; keys are per client."""
     headers = {"Idempotency-Key": "press-1"}
     first, second = (
@@ -106,10 +106,10 @@ def test_the_same_key_again(planner: Program, site: Site, world: World) -> None:
     assert planner.call("GET", second.headers["location"]).status_code == 200
     colleague = program(site, site.account("ada@bidden.example", "admin"), name="other")
     assert colleague.invite(audience="coaches", key="press-1")["batch_id"] == 2
-    assert len(world.execute("SELECT id FROM batches")) == 2
+    assert len(scenario.execute("SELECT id FROM batches")) == 2
 
 
-def test_the_same_key_at_once(site: Site, world: World, planner: Program) -> None:
+def test_the_same_key_at_once(site: Site, scenario: Scenario, planner: Program) -> None:
     """FM-31: of concurrent requests one starts the batch, and all get it."""
     start = threading.Barrier(4)
 
@@ -122,25 +122,25 @@ def test_the_same_key_at_once(site: Site, world: World, planner: Program) -> Non
 
     with ThreadPoolExecutor(4) as threads:
         answers = sorted(threads.map(press, range(4)))
-    (batch,) = world.execute("SELECT id FROM batches")
+    (batch,) = scenario.execute("SELECT id FROM batches")
     assert answers == [(200, batch["id"])] * 3 + [(201, batch["id"])]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": ""}, {"Idempotency-Key": "x" * 101}])
-def test_a_key_is_needed(planner: Program, world: World, headers: dict[str, str]) -> None:
+def test_a_key_is_needed(planner: Program, scenario: Scenario, headers: dict[str, str]) -> None:
     """FM-31: without a key a retry would start a second batch."""
     response = planner.call("POST", "/events/1/batches", json={"audience": "students"}, headers=headers)
     (mistake,) = problem_of(response, 422)["errors"]
     assert mistake["where"] == "header.Idempotency-Key"
-    assert world.execute("SELECT id FROM batches") == []
+    assert scenario.execute("SELECT id FROM batches") == []
 
 
-def test_deciding_about_a_batch(planner: Program, world: World) -> None:
+def test_deciding_about_a_batch(planner: Program, scenario: Scenario) -> None:
     """Pause, resume, retry, resolve, cancel; each is audited, refused or done."""
     planner.invite(audience="students")
-    agent = world.agent()
-    agent.deliver(world.wanted(1, 1), Failed("550 no"))
-    agent.deliver(world.wanted(1, 2), Unknown("lost"))
+    agent = scenario.agent()
+    agent.deliver(scenario.request(1, 1), Failed("550 no"))
+    agent.deliver(scenario.request(1, 2), Unknown("lost"))
     assert planner.post("/batches/1/pause")["state"] == "paused"
     assert planner.post("/batches/1/resume")["state"] == "running"
     assert planner.post("/batches/1/retry") == {"deliveries": 1}
@@ -149,16 +149,16 @@ def test_deciding_about_a_batch(planner: Program, world: World) -> None:
     done = planner.post("/batches/1/cancel")
     assert (done["state"], done["sent"], done["pending"]) == ("cancelled", 1, 0)
     assert "for good" in problem_of(planner.call("POST", "/batches/1/pause"), 409)["detail"]
-    trail = world.execute("SELECT action, outcome FROM audit_log ORDER BY id")
+    trail = scenario.execute("SELECT action, outcome FROM audit_log ORDER BY id")
     assert [(row["action"], row["outcome"]) for row in trail] == [
         ("invite", "done"), ("pause", "done"), ("resume", "done"), ("retry", "done"), ("resolve as sent", "done"),
         ("cancel", "done"), ("pause", "refused"),
     ]  # fmt: skip
 
 
-def test_pages_of_a_list(planner: Program, world: World) -> None:
+def test_pages_of_a_list(planner: Program, scenario: Scenario) -> None:
     """`next` leads through the whole list, each item once."""
-    world.build(students=range(100, 220))
+    scenario.build(students=range(100, 220))
     planner.invite(audience="students")
     for path in ("/events/1/people?audience=students&reason=already_sent", "/batches/1/entries?status=pending"):
         found: list[int] = []
@@ -170,9 +170,9 @@ def test_pages_of_a_list(planner: Program, world: World) -> None:
         assert found == ([] if "reason" in path else [1, 2, 3, 6, *range(100, 220)])
 
 
-def test_other_chapters(planner: Program, site: Site, world: World) -> None:
+def test_other_chapters(planner: Program, site: Site, scenario: Scenario) -> None:
     """404 outside the account's chapters; of a joint event only their members are listed."""
-    with_chapter_two(world)
+    with_chapter_two(scenario)
     admin = program(site, site.account("ada@bidden.example", "admin"))
     audit = planner.get("/events/2/audit")
     assert (audit["missing"], {row["member_id"] for row in audit["missing_members"]}) == (8, {1, 2, 3, 4, 5, 6})
@@ -192,24 +192,24 @@ def test_other_chapters(planner: Program, site: Site, world: World) -> None:
     problem_of(planner.call("POST", "/events/2/resolve", json={"verdict": "sent", "member_id": 20}), 404)
     assert admin.get("/events/2/members/20/why")["eligible"]
     # A mail server's reply quotes the address.
-    wanted = world.wanted(together, 20)
-    wanted = replace(wanted, key=replace(wanted.key, event_id=2))
-    world.agent().deliver(wanted, Failed("550 <m20@example.org> unknown"))
+    request = scenario.request(together, 20)
+    request = replace(request, key=replace(request.key, event_id=2))
+    scenario.agent().deliver(request, Failed("550 <m20@example.org> unknown"))
     assert planner.get(f"/batches/{together}")["error"] is None
     assert "m20@" in admin.get(f"/batches/{together}")["error"]
 
 
-def test_an_event_that_was_moved(planner: Program, site: Site, world: World) -> None:
+def test_an_event_that_was_moved(planner: Program, site: Site, scenario: Scenario) -> None:
     """Members mailed before the move are not listed; nor does a mail server's reply name them."""
-    with_chapter_two(world)
-    batch = world.plan()
-    agent = world.agent()
-    agent.deliver(world.wanted(batch, 1), Failed("550 <m1@example.org> unknown"))
-    agent.deliver(world.wanted(batch, 2), Unknown("lost"))
-    assert "m1@" in planner.get(f"/batches/{batch}")["error"], "it was of hers"
+    with_chapter_two(scenario)
+    batch = scenario.plan()
+    agent = scenario.agent()
+    agent.deliver(scenario.request(batch, 1), Failed("550 <m1@example.org> unknown"))
+    agent.deliver(scenario.request(batch, 2), Unknown("lost"))
+    assert "m1@" in planner.get(f"/batches/{batch}")["error"], "the member is of this chapter"
     assert not planner.get(f"/batches/{batch}/entries")["some_hidden"]
-    world.load(EVENT | {"chapter_ids": [2]})
-    world.execute("DELETE FROM subscriptions WHERE member_id = 2")
+    scenario.load(EVENT | {"chapter_ids": [2]})
+    scenario.execute("DELETE FROM subscriptions WHERE member_id = 2")
     berlin = program(site, site.account("berta@bidden.example", chapters=[2]))
     entries = berlin.get(f"/batches/{batch}/entries")
     assert ([row["member_id"] for row in entries["items"]], entries["some_hidden"]) == ([2], True)
@@ -219,7 +219,7 @@ def test_an_event_that_was_moved(planner: Program, site: Site, world: World) -> 
     assert berlin.get("/events/1/members/2/why")["deliveries"][0]["status"] == "unknown", "of no other chapter"
 
 
-def test_without_a_token(planner: Program, site: Site, world: World) -> None:
+def test_without_a_token(planner: Program, site: Site, scenario: Scenario) -> None:
     """401 with a challenge: no token, an unknown or revoked one, another scheme, a disabled account; no cookies."""
     signed_in = site.admin()
     for headers in (
@@ -231,9 +231,9 @@ def test_without_a_token(planner: Program, site: Site, world: World) -> None:
         response = signed_in.get(f"{PATH}/events", headers=headers)
         problem_of(response, 401)
         assert response.headers["www-authenticate"].startswith("Bearer")
-    world.execute("UPDATE accounts SET disabled_at = now() WHERE role = 'organiser'")
+    scenario.execute("UPDATE accounts SET disabled_at = now() WHERE role = 'organiser'")
     problem_of(planner.call("GET", "/events"), 401)
-    world.execute("UPDATE accounts SET disabled_at = NULL")
+    scenario.execute("UPDATE accounts SET disabled_at = NULL")
     planner.get("/events")
     assert accounts.revoke_client(site.conn, planner.id)
     assert 'error="invalid_token"' in planner.call("GET", "/events").headers["www-authenticate"]
@@ -300,16 +300,16 @@ def test_text_that_cannot_be_stored(planner: Program) -> None:
     assert len(planner.get("/events?q=%00work")["items"]) == 1
 
 
-def test_refusals(planner: Program, world: World) -> None:
+def test_refusals(planner: Program, scenario: Scenario) -> None:
     """409 says why the event cannot be invited to; nothing is written."""
-    world.execute("UPDATE events SET invitable = false")
-    assert "not marked as invitable" in planner.get("/events/1")["why_not"]
+    scenario.execute("UPDATE events SET invitable = false")
+    assert "not claimed as invitable" in planner.get("/events/1")["why_not"]
     for response in (
         planner.call("GET", "/events/1/dry-run"),
         planner.call("POST", "/events/1/batches", json={"audience": "students"}, headers={"Idempotency-Key": "k"}),
     ):
-        assert "not marked as invitable" in problem_of(response, 409)["detail"]
-    assert world.execute("SELECT id FROM batches") == []
+        assert "not claimed as invitable" in problem_of(response, 409)["detail"]
+    assert scenario.execute("SELECT id FROM batches") == []
 
 
 def test_the_document(site: Site) -> None:
@@ -372,9 +372,9 @@ def test_refused_clients(site: Site, name: str, scopes: list[str], field: str) -
     assert caught.value.field == field
 
 
-def test_servers_that_are_away(planner: Program, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_that_are_away(planner: Program, scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with Retry-After, and the next request finds the database again."""
-    world.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'bidden-admin'")
+    scenario.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'bidden-admin'")
     planner.get("/events")
 
     def away(*_: object, **__: object) -> None:

@@ -10,20 +10,20 @@ import pytest
 from db import audit_log
 from tests.fuzzing import run
 from tests.integration.calling import Program
+from tests.integration.scenario import Scenario
 from tests.integration.site import Site, open_site
-from tests.integration.world import World
 
 
 @pytest.fixture
-def site(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(scenario: Scenario, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A site, and commands on its database."""
-    world.build(students=[1])
+    scenario.build(students=[1])
     monkeypatch.setenv("BIDDEN_DATABASE_URL", database_url)
-    with open_site(database_url, world.conn) as site:
+    with open_site(database_url, scenario.conn) as site:
         yield site
 
 
-def test_added_used_listed_and_revoked(site: Site, world: World) -> None:
+def test_added_used_listed_and_revoked(site: Site, scenario: Scenario) -> None:
     """The printed token works until it is revoked; both are audited."""
     site.account("olga@bidden.example", chapters=[1])
     words = ("client", "add", "planner", "--account", "Olga@bidden.example", "--scope", "read", "--json")
@@ -38,7 +38,7 @@ def test_added_used_listed_and_revoked(site: Site, world: World) -> None:
     assert run("client", "revoke", str(made["id"])).code == 0
     planner.get("/events", status=401)
     assert run("client", "revoke", "99").code == 2
-    told = [(row["actor"], row["action"], row["outcome"]) for row in audit_log.entries(world.conn)]
+    told = [(row["actor"], row["action"], row["outcome"]) for row in audit_log.entries(scenario.conn)]
     assert told == [
         ("command line", "revoke client", "done"),
         ("command line", "add client", "done"),
@@ -61,9 +61,9 @@ def test_shown_once(site: Site) -> None:
         (["--account", "olga@bidden.example", "--scope", "read", "--webhook", "http://example.org"], "webhook"),
     ],
 )
-def test_not_added(site: Site, world: World, options: list[str], field: str) -> None:
+def test_not_added(site: Site, scenario: Scenario, options: list[str], field: str) -> None:
     """Refused with the field, and nothing is written."""
     site.account("olga@bidden.example", chapters=[1])
     said = run("client", "add", "planner", *options, "--json")
     assert (said.code, said.error["field"]) == (2, field)
-    assert world.execute("SELECT id FROM api_clients") == []
+    assert scenario.execute("SELECT id FROM api_clients") == []

@@ -11,13 +11,13 @@ from confluent_kafka import Producer
 from config.kafka import client_config
 from config.settings import Settings
 from tests.integration.calling import Program, program
+from tests.integration.scenario import Scenario
 from tests.integration.site import Site, open_site
-from tests.integration.world import World
 from web import dead_letters
 
 
 @pytest.fixture
-def site(world: World, settings: Settings) -> Iterator[Site]:
+def site(scenario: Scenario, settings: Settings) -> Iterator[Site]:
     """A site whose dead-letter topic has three of our messages and one from elsewhere."""
     producer = Producer(client_config(settings, "test"), logger=None)
     for number in range(4):
@@ -28,7 +28,7 @@ def site(world: World, settings: Settings) -> Iterator[Site]:
         assert producer.flush(30) == 0
     values = {name: getattr(settings, name) for name in ("kafka_bootstrap", "topic_prefix", "group")}
     assert settings.database_url is not None
-    with open_site(settings.require_database(), world.conn, **values) as site:
+    with open_site(settings.require_database(), scenario.conn, **values) as site:
         yield site
 
 
@@ -54,7 +54,7 @@ def test_read_page_by_page(admin: Program, monkeypatch: pytest.MonkeyPatch) -> N
     admin.get("/dead-letters/7/0", status=404)
 
 
-def test_redriven_once(admin: Program, world: World) -> None:
+def test_redriven_once(admin: Program, scenario: Scenario) -> None:
     """FM-20: not a second time without `again`; not those from elsewhere; it is audited."""
     places = [{"partition": 0, "offset": offset} for offset in (0, 1)]
     redrive = "/dead-letters/redrive"
@@ -65,6 +65,6 @@ def test_redriven_once(admin: Program, world: World) -> None:
     assert [row["redriven_at"] is not None for row in found] == [False, False, True, True]
     refused = admin.post(redrive, {"letters": [*places, {"partition": 0, "offset": 3}]}, status=409)
     assert "elsewhere" in refused["detail"]
-    trail = world.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
+    trail = scenario.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
     assert [row["outcome"] for row in trail] == ["done", "done", "done", "refused"]
     assert trail[0] == {"action": "redrive", "detail": "0:0, 0:1; 2 dead letters redriven", "outcome": "done"}

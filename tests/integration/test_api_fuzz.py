@@ -22,8 +22,8 @@ from tests.conftest import quick_settings
 from tests.fuzzing import fuzz
 from tests.integration.api_routes import ROUTES
 from tests.integration.calling import PATH
+from tests.integration.scenario import Scenario
 from tests.integration.site import open_site
-from tests.integration.world import World
 from tests.servers import Servers
 from web.auth.api_clients import ApiScope, create_client
 
@@ -65,18 +65,18 @@ def kafka(real_servers: Servers) -> dict[str, Any]:
 
 
 @pytest.fixture
-def api(world: World, database_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
+def api(scenario: Scenario, database_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
     """The API with a batch that has every outcome, and an admin's token with every scope."""
     kafka = request.getfixturevalue("kafka") if "dead-letters" in request.node.name else {}
-    world.build(students=[1, 2, 3], coaches=[4], both=[5])
-    agent = world.agent()
-    batch = world.plan("everyone")
+    scenario.build(students=[1, 2, 3], coaches=[4], both=[5])
+    agent = scenario.agent()
+    batch = scenario.plan("everyone")
     for member_id, outcome in ((1, Sent("250 ok")), (2, Failed("550 no")), (3, Unknown("lost"))):
-        agent.deliver(world.wanted(batch, member_id), outcome)
-    with open_site(database_url, world.conn, **kafka) as site:
+        agent.deliver(scenario.request(batch, member_id), outcome)
+    with open_site(database_url, scenario.conn, **kafka) as site:
         account = site.account("ada@bidden.example", "admin")
         made = create_client(
-            world.conn,
+            scenario.conn,
             "Ada",
             name="fuzz",
             account_id=account,

@@ -14,8 +14,8 @@ from schemas.errors import UnreachableError
 from tests.integration.api_routes import ROUTES
 from tests.integration.calling import PATH, Program, program
 from tests.integration.importing import CHAPTER
+from tests.integration.scenario import Scenario
 from tests.integration.site import Site, open_site
-from tests.integration.world import World
 from web.api import application
 from web.auth.api_clients import ApiScope
 
@@ -23,11 +23,11 @@ EVERY: Final = [scope.value for scope in ApiScope]
 
 
 @pytest.fixture
-def site(world: World, database_url: str) -> Iterator[Site]:
+def site(scenario: Scenario, database_url: str) -> Iterator[Site]:
     """Event 1 of chapter 1, with batch 1; chapter 2 has nothing."""
-    world.build(students=[1, 2]).load(CHAPTER | {"id": 2, "name": "Paris", "email": "paris@example.org"})
-    world.plan("students")
-    with open_site(database_url, world.conn) as site:
+    scenario.build(students=[1, 2]).load(CHAPTER | {"id": 2, "name": "Paris", "email": "paris@example.org"})
+    scenario.plan("students")
+    with open_site(database_url, scenario.conn) as site:
         yield site
 
 
@@ -73,16 +73,16 @@ def test_every_route_is_in_the_table(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("role", "chapter"), [("organiser", 1), ("organiser", 2), ("admin", 0)])
-def test_with_every_scope(site: Site, world: World, role: str, chapter: int) -> None:
+def test_with_every_scope(site: Site, scenario: Scenario, role: str, chapter: int) -> None:
     """A client with every scope may do what its account may."""
     client = client_of(site, role, EVERY, chapter)
-    before = world.execute("SELECT id FROM audit_log")
+    before = scenario.execute("SELECT id FROM audit_log")
     for route, (_, _, own, other, admin) in ROUTES.items():
         expected = {1: own, 2: other, 0: admin}[chapter]
         assert call(client, route) == expected, route
     if chapter == 2:
-        assert world.execute("SELECT id FROM audit_log") == before
-        assert world.execute("SELECT state FROM batches") == [{"state": "running"}]
+        assert scenario.execute("SELECT id FROM audit_log") == before
+        assert scenario.execute("SELECT state FROM batches") == [{"state": "running"}]
 
 
 @pytest.mark.parametrize("role", ["organiser", "admin"])
@@ -95,7 +95,7 @@ def test_with_one_scope(site: Site, role: str, scope: ApiScope) -> None:
         assert call(client, route) == expected, route
 
 
-def test_without_a_token(site: Site, world: World) -> None:
+def test_without_a_token(site: Site, scenario: Scenario) -> None:
     """401 everywhere. The cookie of a session does not help."""
     admin = site.admin()
     nobody = Program(admin.client, 0, "wrong", None)
@@ -104,10 +104,10 @@ def test_without_a_token(site: Site, world: World) -> None:
         method, path = route
         address = PATH + path.format(event=1, batch=1, member=1, partition=0, offset=0)
         assert admin.client.request(method, address, **ROUTES[route][1]).status_code == 401, route
-    assert world.execute("SELECT id FROM audit_log") == []
+    assert scenario.execute("SELECT id FROM audit_log") == []
 
 
-def test_a_redrive_is_audited(site: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redrive_is_audited(site: Site, scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """The audit log has actor and places, even if the redrive failed."""
     client = client_of(site, "admin", EVERY)
 
@@ -116,7 +116,7 @@ def test_a_redrive_is_audited(site: Site, world: World, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("web.actions.DeadLetterReader", away)
     assert call(client, ("POST", "/dead-letters/redrive")) == 503
-    (entry,) = world.execute("SELECT actor, action, detail, outcome FROM audit_log")
+    (entry,) = scenario.execute("SELECT actor, action, detail, outcome FROM audit_log")
     assert entry == {
         "actor": "X <x@bidden.example> by planner",
         "action": "redrive",

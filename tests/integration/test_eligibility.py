@@ -17,7 +17,7 @@ from db.planning import Trigger
 from db.statements import sql
 from producers.plan import trigger_of
 from schemas.vocabulary import Audience, Reason, UnknownPolicy
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
 
 #: Brings the reason about for one member of event 1, and no other reason. LEFT_LIST and NOT_SUBSCRIBED are one fact,
 #: which has a name of its own at the claim. `slot` is the slot of the members' role.
@@ -98,14 +98,14 @@ def _closure(facts: tuple[str, ...], *, cancelled: bool) -> frozenset[str]:
 class Directory:
     """The cases in a database. Facts come before or after planning, as the stage needs them."""
 
-    world: World
+    scenario: Scenario
     cases: list[Case]
     policy: str
 
     @property
     def trigger(self) -> Trigger:
         """For the list that the members are on. What a trigger is refused for is not asked."""
-        event = planning.lock_event(self.world.conn, 1)
+        event = planning.lock_event(self.scenario.conn, 1)
         assert event is not None
         return trigger_of(event, Audience.STUDENTS)
 
@@ -114,9 +114,9 @@ class Directory:
         slot = "member" if self.policy == "one" else "Student"
         for case in self.cases:
             for reason in sorted(case.holds - {OF_THE_EVENT}):
-                self.world.conn.execute(_fact(reason), {"member": case.member, "slot": slot})
+                self.scenario.conn.execute(_fact(reason), {"member": case.member, "slot": slot})
         if any(OF_THE_EVENT in case.holds for case in self.cases):
-            self.world.execute("UPDATE events SET cancelled_at = now()")
+            self.scenario.execute("UPDATE events SET cancelled_at = now()")
 
 
 def _fact(reason: str) -> LiteralString:
@@ -125,12 +125,12 @@ def _fact(reason: str) -> LiteralString:
 
 
 @pytest.fixture(params=[(policy, cancelled) for policy in ("each", "one") for cancelled in (False, True)], ids=str)
-def directory(request: pytest.FixtureRequest, world: World) -> Directory:
+def directory(request: pytest.FixtureRequest, scenario: Scenario) -> Directory:
     """All cases, of whom nothing holds yet."""
     policy, cancelled = request.param
     found = cases(cancelled=cancelled)
-    world.build(students=[case.member for case in found], role_policy=policy)
-    return Directory(world, found, policy)
+    scenario.build(students=[case.member for case in found], role_policy=policy)
+    return Directory(scenario, found, policy)
 
 
 def test_every_reason_is_walked() -> None:
@@ -146,26 +146,26 @@ def test_every_reason_is_walked() -> None:
 def test_planning_and_its_dry_runs(directory: Directory) -> None:
     """The plan, the dry runs and the names behind their numbers exclude the same members for the same reason."""
     directory.bring_about()
-    world, trigger = directory.world, directory.trigger
-    wanted = {case.member: case.first(PLANNING) for case in directory.cases if case.is_candidate}
+    scenario, trigger = directory.scenario, directory.trigger
+    request = {case.member: case.first(PLANNING) for case in directory.cases if case.is_candidate}
     counts = planning.PlanCounts(
-        planned=list(wanted.values()).count(None),
-        deliveries=list(wanted.values()).count(None),
-        excluded=dict(Counter(reason for reason in wanted.values() if reason is not None)),
+        planned=list(request.values()).count(None),
+        deliveries=list(request.values()).count(None),
+        excluded=dict(Counter(reason for reason in request.values() if reason is not None)),
     )
-    assert planning.dry_run(world.conn, [trigger]) == [counts]
+    assert planning.dry_run(scenario.conn, [trigger]) == [counts]
     everyone, coaches = (_for(trigger, audience) for audience in (Audience.EVERYONE, Audience.COACHES))
     nothing = planning.PlanCounts(0, 0, {})
-    assert planning.dry_run(world.conn, [trigger, coaches, everyone]) == [counts, nothing, counts]
-    assert names_behind(world, trigger, "browse_candidates") == wanted
-    assert names_behind(world, trigger, "browse_candidates_near") == wanted
-    with world.conn.transaction(force_rollback=True):
-        inserted = planning.insert_batch(world.conn, trigger)
+    assert planning.dry_run(scenario.conn, [trigger, coaches, everyone]) == [counts, nothing, counts]
+    assert names_behind(scenario, trigger, "browse_candidates") == request
+    assert names_behind(scenario, trigger, "browse_candidates_near") == request
+    with scenario.conn.transaction(force_rollback=True):
+        inserted = planning.insert_batch(scenario.conn, trigger)
         assert inserted is not None
-        planning.write_plan(world.conn, trigger, *inserted)
-        assert planning.counts(world.conn, inserted[0]) == counts
-        rows = world.execute("SELECT member_id, excluded FROM batch_items")
-    assert {row["member_id"]: row["excluded"] for row in rows} == wanted
+        planning.write_plan(scenario.conn, trigger, *inserted)
+        assert planning.counts(scenario.conn, inserted[0]) == counts
+        rows = scenario.execute("SELECT member_id, excluded FROM batch_items")
+    assert {row["member_id"]: row["excluded"] for row in rows} == request
 
 
 def _for(trigger: Trigger, audience: Audience) -> Trigger:
@@ -174,12 +174,12 @@ def _for(trigger: Trigger, audience: Audience) -> Trigger:
     )
 
 
-def names_behind(world: World, trigger: Trigger, statement: str) -> dict[int, str | None]:
+def names_behind(scenario: Scenario, trigger: Trigger, statement: str) -> dict[int, str | None]:
     """Each member that is behind a number, with the number's reason."""
     values = {**trigger.parameters(), "chapters": None, "unlisted": False, "after": 0, "scanned": 500, "limit": 500}
     found: dict[int, str | None] = {}
     for reason in (None, *reasons_to_ask()):
-        for row in world.conn.execute(sql(statement), {**values, "reason": reason}, prepare=False):
+        for row in scenario.conn.execute(sql(statement), {**values, "reason": reason}, prepare=False):
             assert row["member_id"] not in found
             found[row["member_id"]] = reason
     return found
@@ -194,26 +194,26 @@ def reasons_to_ask() -> list[str]:
 def test_an_unknown_slot_is_open_when_it_may_be_sent_again(directory: Directory, policy: UnknownPolicy) -> None:
     """Under `resend` the reason `unknown` is asked by no statement of planning."""
     directory.bring_about()
-    event = planning.lock_event(directory.world.conn, 1)
+    event = planning.lock_event(directory.scenario.conn, 1)
     assert event is not None
     trigger = trigger_of(event, Audience.STUDENTS, policy=policy)
     order = PLANNING if policy is UnknownPolicy.HOLD else tuple(name for name in PLANNING if name != "unknown")
-    wanted = {case.member: case.first(order) for case in directory.cases if case.is_candidate}
+    request = {case.member: case.first(order) for case in directory.cases if case.is_candidate}
     for statement in ("browse_candidates", "browse_candidates_near"):
-        assert names_behind(directory.world, trigger, statement) == wanted
-    (counts,) = planning.dry_run(directory.world.conn, [trigger])
-    assert counts.excluded == Counter(reason for reason in wanted.values() if reason is not None)
+        assert names_behind(directory.scenario, trigger, statement) == request
+    (counts,) = planning.dry_run(directory.scenario.conn, [trigger])
+    assert counts.excluded == Counter(reason for reason in request.values() if reason is not None)
 
 
 def test_the_claim_and_what_it_refuses(directory: Directory) -> None:
     """FM-25: a claim is given to who is eligible; others are logged as skipped with the first reason of the claim."""
-    world = directory.world
-    batch, agent = world.plan(), world.agent()
+    scenario = directory.scenario
+    batch, agent = scenario.plan(), scenario.agent()
     directory.bring_about()
     for case in directory.cases:
         reason = case.first(CLAIM)
-        claim = agent.meet(world.wanted(batch, case.member))
-        entry = world.log(batch)[case.member, "Student"]
+        claim = agent.try_claim(scenario.request(batch, case.member))
+        entry = scenario.log(batch)[case.member, "Student"]
         if "already_sent" in case.holds:
             assert (claim, entry) == (None, ("skipped", "already_sent")), case
         elif "unknown" in case.holds:
@@ -226,28 +226,28 @@ def test_the_claim_and_what_it_refuses(directory: Directory) -> None:
 
 def test_what_is_unknown_may_be_sent_again(directory: Directory) -> None:
     """Under `resend` an unknown delivery stays open, and is claimed, for who is eligible; for others it is final."""
-    world = directory.world
-    batch, agent = world.plan(), world.agent(resend_below=5)
+    scenario = directory.scenario
+    batch, agent = scenario.plan(), scenario.agent(resend_below=5)
     directory.bring_about()
     unknown = [case for case in directory.cases if "unknown" in case.holds]
-    world.set_state(batch, "paused")
+    scenario.set_state(batch, "paused")
     for case in unknown:
-        assert agent.meet(world.wanted(batch, case.member)) is None
-        assert world.is_settled(batch, case.member) is (case.first(CLAIM) is not None), case
-    world.set_state(batch, "running")
+        assert agent.try_claim(scenario.request(batch, case.member)) is None
+        assert scenario.is_settled(batch, case.member) is (case.first(CLAIM) is not None), case
+    scenario.set_state(batch, "running")
     for case in unknown:
-        if not world.is_settled(batch, case.member):
-            assert agent.meet(world.wanted(batch, case.member)) is not None, case
+        if not scenario.is_settled(batch, case.member):
+            assert agent.try_claim(scenario.request(batch, case.member)) is not None, case
 
 
 def test_why_lists_every_reason(directory: Directory) -> None:
     """`why` gives all reasons that hold, in its order."""
     directory.bring_about()
     for case in directory.cases:
-        wanted = [reason for reason in WHY if reason in case.holds]
-        wanted = [b for b in wanted if not any((a, b) in HIDES for a in wanted)]
-        why = reports.why(directory.world.conn, 1, case.member)
-        assert (why["reasons"], why["eligible"]) == (wanted, not wanted), case
+        request = [reason for reason in WHY if reason in case.holds]
+        request = [b for b in request if not any((a, b) in HIDES for a in request)]
+        why = reports.why(directory.scenario.conn, 1, case.member)
+        assert (why["reasons"], why["eligible"]) == (request, not request), case
 
 
 def test_the_audit_misses_who_is_eligible(directory: Directory) -> None:
@@ -255,7 +255,7 @@ def test_the_audit_misses_who_is_eligible(directory: Directory) -> None:
     directory.bring_about()
     eligible = {case.member for case in directory.cases if case.first(AUDIT) is None}
     outcome = {case.member for case in directory.cases if case.holds & {"already_sent", "unknown"}}
-    audit = directory.world.audit()
+    audit = directory.scenario.audit()
     assert {row["member_id"] for row in audit["missing"]} == eligible - outcome
     assert (audit["eligible"], audit["balanced"]) == (len(eligible | outcome), True)
 
@@ -273,10 +273,10 @@ def another_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     file = folder / "eligibility.sql"
     text = file.read_text()
     ordered = text.replace("'terms_not_accepted', 'banned',", "'terms_not_accepted', 'too_young', 'banned',")
-    relation, mark, after = ordered.partition("\n-- fragment: ban_is_in_force\n")
+    relation, claim, after = ordered.partition("\n-- fragment: ban_is_in_force\n")
     assert ordered != text
-    assert mark
-    file.write_text(relation + _ANOTHER_BRANCH + mark + after)
+    assert claim
+    file.write_text(relation + _ANOTHER_BRANCH + claim + after)
     monkeypatch.setattr(statements, "_FOLDER", folder)
     statements._load.cache_clear()
     yield
@@ -285,32 +285,32 @@ def another_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.mark.usefixtures("another_reason")
-def test_a_new_reason_changes_no_other_statement(world: World) -> None:
+def test_a_new_reason_changes_no_other_statement(scenario: Scenario) -> None:
     """A branch of the rule and its place in the order: planning, dry run, pages, claim, `why` and audit follow."""
-    world.build(students=[1, 2, 3, 4, 5, 6])
-    batch, agent = world.plan(), world.agent()
-    world.execute("UPDATE members SET surname = 'Young' WHERE id IN (1, 3, 4)")
+    scenario.build(students=[1, 2, 3, 4, 5, 6])
+    batch, agent = scenario.plan(), scenario.agent()
+    scenario.execute("UPDATE members SET surname = 'Young' WHERE id IN (1, 3, 4)")
     for member, fact in ((3, Reason.TERMS_NOT_ACCEPTED), (4, Reason.BANNED), (5, Reason.BANNED)):
-        world.conn.execute(_fact(fact), {"member": member})
+        scenario.conn.execute(_fact(fact), {"member": member})
     first = {1: TOO_YOUNG, 2: None, 3: "terms_not_accepted", 4: TOO_YOUNG, 5: "banned", 6: None}
-    planned = world.trigger()
+    planned = scenario.trigger()
     excluded = dict(Counter(reason for reason in first.values() if reason is not None))
     assert (planned.planned, planned.excluded) == (2, excluded)
-    dry_run = world.trigger(dry_run=True)
+    dry_run = scenario.trigger(dry_run=True)
     assert (dry_run.planned, dry_run.excluded) == (2, excluded)
-    event = site_queries.event(world.conn, 1, None)
+    event = site_queries.event(scenario.conn, 1, None)
     assert event is not None
     for statement in ("browse_candidates", "browse_candidates_near"):
-        assert names_behind(world, trigger_of(event.facts, Audience.STUDENTS), statement) == first
-    assert {member for member, _ in world.missing()} == set()
+        assert names_behind(scenario, trigger_of(event.facts, Audience.STUDENTS), statement) == first
+    assert {member for member, _ in scenario.missing()} == set()
     for member, reason in first.items():
-        claim = agent.meet(world.wanted(batch, member))
+        claim = agent.try_claim(scenario.request(batch, member))
         assert (claim is None) == (reason is not None)
         if reason is not None:
-            assert world.log(batch)[member, "Student"] == ("skipped", reason)
-    all_reasons: list[Any] = [reports.why(world.conn, 1, member)["reasons"] for member in (3, 4, 6)]
+            assert scenario.log(batch)[member, "Student"] == ("skipped", reason)
+    all_reasons: list[Any] = [reports.why(scenario.conn, 1, member)["reasons"] for member in (3, 4, 6)]
     assert all_reasons == [["terms_not_accepted", TOO_YOUNG], [TOO_YOUNG, "banned"], []]
-    world.execute("DELETE FROM batch_items")
-    world.execute("DELETE FROM log_entries")
-    world.execute("DELETE FROM deliveries WHERE state <> 'sent'")
-    assert [member for member, _ in world.missing()] == [2, 6]
+    scenario.execute("DELETE FROM batch_items")
+    scenario.execute("DELETE FROM log_entries")
+    scenario.execute("DELETE FROM deliveries WHERE state <> 'sent'")
+    assert [member for member, _ in scenario.missing()] == [2, 6]

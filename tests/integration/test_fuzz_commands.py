@@ -25,7 +25,7 @@ from tests.acceptance.processes import environment, eventually
 from tests.commands import COMMANDS
 from tests.fuzzing import AWFUL, fingerprint, fuzz, run
 from tests.integration.importing import EVENT, subscription
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
 from web.auth.api_clients import create_client
 
 #: They run until they are stopped, or start servers: they get only arguments that must be refused.
@@ -164,30 +164,30 @@ def settings(settings_for: Callable[..., Settings]) -> Settings:
 
 
 @pytest.fixture
-def seeded(world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+def seeded(scenario: Scenario, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scenario:
     """Batches in every state, and the settings in the environment."""
     past = {"id": 2, "starts_at": "2020-04-09T18:30:00Z", "ends_at": "2020-04-09T20:30:00Z"}
-    world.build(students=[1, 2, 3], coaches=[4]).load(EVENT | past, subscription(4, 1))
-    agent = world.agent()
-    first = world.plan("students")
+    scenario.build(students=[1, 2, 3], coaches=[4]).load(EVENT | past, subscription(4, 1))
+    agent = scenario.agent()
+    first = scenario.plan("students")
     for member_id, outcome in ((1, Sent("250 ok")), (2, Failed("550 no")), (3, Unknown("lost"))):
-        agent.deliver(world.wanted(first, member_id), outcome)
-    world.plan("coaches")
-    batch_control.cancel(world.conn, world.plan("everyone"))
-    ada = accounts.add(world.conn, email="ada@bidden.example", name="Ada", role=AccountRole.ADMIN)
-    accounts.add(world.conn, email="olga@bidden.example", name="Olga", role=AccountRole.ORGANISER, chapters=[1])
-    create_client(world.conn, "Ada", name="Zoë [/red]", account_id=ada, scopes=["read"])
+        agent.deliver(scenario.request(first, member_id), outcome)
+    scenario.plan("coaches")
+    batch_control.cancel(scenario.conn, scenario.plan("everyone"))
+    ada = accounts.add(scenario.conn, email="ada@bidden.example", name="Ada", role=AccountRole.ADMIN)
+    accounts.add(scenario.conn, email="olga@bidden.example", name="Olga", role=AccountRole.ORGANISER, chapters=[1])
+    create_client(scenario.conn, "Ada", name="Zoë [/red]", account_id=ada, scopes=["read"])
 
     def cancel_all(_: float) -> None:
-        for row in world.execute("SELECT id FROM batches WHERE state IN ('running', 'paused')"):
-            batch_control.cancel(world.conn, row["id"])
+        for row in scenario.execute("SELECT id FROM batches WHERE state IN ('running', 'paused')"):
+            batch_control.cancel(scenario.conn, row["id"])
 
     monkeypatch.setattr(progress, "time", SimpleNamespace(sleep=cancel_all))
     monkeypatch.chdir(tmp_path)
     for name, value in environment(settings).items():
         if name.startswith("BIDDEN_"):
             monkeypatch.setenv(name, value)
-    return world
+    return scenario
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def letters(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_any_words(name: str, seeded: World, settings: Settings, request: pytest.FixtureRequest) -> None:
+def test_any_words(name: str, seeded: Scenario, settings: Settings, request: pytest.FixtureRequest) -> None:
     """FM-32: any arguments give an exit code of the contract, and a refused command writes nothing."""
     if name in KAFKA:
         request.getfixturevalue("letters")
@@ -278,7 +278,7 @@ def test_the_group_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("letters")
-def test_texts_that_are_stored(seeded: World) -> None:
+def test_texts_that_are_stored(seeded: Scenario) -> None:
     """FM-31, FM-32: names and reasons are checked before they are stored; a key must not be empty or too long."""
     for option, value in (
         ("--by", "\udcff"),

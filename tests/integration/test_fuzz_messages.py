@@ -22,7 +22,7 @@ from streams.records import Heartbeat, InvalidRecord, Record
 from streams.worker import Worker
 from tests.fuzzing import fuzz
 from tests.integration.importing import EVENT
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
 
 MEMBERS: Final = range(1, 6)
 #: A message as its producer puts it: key and value.
@@ -64,8 +64,8 @@ class Letters:
 class Bench:
     """A worker's steps, with events to invite to, as many as there are examples."""
 
-    def __init__(self, world: World, settings: Settings) -> None:
-        self.world = world
+    def __init__(self, scenario: Scenario, settings: Settings) -> None:
+        self.scenario = scenario
         self.outbox = Outbox()
         self.letters = Letters()
         self._events = count(2)
@@ -82,13 +82,13 @@ class Bench:
             worker.start(lambda error: None)
             return worker
 
-        self.worker = world.run(build())
+        self.worker = scenario.run(build())
 
     def batch(self) -> tuple[int, int]:
         """An event and a batch of all members, unpublished."""
         event = next(self._events)
-        self.world.load(EVENT | {"id": event})
-        return event, self.world.plan("students", event)
+        self.scenario.load(EVENT | {"id": event})
+        return event, self.scenario.plan("students", event)
 
     def process(self, takes: Sequence[Sequence[Put]]) -> list[Record]:
         """The messages in so many takes at once; what they were as records."""
@@ -99,18 +99,18 @@ class Bench:
 
         self.outbox.recipients.clear()
         self.letters.put_so_far.clear()
-        self.world.run(asyncio.wait_for(at_once(), 30))
+        self.scenario.run(asyncio.wait_for(at_once(), 30))
         return [record for take in made for record in take]
 
 
 @pytest.fixture
-def bench(world: World, settings_for: Callable[..., Settings]) -> Iterator[Bench]:
+def bench(scenario: Scenario, settings_for: Callable[..., Settings]) -> Iterator[Bench]:
     """Five members on a list, and a batch that no message ever names."""
-    world.build(students=MEMBERS)
-    world.plan("students")
-    made = Bench(world, settings_for())
+    scenario.build(students=MEMBERS)
+    scenario.plan("students")
+    made = Bench(scenario, settings_for())
     yield made
-    world.run(made.worker.stop())
+    scenario.run(made.worker.stop())
 
 
 def due(batch: int, event: int, member: int, **fields: Any) -> dict[str, Any]:
@@ -189,10 +189,10 @@ def test_any_messages(bench: Bench) -> None:
     """FM-20: nothing raises; each poison is put once, its key and its bytes as they came, each good message between
     them is mailed once, and no other item is touched.
     """
-    world = bench.world
+    scenario = bench.scenario
 
     def others() -> list[dict[str, Any]]:
-        return world.execute("SELECT i::text FROM batch_items i WHERE batch_id = 1") + world.execute(
+        return scenario.execute("SELECT i::text FROM batch_items i WHERE batch_id = 1") + scenario.execute(
             "SELECT d::text FROM deliveries d WHERE event_id = 1 UNION ALL SELECT l::text FROM log_entries l"
             " WHERE batch_id = 1"
         )
@@ -215,7 +215,7 @@ def test_any_messages(bench: Bench) -> None:
         )
         assert all(0 < len(letter.reason) < 1000 for letter in bench.letters.put_so_far)
         assert bench.outbox.recipients == Counter({f"m{member}@example.org": 1 for member, _ in chosen})
-        log = {member: status for (member, _), (status, _) in world.log(batch).items()}
+        log = {member: status for (member, _), (status, _) in scenario.log(batch).items()}
         mailed = {member for member, _ in chosen}
         assert log == {member: "sent" if member in mailed else "pending" for member in MEMBERS}
         # The same again, as after a crash before the commit: the poison is put again, nobody is mailed again.
@@ -247,5 +247,6 @@ def test_any_bytes(bench: Bench) -> None:
 
     check()
     assert (
-        sum(row["n"] for row in bench.world.execute("SELECT count(*) AS n FROM deliveries WHERE state = 'sent'")) == 1
+        sum(row["n"] for row in bench.scenario.execute("SELECT count(*) AS n FROM deliveries WHERE state = 'sent'"))
+        == 1
     )

@@ -1,4 +1,4 @@
-"""The ledger on a random walk, on the real database: agents that mark, die, come back late and repeat themselves."""
+"""The ledger on a random walk, on the real database: agents that claim, die, come back late and repeat themselves."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from schemas.delivery import Delivery
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
+from tests.integration.scenario import FIVE, Agent, Scenario, completed
 from tests.integration.test_planning import ban
-from tests.integration.world import FIVE, Agent, World, completed
 
 #: Retries are the most frequent, and due at once: a walk is short, and what is sent is over.
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
@@ -36,24 +36,24 @@ MOST_ATTEMPTS = 3
 
 @dataclass
 class SendResult:
-    """A mark that some agent holds, and what became of the mail once that is known to it."""
+    """A claim that some agent holds, and what became of the mail once that is known to it."""
 
     agent: Agent
-    wanted: Delivery
-    mark: Delivery
+    request: Delivery
+    claim: Delivery
     truth: Outcome | None = None
 
 
 class LedgerWalk(RuleBasedStateMachine):
     """Two agents, two members (one with both roles), up to four batches."""
 
-    world: ClassVar[World]
+    scenario: ClassVar[Scenario]
     agents: ClassVar[list[Agent]]
     resend: ClassVar[bool]
 
     def __init__(self) -> None:
         super().__init__()
-        self.world.execute(
+        self.scenario.execute(
             "TRUNCATE batches, batch_items, batch_webhooks, deliveries, log_entries, invitations, bans RESTART IDENTITY"
         )
         self.batches: list[int] = []
@@ -62,11 +62,11 @@ class LedgerWalk(RuleBasedStateMachine):
 
     @initialize(audiences=st.tuples(st.sampled_from(AUDIENCES), st.sampled_from(AUDIENCES)))
     def two_batches(self, audiences: tuple[str, str]) -> None:
-        self.batches = [self.world.plan(audience, resend=self.resend) for audience in audiences]
+        self.batches = [self.scenario.plan(audience, resend=self.resend) for audience in audiences]
 
     def choose(self, data: st.DataObject) -> list[Delivery]:
         """The deliveries of one message."""
-        rows = self.world.execute(
+        rows = self.scenario.execute(
             "SELECT batch_id, member_id, roles, settled_at FROM batch_items WHERE excluded IS NULL"
             " ORDER BY batch_id, member_id"
         )
@@ -76,7 +76,7 @@ class LedgerWalk(RuleBasedStateMachine):
         replayed = data.draw(st.integers(0, 4)) == 4
         row = data.draw(st.sampled_from(rows if replayed else is_open or rows))
         roles = data.draw(st.sampled_from([row["roles"], row["roles"][:1], row["roles"][-1:]]))
-        return [self.world.wanted(row["batch_id"], row["member_id"], role) for role in roles]
+        return [self.scenario.request(row["batch_id"], row["member_id"], role) for role in roles]
 
     def untold(self) -> list[SendResult]:
         return [hand_over for hand_over in self.hand_overs if hand_over.truth is None]
@@ -104,108 +104,108 @@ class LedgerWalk(RuleBasedStateMachine):
     def a_message_comes(self, data: st.DataObject) -> None:
         """An agent takes it, perhaps records something in the same commit, which perhaps gets lost on its way back."""
         agent, tell, lost = data.draw(st.tuples(st.sampled_from(self.agents), st.booleans(), st.booleans()))
-        wanted = self.choose(data)
-        mine = {hand_over.wanted.key: hand_over for hand_over in self.untold() if hand_over.agent is agent}
-        wanted = [w for w in wanted if w.key not in mine]
+        request = self.choose(data)
+        mine = {hand_over.request.key: hand_over for hand_over in self.untold() if hand_over.agent is agent}
+        request = [w for w in request if w.key not in mine]
         finished = []
         if tell and mine:
             hand_over = mine[data.draw(st.sampled_from(sorted(mine)))]
             outcome: Outcome = data.draw(OUTCOMES)
             hand_over.truth = outcome
-            finished = [completed(hand_over.wanted, hand_over.mark.fence, outcome)]
+            finished = [completed(hand_over.request, hand_over.claim.fence, outcome)]
         too_early = {
             (row["member_id"], row["slot"])
-            for row in self.world.execute("SELECT member_id, slot FROM deliveries WHERE not_before > now()")
+            for row in self.scenario.execute("SELECT member_id, slot FROM deliveries WHERE not_before > now()")
         }
         owner = agent.next_owner()
-        marks = agent.advance(finished, wanted, owner=owner)
+        claims = agent.run_cycle(finished, request, owner=owner)
         if lost:
-            marks = agent.advance(finished, wanted, owner=owner)
-        for w in wanted:
-            if w.key in marks:
+            claims = agent.run_cycle(finished, request, owner=owner)
+        for w in request:
+            if w.key in claims:
                 assert (w.key.member_id, w.key.slot) not in too_early
-                self.hand_overs.append(SendResult(agent, w, marks[w.key]))
+                self.hand_overs.append(SendResult(agent, w, claims[w.key]))
 
     def an_outcome_is_told(self, data: st.DataObject) -> None:
-        """In time or late; what was told before may be said again."""
+        """In time or late; an outcome may be recorded again."""
         again = data.draw(st.integers(0, 3)) == 3
         hand_over = data.draw(st.sampled_from(self.hand_overs if again else self.untold() or self.hand_overs))
         hand_over.truth = hand_over.truth or data.draw(OUTCOMES)
-        hand_over.agent.record(hand_over.wanted, hand_over.mark, hand_over.truth)
+        hand_over.agent.record(hand_over.request, hand_over.claim, hand_over.truth)
 
     def an_old_outcome_is_told(self, data: st.DataObject) -> None:
         """FM-19: under a fence of long ago it changes nothing at all."""
         hand_over = data.draw(st.sampled_from(self.hand_overs))
         ledger: LiteralString = "SELECT * FROM deliveries ORDER BY member_id, slot"
-        before = self.world.execute(ledger)
-        fence = max(h.mark.fence for h in self.hand_overs if h.wanted.key == hand_over.wanted.key)
-        hand_over.agent.record(hand_over.wanted, fence - data.draw(st.integers(1, 3)), Failed("old"))
-        assert self.world.execute(ledger) == before
+        before = self.scenario.execute(ledger)
+        fence = max(h.claim.fence for h in self.hand_overs if h.request.key == hand_over.request.key)
+        hand_over.agent.record(hand_over.request, fence - data.draw(st.integers(1, 3)), Failed("old"))
+        assert self.scenario.execute(ledger) == before
 
     def leases_end(self, _: st.DataObject) -> None:
-        """Whoever holds a mark is taken for dead."""
-        self.world.end_leases()
+        """Every agent with a claim counts as dead."""
+        self.scenario.end_leases()
 
     def waits_end(self, _: st.DataObject) -> None:
         """Every retry's time has come."""
-        self.world.end_waits()
+        self.scenario.end_waits()
 
     def another_batch(self, data: st.DataObject) -> None:
         """Somebody presses the button again."""
-        self.batches.append(self.world.plan(data.draw(st.sampled_from(AUDIENCES)), resend=self.resend))
+        self.batches.append(self.scenario.plan(data.draw(st.sampled_from(AUDIENCES)), resend=self.resend))
 
     def a_ban_comes_or_goes(self, data: st.DataObject) -> None:
         """Of either member."""
         number, banned = data.draw(st.tuples(st.integers(1, 2), st.booleans()))
-        self.world.load(ban(number, number, permanent=True) if banned else ban(number, 0, deleted=True))
+        self.scenario.load(ban(number, number, permanent=True) if banned else ban(number, 0, deleted=True))
 
     def pause_or_resume(self, data: st.DataObject) -> None:
         """Any batch."""
         batch, state = data.draw(st.tuples(st.sampled_from(self.batches), st.sampled_from(["running", "paused"])))
-        self.world.set_state(batch, state)
+        self.scenario.set_state(batch, state)
 
     @invariant()
     def no_second_mail(self) -> None:
-        """FM-03: under `hold` at most one mail per key was accepted, and no mark is given while one's truth is open."""
-        accepted = Counter(h.wanted.key for h in self.hand_overs if isinstance(h.truth, Sent))
-        in_doubt = Counter(h.wanted.key for h in self.untold())
-        in_doubt.update(h.wanted.key for h in self.hand_overs if isinstance(h.truth, Unknown))
+        """FM-03: under `hold` at most one mail per key was accepted, and no claim is given while an outcome is open."""
+        accepted = Counter(h.request.key for h in self.hand_overs if isinstance(h.truth, Sent))
+        in_doubt = Counter(h.request.key for h in self.untold())
+        in_doubt.update(h.request.key for h in self.hand_overs if isinstance(h.truth, Unknown))
         if not self.resend:
             assert all(count <= 1 for count in (accepted + in_doubt).values())
-        fences = [(h.wanted.key, h.mark.fence) for h in self.hand_overs]
+        fences = [(h.request.key, h.claim.fence) for h in self.hand_overs]
         assert len(set(fences)) == len(fences)
         if self.resend:
-            uses = Counter(h.wanted.key for h in self.hand_overs if not isinstance(h.truth, Retry | Failed | None))
+            uses = Counter(h.request.key for h in self.hand_overs if not isinstance(h.truth, Retry | Failed | None))
             planned_anew = len(self.batches)
             assert all(count <= MOST_ATTEMPTS * planned_anew for count in uses.values())
 
     @invariant()
     def sent_never_changes(self) -> None:
-        for row in self.world.execute("SELECT * FROM deliveries WHERE state = 'sent'"):
+        for row in self.scenario.execute("SELECT * FROM deliveries WHERE state = 'sent'"):
             key = DeliveryKey(row["event_id"], row["action"], row["member_id"], row["slot"])
             assert self.sent.setdefault(key, row) == row
-        left = self.world.execute("SELECT count(*) AS n FROM deliveries WHERE state = 'sent'")
+        left = self.scenario.execute("SELECT count(*) AS n FROM deliveries WHERE state = 'sent'")
         assert left == [{"n": len(self.sent)}]
 
     @invariant()
     def told_is_known(self) -> None:
         """FM-11: the ledger says sent only of what an agent said was accepted."""
-        said = {h.wanted.key for h in self.hand_overs if isinstance(h.truth, Sent)}
+        said = {h.request.key for h in self.hand_overs if isinstance(h.truth, Sent)}
         assert set(self.sent) <= said
 
     @invariant()
     def the_sums_hold(self) -> None:
         """FM-14: sums and audit, at every step."""
         for batch in self.batches:
-            status = self.world.status(batch)
+            status = self.scenario.status(batch)
             assert sum(status[name] for name in FIVE) == status["deliveries"]
-        audit = self.world.audit()
+        audit = self.scenario.audit()
         assert audit["balanced"], audit
 
     @invariant()
     def settled_is_final(self) -> None:
         """FM-24: what is settled has an outcome for every slot."""
-        wrong = self.world.execute(
+        wrong = self.scenario.execute(
             "SELECT * FROM batch_items i WHERE settled_at IS NOT NULL AND cardinality(roles) <> (SELECT count(*)"
             " FROM log_entries l WHERE l.batch_id = i.batch_id AND l.member_id = i.member_id AND status <> 'retry')"
         )
@@ -214,32 +214,32 @@ class LedgerWalk(RuleBasedStateMachine):
     def teardown(self) -> None:
         """FM-28: wherever the walk ended, messages that come again settle everything in a few rounds."""
         for batch in self.batches:
-            self.world.set_state(batch, "running")
+            self.scenario.set_state(batch, "running")
         agent = self.agents[0]
         unsettled: LiteralString = "SELECT batch_id, member_id, roles FROM batch_items WHERE settled_at IS NULL"
         for _ in range(MOST_ATTEMPTS + 2):
-            self.world.end_leases()
-            self.world.end_waits()
-            for row in self.world.execute(unsettled):
-                wanted = [self.world.wanted(row["batch_id"], row["member_id"], role) for role in row["roles"]]
-                marks = agent.advance(wanted=wanted)
-                for w in (w for w in wanted if w.key in marks):
-                    agent.record(w, marks[w.key], Sent("250"))
-        assert self.world.execute(unsettled) == []
-        assert all(self.world.status(batch)["state"] == "completed" for batch in self.batches)
-        self.world.check()
+            self.scenario.end_leases()
+            self.scenario.end_waits()
+            for row in self.scenario.execute(unsettled):
+                request = [self.scenario.request(row["batch_id"], row["member_id"], role) for role in row["roles"]]
+                claims = agent.run_cycle(claim=request)
+                for w in (w for w in request if w.key in claims):
+                    agent.record(w, claims[w.key], Sent("250"))
+        assert self.scenario.execute(unsettled) == []
+        assert all(self.scenario.status(batch)["state"] == "completed" for batch in self.batches)
+        self.scenario.check()
 
 
 @pytest.mark.parametrize(("policy", "resend"), [("each", False), ("one", False), ("each", True)])
-def test_the_ledger_on_a_random_walk(world: World, policy: str, resend: bool) -> None:
-    """FM-19: whatever order marks, outcomes, expiries and plans come in: one mail per key, true sums, nobody stuck."""
-    world.build(students=[1], both=[2], role_policy=policy)
+def test_the_ledger_on_a_random_walk(scenario: Scenario, policy: str, resend: bool) -> None:
+    """FM-19: whatever order claims, outcomes, expiries and plans come in: one mail per key, true sums, nobody stuck."""
+    scenario.build(students=[1], both=[2], role_policy=policy)
 
     class Walk(LedgerWalk):
         pass
 
-    Walk.world, Walk.resend = world, resend
-    Walk.agents = [world.agent(name, resend_below=MOST_ATTEMPTS if resend else 0) for name in ("a", "b")]
+    Walk.scenario, Walk.resend = scenario, resend
+    Walk.agents = [scenario.agent(name, resend_below=MOST_ATTEMPTS if resend else 0) for name in ("a", "b")]
     run_state_machine_as_test(
         Walk,
         settings=settings(

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from config.settings import Settings
 from embedded import ports
 from tests.integration.importing import EVENT, invitation, subscription
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
 from web.app import build
 
 TOKEN = "a-token_of.mine~1"
@@ -20,40 +20,42 @@ ONE_CLICK = {"List-Unsubscribe": "One-Click"}
 
 
 @pytest.fixture
-def invited(world: World) -> World:
+def invited(scenario: Scenario) -> Scenario:
     """Member 1, student, with an invitation and its token; member 2, coach, with another."""
-    world.build(students=[1], coaches=[2])
-    world.load(invitation(1, token=TOKEN), invitation(2, role="Coach", token="other"))
-    return world
+    scenario.build(students=[1], coaches=[2])
+    scenario.load(invitation(1, token=TOKEN), invitation(2, role="Coach", token="other"))
+    return scenario
 
 
 @pytest.fixture
-def site(world: World, database_url: str) -> Iterator[TestClient]:
+def site(scenario: Scenario, database_url: str) -> Iterator[TestClient]:
     """A browser without cookies, which follows no redirect by itself."""
     values: dict[str, Any] = {"database_url": database_url, "base_url": "https://bidden.example.org"}
     with TestClient(build(Settings(**values)), follow_redirects=False) as client:
         yield client
 
 
-def answers(world: World) -> dict[int, bool | None]:
+def answers(scenario: Scenario) -> dict[int, bool | None]:
     """What each member has answered."""
-    return {row["member_id"]: row["attending"] for row in world.execute("SELECT member_id, attending FROM invitations")}
+    return {
+        row["member_id"]: row["attending"] for row in scenario.execute("SELECT member_id, attending FROM invitations")
+    }
 
 
-def on_lists(world: World) -> list[tuple[int, str]]:
+def on_lists(scenario: Scenario) -> list[tuple[int, str]]:
     """Who is on a list of the event now."""
-    rows = world.execute("SELECT member_id, role FROM event_subscriptions ORDER BY member_id")
+    rows = scenario.execute("SELECT member_id, role FROM event_subscriptions ORDER BY member_id")
     return [(row["member_id"], row["role"]) for row in rows]
 
 
-def everything(world: World) -> list[dict[str, Any]]:
+def everything(scenario: Scenario) -> list[dict[str, Any]]:
     """Whatever a request could change."""
-    return world.execute("SELECT to_jsonb(v) FROM invitations v UNION ALL SELECT to_jsonb(s) FROM subscriptions s")
+    return scenario.execute("SELECT to_jsonb(v) FROM invitations v UNION ALL SELECT to_jsonb(s) FROM subscriptions s")
 
 
 @pytest.mark.parametrize("path", ["invitation", "unsubscribe"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_scanners_change_nothing(invited: World, site: TestClient, path: str, method: str) -> None:
+def test_scanners_change_nothing(invited: Scenario, site: TestClient, path: str, method: str) -> None:
     """Mail programs and virus scanners open every link: what they find there changes nothing."""
     before = everything(invited)
     for token in (TOKEN, "other", "unknown"):
@@ -61,8 +63,8 @@ def test_scanners_change_nothing(invited: World, site: TestClient, path: str, me
     assert everything(invited) == before
 
 
-def test_yes_then_no(invited: World, site: TestClient) -> None:
-    """An invitation is answered, and answered anew; the page after it can be reloaded."""
+def test_yes_then_no(invited: Scenario, site: TestClient) -> None:
+    """An invitation is answered, and answered again; the page after it can be reloaded."""
     page = site.get(f"/invitation/{TOKEN}")
     assert "Workshop" in page.text
     assert "The Engine Room" in page.text
@@ -75,7 +77,7 @@ def test_yes_then_no(invited: World, site: TestClient) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "maybe", "YES", "yes\0"])
-def test_no_answer_at_all(invited: World, site: TestClient, answer: str) -> None:
+def test_no_answer_at_all(invited: Scenario, site: TestClient, answer: str) -> None:
     """Anything but yes and no is refused, and changes nothing."""
     assert site.post(f"/invitation/{TOKEN}", data={"answer": answer}).status_code == 422
     assert answers(invited) == {1: None, 2: None}
@@ -88,7 +90,7 @@ def test_no_answer_at_all(invited: World, site: TestClient, answer: str) -> None
         ({"cancelled_at": "2026-01-01T00:00:00Z"}, "This event was cancelled"),
     ],
 )
-def test_too_late(invited: World, site: TestClient, change: dict[str, str], words: str) -> None:
+def test_too_late(invited: Scenario, site: TestClient, change: dict[str, str], words: str) -> None:
     """What is over or cancelled is shown as such, and cannot be answered."""
     invited.load(EVENT | change)
     page = site.get(f"/invitation/{TOKEN}")
@@ -101,8 +103,8 @@ def test_too_late(invited: World, site: TestClient, change: dict[str, str], word
 
 @pytest.mark.parametrize("token", ["unknown", "%00", "a%2Fb", "x" * 5000, "%C3%28", "%F0%9F%92%8C", "...", "%ED%A0%80"])
 @pytest.mark.parametrize("path", ["invitation", "unsubscribe"])
-def test_unknown_tokens(invited: World, site: TestClient, path: str, token: str) -> None:
-    """Whatever somebody types: not known here, in words, and nothing happens."""
+def test_unknown_tokens(invited: Scenario, site: TestClient, path: str, token: str) -> None:
+    """Any token that is not known: a page says so, and nothing changes."""
     before = everything(invited)
     for answer in (
         site.get(f"/{path}/{token}"),
@@ -113,14 +115,14 @@ def test_unknown_tokens(invited: World, site: TestClient, path: str, token: str)
     assert everything(invited) == before
 
 
-def test_a_deleted_members_links_are_dead(invited: World, site: TestClient) -> None:
-    """Who was anonymised is not shown to whoever still has the mail."""
+def test_a_deleted_members_links_are_dead(invited: Scenario, site: TestClient) -> None:
+    """A member who was anonymised is not shown to anyone who still has the mail."""
     invited.load({"type": "member", "id": 1, "deleted": True})
     assert site.get(f"/invitation/{TOKEN}").status_code == 404
     assert site.post(f"/unsubscribe/{TOKEN}", data=ONE_CLICK).status_code == 404
 
 
-def test_one_click(invited: World, site: TestClient) -> None:
+def test_one_click(invited: Scenario, site: TestClient) -> None:
     """RFC 8058: the mail program's POST is enough, without a cookie or a page; a second one changes nothing."""
     for _ in range(2):
         done = site.post(f"/unsubscribe/{TOKEN}", data=ONE_CLICK)
@@ -128,7 +130,7 @@ def test_one_click(invited: World, site: TestClient) -> None:
         assert on_lists(invited) == [(2, "Coach")]
 
 
-def test_left_by_the_page_and_joined_again(invited: World, site: TestClient) -> None:
+def test_left_by_the_page_and_joined_again(invited: Scenario, site: TestClient) -> None:
     """The page's button does the same, and can be taken back."""
     assert "Leave the list?" in site.get(f"/unsubscribe/{TOKEN}").text
     left = site.post(f"/unsubscribe/{TOKEN}", data={"leave": "yes"})
@@ -139,8 +141,8 @@ def test_left_by_the_page_and_joined_again(invited: World, site: TestClient) -> 
     assert on_lists(invited) == [(1, "Student"), (2, "Coach")]
 
 
-def test_an_import_does_not_undo_it(invited: World, site: TestClient) -> None:
-    """The directory's next file still names her; only if it takes her off and puts her on is she on the list again."""
+def test_an_import_does_not_undo_it(invited: Scenario, site: TestClient) -> None:
+    """The next directory file still names them; only if it removes and adds them are they on the list again."""
     site.post(f"/unsubscribe/{TOKEN}", data=ONE_CLICK)
     invited.load(subscription(1, 1))
     assert on_lists(invited) == [(2, "Coach")]
@@ -149,10 +151,10 @@ def test_an_import_does_not_undo_it(invited: World, site: TestClient) -> None:
     assert on_lists(invited) == [(1, "Student"), (2, "Coach")]
 
 
-def test_only_her_own_list(world: World, site: TestClient) -> None:
+def test_only_her_own_list(scenario: Scenario, site: TestClient) -> None:
     """A student who is also a coach, and on another chapter's list, leaves the list that the invitation came by."""
-    world.build(both=[1])
-    world.load(
+    scenario.build(both=[1])
+    scenario.load(
         {"type": "chapter", "id": 2, "name": "Berlin", "email": "b@example.org", "time_zone": "Europe/Berlin"},
         {"type": "group", "id": 3, "chapter_id": 2, "name": "Students"},
         subscription(1, 3),
@@ -160,22 +162,22 @@ def test_only_her_own_list(world: World, site: TestClient) -> None:
         invitation(1, token=TOKEN),
     )
     site.post(f"/unsubscribe/{TOKEN}", data=ONE_CLICK)
-    left = world.execute("SELECT group_id FROM subscriptions WHERE left_at IS NOT NULL")
+    left = scenario.execute("SELECT group_id FROM subscriptions WHERE left_at IS NOT NULL")
     assert left == [{"group_id": 1}]
 
 
-def test_it_counts_for_mails_already_planned(invited: World, site: TestClient) -> None:
+def test_it_counts_for_mails_already_planned(invited: Scenario, site: TestClient) -> None:
     """FM-25: planned, then declined or unsubscribed by a link: the mail is not sent, and the log says why."""
     batch = invited.plan("everyone")
     site.post(f"/unsubscribe/{TOKEN}", data=ONE_CLICK)
     site.post("/invitation/other", data={"answer": "no"})
     agent = invited.agent()
-    assert agent.meet(invited.wanted(batch, 1)) is None
-    assert agent.meet(invited.wanted(batch, 2, "Coach")) is None
+    assert agent.try_claim(invited.request(batch, 1)) is None
+    assert agent.try_claim(invited.request(batch, 2, "Coach")) is None
     assert invited.log(batch) == {(1, "Student"): ("skipped", "left_list"), (2, "Coach"): ("skipped", "declined")}
 
 
-def test_headers(invited: World, site: TestClient) -> None:
+def test_headers(invited: Scenario, site: TestClient) -> None:
     """Every response, errors and files too: nothing foreign, no frame, no referrer elsewhere, no cache."""
     for path in (f"/invitation/{TOKEN}", "/unsubscribe/unknown", "/nowhere", "/static/site.css", "/healthz"):
         headers = site.get(path).headers
@@ -187,7 +189,7 @@ def test_headers(invited: World, site: TestClient) -> None:
     assert "set-cookie" not in headers
 
 
-def test_names_are_escaped(invited: World, site: TestClient) -> None:
+def test_names_are_escaped(invited: Scenario, site: TestClient) -> None:
     """What the directory holds is shown and not run."""
     invited.load(EVENT | {"name": "<script>alert(1)</script>", "description": '"><img src=x onerror=alert(1)>'})
     page = site.get(f"/invitation/{TOKEN}").text
@@ -196,7 +198,7 @@ def test_names_are_escaped(invited: World, site: TestClient) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_the_database_was_away(invited: World, site: TestClient) -> None:
+def test_the_database_was_away(invited: Scenario, site: TestClient) -> None:
     """FM-30: connections that broke meanwhile are replaced unseen."""
     for _ in range(2):
         assert site.get(f"/invitation/{TOKEN}").status_code == 200
@@ -207,7 +209,7 @@ def test_the_database_was_away(invited: World, site: TestClient) -> None:
 
 
 def test_the_database_is_away(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    """FM-30: in words, with the time to try again. No log holds the token, nor the password."""
+    """FM-30: a page says so, with the time to try again. No log holds the token, nor the password."""
     caplog.set_level(logging.DEBUG)
     port = ports.choose({"nobody": None}, {})["nobody"]
     values: dict[str, Any] = {"database_url": f"postgresql://ada:geheim@127.0.0.1:{port}/none"}

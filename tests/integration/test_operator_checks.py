@@ -21,7 +21,7 @@ from producers import batch_control
 from producers.topics import Topics
 from schemas.errors import RefusedError
 from schemas.outcomes import Failed, Sent
-from tests.integration.world import OTHER_TOPIC, TOPIC, World, open_world
+from tests.integration.scenario import OTHER_TOPIC, TOPIC, Scenario, open_scenario
 
 HELD: LiteralString = "UPDATE deliveries SET state = 'handing_off', owner = 'x', fence = 1, lease_until = now() "
 #: A change to one batch with member 1 sent, 2 failed and 3 open; the check that finds it; the row that it names.
@@ -48,15 +48,15 @@ LEFTOVERS: list[tuple[LiteralString, str, str]] = [
 
 
 @pytest.fixture
-def leftover_world(database_url: str) -> Iterator[World]:
-    """A world whose invariants a test violates on purpose: they are not checked at the end."""
+def leftover_world(database_url: str) -> Iterator[Scenario]:
+    """A scenario whose invariants a test violates on purpose: they are not checked at the end."""
     with connect(database_url, application="test", autocommit=True) as conn:
-        world = World(conn).build(students=[1, 2, 3])
-        batch, agent = world.plan(), world.agent()
-        agent.deliver(world.wanted(batch, 1))
-        agent.deliver(world.wanted(batch, 2), Failed("550"))
-        yield world
-        world.close()
+        scenario = Scenario(conn).build(students=[1, 2, 3])
+        batch, agent = scenario.plan(), scenario.agent()
+        agent.deliver(scenario.request(batch, 1))
+        agent.deliver(scenario.request(batch, 2), Failed("550"))
+        yield scenario
+        scenario.close()
 
 
 def wrong(conn: Connection) -> dict[str, tuple[str, ...]]:
@@ -64,81 +64,81 @@ def wrong(conn: Connection) -> dict[str, tuple[str, ...]]:
     return {found.check: found.names for found in checks.violations(conn) if found.count}
 
 
-def test_nothing_is_wrong_with_a_batch_under_way(world: World) -> None:
+def test_nothing_is_wrong_with_a_batch_under_way(scenario: Scenario) -> None:
     """Planned, published, claimed, retried, paused, resumed, cancelled, cleaned: no check finds a violation."""
-    world.build(students=range(1, 9), both=[9])
-    batch, agent = world.plan("everyone"), world.agent()
-    assert wrong(world.conn) == {}
-    world.publish()
-    agent.deliver(world.wanted(batch, 1))
-    agent.deliver(world.wanted(batch, 2), Failed("550"))
-    agent.mark(world.wanted(batch, 3))
-    assert wrong(world.conn) == {}
-    batch_control.pause(world.conn, batch)
-    assert wrong(world.conn) == {}
-    batch_control.resume(world.conn, batch)
-    batch_control.retry(world.conn, batch)
-    assert wrong(world.conn) == {}
-    batch_control.cancel(world.conn, batch)
-    assert wrong(world.conn) == {}
-    world.end_leases()
-    agent.meet(world.wanted(batch, 3))
-    batch_control.clean_up(world.conn, timedelta(0))
-    assert wrong(world.conn) == {}
+    scenario.build(students=range(1, 9), both=[9])
+    batch, agent = scenario.plan("everyone"), scenario.agent()
+    assert wrong(scenario.conn) == {}
+    scenario.publish()
+    agent.deliver(scenario.request(batch, 1))
+    agent.deliver(scenario.request(batch, 2), Failed("550"))
+    agent.claim(scenario.request(batch, 3))
+    assert wrong(scenario.conn) == {}
+    batch_control.pause(scenario.conn, batch)
+    assert wrong(scenario.conn) == {}
+    batch_control.resume(scenario.conn, batch)
+    batch_control.retry(scenario.conn, batch)
+    assert wrong(scenario.conn) == {}
+    batch_control.cancel(scenario.conn, batch)
+    assert wrong(scenario.conn) == {}
+    scenario.end_leases()
+    agent.try_claim(scenario.request(batch, 3))
+    batch_control.clean_up(scenario.conn, timedelta(0))
+    assert wrong(scenario.conn) == {}
 
 
 @pytest.mark.parametrize(("leftover", "check", "name"), LEFTOVERS)
-def test_a_leftover_is_named(leftover_world: World, leftover: LiteralString, check: str, name: str) -> None:
+def test_a_leftover_is_named(leftover_world: Scenario, leftover: LiteralString, check: str, name: str) -> None:
     """FM-18: an impossible row is found, named and counted, and breaks nothing that reads the tables."""
-    world = leftover_world
-    assert wrong(world.conn) == {}
-    world.execute(leftover)
-    found = wrong(world.conn)
+    scenario = leftover_world
+    assert wrong(scenario.conn) == {}
+    scenario.execute(leftover)
+    found = wrong(scenario.conn)
     assert name in found[check], found
     batch = 1
-    world.status(batch)
-    world.log(batch)
-    world.audit()
-    agent = world.agent()
-    agent.advance(wanted=[world.wanted(batch, number) for number in (1, 2, 3, 999)])
-    world.publish()
-    outbox.make_lost_items_due(world.conn, OTHER_TOPIC, {0: 1000})
+    scenario.status(batch)
+    scenario.log(batch)
+    scenario.audit()
+    agent = scenario.agent()
+    agent.run_cycle(claim=[scenario.request(batch, number) for number in (1, 2, 3, 999)])
+    scenario.publish()
+    outbox.make_lost_items_due(scenario.conn, OTHER_TOPIC, {0: 1000})
     for decision in (batch_control.pause, batch_control.resume, batch_control.cancel):
         # Refused where the agent has just completed the batch.
         with suppress(RefusedError):
-            decision(world.conn, batch)
+            decision(scenario.conn, batch)
     # It keeps no item open, except for deliveries in flight.
-    left = world.execute("SELECT i.member_id FROM batch_items i WHERE settled_at IS NULL")
-    held = world.execute("SELECT member_id FROM deliveries WHERE state = 'handing_off'")
+    left = scenario.execute("SELECT i.member_id FROM batch_items i WHERE settled_at IS NULL")
+    held = scenario.execute("SELECT member_id FROM deliveries WHERE state = 'handing_off'")
     assert {row["member_id"] for row in left} <= {row["member_id"] for row in held}
-    batch_control.clean_up(world.conn, timedelta(0))
+    batch_control.clean_up(scenario.conn, timedelta(0))
 
 
-def test_what_is_set_aside_is_not_published_for_ever(leftover_world: World) -> None:
+def test_what_is_set_aside_is_not_published_for_ever(leftover_world: Scenario) -> None:
     """FM-18: an item that no worker can settle is published once, and not found lost for ever."""
-    world = leftover_world
-    world.execute(
+    scenario = leftover_world
+    scenario.execute(
         "INSERT INTO batch_items (batch_id, member_id, roles, publish_at, position) VALUES"
         " (1, 999, '{Student}', now(), 4)"
     )
-    world.make_due()
-    assert world.publish() == 2
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 1000}) == 1
-    assert wrong(world.conn) == {"items set aside": ("1/999",)}
-    lost = checks.lost_items(world.conn, OTHER_TOPIC, {0: 1000})
+    scenario.make_due()
+    assert scenario.publish() == 2
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 1000}) == 1
+    assert wrong(scenario.conn) == {"items set aside": ("1/999",)}
+    lost = checks.lost_items(scenario.conn, OTHER_TOPIC, {0: 1000})
     assert lost.count == 0
 
 
-def test_lost_items_are_counted(leftover_world: World) -> None:
+def test_lost_items_are_counted(leftover_world: Scenario) -> None:
     """Lost items are counted until a dispatcher makes them due."""
-    world = leftover_world
-    world.make_due()
-    world.publish()
-    assert checks.lost_items(world.conn, TOPIC, {0: 0}).count == 0
-    found = checks.lost_items(world.conn, TOPIC, {0: 1000})
+    scenario = leftover_world
+    scenario.make_due()
+    scenario.publish()
+    assert checks.lost_items(scenario.conn, TOPIC, {0: 0}).count == 0
+    found = checks.lost_items(scenario.conn, TOPIC, {0: 1000})
     assert (found.count, found.names) == (1, ("1/3",))
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 1000}) == 1
-    assert checks.lost_items(world.conn, TOPIC, {0: 1000}).count == 0
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 1000}) == 1
+    assert checks.lost_items(scenario.conn, TOPIC, {0: 1000}).count == 0
 
 
 @pytest.mark.parametrize(
@@ -217,10 +217,10 @@ def test_stale_addresses(settings: Settings, tmp_path: Path) -> None:
 
 def test_a_lease_that_is_held_is_not_stuck(database_url: str) -> None:
     """A worker that renews its lease is at work, however long its mail takes."""
-    for world in open_world(database_url):
-        world.build(students=[1])
-        batch, agent = world.plan(), world.agent()
-        mark = agent.mark(wanted := world.wanted(batch, 1))
-        agent.advance(held=[(wanted, mark.fence)])
-        assert wrong(world.conn) == {}
-        agent.record(wanted, mark, Sent("250"))
+    for scenario in open_scenario(database_url):
+        scenario.build(students=[1])
+        batch, agent = scenario.plan(), scenario.agent()
+        claim = agent.claim(request := scenario.request(batch, 1))
+        agent.run_cycle(renew=[(request, claim.fence)])
+        assert wrong(scenario.conn) == {}
+        agent.record(request, claim, Sent("250"))

@@ -10,17 +10,17 @@ from db.connect import Connection
 from producers import batch_control
 from producers.batch_control import Verdict
 from schemas.states import TRANSITIONS
+from tests.integration.scenario import Scenario
 from tests.integration.test_transitions import Ground, Move
-from tests.integration.world import World
 
 
 def all_cancels(ground: Ground) -> Iterator[Move]:
     """A batch with every member open, cancelled while another batch has them, too, and after that one."""
     for batch in (ground.other, ground.own):
         ground.lay_out()
-        batch_control.cancel(ground.world.conn, batch)
+        batch_control.cancel(ground.scenario.conn, batch)
         yield from ground.moved("cancel_deliveries")
-        ground.world.set_state(batch, "cancelled")
+        ground.scenario.set_state(batch, "cancelled")
 
 
 def all_retries(ground: Ground) -> Iterator[Move]:
@@ -28,8 +28,8 @@ def all_retries(ground: Ground) -> Iterator[Move]:
     for state in ("running", "paused"):
         ground.lay_out()
         log_every_member(ground, "failed")
-        ground.world.set_state(ground.own, state)
-        batch_control.retry(ground.world.conn, ground.own)
+        ground.scenario.set_state(ground.own, state)
+        batch_control.retry(ground.scenario.conn, ground.own)
         yield from ground.moved("retry_deliveries")
 
 
@@ -39,15 +39,15 @@ def all_verdicts(ground: Ground) -> Iterator[Move]:
         for verdict in Verdict:
             ground.lay_out()
             log_every_member(ground, "unknown")
-            ground.world.set_state(ground.own, state)
-            batch_control.resolve(ground.world.conn, 1, verdict, member_id=None, by="ada", resend_below=0)
+            ground.scenario.set_state(ground.own, state)
+            batch_control.resolve(ground.scenario.conn, 1, verdict, member_id=None, by="ada", resend_below=0)
             yield from ground.moved("resolve_deliveries")
 
 
 def log_every_member(ground: Ground, status: str) -> None:
     """Give every member this status in the batch's log, whatever the ledger says."""
-    ground.world.execute("DELETE FROM log_entries")
-    ground.world.execute(
+    ground.scenario.execute("DELETE FROM log_entries")
+    ground.scenario.execute(
         "INSERT INTO log_entries (batch_id, member_id, slot, role, status, attempts, at)"
         " SELECT %s, member_id, slot, role, %s, 1, now() FROM deliveries",
         ground.own,
@@ -58,11 +58,11 @@ def log_every_member(ground: Ground, status: str) -> None:
 @pytest.mark.parametrize("walk", [all_cancels, all_retries, all_verdicts])
 def test_operators_make_the_moves_of_the_table(conn: Connection, walk: Callable[[Ground], Iterator[Move]]) -> None:
     """FM-19: operators change nothing that is in flight or sent, and every transition is in the table."""
-    world = World(conn)
+    scenario = Scenario(conn)
     try:
-        seen = set(walk(Ground(world)))
+        seen = set(walk(Ground(scenario)))
     finally:
-        world.close()
+        scenario.close()
     statements = {by for _, _, by in seen}
     assert len(statements) == 1
     assert seen == {(m.source.value, m.target.value, m.by) for m in TRANSITIONS if m.by in statements}

@@ -10,205 +10,205 @@ from db import outbox
 from db.connect import connect
 from db.outbox import Acknowledgement, DueItem
 from schemas.outcomes import Retry, Sent
-from tests.integration.world import OTHER_TOPIC, TOPIC, World
+from tests.integration.scenario import OTHER_TOPIC, TOPIC, Scenario
 
 
 def members(items: list[DueItem]) -> set[int]:
     return {item.member_id for item in items}
 
 
-def test_a_trigger_claims_what_it_planned(world: World) -> None:
+def test_a_trigger_claims_what_it_planned(scenario: Scenario) -> None:
     """Items are planned under their trigger's publish claim; when it ends, any dispatcher gets them."""
-    world.build(students=[1, 2], both=[3])
-    batch = world.plan("everyone")
-    assert outbox.claim_due_items(world.conn, 10) == []
-    planned = outbox.items_claimed_by_trigger(world.conn, batch)
-    positions = world.execute("SELECT member_id FROM batch_items ORDER BY position")
+    scenario.build(students=[1, 2], both=[3])
+    batch = scenario.plan("everyone")
+    assert outbox.claim_due_items(scenario.conn, 10) == []
+    planned = outbox.items_claimed_by_trigger(scenario.conn, batch)
+    positions = scenario.execute("SELECT member_id FROM batch_items ORDER BY position")
     assert [item.member_id for item in planned] == [row["member_id"] for row in positions]
     assert {tuple(item.roles) for item in planned if item.member_id == 3} == {("Student", "Coach")}
-    assert outbox.count_unpublished(world.conn, batch) == 3
-    world.make_due()
-    assert members(outbox.claim_due_items(world.conn, 10)) == {1, 2, 3}
+    assert outbox.count_unpublished(scenario.conn, batch) == 3
+    scenario.make_due()
+    assert members(outbox.claim_due_items(scenario.conn, 10)) == {1, 2, 3}
 
 
-def test_a_publisher_dies_half_way(world: World) -> None:
+def test_a_publisher_dies_half_way(scenario: Scenario) -> None:
     """FM-27: only what the broker did not acknowledge is due again when the claim ends."""
-    world.build(students=range(1, 11))
-    batch = world.plan()
-    items = outbox.items_claimed_by_trigger(world.conn, batch)
-    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(item, 0, n) for n, item in enumerate(items[:4])])
-    assert outbox.count_unpublished(world.conn, batch) == 6
-    assert outbox.claim_due_items(world.conn, 100) == []
-    world.make_due()
-    assert members(outbox.claim_due_items(world.conn, 100)) == members(items[4:])
+    scenario.build(students=range(1, 11))
+    batch = scenario.plan()
+    items = outbox.items_claimed_by_trigger(scenario.conn, batch)
+    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(item, 0, n) for n, item in enumerate(items[:4])])
+    assert outbox.count_unpublished(scenario.conn, batch) == 6
+    assert outbox.claim_due_items(scenario.conn, 100) == []
+    scenario.make_due()
+    assert members(outbox.claim_due_items(scenario.conn, 100)) == members(items[4:])
     # This dispatcher dies too, before it has published anything.
-    assert outbox.claim_due_items(world.conn, 100) == []
-    world.make_due()
-    assert members(outbox.claim_due_items(world.conn, 100)) == members(items[4:])
+    assert outbox.claim_due_items(scenario.conn, 100) == []
+    scenario.make_due()
+    assert members(outbox.claim_due_items(scenario.conn, 100)) == members(items[4:])
 
 
-def test_a_receipt_is_stored(world: World) -> None:
+def test_a_receipt_is_stored(scenario: Scenario) -> None:
     """An acknowledged item is no longer due, and has its message's partition and offset."""
-    world.build(students=[1])
-    batch = world.plan()
-    world.make_due()
-    assert world.publish(partition=3, offset=17) == 1
-    item = world.item(batch, 1)
+    scenario.build(students=[1])
+    batch = scenario.plan()
+    scenario.make_due()
+    assert scenario.publish(partition=3, offset=17) == 1
+    item = scenario.item(batch, 1)
     assert (item["publish_at"], item["topic_id"], item["partition"], item["kafka_offset"]) == (None, TOPIC, 3, 17)
-    assert world.publish() == 0
+    assert scenario.publish() == 0
 
 
-def test_a_late_receipt_keeps_a_newer_due_time(world: World) -> None:
+def test_a_late_receipt_keeps_a_newer_due_time(scenario: Scenario) -> None:
     """FM-27: the message was processed before its receipt was stored: the receipt does not clear the retry."""
-    world.build(students=[1])
-    batch, agent = world.plan(), world.agent()
-    world.make_due()
-    (item,) = outbox.claim_due_items(world.conn, 10)
-    agent.deliver(world.wanted(batch, 1), Retry("451", delay=100, uses=1))
-    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(item, 0, 5)])
-    assert 90 < world.item(batch, 1)["due_in"] <= 100
-    assert world.item(batch, 1)["kafka_offset"] == 5
+    scenario.build(students=[1])
+    batch, agent = scenario.plan(), scenario.agent()
+    scenario.make_due()
+    (item,) = outbox.claim_due_items(scenario.conn, 10)
+    agent.deliver(scenario.request(batch, 1), Retry("451", delay=100, uses=1))
+    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(item, 0, 5)])
+    assert 90 < scenario.item(batch, 1)["due_in"] <= 100
+    assert scenario.item(batch, 1)["kafka_offset"] == 5
 
 
-def test_a_receipt_of_an_older_claim(world: World) -> None:
+def test_a_receipt_of_an_older_claim(scenario: Scenario) -> None:
     """FM-27: a dispatcher believed dead acknowledges after another claimed the item: the newer claim stands."""
-    world.build(students=[1])
-    batch = world.plan()
-    world.make_due()
-    (slow,) = outbox.claim_due_items(world.conn, 10)
-    world.make_due()
-    (quick,) = outbox.claim_due_items(world.conn, 10)
+    scenario.build(students=[1])
+    batch = scenario.plan()
+    scenario.make_due()
+    (slow,) = outbox.claim_due_items(scenario.conn, 10)
+    scenario.make_due()
+    (quick,) = outbox.claim_due_items(scenario.conn, 10)
     assert quick.claimed_until > slow.claimed_until
-    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(slow, 0, 1)])
-    assert world.item(batch, 1)["publish_at"] == quick.claimed_until
-    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(quick, 0, 2)])
-    assert (world.item(batch, 1)["publish_at"], world.item(batch, 1)["kafka_offset"]) == (None, 2)
+    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(slow, 0, 1)])
+    assert scenario.item(batch, 1)["publish_at"] == quick.claimed_until
+    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(quick, 0, 2)])
+    assert (scenario.item(batch, 1)["publish_at"], scenario.item(batch, 1)["kafka_offset"]) == (None, 2)
 
 
-def test_a_receipt_after_settling(world: World) -> None:
+def test_a_receipt_after_settling(scenario: Scenario) -> None:
     """FM-27: a late receipt of a settled item neither fails nor makes it due."""
-    world.build(students=[1])
-    batch, agent = world.plan(), world.agent()
-    world.make_due()
-    (item,) = outbox.claim_due_items(world.conn, 10)
-    agent.deliver(world.wanted(batch, 1))
-    outbox.acknowledge(world.conn, TOPIC, [Acknowledgement(item, 0, 5)])
-    assert world.is_settled(batch, 1)
-    assert world.item(batch, 1)["publish_at"] is None
-    world.make_due()
-    assert outbox.claim_due_items(world.conn, 10) == []
+    scenario.build(students=[1])
+    batch, agent = scenario.plan(), scenario.agent()
+    scenario.make_due()
+    (item,) = outbox.claim_due_items(scenario.conn, 10)
+    agent.deliver(scenario.request(batch, 1))
+    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(item, 0, 5)])
+    assert scenario.is_settled(batch, 1)
+    assert scenario.item(batch, 1)["publish_at"] is None
+    scenario.make_due()
+    assert outbox.claim_due_items(scenario.conn, 10) == []
 
 
-def test_dispatchers_at_once_get_different_items(world: World) -> None:
+def test_dispatchers_at_once_get_different_items(scenario: Scenario) -> None:
     """Each item is claimed by one dispatcher, and none waits for another."""
-    world.build(students=range(1, 31))
-    world.plan()
-    world.make_due()
-    with connect(world.url) as one, connect(world.url) as two:
+    scenario.build(students=range(1, 31))
+    scenario.plan()
+    scenario.make_due()
+    with connect(scenario.url) as one, connect(scenario.url) as two:
         first, second = outbox.claim_due_items(one, 20), outbox.claim_due_items(two, 20)
         assert (len(first), len(second)) == (20, 10)
         assert members(first) | members(second) == set(range(1, 31))
         one.rollback()
-    assert members(outbox.claim_due_items(world.conn, 100)) == members(first)
+    assert members(outbox.claim_due_items(scenario.conn, 100)) == members(first)
 
 
-def test_the_longest_due_comes_first(world: World) -> None:
+def test_the_longest_due_comes_first(scenario: Scenario) -> None:
     """A retry that has been due for long is published before a batch that was planned just now."""
-    world.build(students=range(1, 11))
-    world.plan()
-    world.make_due()
-    world.execute("UPDATE batch_items SET publish_at = now() - interval '1 hour' WHERE member_id = 7")
-    assert members(outbox.claim_due_items(world.conn, 1)) == {7}
+    scenario.build(students=range(1, 11))
+    scenario.plan()
+    scenario.make_due()
+    scenario.execute("UPDATE batch_items SET publish_at = now() - interval '1 hour' WHERE member_id = 7")
+    assert members(outbox.claim_due_items(scenario.conn, 1)) == {7}
 
 
-def test_a_paused_batch_is_not_published(world: World) -> None:
+def test_a_paused_batch_is_not_published(scenario: Scenario) -> None:
     """Paused: neither published nor found lost; resumed, it is published from where it was."""
-    world.build(students=[1, 2])
-    batch = world.plan()
-    world.make_due()
-    world.set_state(batch, "paused")
-    assert world.publish() == 0
-    world.set_state(batch, "running")
-    assert world.publish() == 2
-    world.set_state(batch, "paused")
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 100}) == 0
-    world.set_state(batch, "running")
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 100}) == 2
+    scenario.build(students=[1, 2])
+    batch = scenario.plan()
+    scenario.make_due()
+    scenario.set_state(batch, "paused")
+    assert scenario.publish() == 0
+    scenario.set_state(batch, "running")
+    assert scenario.publish() == 2
+    scenario.set_state(batch, "paused")
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 100}) == 0
+    scenario.set_state(batch, "running")
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 100}) == 2
 
 
-def published(world: World, *numbers: int) -> int:
+def published(scenario: Scenario, *numbers: int) -> int:
     """A batch of these members whose messages are on partition 0 from offset 10 on."""
-    world.build(students=numbers)
-    batch = world.plan()
-    world.make_due()
-    assert world.publish(partition=0, offset=10) == len(numbers)
+    scenario.build(students=numbers)
+    batch = scenario.plan()
+    scenario.make_due()
+    assert scenario.publish(partition=0, offset=10) == len(numbers)
     return batch
 
 
 @pytest.mark.parametrize(("next_offset", "lost"), [(10, 0), (11, 1), (12, 2), (99, 2)])
-def test_lost_items_are_due_again(world: World, next_offset: int, lost: int) -> None:
+def test_lost_items_are_due_again(scenario: Scenario, next_offset: int, lost: int) -> None:
     """FM-28: an unsettled item below the next offset that the group will read is due again."""
-    batch = published(world, 1, 2)
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: next_offset, 1: 99}) == lost
-    assert outbox.count_unpublished(world.conn, batch) == lost
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: next_offset, 1: 99}) == 0
-    assert len(outbox.claim_due_items(world.conn, 10)) == lost
+    batch = published(scenario, 1, 2)
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: next_offset, 1: 99}) == lost
+    assert outbox.count_unpublished(scenario.conn, batch) == lost
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: next_offset, 1: 99}) == 0
+    assert len(outbox.claim_due_items(scenario.conn, 10)) == lost
 
 
-def test_lost_with_the_topic(world: World) -> None:
+def test_lost_with_the_topic(scenario: Scenario) -> None:
     """FM-30: a topic that was created again has another id: all items are published again."""
-    published(world, 1, 2)
-    assert outbox.make_lost_items_due(world.conn, OTHER_TOPIC, {0: 0}) == 2
+    published(scenario, 1, 2)
+    assert outbox.make_lost_items_due(scenario.conn, OTHER_TOPIC, {0: 0}) == 2
 
 
-def test_lost_with_the_partition(world: World) -> None:
+def test_lost_with_the_partition(scenario: Scenario) -> None:
     """A partition that the topic no longer has holds no messages."""
-    published(world, 1, 2)
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {1: 0}) == 2
+    published(scenario, 1, 2)
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {1: 0}) == 2
 
 
-def test_under_a_live_lease_is_not_lost(world: World) -> None:
+def test_under_a_live_lease_is_not_lost(scenario: Scenario) -> None:
     """FM-28: a delivery in flight is not lost until its lease has ended."""
-    batch = published(world, 1, 2)
-    agent = world.agent()
-    mark = agent.mark(wanted := world.wanted(batch, 1))
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 99}) == 1
-    world.end_leases()
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 99}) == 1
-    assert world.item(batch, 1)["is_due"]
-    agent.record(wanted, mark, Sent("250"))
-    assert world.item(batch, 1)["publish_at"] is None
+    batch = published(scenario, 1, 2)
+    agent = scenario.agent()
+    claim = agent.claim(request := scenario.request(batch, 1))
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 99}) == 1
+    scenario.end_leases()
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 99}) == 1
+    assert scenario.item(batch, 1)["is_due"]
+    agent.record(request, claim, Sent("250"))
+    assert scenario.item(batch, 1)["publish_at"] is None
 
 
-def test_settled_or_waiting_is_not_lost(world: World) -> None:
+def test_settled_or_waiting_is_not_lost(scenario: Scenario) -> None:
     """Settled, excluded and due items are not lost, whatever the group's offset."""
-    batch = published(world, 1, 2, 3)
-    agent = world.agent()
-    agent.deliver(world.wanted(batch, 1))
-    agent.deliver(world.wanted(batch, 2), Retry("451", delay=100, uses=1))
-    second = world.trigger()
+    batch = published(scenario, 1, 2, 3)
+    agent = scenario.agent()
+    agent.deliver(scenario.request(batch, 1))
+    agent.deliver(scenario.request(batch, 2), Retry("451", delay=100, uses=1))
+    second = scenario.trigger()
     assert second.excluded == {"already_sent": 1}
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 99}) == 1
-    assert world.item(batch, 3)["is_due"]
-    assert world.item(batch, 2)["due_in"] > 90
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 99}) == 1
+    assert scenario.item(batch, 3)["is_due"]
+    assert scenario.item(batch, 2)["due_in"] > 90
 
 
-def test_a_dead_workers_message_is_published_again(world: World) -> None:
+def test_a_dead_workers_message_is_published_again(scenario: Scenario) -> None:
     """FM-28: its offset was committed without effect: it is found lost, published again and delivered."""
-    batch = published(world, 1)
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 11}) == 1
-    assert world.publish(partition=0, offset=11) == 1
-    assert world.item(batch, 1)["kafka_offset"] == 11
-    assert outbox.make_lost_items_due(world.conn, TOPIC, {0: 11}) == 0
-    world.agent().deliver(world.wanted(batch, 1))
-    assert world.status(batch)["state"] == "completed"
+    batch = published(scenario, 1)
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 11}) == 1
+    assert scenario.publish(partition=0, offset=11) == 1
+    assert scenario.item(batch, 1)["kafka_offset"] == 11
+    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 11}) == 0
+    scenario.agent().deliver(scenario.request(batch, 1))
+    assert scenario.status(batch)["state"] == "completed"
 
 
-def test_a_claim_has_an_end(world: World) -> None:
+def test_a_claim_has_an_end(scenario: Scenario) -> None:
     """A publish claim lasts half a minute: long enough to publish, short enough to wait for."""
-    world.build(students=[1])
-    world.plan()
-    world.make_due()
-    (item,) = outbox.claim_due_items(world.conn, 10)
-    (now,) = world.execute("SELECT now() AS now")
+    scenario.build(students=[1])
+    scenario.plan()
+    scenario.make_due()
+    (item,) = outbox.claim_due_items(scenario.conn, 10)
+    (now,) = scenario.execute("SELECT now() AS now")
     assert timedelta(seconds=25) < item.claimed_until - now["now"] <= timedelta(seconds=30)

@@ -10,7 +10,7 @@ import pytest
 from schemas.errors import NotFoundError, RefusedError
 from schemas.outcomes import Failed, Unknown
 from tests.integration.importing import invitation, member, subscription
-from tests.integration.world import TERMS_ACCEPTED, World
+from tests.integration.scenario import TERMS_ACCEPTED, Scenario
 
 PAST = "2000-01-01T00:00:00Z"
 FUTURE = "2099-01-01T00:00:00Z"
@@ -20,38 +20,38 @@ def ban(number: int, member_id: int, **fields: object) -> dict[str, object]:
     return {"type": "ban", "id": number, "member_id": member_id} | fields
 
 
-def test_nobody_is_planned_twice_whatever_the_directory_holds(world: World) -> None:
+def test_nobody_is_planned_twice_whatever_the_directory_holds(scenario: Scenario) -> None:
     """FM-01: two lists of one name, a member on three lists and with two expired bans: one item, one mail."""
-    world.build(students=[1], coaches=[2], both=[3])
-    world.load(
+    scenario.build(students=[1], coaches=[2], both=[3])
+    scenario.load(
         {"type": "group", "id": 3, "chapter_id": 1, "name": "Students"},
         subscription(1, 3),
         subscription(3, 3),
         *(ban(number, member_id, expires_at=PAST) for number, member_id in enumerate((1, 1, 3, 3), 1)),
     )
-    planned = world.trigger("students")
+    planned = scenario.trigger("students")
     assert (planned.planned, planned.deliveries, planned.excluded) == (2, 2, {})
-    everyone = world.trigger("everyone")
+    everyone = scenario.trigger("everyone")
     assert (everyone.planned, everyone.deliveries) == (3, 4)
-    assert world.execute("SELECT count(*) AS n FROM deliveries") == [{"n": 4}]
+    assert scenario.execute("SELECT count(*) AS n FROM deliveries") == [{"n": 4}]
 
 
-def test_an_event_of_several_chapters_plans_a_member_of_both_once(world: World) -> None:
+def test_an_event_of_several_chapters_plans_a_member_of_both_once(scenario: Scenario) -> None:
     """FM-01: subscribed in two chapters of one event is still one message."""
-    world.build(students=[1, 2])
-    world.load(
+    scenario.build(students=[1, 2])
+    scenario.load(
         {"type": "chapter", "id": 2, "name": "Berlin", "email": "b@example.org", "time_zone": "Europe/Berlin"},
         {"type": "group", "id": 4, "chapter_id": 2, "name": "Students"},
         subscription(1, 4),
     )
-    world.execute("INSERT INTO event_chapters (event_id, chapter_id, position) VALUES (1, 2, 2)")
-    assert world.trigger("students").planned == 2
+    scenario.execute("INSERT INTO event_chapters (event_id, chapter_id, position) VALUES (1, 2, 2)")
+    assert scenario.trigger("students").planned == 2
 
 
-def test_each_is_excluded_for_the_first_reason(world: World) -> None:
+def test_each_is_excluded_for_the_first_reason(scenario: Scenario) -> None:
     """Every candidate is counted once, with the first reason that applies; a deleted member is no candidate."""
-    world.build(students=range(1, 8))
-    world.load(
+    scenario.build(students=range(1, 8))
+    scenario.load(
         invitation(1, attending=True),
         ban(1, 1, permanent=True),
         invitation(2, attending=False),
@@ -62,116 +62,119 @@ def test_each_is_excluded_for_the_first_reason(world: World) -> None:
         ban(4, 5, permanent=True),
         {"type": "member", "id": 6, "deleted": True},
     )
-    dry_run = world.trigger("students", dry_run=True)
-    planned = world.trigger("students")
+    dry_run = scenario.trigger("students", dry_run=True)
+    planned = scenario.trigger("students")
     wanted = {"signed_up": 1, "declined": 1, "terms_not_accepted": 1, "banned": 1, "already_sent": 1}
     assert (planned.planned, planned.deliveries, planned.excluded) == (1, 1, wanted)
     assert (dry_run.planned, dry_run.deliveries, dry_run.excluded) == (1, 1, wanted)
     assert dry_run.batch_id is None
-    assert world.audit("students")["eligible"] == 2  # the one planned and the one another system has mailed
+    assert scenario.audit("students")["eligible"] == 2  # the one planned and the one another system has mailed
 
 
 @pytest.mark.parametrize("answer", [True, False])
-def test_an_answer_counts_for_both_roles(world: World, answer: bool) -> None:
+def test_an_answer_counts_for_both_roles(scenario: Scenario, answer: bool) -> None:
     """A member who answered as a coach is not invited as a student either."""
-    world.build(both=[1])
-    world.load(invitation(1, role="Coach", attending=answer))
+    scenario.build(both=[1])
+    scenario.load(invitation(1, role="Coach", attending=answer))
     reason = "signed_up" if answer else "declined"
-    assert world.trigger("students").excluded == {reason: 1}
+    assert scenario.trigger("students").excluded == {reason: 1}
 
 
-def test_any_ban_that_holds_counts(world: World) -> None:
+def test_any_ban_that_holds_counts(scenario: Scenario) -> None:
     """FM-33: an expired ban beside an active one, and a permanent one with a past date, keep a member out."""
-    world.build(students=[1, 2, 3])
-    world.load(
+    scenario.build(students=[1, 2, 3])
+    scenario.load(
         ban(1, 1, expires_at=PAST),
         ban(2, 1, expires_at=FUTURE),
         ban(3, 2, permanent=True, expires_at=PAST),
         ban(4, 2, expires_at=PAST),
         ban(5, 3, expires_at=PAST),
     )
-    planned = world.trigger("students")
+    planned = scenario.trigger("students")
     assert (planned.planned, planned.excluded) == (1, {"banned": 2})
-    assert world.missing() == []
-    assert world.audit()["pending"] == 1
+    assert scenario.missing() == []
+    assert scenario.audit()["pending"] == 1
 
 
-def test_a_row_is_no_evidence_of_a_mail(world: World) -> None:
+def test_a_row_is_no_evidence_of_a_mail(scenario: Scenario) -> None:
     """FM-09: an invitation without a sent delivery is due, and keeps the token it has."""
-    world.build(students=[1])
-    world.load(invitation(1, token="the-token-of-before"))
-    assert world.trigger("students").planned == 1
-    assert world.execute("SELECT token FROM invitations") == [{"token": "the-token-of-before"}]
-    world.plan("students")
-    assert world.execute("SELECT count(*) AS n FROM invitations") == [{"n": 1}]
+    scenario.build(students=[1])
+    scenario.load(invitation(1, token="the-token-of-before"))
+    assert scenario.trigger("students").planned == 1
+    assert scenario.execute("SELECT token FROM invitations") == [{"token": "the-token-of-before"}]
+    scenario.plan("students")
+    assert scenario.execute("SELECT count(*) AS n FROM invitations") == [{"n": 1}]
 
 
-def test_each_token_is_its_own(world: World) -> None:
+def test_each_token_is_its_own(scenario: Scenario) -> None:
     """Tokens are per event, member and role, and safe in a URL."""
-    world.build(both=[1, 2])
-    world.plan("everyone")
-    tokens = [row["token"] for row in world.execute("SELECT token FROM invitations")]
+    scenario.build(both=[1, 2])
+    scenario.plan("everyone")
+    tokens = [row["token"] for row in scenario.execute("SELECT token FROM invitations")]
     assert len(set(tokens)) == 4
     assert all(token.isalnum() and len(token) >= 32 for token in tokens)
 
 
-def test_keys_already_sent_are_not_planned(world: World) -> None:
+def test_keys_already_sent_are_not_planned(scenario: Scenario) -> None:
     """FM-03: students, then everyone, then students again: what was sent is planned never again."""
-    world.build(students=[1], coaches=[2], both=[3])
-    agent = world.agent()
-    first = world.plan("students")
+    scenario.build(students=[1], coaches=[2], both=[3])
+    agent = scenario.agent()
+    first = scenario.plan("students")
     for number in (1, 3):
-        agent.deliver(world.wanted(first, number))
-    second = world.trigger("everyone")
+        agent.deliver(scenario.request(first, number))
+    second = scenario.trigger("everyone")
     assert (second.planned, second.deliveries, second.excluded) == (2, 2, {"already_sent": 1})
     assert second.batch_id is not None
-    assert world.item(second.batch_id, 3)["roles"] == ["Coach"]
-    third = world.trigger("students")
+    assert scenario.item(second.batch_id, 3)["roles"] == ["Coach"]
+    third = scenario.trigger("students")
     assert (third.planned, third.state, third.excluded) == (0, "completed", {"already_sent": 2})
 
 
-def test_a_held_unknown_is_not_planned(world: World) -> None:
+def test_a_held_unknown_is_not_planned(scenario: Scenario) -> None:
     """An unknown delivery stays closed under `hold`, with its reason, and is open under `resend`."""
-    world.build(students=[1, 2])
-    agent = world.agent()
-    batch = world.plan("students")
-    agent.deliver(world.wanted(batch, 1), Unknown("the connection was lost after the data"))
-    agent.deliver(world.wanted(batch, 2))
-    assert world.trigger("students").excluded == {"unknown": 1, "already_sent": 1}
-    again = world.trigger("students", resend=True)
+    scenario.build(students=[1, 2])
+    agent = scenario.agent()
+    batch = scenario.plan("students")
+    agent.deliver(scenario.request(batch, 1), Unknown("the connection was lost after the data"))
+    agent.deliver(scenario.request(batch, 2))
+    assert scenario.trigger("students").excluded == {"unknown": 1, "already_sent": 1}
+    again = scenario.trigger("students", resend=True)
     assert (again.planned, again.excluded) == (1, {"already_sent": 1})
 
 
-def test_failed_and_skipped_are_open_for_a_new_batch(world: World) -> None:
+def test_failed_and_skipped_are_open_for_a_new_batch(scenario: Scenario) -> None:
     """A new batch opens what failed or was skipped, with all its attempts."""
-    world.build(students=[1, 2])
-    agent = world.agent()
-    batch = world.plan("students")
-    agent.deliver(world.wanted(batch, 1), Failed("550 no such user"))
-    world.load(ban(1, 2, permanent=True))
-    assert agent.meet(world.wanted(batch, 2)) is None
-    world.load({"type": "ban", "id": 1, "deleted": True})
-    assert world.trigger("students").planned == 2
+    scenario.build(students=[1, 2])
+    agent = scenario.agent()
+    batch = scenario.plan("students")
+    agent.deliver(scenario.request(batch, 1), Failed("550 no such user"))
+    scenario.load(ban(1, 2, permanent=True))
+    assert agent.try_claim(scenario.request(batch, 2)) is None
+    scenario.load({"type": "ban", "id": 1, "deleted": True})
+    assert scenario.trigger("students").planned == 2
     for number in (1, 2):
-        assert (world.delivery(number)["state"], world.delivery(number)["attempts"]) == ("planned", 0)
-    assert world.log(batch) == {(1, "Student"): ("failed", "550 no such user"), (2, "Student"): ("skipped", "banned")}
+        assert (scenario.delivery(number)["state"], scenario.delivery(number)["attempts"]) == ("planned", 0)
+    assert scenario.log(batch) == {
+        (1, "Student"): ("failed", "550 no such user"),
+        (2, "Student"): ("skipped", "banned"),
+    }
 
 
-def test_an_error_while_planning_leaves_nothing(world: World) -> None:
+def test_an_error_while_planning_leaves_nothing(scenario: Scenario) -> None:
     """FM-14: the database refuses one invitation of many: no batch, no item, no delivery; the next try plans all."""
-    world.build(students=range(1, 21))
-    world.execute("ALTER TABLE invitations ADD CONSTRAINT unlucky CHECK (member_id <> 13)")
+    scenario.build(students=range(1, 21))
+    scenario.execute("ALTER TABLE invitations ADD CONSTRAINT unlucky CHECK (member_id <> 13)")
     with pytest.raises(psycopg.errors.CheckViolation):
-        world.plan("students")
-    left = world.execute(
+        scenario.plan("students")
+    left = scenario.execute(
         "SELECT (SELECT count(*) FROM batches) + (SELECT count(*) FROM batch_items)"
         " + (SELECT count(*) FROM deliveries) + (SELECT count(*) FROM invitations) AS n"
     )
     assert left == [{"n": 0}]
-    assert world.audit()["missing"] == [{"member_id": number, "role": "Student"} for number in range(1, 21)]
-    world.execute("ALTER TABLE invitations DROP CONSTRAINT unlucky")
-    assert world.trigger("students").planned == 20
-    assert world.missing() == []
+    assert scenario.audit()["missing"] == [{"member_id": number, "role": "Student"} for number in range(1, 21)]
+    scenario.execute("ALTER TABLE invitations DROP CONSTRAINT unlucky")
+    assert scenario.trigger("students").planned == 20
+    assert scenario.missing() == []
 
 
 @pytest.mark.parametrize(
@@ -179,90 +182,96 @@ def test_an_error_while_planning_leaves_nothing(world: World) -> None:
     [
         ({"starts_at": PAST, "ends_at": PAST}, "does not lie in the future"),
         ({"cancelled_at": PAST}, "is cancelled"),
-        ({"invitable": False}, "is not marked as invitable"),
+        ({"invitable": False}, "is not claimed as invitable"),
         ({"host": None}, "has no host"),
         ({"host": None, "kind": "event"}, "has no host"),
     ],
 )
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_what_nobody_may_be_invited_to_is_refused(world: World, event: dict[str, Any], why: str, dry_run: bool) -> None:
+def test_what_nobody_may_be_invited_to_is_refused(
+    scenario: Scenario, event: dict[str, Any], why: str, dry_run: bool
+) -> None:
     """FM-32: a past, cancelled, closed or hostless event is refused with the reason, and nothing is written."""
-    world.build(students=[1], **event)
+    scenario.build(students=[1], **event)
     with pytest.raises(RefusedError, match=why):
-        world.trigger("students", dry_run=dry_run)
-    assert world.execute("SELECT id FROM batches") == world.execute("SELECT slot FROM deliveries") == []
+        scenario.trigger("students", dry_run=dry_run)
+    assert scenario.execute("SELECT id FROM batches") == scenario.execute("SELECT slot FROM deliveries") == []
 
 
-def test_unknown_events_and_virtual_ones(world: World) -> None:
+def test_unknown_events_and_virtual_ones(scenario: Scenario) -> None:
     """FM-32: an unknown event is refused by its id; a virtual workshop needs no host."""
-    world.build(students=[1], kind="virtual_workshop", host=None)
+    scenario.build(students=[1], kind="virtual_workshop", host=None)
     with pytest.raises(NotFoundError, match="no event 99"):
-        world.trigger("students", event=99)
-    assert world.trigger("students").planned == 1
+        scenario.trigger("students", event=99)
+    assert scenario.trigger("students").planned == 1
 
 
 @pytest.mark.parametrize(
     ("kind", "first"), [("workshop", "Student"), ("virtual_workshop", "Student"), ("event", "Coach")]
 )
-def test_one_mail_per_member_in_the_order_of_precedence(world: World, kind: str, first: str) -> None:
+def test_one_mail_per_member_in_the_order_of_precedence(scenario: Scenario, kind: str, first: str) -> None:
     """Role policy `one`: a member of both groups is invited once, as a student to workshops and a coach to events."""
-    world.build(students=[1], coaches=[2], both=[3], kind=kind, role_policy="one")
-    planned = world.trigger("everyone")
+    scenario.build(students=[1], coaches=[2], both=[3], kind=kind, role_policy="one")
+    planned = scenario.trigger("everyone")
     assert (planned.planned, planned.deliveries) == (3, 3)
     assert planned.batch_id is not None
-    assert [world.item(planned.batch_id, number)["roles"] for number in (1, 2, 3)] == [["Student"], ["Coach"], [first]]
-    assert world.execute("SELECT DISTINCT slot FROM deliveries") == [{"slot": "member"}]
+    assert [scenario.item(planned.batch_id, number)["roles"] for number in (1, 2, 3)] == [
+        ["Student"],
+        ["Coach"],
+        [first],
+    ]
+    assert scenario.execute("SELECT DISTINCT slot FROM deliveries") == [{"slot": "member"}]
 
 
-def test_one_mail_per_member_over_audiences(world: World) -> None:
+def test_one_mail_per_member_over_audiences(scenario: Scenario) -> None:
     """FM-03: under `one`, who was mailed as a coach is not mailed as a student by another audience's batch."""
-    world.build(both=[1], role_policy="one")
-    batch = world.plan("coaches")
-    world.agent().deliver(world.wanted(batch, 1, "Coach"))
-    assert world.log(batch) == {(1, "Coach"): ("sent", None)}
-    assert world.trigger("students").excluded == {"already_sent": 1}
-    assert world.trigger("everyone").excluded == {"already_sent": 1}
+    scenario.build(both=[1], role_policy="one")
+    batch = scenario.plan("coaches")
+    scenario.agent().deliver(scenario.request(batch, 1, "Coach"))
+    assert scenario.log(batch) == {(1, "Coach"): ("sent", None)}
+    assert scenario.trigger("students").excluded == {"already_sent": 1}
+    assert scenario.trigger("everyone").excluded == {"already_sent": 1}
 
 
-def test_a_role_each(world: World) -> None:
+def test_a_role_each(scenario: Scenario) -> None:
     """Role policy `each`: a member of both groups is one message with two deliveries."""
-    world.build(both=[1], kind="event")
-    planned = world.trigger("everyone")
+    scenario.build(both=[1], kind="event")
+    planned = scenario.trigger("everyone")
     assert (planned.planned, planned.deliveries) == (1, 2)
     assert planned.batch_id is not None
-    assert world.item(planned.batch_id, 1)["roles"] == ["Coach", "Student"]
+    assert scenario.item(planned.batch_id, 1)["roles"] == ["Coach", "Student"]
 
 
-def order(world: World, batch: int) -> list[int]:
-    rows = world.execute("SELECT member_id FROM batch_items WHERE batch_id = %s ORDER BY position", batch)
+def order(scenario: Scenario, batch: int) -> list[int]:
+    rows = scenario.execute("SELECT member_id FROM batch_items WHERE batch_id = %s ORDER BY position", batch)
     return [row["member_id"] for row in rows]
 
 
-def test_the_order_is_shuffled_per_batch(world: World) -> None:
+def test_the_order_is_shuffled_per_batch(scenario: Scenario) -> None:
     """FM-34: two batches favour different members, and a batch's order can be had again from its seed."""
-    world.build(students=range(1, 41))
-    first, second = world.plan("students"), world.plan("students")
-    orders = [order(world, first), order(world, second)]
+    scenario.build(students=range(1, 41))
+    first, second = scenario.plan("students"), scenario.plan("students")
+    orders = [order(scenario, first), order(scenario, second)]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(1, 41))
-    (again,) = world.execute(
+    (again,) = scenario.execute(
         "SELECT array_agg(member_id ORDER BY md5(b.shuffle_seed::text || ':' || member_id), member_id) AS members"
         " FROM batch_items JOIN batches b ON b.id = batch_id WHERE batch_id = %s",
         first,
     )
     assert again["members"] == orders[0]
-    positions = world.execute("SELECT position FROM batch_items WHERE batch_id = %s ORDER BY 1", first)
+    positions = scenario.execute("SELECT position FROM batch_items WHERE batch_id = %s ORDER BY 1", first)
     assert [row["position"] for row in positions] == list(range(1, 41))
 
 
-def test_the_same_seed_gives_the_same_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_order(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """FM-34: the order depends on the seed and the members alone, not on who was excluded or when."""
-    world.build(students=range(1, 31))
+    scenario.build(students=range(1, 31))
     monkeypatch.setattr("db.planning.sql", _with_fixed_seed)
-    first = world.plan("students")
-    world.load(ban(1, 5, permanent=True))
-    second = world.plan("students")
-    assert order(world, second)[:29] == [number for number in order(world, first) if number != 5]
+    first = scenario.plan("students")
+    scenario.load(ban(1, 5, permanent=True))
+    second = scenario.plan("students")
+    assert order(scenario, second)[:29] == [number for number in order(scenario, first) if number != 5]
 
 
 def _with_fixed_seed(name: str) -> str:
@@ -271,18 +280,18 @@ def _with_fixed_seed(name: str) -> str:
     return "SELECT 7::bigint AS seed" if name == "new_shuffle_seed" else sql(name)
 
 
-def test_initiators_are_recorded(world: World) -> None:
+def test_initiators_are_recorded(scenario: Scenario) -> None:
     """The initiator is stored; without one it is `System`."""
-    world.build(students=[1])
-    by_person, by_nobody = world.plan("students", initiator="Ada"), world.plan("students")
-    assert world.status(by_person)["initiator"] == "Ada"
-    assert world.status(by_nobody)["initiator"] == "System"
+    scenario.build(students=[1])
+    by_person, by_nobody = scenario.plan("students", initiator="Ada"), scenario.plan("students")
+    assert scenario.status(by_person)["initiator"] == "Ada"
+    assert scenario.status(by_nobody)["initiator"] == "System"
 
 
-def test_members_who_accepted_later_are_planned_by_the_next_batch(world: World) -> None:
+def test_members_who_accepted_later_are_planned_by_the_next_batch(scenario: Scenario) -> None:
     """Every batch decides eligibility again."""
-    world.build(students=[1])
-    world.load(member(1))
-    assert world.trigger("students").excluded == {"terms_not_accepted": 1}
-    world.load(member(1, accepted_toc_at=TERMS_ACCEPTED))
-    assert world.trigger("students").planned == 1
+    scenario.build(students=[1])
+    scenario.load(member(1))
+    assert scenario.trigger("students").excluded == {"terms_not_accepted": 1}
+    scenario.load(member(1, accepted_toc_at=TERMS_ACCEPTED))
+    assert scenario.trigger("students").planned == 1

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from tests.integration.importing import EVENT
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
 from tests.protocol import rules
 from tests.protocol.differences import nearest
 from tests.protocol.model import Model
@@ -33,14 +33,14 @@ def _unlocked(scope: Scope) -> Scope:
     return replace(scope, events=scope.events - {"locked"})
 
 
-def differences(world: World, scope: Scope, off: frozenset[Rule] = frozenset()) -> Iterator[str]:
+def differences(scenario: Scenario, scope: Scope, off: frozenset[Rule] = frozenset()) -> Iterator[str]:
     """The walks after which the database says something else than the model, each up to there."""
-    world.build(both=[1])
-    world.load(*(EVENT | {"id": event} for event in range(2, WALKS + 1)))
-    agents = [world.agent(name, lease=3600, resend_below=scope.resend_below) for name in ("a", "b")]
+    scenario.build(both=[1])
+    scenario.load(*(EVENT | {"id": event} for event in range(2, WALKS + 1)))
+    agents = [scenario.agent(name, lease=3600, resend_below=scope.resend_below) for name in ("a", "b")]
     model = Model(_replayed(scope), off)
     for event in range(1, WALKS + 1):
-        replay = Replay(world, agents, scope, event)
+        replay = Replay(scenario, agents, scope, event)
         difference = walk(replay, model, Random(f"{scope.name} {event}"))
         replay.close()
         if difference:
@@ -65,19 +65,19 @@ def walk(replay: Replay, model: Model, random: Random) -> str | None:
 
 
 @pytest.mark.parametrize("scope", SCOPES, ids=lambda scope: scope.name)
-def test_the_statements_do_what_the_model_says(world: World, scope: Scope) -> None:
+def test_the_statements_do_what_the_model_says(scenario: Scenario, scope: Scope) -> None:
     """FM-19, FM-29: after each step of each walk, the rows of the database are the model's."""
-    difference = next(differences(world, scope), None)
+    difference = next(differences(scenario, scope), None)
     assert difference is None, difference
 
 
 @pytest.mark.parametrize("rule", [rule for rule in rules.RULES if rule not in NOT_SEEN], ids=lambda rule: rule.name)
-def test_every_rule_is_kept_where_it_matters(world: World, rule: Rule) -> None:
+def test_every_rule_is_kept_where_it_matters(scenario: Scenario, rule: Rule) -> None:
     """On the shortest way to where a rule makes a difference, the database goes as it does with the rule."""
     scope = _unlocked(_replayed(BY_NAME[rule.missed_in]))
-    world.build(both=[1])
-    agents = [world.agent(name, lease=3600, resend_below=scope.resend_below) for name in ("a", "b")]
-    replay = Replay(world, agents, scope, 1)
+    scenario.build(both=[1])
+    agents = [scenario.agent(name, lease=3600, resend_below=scope.resend_below) for name in ("a", "b")]
+    replay = Replay(scenario, agents, scope, 1)
     found = nearest(Model(scope), Model(scope, frozenset({rule})), rows_of)
     assert found, "a model without the rule cannot be told from one with it"
     for before, move in found.way:

@@ -18,8 +18,8 @@ from db.connect import Connection
 from producers import batch_control
 from schemas.outcomes import Failed, Sent, Unknown
 from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, invitation, member, subscription
-from tests.integration.site import Browser, Site, open_site, words
-from tests.integration.world import TERMS_ACCEPTED, World
+from tests.integration.scenario import TERMS_ACCEPTED, Scenario
+from tests.integration.site import Browser, Site, open_site, page_text
 from web.auth.api_clients import create_client
 
 #: Redirected to the sign-in page; forbidden; not found, because it is out of scope.
@@ -117,12 +117,12 @@ OWN: Final = "Fritz"
 
 
 @pytest.fixture
-def world(world: World) -> World:
+def scenario(scenario: Scenario) -> Scenario:
     """Chapter 1 with event 1 and six members; chapter 2 with member 21; event 2 is of both, event 3 of chapter 2.
 
     Event 4 was chapter 1's, and is chapter 2's now. Batches: 1 runs, 2 was cancelled.
     """
-    world.load(
+    scenario.load(
         CHAPTER,
         STUDENTS,
         COACHES,
@@ -140,9 +140,9 @@ def world(world: World) -> World:
         EVENT | {"id": 4, "name": "Moved", "chapter_ids": [1]},
         invitation(FIRST_ID + 1, token="token-of-1"),
     )
-    world.plan("students")
-    batch_control.cancel(world.conn, world.plan("coaches"))
-    return world
+    scenario.plan("students")
+    batch_control.cancel(scenario.conn, scenario.plan("coaches"))
+    return scenario
 
 
 def person(number: int, **fields: Any) -> dict[str, Any]:
@@ -152,10 +152,10 @@ def person(number: int, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def site(world: World, database_url: str) -> Iterator[Site]:
+def site(scenario: Scenario, database_url: str) -> Iterator[Site]:
     """A site with all routes: links, and a sign-in provider, which is unreachable."""
     provider = {"oidc_issuer": "http://127.0.0.1:9", "oidc_client_id": "x", "oidc_client_secret": "x"}
-    with open_site(database_url, world.conn, **provider) as site:
+    with open_site(database_url, scenario.conn, **provider) as site:
         # Streams end at once.
         site.app.state.should_stop = lambda: True
         yield site
@@ -231,7 +231,7 @@ def everything(conn: Connection) -> list[Any]:
 def test_no_scope_is_no_event(site: Site) -> None:
     """An organiser without chapters sees no event."""
     browser = site.organiser()
-    assert "Joint" not in words(browser.get("/events"))
+    assert "Joint" not in page_text(browser.get("/events"))
     assert browser.get("/events/1").status_code == 404
     assert browser.get("/batches/1").status_code == 404
 
@@ -256,27 +256,27 @@ QUERIES: Final[dict[str, list[str]]] = {
 }
 
 
-def every_end(world: World, event: int) -> int:
+def every_end(scenario: Scenario, event: int) -> int:
     """A batch with a delivery of every status; the failed one's reason names the member."""
-    batch = world.plan("everyone", event=event)
-    agent = world.agent()
+    batch = scenario.plan("everyone", event=event)
+    agent = scenario.agent()
     refusal = Failed("550 5.1.1 <foreign2@example.org>: no such user Foreign2")
     for number, outcome in ((1, Sent("250 ok foreign1@example.org")), (2, refusal), (3, Unknown("lost"))):
-        agent.deliver(world.wanted(batch, FIRST_ID + number, event=event), outcome)
+        agent.deliver(scenario.request(batch, FIRST_ID + number, event=event), outcome)
     return batch
 
 
-def joint_batch(world: World) -> int:
+def joint_batch(scenario: Scenario) -> int:
     """A batch of event 2, with a sent delivery to a member of chapter 2."""
-    batch = every_end(world, 2)
-    world.agent().deliver(world.wanted(batch, 21, event=2), Sent("250 ok"))
+    batch = every_end(scenario, 2)
+    scenario.agent().deliver(scenario.request(batch, 21, event=2), Sent("250 ok"))
     return batch
 
 
-def moved_batch(world: World) -> int:
+def moved_batch(scenario: Scenario) -> int:
     """A batch of event 4, which was moved to the other chapter afterwards."""
-    batch = every_end(world, 4)
-    world.load(EVENT | {"id": 4, "name": "Moved", "chapter_ids": [2]})
+    batch = every_end(scenario, 4)
+    scenario.load(EVENT | {"id": 4, "name": "Moved", "chapter_ids": [2]})
     return batch
 
 
@@ -286,10 +286,10 @@ def names_found(answer: Response, path: str) -> list[str]:
     return [name for name in (*FOREIGN, *(n for n in ids if n not in path)) if name in answer.text]
 
 
-def test_no_page_names_a_member_of_another_chapter(site: Site, world: World) -> None:
+def test_no_page_names_a_member_of_another_chapter(site: Site, scenario: Scenario) -> None:
     """No request about joint or moved events shows an organiser of chapter 2 a name or id of chapter 1."""
-    joint, moved = joint_batch(world), moved_batch(world)
-    world.load(subscription(FIRST_ID + 6, 2))
+    joint, moved = joint_batch(scenario), moved_batch(scenario)
+    scenario.load(subscription(FIRST_ID + 6, 2))
     berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
     admin = site.admin()
     told, seen_by_admin = [], ""
@@ -310,26 +310,26 @@ def test_no_page_names_a_member_of_another_chapter(site: Site, world: World) -> 
     assert told == []
     assert all(f"foreign{n}@example.org" in seen_by_admin for n in (1, 2, 3, 5))
     assert all(f"/members/{FIRST_ID + n}" in seen_by_admin for n in (1, 2, 3, 4, 5, 6))
-    assert OWN in words(berlin.get(f"/batches/{joint}"))
-    assert "only members of your chapters are listed" in words(berlin.get(f"/batches/{joint}"))
-    assert "only members of your chapters are listed" in words(berlin.get(f"/batches/{moved}"))
+    assert OWN in page_text(berlin.get(f"/batches/{joint}"))
+    assert "only members of your chapters are listed" in page_text(berlin.get(f"/batches/{joint}"))
+    assert "only members of your chapters are listed" in page_text(berlin.get(f"/batches/{moved}"))
 
 
-def test_no_stream_names_a_member_of_another_chapter(site: Site, world: World) -> None:
+def test_no_stream_names_a_member_of_another_chapter(site: Site, scenario: Scenario) -> None:
     """Nor does the live stream of a batch."""
-    moved = moved_batch(world)
+    moved = moved_batch(scenario)
     site.app.state.should_stop = lambda: False
-    batch_control.cancel(world.conn, moved)
+    batch_control.cancel(scenario.conn, moved)
     berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
     told = berlin.get(f"/batches/{moved}/live")
-    assert "First error: about a member of another chapter" in words(told)
+    assert "First error: about a member of another chapter" in page_text(told)
     assert names_found(told, "") == []
     assert "foreign2@example.org" in site.admin().get(f"/batches/{moved}/live").text
 
 
-def test_no_action_names_a_member_of_another_chapter(site: Site, world: World) -> None:
+def test_no_action_names_a_member_of_another_chapter(site: Site, scenario: Scenario) -> None:
     """Neither the response to a form about joint and moved events nor the page after it names one."""
-    batches = {2: joint_batch(world), 4: moved_batch(world)}
+    batches = {2: joint_batch(scenario), 4: moved_batch(scenario)}
     berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
     told, done = [], 0
     for method, route in sorted(routes(site)):
@@ -347,13 +347,13 @@ def test_no_action_names_a_member_of_another_chapter(site: Site, world: World) -
 
 
 @pytest.mark.parametrize("event", [2, 4])
-def test_no_action_on_a_member_of_another_chapter(site: Site, world: World, event: int) -> None:
+def test_no_action_on_a_member_of_another_chapter(site: Site, scenario: Scenario, event: int) -> None:
     """Deliveries to a member of the other chapter cannot be resolved one by one."""
-    batch = joint_batch(world) if event == 2 else moved_batch(world)
+    batch = joint_batch(scenario) if event == 2 else moved_batch(scenario)
     berlin = site.browser(site.account("other@bidden.example", chapters=[2]))
     answer = berlin.post(f"/events/{event}/resolve", {"verdict": "failed", "member": str(FIRST_ID + 3)})
     assert (answer.status_code, "Foreign" in answer.text) == (404, False)
-    assert world.log(batch)[FIRST_ID + 3, "Student"][0] == "unknown"
+    assert scenario.log(batch)[FIRST_ID + 3, "Student"][0] == "unknown"
 
 
 HEADERS: Final = {
@@ -392,10 +392,10 @@ def assert_headers(answer: Response) -> None:
     assert "server" not in answer.headers
 
 
-def test_headers(world: World, database_url: str) -> None:
+def test_headers(scenario: Scenario, database_url: str) -> None:
     """Every response has security headers: pages, fragments, redirects, files and errors."""
     values = {"oidc_issuer": "http://127.0.0.1:9", "oidc_client_id": "x", "oidc_client_secret": "x"}
-    with open_site(database_url, world.conn, base_url="https://testserver", **values) as site:
+    with open_site(database_url, scenario.conn, base_url="https://testserver", **values) as site:
         site.app.state.should_stop = lambda: True
         ada, nobody = site.admin(), site.browser()
         ada.client.cookies.set("__Host-bidden", ada.token or "")
@@ -409,7 +409,9 @@ def test_headers(world: World, database_url: str) -> None:
         assert_headers(answer)
 
 
-def test_headers_after_an_unexpected_error(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_after_an_unexpected_error(
+    scenario: Scenario, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After an unexpected error the page has the headers, and does not disclose the error."""
     from fastapi.testclient import TestClient
 
@@ -417,7 +419,7 @@ def test_headers_after_an_unexpected_error(world: World, database_url: str, monk
         raise ZeroDivisionError("secret inside")
 
     monkeypatch.setattr("db.site_queries.events", broken)
-    with open_site(database_url, world.conn, base_url="https://testserver") as site:
+    with open_site(database_url, scenario.conn, base_url="https://testserver") as site:
         token = site.admin().token or ""
         client = TestClient(site.app, base_url="https://testserver", raise_server_exceptions=False)
         client.cookies.set("__Host-bidden", token)

@@ -23,21 +23,21 @@ from schemas.errors import (
     UnreachableError,
     UsageError,
 )
-from tests.fuzzing import Said, fingerprint, run
+from tests.fuzzing import CommandResult, fingerprint, run
 from tests.integration.importing import EVENT
-from tests.integration.site import PASSWORD, Browser, Site, open_site, words
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
+from tests.integration.site import PASSWORD, Browser, Site, open_site, page_text
 from web.auth import tokens
 
 CHAPTER_2 = {"type": "chapter", "id": 2, "name": "Berlin", "email": "b@example.org", "time_zone": "Europe/Berlin"}
 
 
 @pytest.fixture
-def site(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(scenario: Scenario, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A site with chapters 1 (London) and 2 (Berlin); commands use the same database."""
-    world.build(students=[1]).load(CHAPTER_2)
+    scenario.build(students=[1]).load(CHAPTER_2)
     monkeypatch.setenv("BIDDEN_DATABASE_URL", database_url)
-    with open_site(database_url, world.conn) as site:
+    with open_site(database_url, scenario.conn) as site:
         yield site
 
 
@@ -48,7 +48,7 @@ def command(*arguments: str, stdin: str = "") -> Any:
     return json.loads(said.out)
 
 
-def refused(site: Site, *arguments: str, stdin: bytes = b"", error: str = "refused") -> Said:
+def refused(site: Site, *arguments: str, stdin: bytes = b"", error: str = "refused") -> CommandResult:
     """A command that exits with 2 and has written nothing, not even to the audit log."""
     before = fingerprint(site.conn)
     said = run("account", *arguments, "--json", stdin=stdin)
@@ -192,7 +192,7 @@ def test_refused_by_commands(site: Site) -> None:
 
 def shown_password(answer: Response) -> str:
     """The generated password on a page."""
-    assert answer.status_code == 200, words(answer)
+    assert answer.status_code == 200, page_text(answer)
     (password,) = re.findall(r"<pre>([a-z2-9-]+)</pre>", answer.text)
     return str(password)
 
@@ -205,9 +205,9 @@ def test_an_account_by_pages(site: Site) -> None:
     assert can_sign_in(site, "new@b.example", first)
     row = state(site, "new@b.example")
     assert (row["name"], row["chapters"]) == ("Nele", [1, 2])
-    assert "Nele new@b.example organiser London, Berlin" in words(ada.get("/accounts"))
+    assert "Nele new@b.example organiser London, Berlin" in page_text(ada.get("/accounts"))
     here = f"/accounts/{row['id']}"
-    assert "Nele" in words(ada.get(here))
+    assert "Nele" in page_text(ada.get(here))
     assert first not in ada.get(here).text
     changed = ada.post(here, {"name": "Nele N.", "role": "organiser", "chapter": ["2"]})
     assert (changed.status_code, state(site, "new@b.example")["chapters"]) == (303, [2])
@@ -218,7 +218,7 @@ def test_an_account_by_pages(site: Site) -> None:
     assert ada.post(f"{here}/password", {"how": "typed", "password": "typed by hand"}).status_code == 303
     assert can_sign_in(site, "new@b.example", "typed by hand")
     assert ada.post(f"{here}/disable").status_code == 303
-    assert "disabled" in words(ada.get("/accounts"))
+    assert "disabled" in page_text(ada.get("/accounts"))
     assert not can_sign_in(site, "new@b.example", "typed by hand")
     assert ada.post(f"{here}/enable").status_code == 303
     assert can_sign_in(site, "new@b.example", "typed by hand")
@@ -240,14 +240,14 @@ def test_refused_on_pages(site: Site) -> None:
         ({"how": "typed", "password": "short"}, "12 to 1000 characters"),
     ):
         answer = ada.post("/accounts", {**good, **wrong})
-        assert (answer.status_code, reason in words(answer)) == (409, True), words(answer)
+        assert (answer.status_code, reason in page_text(answer)) == (409, True), page_text(answer)
     for wrong in ({"role": "king"}, {"chapter": ["x"]}, {"how": "guessed"}, {"name": "x" * 1001}):
         assert ada.post("/accounts", {**good, **wrong}).status_code == 422
     assert [row["email"] for row in accounts.list_all(site.conn)] == ["ada@bidden.example"]
     own = f"/accounts/{state(site, 'ada@bidden.example')['id']}"
     for address, form in ((f"{own}/disable", {}), (own, {"name": "Ada", "role": "organiser"})):
         answer = ada.post(address, form)
-        assert (answer.status_code, "no admin would be left" in words(answer)) == (409, True)
+        assert (answer.status_code, "no admin would be left" in page_text(answer)) == (409, True)
     assert ada.post(f"{own}/password", {"how": "none"}).status_code == 422
     assert ada.post(f"{own}/password", {"how": "typed", "password": "short"}).status_code == 409
     for address in ("/accounts/999", "/accounts/0", "/accounts/x", f"/accounts/{2**63}"):
@@ -265,7 +265,7 @@ def own_account(site: Site) -> tuple[Browser, Browser]:
 def test_ones_own_account(site: Site) -> None:
     """Users see their account, and change their password with the old one; their other sessions end, this one stays."""
     here, elsewhere = own_account(site)
-    page = words(here.get("/account"))
+    page = page_text(here.get("/account"))
     assert ("olga@bidden.example" in page, "Berlin" in page, "London" in page) == (True, True, False)
     new = "a new one, and long"
     for old, first, second, status in (
@@ -275,7 +275,7 @@ def test_ones_own_account(site: Site) -> None:
         (PASSWORD, new, new, 303),
     ):
         answer = here.post("/account/password", {"old": old, "password": first, "again": second})
-        assert answer.status_code == status, words(answer)
+        assert answer.status_code == status, page_text(answer)
         assert elsewhere.get("/events").status_code == (303 if status == 303 else 200)
     assert here.get("/events").status_code == 200
     assert (can_sign_in(site, "olga@bidden.example", PASSWORD), can_sign_in(site, "olga@bidden.example", new)) == (
@@ -298,7 +298,7 @@ def test_another_password_meanwhile(site: Site, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tokens, "verify_password", look)
     new = "a new one, and long"
     answer = here.post("/account/password", {"old": PASSWORD, "password": new, "again": new})
-    assert (answer.status_code, "has been changed meanwhile" in words(answer)) == (409, True)
+    assert (answer.status_code, "has been changed meanwhile" in page_text(answer)) == (409, True)
     assert site.conn.execute("SELECT password_hash FROM accounts").fetchall() == [{"password_hash": "set by an admin"}]
     assert elsewhere.get("/events").status_code == 200
     assert audit_log(site) == [("Olga <olga@bidden.example>", "set password", "refused")]
@@ -316,7 +316,7 @@ def test_guesses_at_the_old_password(site: Site) -> None:
 def test_ones_own_without_a_password(site: Site) -> None:
     """There is none to change, and none can be set."""
     browser = site.organiser()
-    assert "You have none" in words(browser.get("/account"))
+    assert "You have none" in page_text(browser.get("/account"))
     form = {"old": "", "password": "a new one, and long", "again": "a new one, and long"}
     assert browser.post("/account/password", form).status_code == 403
 
@@ -333,7 +333,7 @@ def test_clients(site: Site) -> None:
     assert found is not None
     assert (found[0].id, found[1].name, sorted(found[1].scopes)) == (olga, "Calendar", ["invite", "read"])
     page = ada.get("/clients")
-    assert "Calendar olga@bidden.example invite, read https://example.org/told" in words(page)
+    assert "Calendar olga@bidden.example invite, read https://example.org/told" in page_text(page)
     assert (token in page.text, secret in page.text) == (False, False)
     for wrong, reason in (
         ({"scope": []}, "needs a scope"),
@@ -344,12 +344,12 @@ def test_clients(site: Site) -> None:
         ({"account": 999}, "there is no account 999"),
     ):
         refused_ = ada.post("/clients", {**form, **wrong})
-        assert (refused_.status_code, reason in words(refused_)) == (409, True), words(refused_)
+        assert (refused_.status_code, reason in page_text(refused_)) == (409, True), page_text(refused_)
     assert ada.post("/clients", {**form, "account": "x"}).status_code == 422
     assert ada.post("/clients/999/revoke").status_code == 404
     assert ada.post(f"/clients/{found[1].id}/revoke").status_code == 303
     assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
-    assert "revoked" in words(ada.get("/clients"))
+    assert "revoked" in page_text(ada.get("/clients"))
     outcomes = [(action, outcome) for _, action, outcome in audit_log(site)]
     assert outcomes == [
         ("add client", "done"),
@@ -370,9 +370,9 @@ def test_a_disabled_account_has_no_clients(site: Site) -> None:
     assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
 
 
-def test_audit_log(site: Site, world: World) -> None:
+def test_audit_log(site: Site, scenario: Scenario) -> None:
     """The newest first, page by page, or of one event; an unknown event has no entries."""
-    world.load(EVENT | {"id": 2, "name": "Other"})
+    scenario.load(EVENT | {"id": 2, "name": "Other"})
     for number in range(205):
         with audited(site.conn, AuditEntry("Zoë <b>", "invite", event_id=1 + number % 2, detail=f"<i>{number}.")):
             pass
@@ -386,10 +386,10 @@ def test_audit_log(site: Site, world: World) -> None:
     (oldest,) = re.findall(r'href="(/trail\?before=\d+)"', second.text)
     assert re.findall(r"&lt;i&gt;(\d+)\.", ada.get(oldest).text) == ["4", "3", "2", "1", "0"]
     of_one = ada.get("/trail?event=2")
-    assert "event 1" not in words(of_one)
+    assert "event 1" not in page_text(of_one)
     assert re.findall(r'href="(/trail\?event=2&amp;before=\d+)"', of_one.text)
     for nothing in ("99", "0", "x", "-1", "9" * 30, "2 OR 1=1", "٢"):
-        assert "No entries." in words(ada.get("/trail", params={"event": nothing}))
+        assert "No entries." in page_text(ada.get("/trail", params={"event": nothing}))
     for wrong in ("before=0", "before=x", f"before={2**63}"):
         assert ada.get(f"/trail?{wrong}").status_code == 422
 
@@ -418,7 +418,7 @@ def test_an_entry_precedes_its_action(site: Site) -> None:
 
     def divide() -> None:
         with audited(site.conn, AuditEntry("Ada", "divide")):
-            assert "begun" in words(site.admin().get("/trail"))
+            assert "begun" in page_text(site.admin().get("/trail"))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -12,8 +12,8 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
+from tests.integration.scenario import Scenario
 from tests.integration.site import Site, open_site
-from tests.integration.world import World
 from web import body_limits, database
 from web.auth import current_user, tokens
 from web.body_limits import Limit
@@ -37,10 +37,10 @@ RESOLVE = "/api/v1/events/1/resolve"
 
 
 @pytest.fixture
-def site(world: World, database_url: str) -> Iterator[Site]:
+def site(scenario: Scenario, database_url: str) -> Iterator[Site]:
     """A site with event 1."""
-    world.build(students=[1])
-    with open_site(database_url, world.conn) as site:
+    scenario.build(students=[1])
+    with open_site(database_url, scenario.conn) as site:
         yield site
 
 
@@ -107,12 +107,12 @@ def test_a_body_of_the_largest_size(site: Site) -> None:
     assert answer.status_code == 404
 
 
-def test_too_slow(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_slow(scenario: Scenario, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that stops in the middle gets 408 on pages and from the API, and the connection is closed."""
     monkeypatch.setattr(body_limits, "DEFAULT", Limit(65_536, 0.01))
     monkeypatch.setattr(directory, "UPLOAD_LIMIT", Limit(directory.MAX_BYTES, 0.01))
-    world.build(students=[1])
-    with open_site(database_url, world.conn) as site:
+    scenario.build(students=[1])
+    with open_site(database_url, scenario.conn) as site:
         cookie = session(site)
         for path in (*OPEN, *WITH_CSRF):
             status, headers, text = asyncio.run(ask(site, "POST", path, Sender(b"a=b"), cookie))

@@ -17,17 +17,17 @@ from producers import dead_letters
 from producers.dead_letters import DeadLetter, DeadLetterReader
 from schemas.errors import UnreachableError
 from tests.acceptance.processes import eventually
-from tests.integration.site import Browser, Site, open_site, words
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
+from tests.integration.site import Browser, Site, open_site, page_text
 
 POISON = b"\xff\x00\xfe no JSON <script>\r\n\xe2\x82\xac"
 
 
 @pytest.fixture
-def site(world: World, settings: Settings, database_url: str) -> Iterator[Site]:
+def site(scenario: Scenario, settings: Settings, database_url: str) -> Iterator[Site]:
     """A site with Kafka, without a directory."""
     kafka = {name: getattr(settings, name) for name in ("kafka_bootstrap", "topic_prefix", "group")}
-    with open_site(database_url, world.conn, **kafka) as site:
+    with open_site(database_url, scenario.conn, **kafka) as site:
         yield site
 
 
@@ -68,17 +68,17 @@ def consume_invitations(settings: Settings, count: int) -> list[Message]:
 def redrive(browser: Browser, letters: Sequence[str] = (), **fields: str) -> str:
     """Redrive; returns the text of the page after it."""
     answer = browser.post("/letters/redrive", {"letter": list(letters), **fields})
-    assert answer.status_code == 303, words(answer)
-    return words(browser.get(answer.headers["location"]))
+    assert answer.status_code == 303, page_text(answer)
+    return page_text(browser.get(answer.headers["location"]))
 
 
 def test_shown_to_the_byte(site: Site, settings: Settings) -> None:
     """The list has reason, source and key; the page of one its headers and bytes, as text and in hexadecimal."""
     browser = site.admin()
-    assert "There are no dead letters." in words(browser.get("/letters"))
+    assert "There are no dead letters." in page_text(browser.get("/letters"))
     produce_dead_letters(settings, (b"\x01\xff", POISON), (None, None))
     page = browser.get("/letters")
-    text = words(page)
+    text = page_text(page)
     assert "2 are waiting" in text
     assert "not JSON: &lt;b&gt;unexpected&lt;/b&gt; byte" in text
     assert f"{settings.invitations_topic} 3:100" in text
@@ -90,24 +90,24 @@ def test_shown_to_the_byte(site: Site, settings: Settings) -> None:
     assert "€" in letter.text
     assert "00000000  ff 00 fe 20 6e 6f 20 4a 53 4f 4e 20 3c 73 63 72  ... no JSON &lt;scr" in letter.text
     assert r"<code>\x01\xff</code>" in letter.text
-    assert "bidden-offset 100" in words(letter)
+    assert "bidden-offset 100" in page_text(letter)
     raw = browser.get("/letters/0/0/value")
     assert raw.content == POISON
     assert raw.headers["content-type"] == "application/octet-stream"
     assert raw.headers["content-disposition"].startswith("attachment")
-    assert "no value" in words(browser.get("/letters/0/1"))
+    assert "no value" in page_text(browser.get("/letters/0/1"))
     for path in ("/letters/0/1/value", "/letters/0/2", "/letters/7/0", "/letters/x/0", f"/letters/0/{2**63}"):
         assert browser.get(path).status_code == 404
 
 
-def test_redrive(site: Site, settings: Settings, world: World) -> None:
+def test_redrive(site: Site, settings: Settings, scenario: Scenario) -> None:
     """The original key and bytes are on the source topic again; a second time only with `again`; it is audited."""
     browser = site.admin()
     produce_dead_letters(settings, (b"7", POISON), (b"8", b"second"), (None, b"third"))
     assert "1 dead letter redriven" in redrive(browser, ["0:0"])
     (message,) = consume_invitations(settings, 1)
     assert (message.key(), message.value()) == (b"7", POISON)
-    assert "2 are waiting" in words(browser.get("/letters"))
+    assert "2 are waiting" in page_text(browser.get("/letters"))
     assert "0 dead letters redriven; 1 skipped: redriven before" in redrive(browser, ["0:0"])
     assert "1 dead letter redriven" in redrive(browser, ["0:0"], again="true")
     assert "2 dead letters redriven; 1 skipped: redriven before" in redrive(browser, all="true")
@@ -115,9 +115,9 @@ def test_redrive(site: Site, settings: Settings, world: World) -> None:
     assert sorted((m.key() or b"", m.value() or b"") for m in found) == [
         (b"", b"third"), (b"7", POISON), (b"7", POISON), (b"8", b"second")
     ]  # fmt: skip
-    assert "None is waiting." in words(browser.get("/letters"))
+    assert "None is waiting." in page_text(browser.get("/letters"))
     assert "2 dead letters redriven" in redrive(browser, ["0:1", "0:2"], again="true")
-    trail = world.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
+    trail = scenario.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
     assert [(row["action"], row["outcome"]) for row in trail] == [("redrive", "done")] * 5
     assert [row["detail"] for row in trail][2:4] == [
         "0:0, again; 1 dead letter redriven",
@@ -126,7 +126,7 @@ def test_redrive(site: Site, settings: Settings, world: World) -> None:
 
 
 def test_kafka_goes_away_half_way(
-    site: Site, settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
+    site: Site, settings: Settings, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The audit log says how many were redriven by then."""
     produce_dead_letters(settings, (b"7", b"first"), (b"8", b"second"), (b"9", b"third"))
@@ -139,7 +139,7 @@ def test_kafka_goes_away_half_way(
     monkeypatch.setattr(dead_letters, "_CHUNK", 1)
     monkeypatch.setattr(DeadLetterReader, "read_all", some)
     assert site.admin().post("/letters/redrive", {"all": "true"}).status_code == 503
-    (entry,) = world.execute("SELECT outcome, detail FROM audit_log")
+    (entry,) = scenario.execute("SELECT outcome, detail FROM audit_log")
     detail = "all; 2 dead letters redriven before the error; Kafka did not give what it holds"
     assert entry == {"outcome": "failed", "detail": detail}
     assert len(consume_invitations(settings, 2)) == 2
@@ -149,17 +149,17 @@ def test_from_elsewhere(site: Site, settings: Settings) -> None:
     """A forged header cannot make an admin produce to another topic."""
     browser = site.admin()
     produce_dead_letters(settings, (b"7", b"x"), topic="elsewhere")
-    assert "cannot be redriven from here" in words(browser.get("/letters/0/0"))
+    assert "cannot be redriven from here" in page_text(browser.get("/letters/0/0"))
     answer = browser.post("/letters/redrive", {"letter": "0:0"})
     assert answer.status_code == 409
-    assert "came from &#39;elsewhere&#39;" in words(answer)
+    assert "came from &#39;elsewhere&#39;" in page_text(answer)
     assert "0 dead letters redriven; 1 skipped: from another topic" in redrive(browser, all="true")
 
 
 def test_invalid_requests(site: Site, settings: Settings) -> None:
     """Nothing selected, an invalid place, and a place that does not exist."""
     browser = site.admin()
-    assert "Select dead letters first" in words(browser.post("/letters/redrive"))
+    assert "Select dead letters first" in page_text(browser.post("/letters/redrive"))
     assert browser.post("/letters/redrive", {"letter": "0"}).status_code == 422
     assert browser.post("/letters/redrive", {"letter": "0:9"}).status_code == 404
     assert browser.get("/letters?before=x").status_code == 422
@@ -184,15 +184,15 @@ def test_a_long_value(site: Site, settings: Settings) -> None:
     browser = site.admin()
     produce_dead_letters(settings, (b"1", b"y" * 700_000))
     page = browser.get("/letters/0/0")
-    assert "700,000 bytes, of which the first 65,536 are shown" in words(page)
+    assert "700,000 bytes, of which the first 65,536 are shown" in page_text(page)
     assert len(page.text) < 500_000
     assert browser.get("/letters/0/0/value").content == b"y" * 700_000
 
 
-def test_kafka_away(world: World, database_url: str) -> None:
+def test_kafka_away(scenario: Scenario, database_url: str) -> None:
     """The pages say so, within seconds; without a setting for Kafka they name it."""
     port = ports.choose({"kafka": None}, {})["kafka"]
-    with open_site(database_url, world.conn, kafka_bootstrap=f"127.0.0.1:{port}") as site:
+    with open_site(database_url, scenario.conn, kafka_bootstrap=f"127.0.0.1:{port}") as site:
         browser = site.admin()
         began = time.monotonic()
         for answer in (
@@ -201,12 +201,12 @@ def test_kafka_away(world: World, database_url: str) -> None:
             browser.post("/letters/redrive", {"all": "true"}),
         ):
             assert answer.status_code == 503
-            assert f"Kafka cannot be reached at 127.0.0.1:{port}" in words(answer)
+            assert f"Kafka cannot be reached at 127.0.0.1:{port}" in page_text(answer)
         assert time.monotonic() - began < 30
-    with open_site(database_url, world.conn) as site:
+    with open_site(database_url, scenario.conn) as site:
         answer = site.browser(1).get("/letters")
         assert answer.status_code == 422
-        assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in words(answer)
+        assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in page_text(answer)
 
 
 def test_for_admins_only(site: Site) -> None:

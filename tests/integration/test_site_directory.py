@@ -11,7 +11,7 @@ import pytest
 
 from db.connect import Connection
 from tests.integration.importing import BASE, member, rows
-from tests.integration.site import Browser, Site, open_site, words
+from tests.integration.site import Browser, Site, open_site, page_text
 from web.pages import directory
 
 
@@ -41,7 +41,7 @@ def test_import(site: Site, conn: Connection) -> None:
     assert 'enctype="multipart/form-data"' in browser.get("/directory").text
     answer = upload(browser, *BASE, name="<b>.jsonl")
     assert answer.status_code == 200
-    text = words(answer)
+    text = page_text(answer)
     assert "&lt;b&gt;.jsonl was imported." in text
     assert "member 2" in text
     assert "group 2" in text
@@ -55,7 +55,7 @@ def test_an_invalid_line(site: Site, conn: Connection) -> None:
     """The page shows line, field and problem; nothing is written."""
     answer = upload(site.admin(), *BASE, member(3, email=7))
     assert answer.status_code == 422
-    text = words(answer)
+    text = page_text(answer)
     assert "Nothing was written." in text
     assert "line 7" in text
     assert "field email" in text
@@ -69,7 +69,7 @@ def test_no_directory_file(site: Site, content: bytes) -> None:
     """Other files are refused at their first line."""
     answer = upload(site.admin(), content)
     assert answer.status_code == 422
-    assert "line 1" in words(answer)
+    assert "line 1" in page_text(answer)
 
 
 def test_a_large_file(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_nothing_chosen(site: Site) -> None:
     browser = site.admin()
     for answer in (browser.post("/directory"), browser.post("/directory", {"file": "text"}), upload(browser, name="")):
         assert answer.status_code == 422
-        assert "Choose a file first" in words(answer)
+        assert "Choose a file first" in page_text(answer)
 
 
 def test_one_at_a_time(site: Site) -> None:
@@ -115,7 +115,7 @@ def test_one_at_a_time(site: Site) -> None:
     with directory._import_lock:
         answer = upload(site.admin(), *BASE)
     assert answer.status_code == 409
-    assert "another file is being imported" in words(answer)
+    assert "another file is being imported" in page_text(answer)
 
 
 def test_for_admins_only(site: Site, conn: Connection) -> None:

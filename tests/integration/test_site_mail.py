@@ -13,19 +13,19 @@ import pytest
 
 from embedded import ports
 from embedded.mail_server import MailServer
-from tests.integration.site import Site, open_site, words
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
+from tests.integration.site import Site, open_site, page_text
 from web.pages import mail
 
 
 @pytest.fixture
-def invited(world: World) -> World:
+def invited(scenario: Scenario) -> Scenario:
     """A workshop of chapter 1, event 1, whose description contains HTML."""
-    return world.build(students=[1], coaches=[2], description="<script>alert(1)</script> & more")
+    return scenario.build(students=[1], coaches=[2], description="<script>alert(1)</script> & more")
 
 
 @pytest.fixture
-def site(invited: World, database_url: str, mail_sink: MailServer) -> Iterator[Site]:
+def site(invited: Scenario, database_url: str, mail_sink: MailServer) -> Iterator[Site]:
     """A site with a mail server."""
     with open_site(database_url, invited.conn, smtp_url=mail_sink.url) as site:
         yield site
@@ -36,7 +36,7 @@ def test_preview(site: Site) -> None:
     browser = site.organiser(1)
     page = browser.get("/events/1/mail/Coach")
     assert page.status_code == 200
-    text = words(page)
+    text = page_text(page)
     assert "Subject Workshop Coach Invitation Monday 9 April 2096" in text
     assert "From Invitations &lt;invitations@bidden.example&gt;" in text
     assert "Reply to London &lt;london@example.org&gt;" in text
@@ -78,13 +78,13 @@ def test_not_found(site: Site) -> None:
     assert site.browser().get("/events/1/mail/Student/html").headers["location"].startswith("/sign-in")
 
 
-def test_test_mail(site: Site, mail_sink: MailServer, invited: World) -> None:
-    """It is sent to the user only, marked as a test, and is no delivery."""
+def test_test_mail(site: Site, mail_sink: MailServer, invited: Scenario) -> None:
+    """It is sent to the user only, claimed as a test, and is no delivery."""
     browser = site.organiser(1)
     shown = browser.get("/events/1/mail/Student/html").text
     answer = browser.post("/events/1/mail/Student/test", {"email": "m1@example.org"})
     assert answer.status_code == 303
-    assert "sent to olga@bidden.example" in words(browser.get(answer.headers["location"]))
+    assert "sent to olga@bidden.example" in page_text(browser.get(answer.headers["location"]))
     (mail,) = mail_sink.mails()
     assert mail.recipients == ("olga@bidden.example",)
     message = message_from_bytes(mail.data, policy=default)
@@ -101,21 +101,21 @@ def test_test_mail(site: Site, mail_sink: MailServer, invited: World) -> None:
     assert invited.execute("SELECT * FROM deliveries") == []
     trail = invited.execute("SELECT actor, action, event_id, outcome FROM audit_log")
     assert trail == [{"actor": "Olga <olga@bidden.example>", "action": "test mail", "event_id": 1, "outcome": "done"}]
-    assert "Only an example" in words(browser.get("/invitation/this-is-an-example"))
+    assert "Only an example" in page_text(browser.get("/invitation/this-is-an-example"))
 
 
-def test_refused_test_mail(site: Site, mail_sink: MailServer, invited: World) -> None:
+def test_refused_test_mail(site: Site, mail_sink: MailServer, invited: Scenario) -> None:
     """The page shows the mail server's reply."""
     mail_sink.set_rules([{"do": "refuse_recipient", "recipient": "olga@*"}])
     answer = site.organiser(1).post("/events/1/mail/Student/test")
     assert answer.status_code == 422
-    assert "The test mail was not sent: the mail server refused it" in words(answer)
+    assert "The test mail was not sent: the mail server refused it" in page_text(answer)
     assert mail_sink.count() == 0
     assert [row["outcome"] for row in invited.execute("SELECT outcome FROM audit_log")] == ["refused"]
 
 
 @pytest.mark.parametrize("smtp_url", [None, "smtp://127.0.0.1:{port}"])
-def test_mail_server_away(invited: World, database_url: str, smtp_url: str | None) -> None:
+def test_mail_server_away(invited: Scenario, database_url: str, smtp_url: str | None) -> None:
     """Unreachable, or not configured: the page says which, and still shows the preview."""
     port = ports.choose({"smtp": None}, {})["smtp"]
     url = smtp_url and smtp_url.format(port=port)
@@ -124,8 +124,8 @@ def test_mail_server_away(invited: World, database_url: str, smtp_url: str | Non
         assert browser.get("/events/1/mail/Student").status_code == 200
         answer = browser.post("/events/1/mail/Student/test")
     assert answer.status_code == (503 if url else 422)
-    assert (f"cannot reach mail server 127.0.0.1:{port}" if url else "BIDDEN_SMTP_URL is not set") in words(answer)
-    assert "Hello Olga," in words(answer)
+    assert (f"cannot reach mail server 127.0.0.1:{port}" if url else "BIDDEN_SMTP_URL is not set") in page_text(answer)
+    assert "Hello Olga," in page_text(answer)
 
 
 def test_throttled(site: Site, mail_sink: MailServer) -> None:
@@ -133,7 +133,7 @@ def test_throttled(site: Site, mail_sink: MailServer) -> None:
     browser, other = site.organiser(1), site.admin()
     answers = [browser.post("/events/1/mail/Student/test") for _ in range(11)]
     assert [answer.status_code for answer in answers] == [303] * 10 + [429]
-    assert "Wait " in words(answers[-1])
+    assert "Wait " in page_text(answers[-1])
     assert mail_sink.count() == 10
     assert other.post("/events/1/mail/Student/test").status_code == 303
 
@@ -145,7 +145,7 @@ def test_few_at_a_time(site: Site, mail_sink: MailServer) -> None:
         for _ in range(3):
             others.enter_context(mail._sending)
         answer = browser.post("/events/1/mail/Student/test")
-    assert (answer.status_code, "other test mails are waiting for the mail server" in words(answer)) == (503, True)
+    assert (answer.status_code, "other test mails are waiting for the mail server" in page_text(answer)) == (503, True)
     assert mail_sink.count() == 0
     assert browser.post("/events/1/mail/Student/test").status_code == 303
 

@@ -22,8 +22,8 @@ from config.settings import Settings
 from db import accounts
 from tests.acceptance.processes import eventually
 from tests.integration.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider
-from tests.integration.site import Browser, Site, open_site, words
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
+from tests.integration.site import Browser, Site, open_site, page_text
 from web.auth import oidc, sign_in
 from web.auth.oidc_provider import MAX_WAITING, Provider, ProviderError
 
@@ -40,9 +40,9 @@ def provider() -> Iterator[FakeProvider]:
 
 
 @pytest.fixture
-def site(world: World, database_url: str, provider: FakeProvider) -> Iterator[Site]:
+def site(scenario: Scenario, database_url: str, provider: FakeProvider) -> Iterator[Site]:
     """A site with that provider, and with Olga's account."""
-    with open_site(database_url, world.conn, **settings(provider)) as site:
+    with open_site(database_url, scenario.conn, **settings(provider)) as site:
         site.account("olga@bidden.example")
         yield site
 
@@ -72,7 +72,7 @@ def settings(provider: FakeProvider) -> dict[str, Any]:
 
 def follow(redirect: Response) -> str:
     """Signs in at the provider; returns the callback to which it redirects."""
-    assert redirect.status_code == 303, words(redirect)
+    assert redirect.status_code == 303, page_text(redirect)
     answer = httpx2.get(redirect.headers["location"])
     assert answer.status_code == 302, answer.text
     return answer.headers["location"].removeprefix(BASE)
@@ -92,7 +92,7 @@ def sessions(site: Site) -> int:
 
 def assert_refused(site: Site, answer: Response, sentence: str, status: int = 403) -> None:
     """The sign-in page with this sentence, and no session."""
-    assert (answer.status_code, sentence in words(answer)) == (status, True), words(answer)
+    assert (answer.status_code, sentence in page_text(answer)) == (status, True), page_text(answer)
     assert not answer.cookies.get("bidden")
     assert sessions(site) == 0
 
@@ -102,7 +102,7 @@ def test_signed_in(site: Site, provider: FakeProvider, methods: list[str]) -> No
     """A session, the requested page, an entry in the audit log, and no pending request left."""
     provider.auth_methods = methods
     browser = site.browser()
-    assert "Sign in with the club" in words(browser.get("/sign-in"))
+    assert "Sign in with the club" in page_text(browser.get("/sign-in"))
     redirect = browser.get("/sign-in/provider?next=/batches")
     cookie = redirect.headers["set-cookie"]
     assert ("HttpOnly" in cookie, "SameSite=lax" in cookie, "Max-Age=600" in cookie) == (True, True, True)
@@ -110,7 +110,7 @@ def test_signed_in(site: Site, provider: FakeProvider, methods: list[str]) -> No
     assert parameters["code_challenge_method"] == ["S256"]
     done = browser.get(follow(redirect))
     assert (done.status_code, done.headers["location"]) == (303, "/batches")
-    assert "Olga" in words(browser.get("/batches"))
+    assert "Olga" in page_text(browser.get("/batches"))
     assert "bidden-sign-in" not in browser.client.cookies
     assert site.conn.execute("SELECT * FROM sign_in_requests").fetchall() == []
     trail = site.conn.execute("SELECT actor, action, detail FROM audit_log").fetchall()
@@ -329,12 +329,12 @@ def test_metadata_expires(provider: FakeProvider) -> None:
 
 
 def test_another_process_completes_the_sign_in(
-    site: Site, world: World, database_url: str, provider: FakeProvider
+    site: Site, scenario: Scenario, database_url: str, provider: FakeProvider
 ) -> None:
     """Processes share the pending requests, and no secret of their own."""
     browser = site.browser()
     back = to_callback(browser)
-    with open_site(database_url, world.conn, **settings(provider)) as other:
+    with open_site(database_url, scenario.conn, **settings(provider)) as other:
         elsewhere = other.browser()
         elsewhere.client.cookies.set("bidden-sign-in", browser.client.cookies["bidden-sign-in"])
         assert elsewhere.get(back).status_code == 303
@@ -344,11 +344,11 @@ def test_another_process_completes_the_sign_in(
 @pytest.mark.parametrize(
     ("scheme", "parts"), [("https", ["__Host-bidden-sign-in=", "Secure"]), ("http", ["bidden-sign-in="])]
 )
-def test_the_cookie_of_a_pending_sign_in(world: World, database_url: str, scheme: str, parts: list[str]) -> None:
+def test_the_cookie_of_a_pending_sign_in(scenario: Scenario, database_url: str, scheme: str, parts: list[str]) -> None:
     """With HTTPS its name binds it to this host and to HTTPS."""
     with (
         running_provider(f"{scheme}://testserver/sign-in/callback") as provider,
-        open_site(database_url, world.conn, **settings(provider) | {"base_url": f"{scheme}://testserver"}) as site,
+        open_site(database_url, scenario.conn, **settings(provider) | {"base_url": f"{scheme}://testserver"}) as site,
     ):
         cookie = site.browser().get("/sign-in/provider").headers["set-cookie"]
     assert cookie.startswith(parts[0])
@@ -363,16 +363,16 @@ def test_throttled_by_address(site: Site, provider: FakeProvider) -> None:
 
 
 def test_the_provider_is_away(
-    world: World, database_url: str, logged: StringIO, capsys: pytest.CaptureFixture[str]
+    scenario: Scenario, database_url: str, logged: StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the beginning, or between redirect and callback: a message, no traceback."""
     with running_provider(f"{BASE}/sign-in/callback") as provider:
         values = settings(provider)
-    with open_site(database_url, world.conn, **values) as site:
+    with open_site(database_url, scenario.conn, **values) as site:
         assert_refused(site, site.browser().get("/sign-in/provider"), FAILED, status=503)
     with (
         running_provider(f"{BASE}/sign-in/callback") as provider,
-        open_site(database_url, world.conn, **settings(provider)) as site,
+        open_site(database_url, scenario.conn, **settings(provider)) as site,
     ):
         browser = site.browser()
         back = to_callback(browser)
@@ -381,7 +381,7 @@ def test_the_provider_is_away(
     assert logged.getvalue().count("ConnectError") == 1
     with ExitStack() as stack:
         with running_provider(f"{BASE}/sign-in/callback") as provider:
-            site = stack.enter_context(open_site(database_url, world.conn, **settings(provider)))
+            site = stack.enter_context(open_site(database_url, scenario.conn, **settings(provider)))
             browser = site.browser()
             back = to_callback(browser)
         assert_refused(site, browser.get(back), FAILED)
@@ -445,10 +445,10 @@ def test_no_secret_in_any_log(
     assert [secret for secret in (CLIENT_SECRET, "made-up-code", *provider.secrets) if secret in text] == []
 
 
-def test_without_a_provider(world: World, database_url: str) -> None:
+def test_without_a_provider(scenario: Scenario, database_url: str) -> None:
     """Neither the link nor the routes."""
-    with open_site(database_url, world.conn) as site:
+    with open_site(database_url, scenario.conn) as site:
         browser = site.browser()
-        assert "Sign in with" not in words(browser.get("/sign-in"))
+        assert "Sign in with" not in page_text(browser.get("/sign-in"))
         for path in ("/sign-in/provider", "/sign-in/callback"):
             assert browser.get(path).status_code == 404

@@ -12,7 +12,7 @@ from httpx2 import Response
 from db import site_queries
 from db.connect import Connection, connect, session
 from tests.integration.calling import program
-from tests.integration.site import PASSWORD, Site, open_site, words
+from tests.integration.site import PASSWORD, Site, open_site, page_text
 from web import database
 
 READ_ONLY = "The database is read-only now. Try again in a minute."
@@ -29,7 +29,7 @@ def site(conn: Connection, database_url: str) -> Iterator[Site]:
 
 def assert_error(answer: Response, sentence: str, status: int = 503) -> None:
     """An error page, or a problem of the API."""
-    text = answer.json()["detail"] if "json" in answer.headers["content-type"] else words(answer)
+    text = answer.json()["detail"] if "json" in answer.headers["content-type"] else page_text(answer)
     assert (answer.status_code, sentence in text) == (status, True), text
     assert ("retry-after" in answer.headers) == (status == 503)
 

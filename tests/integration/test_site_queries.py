@@ -16,9 +16,9 @@ from schemas.outcomes import Failed, Retry, Sent, Unknown
 from schemas.vocabulary import Audience, Reason, UnknownPolicy
 from tests.integration.calling import organisers
 from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, invitation, member, subscription
+from tests.integration.scenario import TERMS_ACCEPTED, Scenario
 from tests.integration.site import open_site
 from tests.integration.test_planning import ban
-from tests.integration.world import TERMS_ACCEPTED, World
 
 EVERYBODY = VisibleMembers()
 STATUSES = (None, "sent", "failed", "unknown", "skipped", "pending")
@@ -50,13 +50,13 @@ SEARCHED = (
 )
 
 
-def populate(world: World, seed: int, policy: str) -> list[int]:
+def populate(scenario: Scenario, seed: int, policy: str) -> list[int]:
     """A joint event of two chapters, and batches with every outcome; returns their ids."""
     chance = random.Random(seed)
     people = range(1, 25)
-    world.load(CHAPTER, STUDENTS, COACHES, *PARIS, EVENT | {"chapter_ids": [1, 2], "role_policy": policy})
-    world._one = policy == "one"
-    world.load(
+    scenario.load(CHAPTER, STUDENTS, COACHES, *PARIS, EVENT | {"chapter_ids": [1, 2], "role_policy": policy})
+    scenario._one = policy == "one"
+    scenario.load(
         *(
             member(n, name=chance.choice(NAMES), accepted_toc_at=TERMS_ACCEPTED if chance.random() < 0.9 else None)
             for n in people
@@ -70,43 +70,43 @@ def populate(world: World, seed: int, policy: str) -> list[int]:
             if chance.random() < 0.08
         ),
     )
-    agent, batches = world.agent(), []
+    agent, batches = scenario.agent(), []
     for audience in ("students", "everyone"):
-        batch = world.plan(audience, resend=chance.random() < 0.5)
+        batch = scenario.plan(audience, resend=chance.random() < 0.5)
         batches.append(batch)
-        for row in list(reports.log(world.conn, batch)):
+        for row in list(reports.log(scenario.conn, batch)):
             outcome = chance.choice(
                 (None, Sent("250 ok"), Sent("250"), Failed("550"), Unknown("?"), Retry("451", delay=60, uses=1), "ban")
             )
-            wanted = world.wanted(batch, row["member_id"], row["role"])
+            wanted = scenario.request(batch, row["member_id"], row["role"])
             if outcome == "ban":
-                world.execute("UPDATE members SET accepted_toc_at = NULL WHERE id = %s", row["member_id"])
-            if outcome is not None and (mark := agent.meet(wanted)) is not None and not isinstance(outcome, str):
-                agent.record(wanted, mark, outcome)
+                scenario.execute("UPDATE members SET accepted_toc_at = NULL WHERE id = %s", row["member_id"])
+            if outcome is not None and (claim := agent.try_claim(wanted)) is not None and not isinstance(outcome, str):
+                agent.record(wanted, claim, outcome)
     if seed % 3 == 0:
-        world.set_state(batches[0], "paused")
+        scenario.set_state(batches[0], "paused")
     if seed % 3 == 1:
-        world.set_state(batches[1], "cancelled")
-        batch_actions.cancel_items(world.conn, batches[1])
-    world.execute("ANALYZE")
-    assert len(world.execute("SELECT DISTINCT status FROM log_entries")) >= 4, "too few outcomes"
+        scenario.set_state(batches[1], "cancelled")
+        batch_actions.cancel_items(scenario.conn, batches[1])
+    scenario.execute("ANALYZE")
+    assert len(scenario.execute("SELECT DISTINCT status FROM log_entries")) >= 4, "too few outcomes"
     return batches
 
 
 @pytest.fixture(params=[(seed, policy) for seed in range(3) for policy in ("each", "one")], ids=str)
-def batches(request: pytest.FixtureRequest, world: World) -> list[int]:
+def batches(request: pytest.FixtureRequest, scenario: Scenario) -> list[int]:
     """Some batches of event 1."""
-    return populate(world, *request.param)
+    return populate(scenario, *request.param)
 
 
 def walk(
-    world: World, batch: int, names: VisibleMembers = EVERYBODY, *, size: int = 2, **wish: Any
+    scenario: Scenario, batch: int, names: VisibleMembers = EVERYBODY, *, size: int = 2, **wish: Any
 ) -> list[dict[str, Any]]:
     """The rows of all pages of this size."""
     found: list[dict[str, Any]] = []
     after = (0, "")
     while True:
-        page = site_queries.entries(world.conn, batch, names, after=after, limit=size, **wish)
+        page = site_queries.entries(scenario.conn, batch, names, after=after, limit=size, **wish)
         assert len(page.rows) == size or not page.has_more
         found += page.rows
         if not page.has_more:
@@ -114,88 +114,88 @@ def walk(
         after = (page.rows[-1]["member_id"], page.rows[-1]["item_role"] or "")
 
 
-def holds(world: World, member_id: int, words: str) -> bool:
+def holds(scenario: Scenario, member_id: int, words: str) -> bool:
     """Whether a search for the text should find the member, by another expression."""
-    (row,) = world.execute(
+    (row,) = scenario.execute(
         "SELECT strpos(search, lower(%s)) > 0 OR id::text = %s AS it_does FROM members WHERE id = %s",
         words, words, member_id,
     )  # fmt: skip
     return words == "" or bool(row["it_does"])
 
 
-def test_pages_hold_every_entry_once(world: World, batches: list[int]) -> None:
+def test_pages_hold_every_entry_once(scenario: Scenario, batches: list[int]) -> None:
     """For every filter: all pages together are what the log says, in order of member and role, no row twice."""
     for batch in batches:
-        log = sorted(reports.log(world.conn, batch), key=lambda row: (row["member_id"], row["role"]))
-        left_out = [row["member_id"] for row in reports.excluded(world.conn, batch)]
+        log = sorted(reports.log(scenario.conn, batch), key=lambda row: (row["member_id"], row["role"]))
+        left_out = [row["member_id"] for row in reports.excluded(scenario.conn, batch)]
         for words in SEARCHED:
-            known = {n: holds(world, n, words) for n in {*left_out, *(row["member_id"] for row in log)}}
+            known = {n: holds(scenario, n, words) for n in {*left_out, *(row["member_id"] for row in log)}}
             for status in STATUSES:
                 wanted = [row for row in log if status in (None, row["status"]) and known[row["member_id"]]]
-                found = walk(world, batch, status=status, search=words)
+                found = walk(scenario, batch, status=status, search=words)
                 same = ("member_id", "role", "status", "reason", "attempts", "at", "sent_by_batch", "reply")
                 assert [{name: row[name] for name in same} for row in found] == [
                     {name: row[name] for name in same} for row in wanted
                 ], (batch, status, words)
-            found = walk(world, batch, status="left_out", search=words)
+            found = walk(scenario, batch, status="left_out", search=words)
             assert [row["member_id"] for row in found] == [n for n in left_out if known[n]], (batch, words)
 
 
-def test_the_numbers_of_a_batch_are_those_of_the_reports(world: World, batches: list[int]) -> None:
+def test_the_numbers_of_a_batch_are_those_of_the_reports(scenario: Scenario, batches: list[int]) -> None:
     """One statement gives what three reports give; also for a batch whose rows were removed."""
     for _ in range(2):
         for batch in batches:
-            found = site_queries.batch_numbers(world.conn, batch)
-            assert found.status == reports.status(world.conn, batch)
-            assert list(found.status) == list(reports.status(world.conn, batch))
-            assert found.excluded == reports.exclusions(world.conn, batch)
+            found = site_queries.batch_numbers(scenario.conn, batch)
+            assert found.status == reports.status(scenario.conn, batch)
+            assert list(found.status) == list(reports.status(scenario.conn, batch))
+            assert found.excluded == reports.exclusions(scenario.conn, batch)
             running = found.status["state"] == "running"
-            (lately,) = world.execute(
+            (lately,) = scenario.execute(
                 "SELECT count(*) AS n FROM log_entries WHERE batch_id = %s AND status IN ('sent', 'failed')"
                 " AND at > now() - interval '10 seconds'",
                 batch,
             )
             assert found.per_second == (lately["n"] / 10 if running else 0.0)
-        world.execute("UPDATE batches SET started_at = now() - interval '9 days'")
-        world.execute("UPDATE batch_items SET settled_at = now() - interval '9 days' WHERE settled_at IS NOT NULL")
-        for batch in batch_actions.batches_to_clean(world.conn, 60):
-            batch_actions.clean_batch(world.conn, batch, 60)
+        scenario.execute("UPDATE batches SET started_at = now() - interval '9 days'")
+        scenario.execute("UPDATE batch_items SET settled_at = now() - interval '9 days' WHERE settled_at IS NOT NULL")
+        for batch in batch_actions.batches_to_clean(scenario.conn, 60):
+            batch_actions.clean_batch(scenario.conn, batch, 60)
     with pytest.raises(NotFoundError, match="no batch 99"):
-        site_queries.batch_numbers(world.conn, 99)
+        site_queries.batch_numbers(scenario.conn, 99)
 
 
 @pytest.fixture
-def leavers(world: World, batches: list[int]) -> None:
+def leavers(scenario: Scenario, batches: list[int]) -> None:
     """Some members were deleted after the batches, and some left a list."""
     assert batches
-    world.execute("UPDATE members SET deleted_at = now() WHERE id %% 7 = 3")
-    world.execute("UPDATE subscriptions SET left_at = now() WHERE (member_id + group_id) %% 5 = 2")
+    scenario.execute("UPDATE members SET deleted_at = now() WHERE id %% 7 = 3")
+    scenario.execute("UPDATE subscriptions SET left_at = now() WHERE (member_id + group_id) %% 5 = 2")
 
 
 @pytest.mark.usefixtures("leavers")
-def test_one_dry_run_decides_for_every_audience(world: World) -> None:
+def test_one_dry_run_decides_for_every_audience(scenario: Scenario) -> None:
     """A dry run of three audiences gives the numbers of three, under either policy for unknown deliveries."""
-    event = site_queries.event(world.conn, 1, None)
+    event = site_queries.event(scenario.conn, 1, None)
     assert event is not None
     for policy in UnknownPolicy:
-        found = dry_runs(world.conn, event.facts, list(Audience), policy=policy)
+        found = dry_runs(scenario.conn, event.facts, list(Audience), policy=policy)
         for audience, planned in zip(Audience, found, strict=True):
-            assert planned == plan(world.conn, event_id=1, audience=audience, policy=policy, dry_run=True)
+            assert planned == plan(scenario.conn, event_id=1, audience=audience, policy=policy, dry_run=True)
 
 
 @pytest.mark.usefixtures("leavers")
 @pytest.mark.parametrize("scanned", [1, 3, 500])
-def test_names_are_those_of_the_numbers(world: World, scanned: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_those_of_the_numbers(scenario: Scenario, scanned: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind each number of a dry run there are as many candidates, page by page, in order, none of them twice."""
     monkeypatch.setattr(site_queries, "_SCANNED", scanned)
-    event = site_queries.event(world.conn, 1, None)
+    event = site_queries.event(scenario.conn, 1, None)
     assert event is not None
     for policy in UnknownPolicy:
         for audience in Audience:
             trigger = trigger_of(event.facts, audience, policy=policy)
-            (counts,) = planning.dry_run(world.conn, [trigger])
+            (counts,) = planning.dry_run(scenario.conn, [trigger])
             for reason in (None, *Reason):
-                found = candidates(world, trigger, reason, VisibleMembers())
+                found = candidates(scenario, trigger, reason, VisibleMembers())
                 ids = [row["member_id"] for row in found]
                 assert ids == sorted(set(ids))
                 assert len(ids) == (counts.planned if reason is None else counts.excluded.get(reason, 0)), (
@@ -204,34 +204,34 @@ def test_names_are_those_of_the_numbers(world: World, scanned: int, monkeypatch:
                 )
                 if reason is None:
                     assert sum(len(row["roles"]) for row in found) == counts.deliveries
-                paris = [row["member_id"] for row in candidates(world, trigger, reason, VisibleMembers([2]))]
-                assert paris == [n for n in ids if n in members_of(world, 2)]
+                paris = [row["member_id"] for row in candidates(scenario, trigger, reason, VisibleMembers([2]))]
+                assert paris == [n for n in ids if n in members_of(scenario, 2)]
 
 
 def candidates(
-    world: World, trigger: planning.Trigger, reason: str | None, names: VisibleMembers
+    scenario: Scenario, trigger: planning.Trigger, reason: str | None, names: VisibleMembers
 ) -> list[dict[str, Any]]:
     """All pages of two."""
     found: list[dict[str, Any]] = []
     while True:
         after = found[-1]["member_id"] if found else 0
-        page = site_queries.candidates(world.conn, trigger, reason, names, after=after, limit=2)
+        page = site_queries.candidates(scenario.conn, trigger, reason, names, after=after, limit=2)
         found += page.rows
         if not page.has_more:
             return found
 
 
-def members_of(world: World, chapter: int) -> set[int]:
+def members_of(scenario: Scenario, chapter: int) -> set[int]:
     """Who is on a list of the chapter."""
-    rows = world.execute(
+    rows = scenario.execute(
         "SELECT member_id FROM subscriptions JOIN groups ON id = group_id WHERE chapter_id = %s", chapter
     )
     return {row["member_id"] for row in rows}
 
 
-def test_an_organiser_sees_only_members_of_their_chapters(world: World, batches: list[int]) -> None:
+def test_an_organiser_sees_only_members_of_their_chapters(scenario: Scenario, batches: list[int]) -> None:
     """Of an event held with another chapter, entries name only members of the organiser's chapter."""
-    event = site_queries.event(world.conn, 1, [2])
+    event = site_queries.event(scenario.conn, 1, [2])
     assert event is not None
     names = event.visible_members([2])
     assert names == VisibleMembers([2], unlisted=False)
@@ -239,60 +239,60 @@ def test_an_organiser_sees_only_members_of_their_chapters(world: World, batches:
         "not everybody: other chapters may have held it before"
     )
     assert event.visible_members(None) == VisibleMembers(None)
-    ours = members_of(world, 2)
+    ours = members_of(scenario, 2)
     for batch in batches:
         for status in (*STATUSES, "left_out"):
-            everybody = [(row["member_id"], row["role"]) for row in walk(world, batch, status=status)]
-            shown = [(row["member_id"], row["role"]) for row in walk(world, batch, names, status=status)]
+            everybody = [(row["member_id"], row["role"]) for row in walk(scenario, batch, status=status)]
+            shown = [(row["member_id"], row["role"]) for row in walk(scenario, batch, names, status=status)]
             assert shown == [key for key in everybody if key[0] in ours], (batch, status)
 
 
-def test_an_event_that_was_moved(world: World, batches: list[int]) -> None:
+def test_an_event_that_was_moved(scenario: Scenario, batches: list[int]) -> None:
     """An event that is now of one chapter alone shows that chapter's members, and those who are on no list any more."""
-    world.load(EVENT | {"chapter_ids": [2], "role_policy": "one" if world._one else "each"})
-    ours = members_of(world, 2)
-    gone = max(n for n in {row["member_id"] for row in walk(world, batches[1])} if n not in ours)
+    scenario.load(EVENT | {"chapter_ids": [2], "role_policy": "one" if scenario._one else "each"})
+    ours = members_of(scenario, 2)
+    gone = max(n for n in {row["member_id"] for row in walk(scenario, batches[1])} if n not in ours)
     left = min(ours)
-    world.execute("DELETE FROM subscriptions WHERE member_id = %s", gone)
-    world.execute("UPDATE subscriptions SET left_at = now() WHERE member_id = %s", left)
-    event = site_queries.event(world.conn, 1, [2])
+    scenario.execute("DELETE FROM subscriptions WHERE member_id = %s", gone)
+    scenario.execute("UPDATE subscriptions SET left_at = now() WHERE member_id = %s", left)
+    event = site_queries.event(scenario.conn, 1, [2])
     assert event is not None
     names = event.visible_members([2])
     some_hidden = False
     for batch in batches:
         for status in (*STATUSES, "left_out"):
-            everybody = [(row["member_id"], row["role"]) for row in walk(world, batch, status=status)]
-            shown = [(row["member_id"], row["role"]) for row in walk(world, batch, names, status=status)]
+            everybody = [(row["member_id"], row["role"]) for row in walk(scenario, batch, status=status)]
+            shown = [(row["member_id"], row["role"]) for row in walk(scenario, batch, names, status=status)]
             assert shown == [key for key in everybody if key[0] in {*ours, gone}], (batch, status)
-        some_hidden = some_hidden or len(walk(world, batch, names)) < len(walk(world, batch))
-        assert not site_queries.hides_members(world.conn, batch, VisibleMembers())
-        assert site_queries.hides_members(world.conn, batch, VisibleMembers([2])), "may be"
-        assert site_queries.hides_members(world.conn, batch, names)
-        assert not site_queries.hides_members(world.conn, batch, VisibleMembers([1, 2], unlisted=True))
+        some_hidden = some_hidden or len(walk(scenario, batch, names)) < len(walk(scenario, batch))
+        assert not site_queries.hides_members(scenario.conn, batch, VisibleMembers())
+        assert site_queries.hides_members(scenario.conn, batch, VisibleMembers([2])), "may be"
+        assert site_queries.hides_members(scenario.conn, batch, names)
+        assert not site_queries.hides_members(scenario.conn, batch, VisibleMembers([1, 2], unlisted=True))
     assert some_hidden
-    found = world.audit()["missing"]
-    listed = site_queries.missing(world.conn, found, names)
+    found = scenario.audit()["missing"]
+    listed = site_queries.missing(scenario.conn, found, names)
     assert [row["member_id"] for row in listed.rows] == [row["member_id"] for row in found]
 
 
 @pytest.mark.parametrize("status", [None, "skipped"])
 def test_pages_where_another_batch_mailed(
-    world: World, database_url: str, status: str | None, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, database_url: str, status: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under the policy `one` a log may say Coach where the item says Student: each page starts after the last."""
-    world.build(both=[1, 2, 3], role_policy="one")
-    first, second = world.plan("coaches"), world.plan("students")
-    agent = world.agent()
+    scenario.build(both=[1, 2, 3], role_policy="one")
+    first, second = scenario.plan("coaches"), scenario.plan("students")
+    agent = scenario.agent()
     for number in (1, 2, 3):
-        agent.deliver(world.wanted(first, number, "Coach"))
-        agent.meet(world.wanted(second, number))
-    found = walk(world, second, status=status)
+        agent.deliver(scenario.request(first, number, "Coach"))
+        agent.try_claim(scenario.request(second, number))
+    found = walk(scenario, second, status=status)
     assert [(row["member_id"], row["role"], row["item_role"]) for row in found] == [
         (number, "Coach", "Student") for number in (1, 2, 3)
     ]
     entries = site_queries.entries
     monkeypatch.setattr(site_queries, "entries", lambda *words, **wish: entries(*words, **{**wish, "limit": 2}))
-    with open_site(database_url, world.conn) as site:
+    with open_site(database_url, scenario.conn) as site:
         browser, query = site.admin(), f"?status={status or ''}"
         csv = browser.get(f"/batches/{second}/log.csv{query}").text.split("\r\n")
         shown, address = [], f"/batches/{second}/entries{query}"
@@ -313,11 +313,11 @@ def test_pages_where_another_batch_mailed(
 
 
 @pytest.mark.usefixtures("batches")
-def test_a_search_has_no_wildcards(world: World) -> None:
+def test_a_search_has_no_wildcards(scenario: Scenario) -> None:
     """Members are found by text in name or address, in any case, or by their id; no character is a wildcard."""
-    everybody = [row["id"] for row in world.execute("SELECT id FROM members ORDER BY id")]
+    everybody = [row["id"] for row in scenario.execute("SELECT id FROM members ORDER BY id")]
     for words in (w for w in SEARCHED if w):
-        found = [row["member_id"] for row in site_queries.members(world.conn, None, words).rows]
-        assert found == [n for n in everybody if holds(world, n, words)], words
+        found = [row["member_id"] for row in site_queries.members(scenario.conn, None, words).rows]
+        assert found == [n for n in everybody if holds(scenario, n, words)], words
     for words in ("9" * 19, "9" * 30, "²", "٣", "-1", "1 ", "\t"):
-        site_queries.members(world.conn, None, words)
+        site_queries.members(scenario.conn, None, words)

@@ -15,8 +15,8 @@ from httpx2 import Response
 
 from db.connect import connect
 from tests.acceptance.processes import eventually
-from tests.integration.site import PASSWORD, Browser, Site, open_site, words
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
+from tests.integration.site import PASSWORD, Browser, Site, open_site, page_text
 from web.auth import tokens
 from web.auth.sign_in import local_path
 
@@ -25,10 +25,10 @@ TOO_MANY = "Too many attempts"
 
 
 @pytest.fixture
-def site(world: World, database_url: str) -> Iterator[Site]:
+def site(scenario: Scenario, database_url: str) -> Iterator[Site]:
     """A site with event 1 and Olga, an organiser of chapter 1."""
-    world.build(students=[1])
-    with open_site(database_url, world.conn) as site:
+    scenario.build(students=[1])
+    with open_site(database_url, scenario.conn) as site:
         site.account("olga@bidden.example", chapters=[1], password=PASSWORD)
         yield site
 
@@ -95,10 +95,10 @@ def test_no_session_fixation(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "name"), [("https", "__Host-bidden"), ("http", "bidden")])
-def test_cookie(world: World, database_url: str, scheme: str, name: str) -> None:
+def test_cookie(scenario: Scenario, database_url: str, scheme: str, name: str) -> None:
     """No script can read it, no other site's form sends it; with HTTPS it is bound to HTTPS and the host."""
     base = f"{scheme}://testserver"
-    with open_site(database_url, world.conn, base_url=base) as site:
+    with open_site(database_url, scenario.conn, base_url=base) as site:
         site.account("olga@bidden.example", password=PASSWORD)
         browser = Browser(TestClient(site.app, base_url=base, follow_redirects=False), None)
         cookie = sign_in(browser).headers["set-cookie"]
@@ -120,13 +120,13 @@ def test_cookie(world: World, database_url: str, scheme: str, name: str) -> None
         "DELETE FROM accounts",
     ],
 )
-def test_a_session_ends(site: Site, world: World, end: Any) -> None:
+def test_a_session_ends(site: Site, scenario: Scenario, end: Any) -> None:
     """After twelve idle hours, after a week, with its account: pages and forms alike redirect to the sign-in."""
     browser = site.browser()
     sign_in(browser)
     browser.token = browser.client.cookies["bidden"]
     assert is_signed_in(browser)
-    world.execute(end)
+    scenario.execute(end)
     assert not is_signed_in(browser)
     assert browser.post("/account/password", {}).headers["location"].startswith("/sign-in")
     assert (
@@ -134,13 +134,13 @@ def test_a_session_ends(site: Site, world: World, end: Any) -> None:
     )
 
 
-def test_a_request_prolongs_the_session(site: Site, world: World) -> None:
+def test_a_request_prolongs_the_session(site: Site, scenario: Scenario) -> None:
     """Its idle time starts again."""
     browser = site.browser()
     sign_in(browser)
-    world.execute("UPDATE sessions SET seen_at = now() - interval '11 hours'")
+    scenario.execute("UPDATE sessions SET seen_at = now() - interval '11 hours'")
     assert is_signed_in(browser)
-    assert world.execute("SELECT seen_at > now() - interval '1 minute' AS is_fresh FROM sessions") == [
+    assert scenario.execute("SELECT seen_at > now() - interval '1 minute' AS is_fresh FROM sessions") == [
         {"is_fresh": True}
     ]
 
@@ -157,43 +157,43 @@ CHANGES: list[Any] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_after_the_password_was_verified(
-    site: Site, world: World, monkeypatch: pytest.MonkeyPatch, change: Any
+    site: Site, scenario: Scenario, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
     """A user locked out in between gets no session."""
     real = tokens.verify_password
 
     def verify(password: str, stored: str | None) -> bool:
         found = real(password, stored)
-        world.execute(change)
+        scenario.execute(change)
         return found
 
     monkeypatch.setattr(tokens, "verify_password", verify)
     answer = sign_in(site.browser())
-    assert (answer.status_code, WRONG in words(answer), "set-cookie" in answer.headers) == (403, True, False)
-    assert world.execute("SELECT FROM sessions") == []
-    assert world.execute("SELECT action, outcome FROM audit_log") == [{"action": "sign in", "outcome": "refused"}]
+    assert (answer.status_code, WRONG in page_text(answer), "set-cookie" in answer.headers) == (403, True, False)
+    assert scenario.execute("SELECT FROM sessions") == []
+    assert scenario.execute("SELECT action, outcome FROM audit_log") == [{"action": "sign in", "outcome": "refused"}]
 
 
-def test_an_uncommitted_change_is_waited_for(site: Site, world: World, database_url: str) -> None:
+def test_an_uncommitted_change_is_waited_for(site: Site, scenario: Scenario, database_url: str) -> None:
     """The statement that stores the session waits for the change, then sees it."""
     with ThreadPoolExecutor(1) as pool, connect(database_url) as other:
         other.execute("UPDATE accounts SET password_hash = 'another'")
         other.execute("DELETE FROM sessions")
         answer = pool.submit(sign_in, site.browser())
-        eventually(lambda: bool(world.waiting()) or answer.done(), "the session waits for the lock")
+        eventually(lambda: bool(scenario.waiting()) or answer.done(), "the session waits for the lock")
         other.commit()
         assert answer.result().status_code == 403
-    assert world.execute("SELECT FROM sessions") == []
+    assert scenario.execute("SELECT FROM sessions") == []
 
 
 # Throttling.
 
 
-def test_no_user_enumeration(site: Site, world: World) -> None:
+def test_no_user_enumeration(site: Site, scenario: Scenario) -> None:
     """An unknown address and a wrong password get the same text, status and headers, after about the same time."""
     site.account("oidc@bidden.example")
     site.account("gone@bidden.example", password=PASSWORD)
-    world.execute("UPDATE accounts SET disabled_at = now() WHERE email = 'gone@bidden.example'")
+    scenario.execute("UPDATE accounts SET disabled_at = now() WHERE email = 'gone@bidden.example'")
     answers = {}
     for email in ("olga@bidden.example", "nobody@bidden.example", "oidc@bidden.example", "gone@bidden.example"):
         times = []
@@ -201,7 +201,7 @@ def test_no_user_enumeration(site: Site, world: World) -> None:
             began = perf_counter()
             answer = sign_in(at(site, f"10.0.0.{attempt}"), email, "not the password")
             times.append(perf_counter() - began)
-        answers[email] = (answer.status_code, words(answer), sorted(answer.headers), median(times))
+        answers[email] = (answer.status_code, page_text(answer), sorted(answer.headers), median(times))
     assert answers["olga@bidden.example"][:2] == (403, answers["nobody@bidden.example"][1])
     assert WRONG in answers["olga@bidden.example"][1]
     assert len({answer[:2] for answer in answers.values()}) == 1
@@ -216,7 +216,7 @@ def test_any_input(site: Site) -> None:
     for email in ("", "\0", "x" * 321 + "@example.org", "' OR 1=1 --", "%", "olga@bidden.example\0"):
         for password in ("", "x" * 2000, "p\0", "🦆"):
             answer = sign_in(site.browser(), email, password)
-            assert (answer.status_code, WRONG in words(answer)) == (403, True)
+            assert (answer.status_code, WRONG in page_text(answer)) == (403, True)
 
 
 def test_concurrent_guesses(site: Site) -> None:
@@ -230,30 +230,30 @@ def test_concurrent_guesses(site: Site) -> None:
     assert answers == [403] * 5 + [429] * 15
 
 
-def test_throttled(site: Site, world: World) -> None:
+def test_throttled(site: Site, scenario: Scenario) -> None:
     """After five wrong passwords even the right one must wait until the window ends. Other clients are let in."""
     guesser, owner = at(site, "10.1.1.1"), at(site, "10.2.2.2")
     assert [sign_in(guesser, password="wrong").status_code for _ in range(40)] == [403] * 5 + [429] * 35
     answer = sign_in(guesser)
-    assert (answer.status_code, TOO_MANY in words(answer)) == (429, True)
+    assert (answer.status_code, TOO_MANY in page_text(answer)) == (429, True)
     assert 0 < int(answer.headers["retry-after"]) <= 15 * 60 + 1
     assert not is_signed_in(guesser)
-    # Olga is not locked out of her own account.
+    # Olga is not locked out of their own account.
     assert sign_in(owner).status_code == 303
-    world.execute("UPDATE sign_in_attempts SET since = since - interval '15 minutes 1 second'")
+    scenario.execute("UPDATE sign_in_attempts SET since = since - interval '15 minutes 1 second'")
     assert sign_in(guesser).status_code == 303
 
 
-def test_guesses_from_everywhere(site: Site, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guesses_from_everywhere(site: Site, scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty attempts at one e-mail address from everywhere; sixty from one IP address at any e-mail address."""
     # Verifying a hundred hashes would take a minute.
     monkeypatch.setattr(tokens, "verify_password", lambda *_: False)
     assert [sign_in(at(site, f"10.3.0.{n}"), password="wrong").status_code for n in range(31)] == [403] * 30 + [429]
     answers = [sign_in(at(site, "10.4.4.4"), f"n{n}@bidden.example", "wrong").status_code for n in range(61)]
     assert answers == [403] * 60 + [429]
-    before = world.execute("SELECT count(*) FROM sign_in_attempts")
+    before = scenario.execute("SELECT count(*) FROM sign_in_attempts")
     assert sign_in(at(site, "10.4.4.4"), "another@bidden.example", "wrong").status_code == 429
-    assert world.execute("SELECT count(*) FROM sign_in_attempts") == before, "a throttled address adds rows"
+    assert scenario.execute("SELECT count(*) FROM sign_in_attempts") == before, "a throttled address adds rows"
 
 
 def test_addresses_of_one_network(site: Site) -> None:
@@ -314,7 +314,7 @@ OURS: list[dict[str, str]] = [
 ]
 
 
-def test_cross_site_requests(site: Site, world: World) -> None:
+def test_cross_site_requests(site: Site, scenario: Scenario) -> None:
     """Forms and sign-ins from another site are refused, even with a valid session and token."""
     browser, stranger = site.browser(1), site.browser()
     form = {"audience": "everyone", "key": "k" * 36}
@@ -324,8 +324,8 @@ def test_cross_site_requests(site: Site, world: World) -> None:
         assert is_signed_in(browser)
         assert sign_in(stranger, headers=headers).status_code == 403, headers
         assert not is_signed_in(stranger)
-    assert world.execute("SELECT FROM batches") == []
-    assert world.execute("SELECT FROM audit_log") == []
+    assert scenario.execute("SELECT FROM batches") == []
+    assert scenario.execute("SELECT FROM audit_log") == []
 
 
 def test_same_site_requests(site: Site) -> None:
@@ -337,7 +337,7 @@ def test_same_site_requests(site: Site) -> None:
         assert browser.post("/sign-out", headers=headers).status_code == 303, headers
 
 
-def test_every_form_needs_its_token(site: Site, world: World) -> None:
+def test_every_form_needs_its_token(site: Site, scenario: Scenario) -> None:
     """A missing, wrong or empty CSRF token, or another session's, is refused. It may come in a header."""
     browser, other = site.browser(1), site.browser(1)
     assert browser.token is not None
@@ -346,12 +346,12 @@ def test_every_form_needs_its_token(site: Site, world: World) -> None:
     for wrong in (None, "", "x", "ü", "\0", tokens.csrf_token(other.token), browser.token):
         given = form if wrong is None else {**form, "csrf": wrong}
         answer = browser.client.post("/events/1/invite", data=given)
-        assert (answer.status_code, "out of date" in words(answer)) == (403, True)
+        assert (answer.status_code, "out of date" in page_text(answer)) == (403, True)
     in_query = browser.client.post(f"/events/1/invite?csrf={tokens.csrf_token(browser.token)}", data=form)
     assert in_query.status_code == 403
     as_file = browser.client.post("/events/1/invite", data=form, files={"csrf": b"x"})
     assert as_file.status_code == 403
-    assert world.execute("SELECT FROM batches") == []
-    assert world.execute("SELECT FROM audit_log") == []
+    assert scenario.execute("SELECT FROM batches") == []
+    assert scenario.execute("SELECT FROM audit_log") == []
     right = {"x-csrf-token": tokens.csrf_token(browser.token)}
     assert browser.client.post("/events/1/invite", data=form, headers=right).status_code == 303

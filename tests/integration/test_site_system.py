@@ -17,19 +17,19 @@ from monitoring import probe
 from producers.topics import Topics
 from schemas.errors import UnreachableError
 from tests.acceptance.processes import eventually
-from tests.integration.site import Site, open_site, words
-from tests.integration.world import World
+from tests.integration.scenario import Scenario
+from tests.integration.site import Site, open_site, page_text
 
 PARTS = ("/system/lag", "/system/servers", "/system/doctor")
 HTMX = {"HX-Request": "true"}
 
 
 @pytest.fixture
-def site(world: World, settings: Settings, database_url: str) -> Iterator[Site]:
+def site(scenario: Scenario, settings: Settings, database_url: str) -> Iterator[Site]:
     """A site with all servers."""
     assert settings.smtp_url is not None
     names = ("kafka_bootstrap", "topic_prefix", "group", "smtp_url")
-    with open_site(database_url, world.conn, **{name: getattr(settings, name) for name in names}) as site:
+    with open_site(database_url, scenario.conn, **{name: getattr(settings, name) for name in names}) as site:
         yield site
 
 
@@ -51,7 +51,7 @@ def test_lag(site: Site, settings: Settings) -> None:
         worker.commit(offsets=[TopicPartition(settings.invitations_topic, 1, 2)], asynchronous=False)
         browser = site.admin()
         part = browser.get("/system/lag", headers=HTMX)
-        text = words(part)
+        text = page_text(part)
         assert part.status_code == 200
         assert "Total lag: 3 messages . 1 worker is running." in text
         assert re.search(r"a-worker at \S+: partitions 0, 1, 2, 3", text)
@@ -66,7 +66,7 @@ def test_lag(site: Site, settings: Settings) -> None:
 def test_servers(site: Site, settings: Settings) -> None:
     """All servers are reachable; versions, topic ids, and that no dispatcher is running."""
     browser = site.admin()
-    text = words(browser.get("/system/servers"))
+    text = page_text(browser.get("/system/servers"))
     assert re.search(r"PostgreSQL ok version \d+", text)
     assert "1 broker at" in text
     assert f"topic {settings.invitations_topic}, id {Topics(settings).topic_id()}" in text
@@ -80,44 +80,44 @@ def test_servers(site: Site, settings: Settings) -> None:
 
 def test_doctor(site: Site) -> None:
     """The checks of `bidden doctor`."""
-    text = words(site.admin().get("/system/doctor"))
+    text = page_text(site.admin().get("/system/doctor"))
     assert "All checks passed." in text
     assert "schema ok revision" in text
     assert "mail server ok smtp://127.0.0.1" in text
 
 
-def test_servers_away(world: World, database_url: str) -> None:
+def test_servers_away(scenario: Scenario, database_url: str) -> None:
     """The page describes each outage, and still shows the other servers."""
     port = ports.choose({"kafka": None}, {})["kafka"]
     away = {"kafka_bootstrap": f"127.0.0.1:{port}", "smtp_url": f"smtp://127.0.0.1:{port}"}
-    with open_site(database_url, world.conn, **away) as site:
+    with open_site(database_url, scenario.conn, **away) as site:
         browser = site.admin()
         lag, servers = browser.get("/system/lag"), browser.get("/system/servers")
         assert (lag.status_code, servers.status_code) == (200, 200)
-        assert f"Kafka cannot be reached at 127.0.0.1:{port}" in words(lag)
-        text = words(servers)
+        assert f"Kafka cannot be reached at 127.0.0.1:{port}" in page_text(lag)
+        text = page_text(servers)
         assert "PostgreSQL ok" in text
         assert f"Kafka not ok Kafka cannot be reached at 127.0.0.1:{port}" in text
         assert f"Mail server not ok cannot reach mail server 127.0.0.1:{port}" in text
 
 
-def test_settings_missing(world: World, database_url: str) -> None:
+def test_settings_missing(scenario: Scenario, database_url: str) -> None:
     """The page names them."""
-    with open_site(database_url, world.conn) as site:
+    with open_site(database_url, scenario.conn) as site:
         browser = site.admin()
-        assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in words(browser.get("/system/lag"))
-        servers = words(browser.get("/system/servers"))
+        assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in page_text(browser.get("/system/lag"))
+        servers = page_text(browser.get("/system/servers"))
         assert "BIDDEN_KAFKA_BOOTSTRAP is not set" in servers
         assert "BIDDEN_SMTP_URL is not set" in servers
-        findings = words(browser.get("/system/doctor"))
+        findings = page_text(browser.get("/system/doctor"))
         assert "2 checks failed." in findings
         assert "kafka not ok BIDDEN_KAFKA_BOOTSTRAP is not set" in findings
         assert "database ok" in findings
 
 
-def test_for_admins_only(world: World, database_url: str) -> None:
+def test_for_admins_only(scenario: Scenario, database_url: str) -> None:
     """Organisers get 403."""
-    with open_site(database_url, world.conn) as site:
+    with open_site(database_url, scenario.conn) as site:
         organiser = site.organiser()
         for path in ("/system", *PARTS):
             assert organiser.get(path).status_code == 403

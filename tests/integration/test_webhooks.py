@@ -25,8 +25,8 @@ from schemas.outcomes import Failed
 from tests.acceptance.processes import eventually
 from tests.integration.calling import Program, organisers
 from tests.integration.importing import CHAPTER, EVENT
+from tests.integration.scenario import Scenario
 from tests.integration.site import Site, open_site
-from tests.integration.world import World
 from web import webhooks as web_hooks
 from web.api import batches, models
 from web.database import Pool, make_pool
@@ -83,11 +83,11 @@ def receiver(port: int) -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def site(world: World, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(scenario: Scenario, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Two students; the application's own dispatcher does nothing."""
-    world.build(students=[1, 2])
+    scenario.build(students=[1, 2])
     monkeypatch.setattr(WebhookDispatcher, "run", lambda _, stop: stop.wait())
-    with open_site(database_url, world.conn) as site:
+    with open_site(database_url, scenario.conn) as site:
         yield site
 
 
@@ -110,16 +110,16 @@ def dispatcher(pool: Pool) -> WebhookDispatcher:
     return WebhookDispatcher(pool, now=lambda: 1_800_000_000.5, jitter=lambda: 0.5)
 
 
-def end(world: World, batch: int) -> None:
+def end(scenario: Scenario, batch: int) -> None:
     """Every delivery of the batch has its outcome."""
-    agent = world.agent()
-    agent.deliver(world.wanted(batch, 1))
-    agent.deliver(world.wanted(batch, 2), Failed("550 no"))
+    agent = scenario.agent()
+    agent.deliver(scenario.request(batch, 1))
+    agent.deliver(scenario.request(batch, 2), Failed("550 no"))
 
 
-def due_again(world: World) -> None:
+def due_again(scenario: Scenario) -> None:
     """Time passes."""
-    world.execute("UPDATE batch_webhooks SET due_at = now() WHERE due_at IS NOT NULL RETURNING batch_id")
+    scenario.execute("UPDATE batch_webhooks SET due_at = now() WHERE due_at IS NOT NULL RETURNING batch_id")
 
 
 def status(planner: Program, batch: int = 1) -> dict[str, Any]:
@@ -128,12 +128,12 @@ def status(planner: Program, batch: int = 1) -> dict[str, Any]:
     return found
 
 
-def test_notified_once(planner: Program, world: World, dispatcher: WebhookDispatcher, receiver: Receiver) -> None:
+def test_notified_once(planner: Program, scenario: Scenario, dispatcher: WebhookDispatcher, receiver: Receiver) -> None:
     """Not before the end; then once, with the numbers, and a signature that verifies."""
     planner.invite()
     assert dispatcher.send_due() == 0
     assert status(planner)["state"] == "waiting"
-    end(world, 1)
+    end(scenario, 1)
     assert [dispatcher.send_due(), dispatcher.send_due()] == [1, 0]
     ((headers, body),) = receiver.received
     payload = json.loads(body)
@@ -156,73 +156,77 @@ def test_a_known_signature() -> None:
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_a_cancelled_batch(planner: Program, world: World, dispatcher: WebhookDispatcher, receiver: Receiver) -> None:
+def test_a_cancelled_batch(
+    planner: Program, scenario: Scenario, dispatcher: WebhookDispatcher, receiver: Receiver
+) -> None:
     """It has ended once the deliveries in flight have outcomes. A paused batch has not."""
     planner.invite()
-    agent = world.agent()
-    wanted = world.wanted(1, 1)
-    mark = agent.mark(wanted)
+    agent = scenario.agent()
+    request = scenario.request(1, 1)
+    claim = agent.claim(request)
     planner.post("/batches/1/pause")
     assert dispatcher.send_due() == 0
     planner.post("/batches/1/cancel")
     assert dispatcher.send_due() == 0
-    agent.record(wanted, mark, Failed("550 no"))
+    agent.record(request, claim, Failed("550 no"))
     assert dispatcher.send_due() == 1
     data = json.loads(receiver.received[0][1])["data"]
     assert (data["state"], data["failed"], data["skipped"], data["pending"]) == ("cancelled", 1, 1, 0)
 
 
 def test_a_receiver_that_fails(
-    planner: Program, world: World, dispatcher: WebhookDispatcher, receiver: Receiver
+    planner: Program, scenario: Scenario, dispatcher: WebhookDispatcher, receiver: Receiver
 ) -> None:
     """Retried after 500 and after a redirect, which is not followed; with the same id."""
     planner.invite()
-    end(world, 1)
+    end(scenario, 1)
     for attempt, code in enumerate((500, 302, 410), start=1):
         receiver.status = code
         assert [dispatcher.send_due(), dispatcher.send_due()] == [1, 0]
         found = status(planner)
         assert (found["state"], found["attempts"]) == ("retrying", attempt)
         assert found["last_error"] == f"answered {code}"
-        due_again(world)
+        due_again(scenario)
     receiver.status = 200
     assert dispatcher.send_due() == 1
     assert status(planner)["state"] == "delivered"
     assert [headers["webhook-id"] for headers, _ in receiver.received] == ["batch-1"] * 4
 
 
-def test_an_unreachable_receiver(planner: Program, world: World, dispatcher: WebhookDispatcher, port: int) -> None:
+def test_an_unreachable_receiver(
+    planner: Program, scenario: Scenario, dispatcher: WebhookDispatcher, port: int
+) -> None:
     """Retried until it is back."""
     planner.invite()
-    end(world, 1)
+    end(scenario, 1)
     assert dispatcher.send_due() == 1
     assert status(planner)["last_error"].startswith("not reached: ConnectError")
     with Receiver(port).running() as receiver:
-        due_again(world)
+        due_again(scenario)
         assert dispatcher.send_due() == 1
     assert len(receiver.received) == 1
     assert status(planner)["state"] == "delivered"
 
 
-def test_given_up(planner: Program, world: World, dispatcher: WebhookDispatcher, receiver: Receiver) -> None:
+def test_given_up(planner: Program, scenario: Scenario, dispatcher: WebhookDispatcher, receiver: Receiver) -> None:
     """After the last attempt nothing is sent any more, and the status says why."""
     receiver.status = 503
     planner.invite()
-    end(world, 1)
-    world.execute("UPDATE batch_webhooks SET attempts = %s RETURNING batch_id", MAX_ATTEMPTS - 1)
+    end(scenario, 1)
+    scenario.execute("UPDATE batch_webhooks SET attempts = %s RETURNING batch_id", MAX_ATTEMPTS - 1)
     assert dispatcher.send_due() == 1
-    due_again(world)
+    due_again(scenario)
     assert dispatcher.send_due() == 0
     found = status(planner)
     assert (found["state"], found["due_at"], found["last_error"]) == ("given up", None, "answered 503")
     assert len(receiver.received) == 1
 
 
-def test_several_dispatchers(planner: Program, world: World, pool: Pool, receiver: Receiver) -> None:
+def test_several_dispatchers(planner: Program, scenario: Scenario, pool: Pool, receiver: Receiver) -> None:
     """Each notification is sent by one of them."""
     for number in range(6):
         planner.invite(key=f"k{number}")
-        batch_control.cancel(world.conn, number + 1)
+        batch_control.cancel(scenario.conn, number + 1)
     start = threading.Barrier(3)
 
     def dispatch() -> None:
@@ -238,31 +242,31 @@ def test_several_dispatchers(planner: Program, world: World, pool: Pool, receive
     assert ids == [f"batch-{number}" for number in range(1, 7)]
 
 
-def test_reopened(planner: Program, world: World, dispatcher: WebhookDispatcher, receiver: Receiver) -> None:
+def test_reopened(planner: Program, scenario: Scenario, dispatcher: WebhookDispatcher, receiver: Receiver) -> None:
     """A batch that ends a second time after a retry is not notified again."""
     planner.invite()
-    end(world, 1)
+    end(scenario, 1)
     assert dispatcher.send_due() == 1
     assert planner.post("/batches/1/retry") == {"deliveries": 1}
-    batch_control.cancel(world.conn, 1)
-    due_again(world)
+    batch_control.cancel(scenario.conn, 1)
+    due_again(scenario)
     assert dispatcher.send_due() == 0
     assert len(receiver.received) == 1
 
 
 def test_clients_without_access_any_more(
-    planner: Program, site: Site, world: World, dispatcher: WebhookDispatcher
+    planner: Program, site: Site, scenario: Scenario, dispatcher: WebhookDispatcher
 ) -> None:
     """A client that was revoked, or whose account lost the chapter, is not notified."""
     for key, audience in (("a", "everyone"), ("b", "coaches")):
         planner.invite(audience=audience, key=key)
-    end(world, 1)
-    world.execute("DELETE FROM account_chapters RETURNING account_id")
+    end(scenario, 1)
+    scenario.execute("DELETE FROM account_chapters RETURNING account_id")
     assert dispatcher.send_due() == 2
     accounts.revoke_client(site.conn, planner.id)
-    world.execute("UPDATE batch_webhooks SET due_at = now() WHERE batch_id = 2 RETURNING batch_id")
+    scenario.execute("UPDATE batch_webhooks SET due_at = now() WHERE batch_id = 2 RETURNING batch_id")
     assert dispatcher.send_due() == 1
-    rows = world.execute("SELECT due_at, last_error FROM batch_webhooks ORDER BY batch_id")
+    rows = scenario.execute("SELECT due_at, last_error FROM batch_webhooks ORDER BY batch_id")
     assert rows == [
         {"due_at": None, "last_error": "the account may not see this event any more"},
         {"due_at": None, "last_error": "the client was revoked"},
@@ -270,15 +274,15 @@ def test_clients_without_access_any_more(
 
 
 def test_no_member_of_another_chapter_is_disclosed(
-    planner: Program, world: World, dispatcher: WebhookDispatcher, receiver: Receiver
+    planner: Program, scenario: Scenario, dispatcher: WebhookDispatcher, receiver: Receiver
 ) -> None:
     """If the event has moved to another chapter, its client does not get an address that a mail server quoted."""
     planner.invite()
-    agent = world.agent()
-    agent.deliver(world.wanted(1, 1), Failed("550 <m1@example.org> unknown"))
-    agent.deliver(world.wanted(1, 2))
-    world.load(CHAPTER | {"id": 2, "name": "Berlin"}, EVENT | {"chapter_ids": [2]})
-    world.execute("UPDATE account_chapters SET chapter_id = 2")
+    agent = scenario.agent()
+    agent.deliver(scenario.request(1, 1), Failed("550 <m1@example.org> unknown"))
+    agent.deliver(scenario.request(1, 2))
+    scenario.load(CHAPTER | {"id": 2, "name": "Berlin"}, EVENT | {"chapter_ids": [2]})
+    scenario.execute("UPDATE account_chapters SET chapter_id = 2")
     assert dispatcher.send_due() == 1
     ((_, body),) = receiver.received
     assert (json.loads(body)["data"]["failed"], json.loads(body)["data"]["error"]) == (1, None)
@@ -286,13 +290,13 @@ def test_no_member_of_another_chapter_is_disclosed(
 
 
 def test_stopped(
-    planner: Program, world: World, pool: Pool, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    planner: Program, scenario: Scenario, pool: Pool, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests in flight are finished, and no more are claimed."""
     monkeypatch.setattr(web_hooks, "_CLAIM_LIMIT", 2)
     for number in range(3):
         planner.invite(key=f"k{number}")
-        batch_control.cancel(world.conn, number + 1)
+        batch_control.cancel(scenario.conn, number + 1)
     stop = threading.Event()
 
     def now() -> float:
@@ -323,11 +327,11 @@ def test_a_shutdown_that_does_not_wait(pool: Pool, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_outage_is_no_fault_of_a_row(
-    planner: Program, world: World, dispatcher: WebhookDispatcher, monkeypatch: pytest.MonkeyPatch
+    planner: Program, scenario: Scenario, dispatcher: WebhookDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The dispatcher waits for the database: no failure is recorded."""
     planner.invite()
-    batch_control.cancel(world.conn, 1)
+    batch_control.cancel(scenario.conn, 1)
 
     def batch_model(*_: object) -> None:
         raise psycopg.OperationalError("away")
@@ -341,7 +345,7 @@ def test_an_outage_is_no_fault_of_a_row(
 @pytest.mark.parametrize("error", [KeyError, psycopg.DataError])
 def test_a_request_that_cannot_be_built(
     planner: Program,
-    world: World,
+    scenario: Scenario,
     dispatcher: WebhookDispatcher,
     receiver: Receiver,
     error: type[Exception],
@@ -351,7 +355,7 @@ def test_a_request_that_cannot_be_built(
     for key in ("a", "b"):
         planner.invite(key=key)
     for batch in (1, 2):
-        batch_control.cancel(world.conn, batch)
+        batch_control.cancel(scenario.conn, batch)
 
     def batch_model(conn: Connection, batch: BatchWithEvent, scope: site_queries.Scope) -> models.Batch:
         if batch.id == 1:
@@ -363,19 +367,23 @@ def test_a_request_that_cannot_be_built(
         assert dispatcher.send_due() == 2
     assert [headers["webhook-id"] for headers, _ in receiver.received] == ["batch-2"]
     assert status(planner, 1)["last_error"] == f"not built: {error.__name__}"
-    due_again(world)
+    due_again(scenario)
     assert dispatcher.send_due() == 1
     assert status(planner, 1)["state"] == "delivered"
 
 
 def test_a_result_that_cannot_be_recorded(
-    planner: Program, world: World, dispatcher: WebhookDispatcher, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    planner: Program,
+    scenario: Scenario,
+    dispatcher: WebhookDispatcher,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is sent again; the others of the round are not."""
     for key in ("a", "b"):
         planner.invite(key=key)
     for batch in (1, 2):
-        batch_control.cancel(world.conn, batch)
+        batch_control.cancel(scenario.conn, batch)
 
     def record_delivery(conn: Connection, batch_id: int) -> None:
         if batch_id == 1:
@@ -386,41 +394,43 @@ def test_a_result_that_cannot_be_recorded(
         patch.setattr(web_hooks, "webhooks", SimpleNamespace(**{**vars(webhooks), "record_delivery": record_delivery}))
         assert dispatcher.send_due() == 2
     assert [status(planner, batch)["state"] for batch in (1, 2)] == ["retrying", "delivered"]
-    due_again(world)
+    due_again(scenario)
     assert dispatcher.send_due() == 1
     assert status(planner, 1)["state"] == "delivered"
     assert sorted(headers["webhook-id"] for headers, _ in receiver.received) == ["batch-1", "batch-1", "batch-2"]
 
 
-def test_without_a_webhook(site: Site, world: World) -> None:
+def test_without_a_webhook(site: Site, scenario: Scenario) -> None:
     """A client without a webhook is not notified."""
     other = organisers(site, 1)
     other.invite()
     assert other.call("GET", "/batches/1/webhook").status_code == 404
-    assert world.execute("SELECT batch_id FROM batch_webhooks") == []
+    assert scenario.execute("SELECT batch_id FROM batch_webhooks") == []
 
 
-def test_the_same_key_requests_one_notification(planner: Program, world: World) -> None:
+def test_the_same_key_requests_one_notification(planner: Program, scenario: Scenario) -> None:
     """FM-31: a repeat of the trigger adds nothing."""
     planner.invite()
     assert planner.invite(status=200)["already_triggered"]
-    assert len(world.execute("SELECT batch_id FROM batch_webhooks")) == 1
+    assert len(scenario.execute("SELECT batch_id FROM batch_webhooks")) == 1
 
 
-def test_a_refused_plan_requests_nothing(planner: Program, world: World) -> None:
+def test_a_refused_plan_requests_nothing(planner: Program, scenario: Scenario) -> None:
     """The notification is requested in the transaction that plans the batch."""
-    world.execute("UPDATE events SET cancelled_at = now() RETURNING id")
+    scenario.execute("UPDATE events SET cancelled_at = now() RETURNING id")
     planner.invite(status=409)
-    assert world.execute("SELECT batch_id FROM batch_webhooks") == []
+    assert scenario.execute("SELECT batch_id FROM batch_webhooks") == []
 
 
-def test_the_application_runs_a_dispatcher(database_url: str, world: World, port: int, receiver: Receiver) -> None:
+def test_the_application_runs_a_dispatcher(
+    database_url: str, scenario: Scenario, port: int, receiver: Receiver
+) -> None:
     """It sends what is due, and stops with the application."""
-    world.build(students=[1, 2])
-    with open_site(database_url, world.conn) as site:
+    scenario.build(students=[1, 2])
+    with open_site(database_url, scenario.conn) as site:
         planner = organisers(site, 1, webhook_url=f"http://127.0.0.1:{port}/hook")
         planner.invite()
-        end(world, 1)
+        end(scenario, 1)
         eventually(lambda: status(planner)["state"] == "delivered", "the receiver was notified")
     assert len(receiver.received) == 1
 

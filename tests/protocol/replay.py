@@ -14,7 +14,7 @@ from producers.batch_control import Verdict
 from schemas import delivery
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
 from streams.policy import RetryPolicy, decide
-from tests.integration.world import TOPIC, Agent, World
+from tests.integration.scenario import TOPIC, Agent, Scenario
 from tests.protocol.scopes import AWAY, LOST, PERMANENT, TAKEN, TAKEN_UNHEARD, TEMPORARY, Scope
 from tests.protocol.state import ABSENT, HANDING_OFF, NONE, RETRY, Batch, Delivery, Move, State
 
@@ -36,7 +36,7 @@ class _Message:
     """What a worker has of its message."""
 
     batch: int = NONE
-    wanted: dict[int, delivery.Delivery] = field(default_factory=dict)
+    request: dict[int, delivery.Delivery] = field(default_factory=dict)
     claims: dict[int, delivery.Delivery] = field(default_factory=dict)
     #: Under which owner a claim was asked for that was not heard of.
     owners: dict[int, str] = field(default_factory=dict)
@@ -59,9 +59,9 @@ def rows_of(state: State) -> Rows:
 class Replay:
     """One walk: an event of its own, one member, two agents."""
 
-    def __init__(self, world: World, agents: Sequence[Agent], scope: Scope, event: int) -> None:
-        self._world = world
-        self._conn = world.conn
+    def __init__(self, scenario: Scenario, agents: Sequence[Agent], scope: Scope, event: int) -> None:
+        self._scenario = scenario
+        self._conn = scenario.conn
         self._scope = scope
         self._event = event
         self._workers = [(agent, _Message()) for agent in agents]
@@ -109,7 +109,7 @@ class Replay:
         """What the database says, as `rows_of` says it of the model."""
         batches = []
         for batch_id in self._batches:
-            row = self._world.item(batch_id, 1)
+            row = self._scenario.item(batch_id, 1)
             log = dict(self._pairs("SELECT slot, status FROM log_entries WHERE batch_id = %s", batch_id))
             (state,) = self._pairs("SELECT state, id FROM batches WHERE id = %s", batch_id)
             batches.append(
@@ -132,7 +132,7 @@ class Replay:
         return [(first, second) for first, second in rows]
 
     def _delivery(self, slot: int) -> Delivery:
-        rows = self._world.execute(
+        rows = self._scenario.execute(
             "SELECT state, attempts, batch_id, lease_until > now() AS live, not_before > now() AS waits"
             " FROM deliveries WHERE event_id = %s AND slot = %s",
             self._event,
@@ -157,7 +157,7 @@ class Replay:
 
     def _plan(self, slots: tuple[int, ...]) -> None:
         self._batches.append(
-            self._world.plan(_AUDIENCES[slots], event=self._event, resend=bool(self._scope.resend_below))
+            self._scenario.plan(_AUDIENCES[slots], event=self._event, resend=bool(self._scope.resend_below))
         )
 
     def _publish(self, batch: int, place: int, *, heard: bool) -> None:
@@ -188,13 +188,13 @@ class Replay:
     # Workers.
 
     def _take(self, batch: int, slots: Sequence[int]) -> None:
-        wanted = {slot: self._world.wanted(self._batches[batch], 1, ROLES[slot], self._event) for slot in slots}
-        self._workers[0] = (self._workers[0][0], _Message(batch, wanted))
+        request = {slot: self._scenario.request(self._batches[batch], 1, ROLES[slot], self._event) for slot in slots}
+        self._workers[0] = (self._workers[0][0], _Message(batch, request))
 
     def _renew(self, before: State, slot: int) -> None:
         for worker, (agent, message) in zip(before.workers, self._workers, strict=True):
             if worker.hands[slot].newest and slot in message.claims:
-                agent.advance(held=[(message.wanted[slot], message.claims[slot].fence)])
+                agent.run_cycle(renew=[(message.request[slot], message.claims[slot].fence)])
                 return
         # Its claim was not heard of: no worker knows the fence.
         self._write(slot, "lease_until = now() + interval '1 hour'")
@@ -207,14 +207,14 @@ class Replay:
             case "{} finds {} locked":
                 with self._conn.transaction():
                     self._conn.execute("SELECT FROM deliveries WHERE event_id = %s FOR UPDATE", (self._event,))
-                    assert not agent.advance(wanted=[message.wanted[slot] for slot in about[0]])
+                    assert not agent.run_cycle(claim=[message.request[slot] for slot in about[0]])
             case "{} sends {}: {}":
                 message.answers[about[0]] = _HAND_OVERS[about[1]]
             case "{} records {}" | "{} records {} and is not answered":
                 slot = about[0]
                 claim = message.claims[slot]
                 outcome = decide(message.answers[slot], claim.attempts, self._policy, 0.5)
-                agent.record(message.wanted[slot], claim, outcome)
+                agent.record(message.request[slot], claim, outcome)
             case "{} records {} and is refused":
                 self._refuse_records()
                 self._work(before, worker, "{} records {}", about)
@@ -229,9 +229,9 @@ class Replay:
     def _ask(self, worker: int, slots: Sequence[int], *, heard: bool) -> None:
         agent, message = self._workers[worker]
         owner = message.owners.pop(slots[0], None) or agent.next_owner()
-        claims = agent.advance(wanted=[message.wanted[slot] for slot in slots], owner=owner)
+        claims = agent.run_cycle(claim=[message.request[slot] for slot in slots], owner=owner)
         for slot in slots:
-            claim = claims.get(message.wanted[slot].key)
+            claim = claims.get(message.request[slot].key)
             if claim and heard:
                 message.claims[slot] = claim
             elif claim:

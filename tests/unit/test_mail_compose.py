@@ -334,9 +334,9 @@ def test_token_that_is_no_token() -> None:
     odd = composed(to=recipient(token='a/b?c"<é>\r\n'))
     assert parsed(odd)["List-Unsubscribe"] == f"<{BASE}/unsubscribe/a%2Fb%3Fc%22%3C%C3%A9%3E>"
     assert f"{BASE}/invitation/a%2Fb%3Fc%22%3C%C3%A9%3E\n" in part(odd, "plain")
-    skeleton = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, BASE)
-    assert isinstance(skeleton.compose(recipient(token="x" * 2000), KEY, AT), Unmailable)
-    assert isinstance(skeleton.compose(recipient(token=""), KEY, AT), Unmailable)
+    template = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, BASE)
+    assert isinstance(template.compose(recipient(token="x" * 2000), KEY, AT), Unmailable)
+    assert isinstance(template.compose(recipient(token=""), KEY, AT), Unmailable)
     long = composed(to=recipient(token="x" * 800))
     assert f"{BASE}/invitation/{'x' * 800}\n" in part(long, "plain")
 
@@ -353,13 +353,13 @@ def test_forms_of_mail_from() -> None:
 
 def test_same_arguments_same_bytes() -> None:
     """Composing is a function of its arguments; the time is one, in whatever zone."""
-    skeleton = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, f"{BASE}/")
-    first = skeleton.compose(recipient(), KEY, AT)
-    other = skeleton.compose(recipient("Other"), KEY, AT + timedelta(hours=1))
+    template = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, f"{BASE}/")
+    first = template.compose(recipient(), KEY, AT)
+    other = template.compose(recipient("Other"), KEY, AT + timedelta(hours=1))
     assert isinstance(other, Envelope)
     assert b"Date: Sat, 01 Jun 2030 13:00:00 +0000\r\n" in other.data
-    assert skeleton.compose(recipient(), KEY, AT) == first == composed()
-    assert skeleton.compose(recipient(), KEY, AT.astimezone(timezone(timedelta(hours=2)))) == first
+    assert template.compose(recipient(), KEY, AT) == first == composed()
+    assert template.compose(recipient(), KEY, AT.astimezone(timezone(timedelta(hours=2)))) == first
 
 
 def test_no_description_forges_a_placeholder() -> None:
@@ -423,10 +423,10 @@ def test_any_address_is_mailed_exactly_or_refused(address: str) -> None:
 
 def test_composing_is_fast() -> None:
     """Splicing, not rendering: thousands of mails take far less than rendering them would."""
-    skeleton = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, BASE)
+    template = CompiledTemplate(event(), Role.STUDENT, MAIL_FROM, BASE)
     to = recipient()
     began = time.process_time()
     for _ in range(5000):
-        skeleton.compose(to, KEY, AT)
+        template.compose(to, KEY, AT)
     # Some 0.03 s here; a message object for each would take 15 s, a rendering for each 0.6 s.
     assert time.process_time() - began < 0.5

@@ -1,4 +1,4 @@
-"""The small parts of composing: quoted-printable that can be spliced, dates in words, clean text, encoded words."""
+"""The small parts of composing: quoted-printable that can be spliced, dates as text, clean text, encoded words."""
 
 from __future__ import annotations
 

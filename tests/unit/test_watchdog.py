@@ -114,7 +114,7 @@ def test_a_shutdown_is_no_stall() -> None:
 
 
 def test_it_says_where_everything_stands() -> None:
-    """Whoever reads the log of an ended worker sees what each thread and task was waiting for."""
+    """The log of an ended worker says what each thread and task was waiting for."""
     dog = Watchdog(Heartbeat(), lambda: False, lambda: 0.0, check_seconds=0.001)
 
     async def waits_for_ever() -> None:

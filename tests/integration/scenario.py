@@ -1,7 +1,7 @@
-"""A small world for tests of the ledger: a directory, batches, and agents that mark and record as workers do.
+"""A small scenario for tests of the ledger: a directory, batches, and agents that claim and record as workers do.
 
-Everything is synchronous to read like a story: an agent's calls run on one event loop that the world keeps. What
-must happen at once is written with `World.run` and the agents' ledgers themselves.
+Everything is synchronous to read like a story: an agent's calls run on one event loop that the scenario keeps. What
+must happen at once is written with `Scenario.run` and the agents' ledgers themselves.
 """
 
 from __future__ import annotations
@@ -57,51 +57,51 @@ class Agent:
     Works on copies: a delivery that two agents claimed is a value of its own for each of them.
     """
 
-    def __init__(self, world: World, name: str, policy: LedgerPolicy) -> None:
-        self.ledger = Ledger(world.url, policy, application=f"test-{name}", on_wait=lambda: None)
-        self._world = world
+    def __init__(self, scenario: Scenario, name: str, policy: LedgerPolicy) -> None:
+        self.ledger = Ledger(scenario.url, policy, application=f"test-{name}", on_wait=lambda: None)
+        self._scenario = scenario
         self._owners = (f"{name}#{cycle}" for cycle in count(1))
 
-    def advance(
+    def run_cycle(
         self,
-        finished: Sequence[Delivery] = (),
-        wanted: Sequence[Delivery] = (),
-        held: Sequence[tuple[Delivery, int]] = (),
+        record: Sequence[Delivery] = (),
+        claim: Sequence[Delivery] = (),
+        renew: Sequence[tuple[Delivery, int]] = (),
         owner: str | None = None,
     ) -> dict[DeliveryKey, Delivery]:
-        """One cycle of a worker's window: what of `wanted` was claimed, by key."""
-        renewed = [replace(delivery, fence=fence) for delivery, fence in held]
-        requested = [replace(delivery) for delivery in wanted]
-        cycle = Cycle(owner or self.next_owner(), finished, requested, renewed)
-        return {delivery.key: delivery for delivery in self._world.run(self.ledger.run_cycle(cycle))}
+        """One cycle of a worker's window: what of `claim` was claimed, by key."""
+        renewed = [replace(delivery, fence=fence) for delivery, fence in renew]
+        requested = [replace(delivery) for delivery in claim]
+        cycle = Cycle(owner or self.next_owner(), record, requested, renewed)
+        return {delivery.key: delivery for delivery in self._scenario.run(self.ledger.run_cycle(cycle))}
 
     def next_owner(self) -> str:
         """A name for one cycle."""
         return next(self._owners)
 
-    def meet(self, wanted: Delivery, owner: str | None = None) -> Delivery | None:
+    def try_claim(self, request: Delivery, owner: str | None = None) -> Delivery | None:
         """A message arrives: its delivery is claimed, or not."""
-        return self.advance(wanted=[wanted], owner=owner).get(wanted.key)
+        return self.run_cycle(claim=[request], owner=owner).get(request.key)
 
-    def mark(self, wanted: Delivery, owner: str | None = None) -> Delivery:
+    def claim(self, request: Delivery, owner: str | None = None) -> Delivery:
         """A message arrives, and its delivery must be claimed."""
-        claimed = self.meet(wanted, owner)
+        claimed = self.try_claim(request, owner)
         assert claimed is not None
         return claimed
 
-    def record(self, wanted: Delivery, claimed: Delivery | int, outcome: Outcome) -> None:
+    def record(self, request: Delivery, claimed: Delivery | int, outcome: Outcome) -> None:
         """Record an outcome under the fence of a claim."""
         fence = claimed if isinstance(claimed, int) else claimed.fence
-        self.advance([completed(wanted, fence, outcome)])
+        self.run_cycle([completed(request, fence, outcome)])
 
-    def deliver(self, wanted: Delivery, outcome: Outcome | None = None) -> Delivery:
+    def deliver(self, request: Delivery, outcome: Outcome | None = None) -> Delivery:
         """Claim and record; sent unless another outcome is given."""
-        claimed = self.mark(wanted)
-        self.record(wanted, claimed, outcome or Sent("250 ok"))
+        claimed = self.claim(request)
+        self.record(request, claimed, outcome or Sent("250 ok"))
         return claimed
 
 
-class World:
+class Scenario:
     """One chapter with one event, unless `load` adds more. `check` holds the ledger against its invariants."""
 
     def __init__(self, conn: Connection) -> None:
@@ -135,7 +135,7 @@ class World:
         coaches: Sequence[int] = (),
         both: Sequence[int] = (),
         **event: Any,
-    ) -> World:
+    ) -> Scenario:
         """Members 1, 2, … on the lists of the chapter, all of whom accepted the terms, and event 1."""
         everyone = [*students, *coaches, *both]
         self._one = event.get("role_policy") == "one"
@@ -190,7 +190,7 @@ class World:
         """Pause, resume or cancel, as far as the batch's row goes."""
         self.execute("UPDATE batches SET state = %s WHERE id = %s", state, batch)
 
-    def wanted(self, batch: int, member_id: int, role: str = "Student", event: int = 1) -> Delivery:
+    def request(self, batch: int, member_id: int, role: str = "Student", event: int = 1) -> Delivery:
         """A delivery, as a worker takes it from a new message."""
         key = DeliveryKey(event, "invite", member_id, "member" if self._one else role)
         return Delivery(batch, key, role, partition=0, offset=next(self._offsets))
@@ -215,7 +215,7 @@ class World:
         return agent
 
     def end_leases(self) -> None:
-        """All who hold a mark have been silent for too long."""
+        """All who hold a claim have been silent for too long."""
         self.execute("UPDATE deliveries SET lease_until = now() - interval '1 second' WHERE lease_until IS NOT NULL")
 
     def end_waits(self) -> None:
@@ -289,12 +289,12 @@ class World:
         assert wrong == []
 
 
-def open_world(url: str) -> Iterator[World]:
-    """A world in the database at `url`; at the end it is checked."""
+def open_scenario(url: str) -> Iterator[Scenario]:
+    """A scenario in the database at `url`; at the end it is checked."""
     with connect(url, application="test", autocommit=True) as conn:
-        world = World(conn)
+        scenario = Scenario(conn)
         try:
-            yield world
-            world.check()
+            yield scenario
+            scenario.check()
         finally:
-            world.close()
+            scenario.close()
