@@ -62,7 +62,7 @@ def forgotten(columns: Mapping[str, bool], migrated: Set[str], blocks: Mapping[s
             yield f"log_entries.{name}: not inserted; add it to the fragment insert_log_entries in {file}"
         elif not is_key and not re.search(rf"\b{name}\s*=", updated[1]):
             yield f"log_entries.{name}: not updated; add it to DO UPDATE SET of insert_log_entries in {file}"
-    for block, not_shown in (("batch_log", NOT_IN_REPORT), ("entry", NOT_ON_PAGE)):
+    for block, not_shown in (("batch_log", NOT_IN_REPORT), ("log_columns", NOT_ON_PAGE)):
         file, text = blocks[block]
         selected = expanded(text.partition("\nFROM ")[0], blocks)
         for name in columns:
@@ -114,7 +114,7 @@ def test_entries_are_inserted_by_one_fragment() -> None:
         "no migration makes it; add one to db/migrations/versions",
         "not inserted; add it to the fragment insert_log_entries in db/sql/ledger.sql",
         "not shown; add it to batch_log in db/sql/reports.sql",
-        "not shown; add it to entry in db/sql/",
+        "not shown; add it to log_columns in db/sql/",
     ],
 )
 def test_a_new_column_is_asked_for_everywhere(conn: Connection, expected: str) -> None:
