@@ -47,7 +47,7 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerStatus:
     """A server that bidden needs, and whether it answers."""
 
     name: str
@@ -98,7 +98,7 @@ def show_servers(user: AdminUser, request: Request, conn: Database, config: Conf
     """Fragment: PostgreSQL, Kafka, the mail server and the dispatchers."""
     result = _result(request, Probe.SERVERS)
     address = without_secrets(config.require_database())
-    database = Server("PostgreSQL", True, (f"version {checks.version(conn)}", f"at {address}"))
+    database = ServerStatus("PostgreSQL", True, (f"version {checks.version(conn)}", f"at {address}"))
     found = None if result is None else ProbeResult([database, *result.found])
     return fragment(
         request,
@@ -118,7 +118,7 @@ def show_checks(user: AdminUser, request: Request) -> HTMLResponse:
     return fragment(request, "checks", title="Health checks", back="/system", user=user, result=result)
 
 
-def _kafka(settings: Settings) -> Server:
+def _kafka(settings: Settings) -> ServerStatus:
     client = f"client librdkafka {confluent_kafka.libversion()[0]}"
     try:
         with kafka_errors_translated():
@@ -127,14 +127,14 @@ def _kafka(settings: Settings) -> Server:
             names = (settings.invitations_topic, settings.dead_letter_topic)
             ids = {name: topics.topic_id(name) for name in names}
     except BiddenError as error:
-        return Server("Kafka", False, (error.detail, client))
+        return ServerStatus("Kafka", False, (error.detail, client))
     details = [f"{plural(brokers, 'broker')} at {settings.require_kafka()}"]
     for name, topic_id in ids.items():
         details.append(f"topic {name}, id {topic_id}" if topic_id else f"no topic {name}: run `bidden migrate`")
-    return Server("Kafka", None not in ids.values(), (*details, client))
+    return ServerStatus("Kafka", None not in ids.values(), (*details, client))
 
 
-def _mail(settings: Settings) -> Server:
+def _mail(settings: Settings) -> ServerStatus:
     try:
         url = settings.require_smtp()
         impatient = settings.model_copy(
@@ -142,5 +142,5 @@ def _mail(settings: Settings) -> Server:
         )
         asyncio.run(check_mail_server(impatient))
     except BiddenError as error:
-        return Server("Mail server", False, (error.detail,))
-    return Server("Mail server", True, (f"at {without_secrets(url)}", f"sends mails as {settings.mail_from}"))
+        return ServerStatus("Mail server", False, (error.detail,))
+    return ServerStatus("Mail server", True, (f"at {without_secrets(url)}", f"sends mails as {settings.mail_from}"))
