@@ -51,7 +51,7 @@ def _pass_by(point: CrashPoint) -> None:
     del point
 
 
-#: Called as `crash.reach(point)` wherever the flow comes by a point.
+#: Called as `crash_points.reach(point)` at each point of the flow.
 reach: Callable[[CrashPoint], None] = _pass_by
 
 

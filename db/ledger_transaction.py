@@ -119,7 +119,7 @@ async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -
             claimed, rejected = _split(cycle.claim, requested, await cursor.fetchall())
             crash_points.reach(CrashPoint.CLAIM_READY)
             if rejected:
-                await conn.execute(sql("reject_deliveries"), {**parameters, "requested": Jsonb(rejected)})
+                await conn.execute(sql("conclude_unclaimed"), {**parameters, "requested": Jsonb(rejected)})
         if completed or rejected:
             touched = {**parameters, "touched": Jsonb([*completed, *rejected])}
             for name in ("lock_unknown", "settle_items", "correct_log_entries"):

@@ -31,7 +31,7 @@ class DueItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledgement:
+class PublishReceipt:
     """Where the brokers stored an item's message."""
 
     item: DueItem
@@ -50,7 +50,7 @@ def items_claimed_by_trigger(conn: Connection, batch_id: int) -> list[DueItem]:
     return [DueItem(**row) for row in conn.execute(sql("items_claimed_by_trigger"), {"batch_id": batch_id})]
 
 
-def acknowledge(conn: Connection, topic_id: UUID, acks: Sequence[Acknowledgement]) -> None:
+def store_receipts(conn: Connection, topic_id: UUID, acks: Sequence[PublishReceipt]) -> None:
     """Store where the brokers put the items; they are no longer due."""
     rows = [
         {
@@ -63,7 +63,7 @@ def acknowledge(conn: Connection, topic_id: UUID, acks: Sequence[Acknowledgement
         }
         for ack in acks
     ]
-    conn.execute(sql("acknowledge"), {"acks": Jsonb(rows)})
+    conn.execute(sql("store_receipts"), {"acks": Jsonb(rows)})
 
 
 def make_lost_items_due(conn: Connection, topic_id: UUID, next_offsets: Mapping[int, int]) -> int:

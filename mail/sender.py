@@ -1,7 +1,7 @@
-"""The port of every sender: a mail goes in, the facts of its hand-over come out, exactly once.
+"""The port of every sender: a mail goes in, one `SendResult` comes out.
 
-`mail.smtp.sender` holds the adapter for SMTP. The conformance suite (`tests/conformance/test_sender.py`) says what any
-sender must do.
+`mail.smtp.sender` is the adapter for SMTP. Another provider implements this protocol, passes the conformance suite
+(`tests/conformance/test_sender.py`) and is wired in `cli/wiring.py`; `examples/own_sender.py` is one.
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ class Dispatcher:
                 ) as conn:
                     # A new client: after an outage an old one may never get an answer again (librdkafka's issue 4605).
                     topics = Topics(self._settings)
-                    for due in self._rounds(conn, topics):
+                    for claimed in self._rounds(conn, topics):
                         failures = 0
-                        if due < CHUNK:
+                        if claimed < CHUNK:
                             self._stop.wait(_IDLE_SECONDS)
             except _OUTAGES as error:
                 delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
@@ -82,14 +82,14 @@ class Dispatcher:
             yield self.dispatch_once(conn, topics)
 
     def dispatch_once(self, conn: Connection, topics: Topics) -> int:
-        """Claim and publish one chunk; returns how many items were due."""
+        """Claim and publish one chunk; returns how many items it claimed."""
         if self._topic_id is None:
             self._topic_id = topics.require_id()
         items: list[DueItem] = outbox.claim_due_items(conn, CHUNK)
         if items:
             crash_points.reach(CrashPoint.PUBLISH_CLAIMED)
             published = self._publisher.publish(conn, self._topic_id, items)
-            log.info("published", items=published, due=len(items))
+            log.info("published", items=published, claimed=len(items))
         return len(items)
 
     def make_lost_items_due(self, conn: Connection, topics: Topics) -> int:

@@ -22,7 +22,7 @@ from config.kafka_producer import OutgoingMessage, Receipt, produce_all
 from config.settings import Settings
 from db import outbox
 from db.connect import Connection
-from db.outbox import Acknowledgement, DueItem
+from db.outbox import DueItem, PublishReceipt
 from schemas import message
 
 log = structlog.get_logger()
@@ -46,15 +46,15 @@ class Publisher:
         """
         results = produce_all(self._producer, self._topic, self._messages(items), _FLUSH_SECONDS)
         crash_points.reach(CrashPoint.PUBLISH_DELIVERED)
-        receipts: list[Acknowledgement] = []
+        receipts: list[PublishReceipt] = []
         causes: list[str] = []
         for item, result in zip(items, results, strict=True):
             if isinstance(result, Receipt):
-                receipts.append(Acknowledgement(item, result.partition, result.offset))
+                receipts.append(PublishReceipt(item, result.partition, result.offset))
             else:
                 causes.append(result)
         if receipts:
-            outbox.acknowledge(conn, topic_id, receipts)
+            outbox.store_receipts(conn, topic_id, receipts)
             crash_points.reach(CrashPoint.PUBLISH_RECORDED)
         if causes:
             log.warning("not acknowledged by the brokers; due again soon", items=len(causes), cause=causes[0])

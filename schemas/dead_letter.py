@@ -35,7 +35,7 @@ class DeadLetterInfo:
 def encode_headers(
     reason: str, topic: str, partition: int, offset: int, time: str
 ) -> list[tuple[str, str | bytes | None]]:
-    """The headers of a dead letter: the reason, the place of the original message, and when it was set aside."""
+    """The headers of a dead letter: the reason, the place of the original message, and when it was put there."""
     return [
         (REASON, reason.encode("utf-8", "replace")),
         (TOPIC, topic.encode()),

@@ -33,7 +33,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Sent, and no reply came. Uses one attempt."""
+    """The data went out and no verdict came. Uses one attempt."""
 
     reason: str
 

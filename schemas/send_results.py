@@ -30,7 +30,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The mail's data never went out, for a reason that is not the recipient's.
+    """The mail was certainly not accepted, for a reason that is not the recipient's.
 
     A refused connection, a failed authentication, 421, or a time-out or lost connection before the data.
     """

@@ -31,21 +31,21 @@ class DeadLetterProducer:
         self._heartbeat = heartbeat
         self._producer = Producer(
             # A record that could not be produced would block its partition for ever.
-            {**producer_config(settings, "bidden-dead-letters"), **ANY_SIZE},
+            {**producer_config(settings, "bidden-dead-invalid"), **ANY_SIZE},
             logger=None,
         )
 
-    async def put(self, letters: Sequence[InvalidRecord]) -> None:
+    async def put(self, invalid: Sequence[InvalidRecord]) -> None:
         """Returns once the broker has acknowledged them all, however long it is away."""
-        rest = list(letters)
+        rest = list(invalid)
         while rest:
             # Blocking calls: in a thread, so that the window goes on.
             rest, cause = await asyncio.to_thread(self._produce, rest)
             if rest:
-                log.warning("waiting for Kafka to acknowledge dead letters", letters=len(rest), cause=cause)
+                log.warning("waiting for Kafka to acknowledge dead invalid", invalid=len(rest), cause=cause)
                 self._heartbeat.beat()
                 await asyncio.sleep(_BACK_OFF_SECONDS)
-        for letter in letters:
+        for letter in invalid:
             log.warning(
                 "dead letter",
                 reason=letter.reason,
@@ -54,7 +54,7 @@ class DeadLetterProducer:
                 offset=letter.record.offset,
             )
 
-    def _produce(self, letters: Sequence[InvalidRecord]) -> tuple[list[InvalidRecord], str]:
+    def _produce(self, invalid: Sequence[InvalidRecord]) -> tuple[list[InvalidRecord], str]:
         """Those that were not acknowledged, and the cause of the last of them."""
         at = self._clock().isoformat()
         messages = (
@@ -65,8 +65,8 @@ class DeadLetterProducer:
                     letter.reason, letter.record.topic, letter.record.partition, letter.record.offset, at
                 ),
             )
-            for letter in letters
+            for letter in invalid
         )
         results = produce_all(self._producer, self._topic, messages, _FLUSH_SECONDS)
-        failed = [(letter, cause) for letter, cause in zip(letters, results, strict=True) if isinstance(cause, str)]
+        failed = [(letter, cause) for letter, cause in zip(invalid, results, strict=True) if isinstance(cause, str)]
         return [letter for letter, _ in failed], failed[-1][1] if failed else ""

@@ -3,8 +3,8 @@
     Record ─ decode ─▶ InvitationDue ─ look up, compose ─▶ Delivery ─ claim, send, record ─▶ the ledger
                  └──────────┴─▶ InvalidRecord ─▶ the dead-letter topic
 
-When `process` returns, every record of the poll is settled, due again, or on the dead-letter topic, and the runner may
-acknowledge it. Nothing may be acknowledged when it raises.
+When `process` returns, every record of the poll is settled, due again, on the dead-letter topic, or of a paused batch
+(`resume` makes its items due), and the runner may acknowledge it. Nothing may be acknowledged when it raises.
 """
 
 from __future__ import annotations
@@ -93,7 +93,10 @@ class Pipeline:
         self._heartbeat.beat()
 
     async def _look_up(self, decoded: Sequence[Decoded]) -> tuple[list[Delivery], list[InvalidRecord]]:
-        """The deliveries that are open, composed; and the records whose message contradicts the database."""
+        """The deliveries of unsettled items, composed; and the records whose message contradicts the database.
+
+        A slot that was sent already is requested, too: the claim decides.
+        """
         invalid: list[InvalidRecord] = []
         rows: list[LookedUp] = []
         for row in await self._ledger.look_up([message for _, message in decoded]):

@@ -85,7 +85,7 @@ class Window:
         self._in_flight: dict[DeliveryKey, Delivery] = {}
         #: Deliveries of other batches for a key that is in flight: each waits until that one is recorded.
         self._repeats: dict[DeliveryKey, list[Delivery]] = {}
-        self._completed: list[Delivery] = []
+        self._unrecorded: list[Delivery] = []
         self._latches: dict[Delivery, Latch] = {}
         self._changed = asyncio.Event()
         self._enough = asyncio.Event()
@@ -143,7 +143,7 @@ class Window:
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
-            if self._completed or (self._waiting and self._room()) or self._is_done():
+            if self._unrecorded or (self._waiting and self._room()) or self._is_done():
                 break
             try:
                 async with asyncio.timeout(self._renew_after / 2 if self._in_flight else None):
@@ -151,9 +151,10 @@ class Window:
             except TimeoutError:
                 if self._due_for_renewal(loop.time()):
                     return
-        sending = len(self._in_flight) - len(self._completed)
-        if sending and len(self._completed) * 2 < self._size and not (self._waiting and sending * 4 < self._size):
-            # Others are about to complete: they share this commit.
+        sending = len(self._in_flight) - len(self._unrecorded)
+        if sending and len(self._unrecorded) * 2 < self._size and not (self._waiting and sending * 4 < self._size):
+            # Less than half a window to record, and mails are being sent: linger, so that more outcomes share this commit.
+            # Not when so few are being sent that connections would idle: then what waits is claimed at once.
             self._enough.clear()
             try:
                 async with asyncio.timeout(_LINGER_SECONDS):
@@ -164,7 +165,7 @@ class Window:
     def _room(self) -> int:
         if self._stopping or self._breaker is not None:
             return 0
-        return self._size - (len(self._in_flight) - len(self._completed))
+        return self._size - (len(self._in_flight) - len(self._unrecorded))
 
     def _due_for_renewal(self, now: float) -> list[Delivery]:
         return [delivery for delivery in self._in_flight.values() if now - delivery.claimed_at > self._renew_after]
@@ -184,7 +185,7 @@ class Window:
 
     async def _run_cycle(self) -> None:
         requested = self._next_to_claim()
-        completed, self._completed = self._completed, []
+        completed, self._unrecorded = self._unrecorded, []
         now = asyncio.get_running_loop().time()
         renewed = [delivery for delivery in self._due_for_renewal(now) if delivery.outcome is None]
         self._cycles += 1
@@ -225,15 +226,15 @@ class Window:
 
     def _complete(self, delivery: Delivery, result: SendResult) -> None:
         delivery.outcome = decide(result, delivery.attempts, self._policy, self._jitter())
-        self._completed.append(delivery)
+        self._unrecorded.append(delivery)
         if isinstance(result, NotSent) and self._breaker is None and not self._stopping:
             self._breaker = asyncio.get_running_loop().create_task(self._wait_for_sender(result.reason))
         self._changed.set()
-        if len(self._completed) * 2 >= self._size or len(self._completed) == len(self._in_flight):
+        if len(self._unrecorded) * 2 >= self._size or len(self._unrecorded) == len(self._in_flight):
             self._enough.set()
 
     async def _wait_for_sender(self, reason: str) -> None:
-        """While the mail server is away nothing is claimed: an outage sets aside a window, not a batch."""
+        """While the mail server is away nothing is claimed: an outage affects at most a window."""
         # A busy server refuses on each connection.
         if self._throttle.admits():
             log.warning("the mail server takes no mails; claiming waits until it does", cause=reason)

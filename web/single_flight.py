@@ -30,25 +30,25 @@ class SingleFlightCache(Generic[K, T]):
         self._lock = threading.Lock()
         self._entries: dict[K, _Entry[T]] = {}
 
-    def get(self, key: K, *, not_before: float = -math.inf) -> T:
+    def get(self, key: K, *, began_after: float = -math.inf) -> T:
         """The cached value; waits while it is loaded.
 
-        `not_before`, a time of `clock`: a value whose load began earlier does not count. A user who has just changed
-        something must not be shown how it was before.
+        `began_after`, a time of `clock`: a value whose load began then or earlier does not count. A user who has
+        just changed something must not be shown how it was before.
         """
         entry, now, failures = self._entry(key)
         with entry.lock:
             # In an outage each load takes long: those who waited must not load again one after the other.
             if entry.error is not None and entry.failures != failures:
                 raise entry.error.with_traceback(None)
-            # Compared with the time before the wait: after a slow load none of those who waited needs another one.
+            # `now` is from before the wait: a value loaded meanwhile counts as fresh, however long the load took.
             cached = entry.cached
-            if cached is not None and self._is_fresh(cached, now) and cached.began_at > not_before:
+            if cached is not None and self._is_fresh(cached, now) and cached.began_at > began_after:
                 return cached.value
             return self._reload(key, entry)
 
-    def get_stale(self, key: K) -> T | None:
-        """The cached value, however old, while another thread loads it; None while it is loaded for the first time."""
+    def get_without_waiting(self, key: K) -> T | None:
+        """As `get`, but while another thread loads it, the last value, however old; None if there is none."""
         entry, now, _ = self._entry(key)
         cached = entry.cached
         if cached is not None and self._is_fresh(cached, now):
@@ -61,7 +61,7 @@ class SingleFlightCache(Generic[K, T]):
             entry.lock.release()
 
     def _entry(self, key: K) -> tuple[_Entry[T], float, int]:
-        """The key's entry, the time, and how many of its loads have failed by then."""
+        """The key's entry, the time, and how many of its loads have failed so far."""
         with self._lock:
             now = self._clock()
             idle_since = now - _IDLE_TTLS * self._ttl

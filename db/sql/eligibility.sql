@@ -6,13 +6,14 @@
 -- and e (events).
 
 -- fragment: reasons_in_order
--- Every reason, in the order in which they count.
+-- Every reason about a member, a list or the event, in the order in which they count. `batch_cancelled` is about the
+-- batch: db/sql/ledger.sql has it.
 ARRAY['member_deleted', 'event_cancelled', 'not_subscribed', 'signed_up', 'declined', 'already_sent',
     'terms_not_accepted', 'banned', 'left_list', 'unknown']
 
 -- fragment: ineligibility
 -- The reasons that count at every stage, as rows (member_id, ordinal) for the event e. A new reason is a branch here.
--- A branch is a set, not a condition on one member: a dry run reads it whole, a claim probes it for one member. So each
+-- A branch is a set, not a condition on one member: a dry run reads it whole, a claim probes it for one member (ADR 19). So each
 -- needs an index by member, and a constant ordinal, by which PostgreSQL skips the branches a page does not ask for.
 -- A deleted member has no terms either: that is no second reason. An answer is the member's: given for one role it
 -- counts for both, and a yes counts before a no.
@@ -66,7 +67,7 @@ CASE WHEN bool_and(d.ordinal IS NOT NULL) THEN max(d.ordinal) END
 -- Whether planning counts the subscriber c at all.
 c.excluded IS DISTINCT FROM 'member_deleted'
 
--- fragment: ineligibility_reason
+-- fragment: ineligibility_reason_at_claim
 -- At the claim: why m may not be mailed for w.role now; null when eligible. The statement that claims evaluates it
 -- (FM-25), so nothing can change in between.
 ({{reasons_in_order}})[least(

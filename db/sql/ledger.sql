@@ -1,9 +1,9 @@
--- The hot path of a worker. One transaction runs, in this order: lock_batches; record_outcomes; renew_leases;
--- claim_deliveries; reject_deliveries for what was requested and not claimed; then lock_unknown, settle_items and
--- correct_log_entries for what was recorded or rejected. All take their rows as one JSON array. Times are the database's:
+-- The hot path of a worker. One transaction runs, in this order: lock_batches; record_outcomes, keep_first_error;
+-- renew_leases; claim_deliveries; conclude_unclaimed for what was requested and not claimed; then lock_unknown,
+-- settle_items and correct_log_entries for what was recorded or not claimed. All take their rows as one JSON array. Times are the database's:
 -- one clock for all workers.
 --
--- Parameters: `owner` names one cycle of one worker; `resend_below` is the number of attempts below which an `unknown`
+-- Parameters: `owner` names one cycle of one worker, not the worker; `resend_below` is the number of attempts below which an `unknown`
 -- delivery may be claimed again (0 under the policy `hold`: never).
 --
 -- Why LATERAL and OFFSET 0: each row must probe each table by its whole key. Joined plainly, the planner may take one
@@ -72,7 +72,7 @@ WHERE d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member
     AND d.fence = r.fence AND d.state IN ('handing_off', 'unknown')
 
 -- name: keep_first_error
--- The first failure of each batch among those that `record_outcomes` has just written. n: their order.
+-- The first failure of each batch among those that `record_outcomes` has just written. `n` is the order in which they completed.
 UPDATE batches b SET first_error = f.reason
 FROM (
     SELECT DISTINCT ON (r.batch_id) r.batch_id, r.reason
@@ -86,7 +86,8 @@ WHERE b.id = f.batch_id AND b.first_error IS NULL
 
 -- name: claim_deliveries
 -- The claim, committed before the mail's data goes out: what makes sure that two workers never mail the same key. Takes
--- a delivery only if no other worker has it in flight, it was not sent, and its member is still eligible. SKIP LOCKED:
+-- a delivery only if its batch runs, its item is open, its member is still eligible, no other worker has it in flight,
+-- and it was not sent and is no retry before its time. SKIP LOCKED:
 -- never waits, so two workers cannot deadlock; a key that another session has locked is not claimed, and `settle_items`
 -- makes its item due again. A claim whose commit was never acknowledged is taken again by its own owner: nothing was
 -- sent under it.
@@ -100,7 +101,7 @@ WITH eligible AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT settled_at FROM batch_items WHERE batch_id = w.batch_id AND member_id = w.member_id OFFSET 0
     ) i
-    WHERE b.state = 'running' AND i.settled_at IS NULL AND {{ineligibility_reason}} IS NULL
+    WHERE b.state = 'running' AND i.settled_at IS NULL AND {{ineligibility_reason_at_claim}} IS NULL
 ), claimable AS MATERIALIZED (
     SELECT w.*
     FROM eligible w
@@ -126,10 +127,10 @@ FROM claimable t
 WHERE d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id AND d.slot = t.slot
 RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts
 
--- name: reject_deliveries
+-- name: conclude_unclaimed
 -- Of what was requested and not claimed: a member who is no longer eligible is skipped with the reason, and a delivery
--- whose lease ended without an outcome becomes `unknown`. A claim of this very cycle can only be one whose commit was
--- never acknowledged and that may not be taken again: nothing was sent under it, so it is given back.
+-- whose lease ended without an outcome becomes `unknown`. If this cycle owns the row already, an
+-- earlier try of this transaction was committed and its answer lost: nothing was sent under it, so it is given back.
 WITH open AS MATERIALIZED (
     SELECT w.*, b.state = 'running' AS running
     FROM jsonb_to_recordset(%(requested)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
@@ -142,14 +143,14 @@ WITH open AS MATERIALIZED (
     WHERE d.state IN ('planned', 'retry', 'skipped')
         OR (d.state = 'handing_off' AND (d.lease_until < now() OR d.owner = %(owner)s))
 ), evaluated AS MATERIALIZED (
-    SELECT w.*, {{ineligibility_reason}} AS ineligible
+    SELECT w.*, {{ineligibility_reason_at_claim}} AS ineligible
     FROM open w
     JOIN events e ON e.id = w.event_id
     JOIN members m ON m.id = w.member_id
 ), rejected AS MATERIALIZED (
     SELECT w.*, CASE
         WHEN d.state = 'handing_off' AND d.owner <> %(owner)s THEN 'unknown'
-        -- Under `resend` it may have been unknown when it was claimed: then it still is.
+        -- Under `resend` the claim may have been taken from `unknown`: giving it back restores that.
         WHEN d.state = 'handing_off' AND d.attempts > 0 AND %(resend_below)s > 0 THEN 'unknown'
         WHEN w.running AND w.ineligible IS NOT NULL THEN 'skipped'
         ELSE 'planned'
@@ -186,7 +187,7 @@ CROSS JOIN LATERAL (
 -- fragment: may_be_resent
 -- Whether the unknown delivery d will be claimed again: policy, attempts and eligibility allow it.
 (d.attempts < %(resend_below)s AND (
-    SELECT {{ineligibility_reason}} FROM events e, members m, (SELECT d.role) w
+    SELECT {{ineligibility_reason_at_claim}} FROM events e, members m, (SELECT d.role) w
     WHERE e.id = d.event_id AND m.id = d.member_id
 ) IS NULL)
 
@@ -274,8 +275,8 @@ CROSS JOIN LATERAL (
 WHERE i.batch_id = t.batch_id AND i.member_id = t.member_id AND i.excluded IS NULL
 
 -- name: correct_log_entries
--- A late outcome also corrects every other log that calls the delivery unknown; so does what became of a delivery that a
--- late outcome had reopened.
+-- A late outcome also corrects every other log that calls the delivery unknown. So does an outcome of the next claim,
+-- where the late one was a retry.
 WITH outdated AS MATERIALIZED (
     SELECT t.*, u.batch_id
     FROM jsonb_to_recordset(%(touched)s) AS t(event_id bigint, action text, member_id bigint, slot text)

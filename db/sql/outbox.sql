@@ -28,7 +28,7 @@ WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND i.settled_at IS NULL 
     AND i.kafka_offset IS NULL
 ORDER BY i.position
 
--- name: acknowledge
+-- name: store_receipts
 -- The brokers have the messages. Only the publish claim under which they were sent is cleared: a newer due time stays.
 -- SKIP LOCKED: an item that a worker is settling at this moment needs no acknowledgement.
 WITH acked AS MATERIALIZED (

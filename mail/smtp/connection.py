@@ -31,7 +31,7 @@ class Submission:
 class ConnectionOwner(Protocol):
     """What a connection reports to its pool, always from the event loop."""
 
-    def finished(self, connection: Connection, submission: Submission, outcome: SendResult) -> None:
+    def finished(self, connection: Connection, submission: Submission, result: SendResult) -> None:
         """The mail's result is known. If the connection is `usable` it can take another mail."""
 
     def stale(self, connection: Connection, submission: Submission) -> None:
@@ -184,17 +184,17 @@ class Connection(asyncio.Protocol):
                 if self._dialogue.stage is Stage.BODY:
                     crash_points.reach(CrashPoint.SMTP_DATA)
             return True
-        if isinstance(step.outcome, Accepted):
+        if isinstance(step.result, Accepted):
             crash_points.reach(CrashPoint.SMTP_ACCEPTED)
         submission, self._submission = self._submission, None
-        stale = stage is Stage.MAIL and self.kept and not step.usable and isinstance(step.outcome, NotSent)
+        stale = stage is Stage.MAIL and self.kept and not step.usable and isinstance(step.result, NotSent)
         self.kept = True
         if not step.usable:
             self._end(str(reply), may_be_stale=False)
         if stale:
             self._owner.stale(self, submission)
         else:
-            self._owner.finished(self, submission, step.outcome)
+            self._owner.finished(self, submission, step.result)
         return step.usable and not more
 
     def _write(self, data: bytes) -> None:

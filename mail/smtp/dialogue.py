@@ -1,13 +1,13 @@
 """The SMTP dialogue for one mail after another on an open session, as a state machine. Pure: no socket, no clock.
 
-    begin ──▶ MAIL ─▶ RCPT ─▶ DATA ─▶ BODY ─▶ outcome
-                 └───────┴──────┴─▶ RESET / LONE_DOT ─▶ outcome
+    begin ──▶ MAIL ─▶ RCPT ─▶ DATA ─▶ BODY ─▶ result
+                 └───────┴──────┴─▶ RESET / LONE_DOT ─▶ result
 
 With PIPELINING (RFC 2920) MAIL, RCPT and DATA go out in one write. The body goes out only after 354 and only if
 sender and recipient were both accepted; never together with the next mail, since a server may answer the body by
 closing. What each point of failure means:
 
-| it happens                          | outcome                                                            |
+| it happens                          | result                                                            |
 |-------------------------------------|--------------------------------------------------------------------|
 | 4xx or 5xx to MAIL, RCPT, DATA, body | Refused: the reply is about this mail, and it was not accepted     |
 | 421 at any point, the body included | NotSent: the server is closing and has accepted nothing (RFC 5321) |
@@ -56,7 +56,7 @@ class Extensions(NamedTuple):
 class DialogueEnd(NamedTuple):
     """The dialogue about one mail has ended; `usable` says whether the session can take another."""
 
-    outcome: SendResult
+    result: SendResult
     usable: bool
 
 
@@ -167,10 +167,10 @@ class Dialogue:
         assert self._envelope is not None, "a reply without a mail"
         return self._envelope
 
-    def _finish(self, outcome: SendResult, usable: bool = True) -> DialogueEnd:
+    def _finish(self, result: SendResult, usable: bool = True) -> DialogueEnd:
         self._envelope = None
         self.stage = Stage.IDLE
-        return DialogueEnd(outcome, usable)
+        return DialogueEnd(result, usable)
 
 
 def stuffed(data: bytes) -> bytes:

@@ -130,14 +130,14 @@ class SmtpSender:
 
     # -- what connections tell (mail.smtp.connection.ConnectionOwner) --------------------------------------------------
 
-    def finished(self, connection: Connection, submission: Submission, outcome: SendResult) -> None:
+    def finished(self, connection: Connection, submission: Submission, result: SendResult) -> None:
         """The connection first takes its next mail: the server works while the result is handled."""
         if connection.usable:
             self._feed(connection)
         elif self._queue:
             self._pump()
         self._changed.set()
-        _report(submission, outcome)
+        _report(submission, result)
 
     def stale(self, connection: Connection, submission: Submission) -> None:
         """Back to the front of the queue. The limit guards against a server that drops every connection."""
@@ -251,9 +251,9 @@ class SmtpSender:
             pass
 
 
-def _report(submission: Submission, outcome: SendResult) -> None:
+def _report(submission: Submission, result: SendResult) -> None:
     try:
-        submission.done(outcome)
+        submission.done(result)
     except Exception:  # an error of the caller must not reach the connection or another mail
         _log.exception("the handler of a mail's result failed")
 

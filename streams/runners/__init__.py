@@ -1,1 +1,1 @@
-"""Runners: each feeds takes of messages to a worker and acknowledges them afterwards, and does nothing else."""
+"""Runners: each feeds a worker the records of each poll, and acknowledges them afterwards. They do nothing else."""

@@ -35,8 +35,8 @@ MAX_POLL_RECORDS: Final = 500
 POLLS_IN_FLIGHT: Final = 3
 _REVOKE_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
-#: How long all slots may be in use before the consumer polls without fetching. Not at once: pausing discards what was
-#: fetched ahead.
+#: How long all polls may be in flight before the consumer polls without fetching. Not at once: pausing discards what
+#: was fetched ahead.
 _BUSY_SECONDS: Final = 1.0
 
 
@@ -69,7 +69,7 @@ class ConfluentRunner:
         self._consumer = Consumer(consumer_config(settings), logger=None)
         self._heartbeat = Heartbeat()
         self._stop = threading.Event()
-        self._slots = threading.Semaphore(POLLS_IN_FLIGHT)
+        self._free_polls = threading.Semaphore(POLLS_IN_FLIGHT)
         self._idle = threading.Condition()
         self._in_flight = 0
         self._polling_ended = threading.Event()
@@ -154,13 +154,13 @@ class ConfluentRunner:
         try:
             while not self._stop.is_set():
                 self._store_finished()
-                if not self._slots.acquire(timeout=_POLL_SECONDS):
+                if not self._free_polls.acquire(timeout=_POLL_SECONDS):
                     self._stay_member()
                     continue
                 self._resume_fetching()
                 records = self._poll()
                 if not records:
-                    self._slots.release()
+                    self._free_polls.release()
                     continue
                 with self._idle:
                     self._in_flight += 1
@@ -174,7 +174,7 @@ class ConfluentRunner:
             self._consumer.close()
 
     def _stay_member(self) -> None:
-        """Polls without fetching while all slots are in use, for as long as the mail server is slow or away.
+        """Polls without fetching while all polls are in flight, for as long as the mail server is slow or away.
 
         Otherwise a rebalance would wait for this worker, and after max.poll.interval.ms it would leave the group.
         """
@@ -257,7 +257,7 @@ class ConfluentRunner:
             with self._idle:
                 self._in_flight -= 1
                 self._idle.notify_all()
-            self._slots.release()
+            self._free_polls.release()
             polls.task_done()
 
     def _acknowledge(self, records: Sequence[Record]) -> None:

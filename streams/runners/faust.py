@@ -1,4 +1,4 @@
-"""The runner on Faust: one agent, by the only pattern that loses nothing (docs/adr has the reasons).
+"""The runner on Faust: one agent, by the only pattern that loses nothing (docs/adr/0003).
 
 Records are read without acknowledgement, decoded by our own code, and acknowledged in order after the whole poll is
 settled. An exception ends the process: Faust must never restart an agent inside it, or it would acknowledge past what

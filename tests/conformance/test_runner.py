@@ -56,7 +56,7 @@ def test_an_idle_worker_delivers_at_once(runner: Runner) -> None:
         runner.invite(event)
         runner.books.wait_mails(event)
         seconds.append(time.monotonic() - began)
-    # Plenty for a busy machine; a runner that waits for a take to fill up would be above it.
+    # Plenty for a busy machine; a runner that waits for a poll to fill up would be above it.
     assert sorted(seconds)[2] < 2.0, seconds
     runner.wait_committed()
     worker.signal(signal.SIGINT)
@@ -83,7 +83,7 @@ def test_a_stop_finishes_what_is_in_flight(runner: Runner) -> None:
 
 
 def test_a_killed_worker_loses_nobody(make_runner: Callable[..., Runner]) -> None:
-    """FM-08, FM-21: after SIGKILL in mid-take another worker settles the rest; a window at most is unknown."""
+    """FM-08, FM-21: after SIGKILL in mid-poll another worker settles the rest; a window at most is unknown."""
     runner = make_runner(handover_window=20)
     batch = runner.campaign(500)
     runner.books.slow(0.1)
@@ -106,7 +106,7 @@ def test_workers_come_and_go(runner: Runner) -> None:
     runner.bidden.dispatcher()
     first = runner.worker()
     runner.books.wait_mails(50)
-    # A take now lasts for minutes, and still the partitions move.
+    # A poll now lasts for minutes, and still the partitions move.
     runner.books.slow(1)
     second = runner.worker().ready(30)
     second.stop()
@@ -119,7 +119,7 @@ def test_workers_come_and_go(runner: Runner) -> None:
 
 
 def test_a_broken_look_up_ends_the_worker(runner: Runner) -> None:
-    """FM-28: what raises while a take is handled ends the process, and nothing of the take is acknowledged."""
+    """FM-28: what raises while a poll is handled ends the process, and nothing of the poll is acknowledged."""
     batch = runner.campaign(50)
     runner.books.conn.execute("ALTER TABLE members RENAME TO members_away")
     assert runner.worker().end() in (1, 3)

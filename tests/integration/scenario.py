@@ -17,7 +17,7 @@ from db import outbox, reports
 from db.connect import Connection, connect
 from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
-from db.outbox import Acknowledgement
+from db.outbox import PublishReceipt
 from producers.plan import PlanResult, plan
 from schemas.delivery import Cycle, Delivery
 from schemas.keys import DeliveryKey
@@ -198,8 +198,8 @@ class Scenario:
     def publish(self, partition: int = 0, offset: int = 0) -> int:
         """Everything that is due goes to the topic, and the broker acknowledges it from `offset` on."""
         items = outbox.claim_due_items(self.conn, 1000)
-        acks = [Acknowledgement(item, partition, offset + n) for n, item in enumerate(items)]
-        outbox.acknowledge(self.conn, TOPIC, acks)
+        acks = [PublishReceipt(item, partition, offset + n) for n, item in enumerate(items)]
+        outbox.store_receipts(self.conn, TOPIC, acks)
         return len(items)
 
     def make_due(self) -> None:

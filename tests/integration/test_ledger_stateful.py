@@ -35,7 +35,7 @@ MOST_ATTEMPTS = 3
 
 
 @dataclass
-class SendResult:
+class HeldClaim:
     """A claim that some agent holds, and what became of the mail once that is known to it."""
 
     agent: Agent
@@ -57,7 +57,7 @@ class LedgerWalk(RuleBasedStateMachine):
             "TRUNCATE batches, batch_items, batch_webhooks, deliveries, log_entries, invitations, bans RESTART IDENTITY"
         )
         self.batches: list[int] = []
-        self.hand_overs: list[SendResult] = []
+        self.held_claims: list[HeldClaim] = []
         self.sent: dict[DeliveryKey, dict[str, Any]] = {}
 
     @initialize(audiences=st.tuples(st.sampled_from(AUDIENCES), st.sampled_from(AUDIENCES)))
@@ -78,8 +78,8 @@ class LedgerWalk(RuleBasedStateMachine):
         roles = data.draw(st.sampled_from([row["roles"], row["roles"][:1], row["roles"][-1:]]))
         return [self.scenario.request(row["batch_id"], row["member_id"], role) for role in roles]
 
-    def untold(self) -> list[SendResult]:
-        return [hand_over for hand_over in self.hand_overs if hand_over.truth is None]
+    def untold(self) -> list[HeldClaim]:
+        return [held for held in self.held_claims if held.truth is None]
 
     @rule(data=st.data())
     def something_happens(self, data: st.DataObject) -> None:
@@ -93,9 +93,9 @@ class LedgerWalk(RuleBasedStateMachine):
         events += [self.a_message_comes] * 5
         if self.untold():
             events += [self.an_outcome_is_told] * 2 + [self.leases_end] * 2
-        if self.hand_overs:
+        if self.held_claims:
             events += [self.an_outcome_is_told, self.an_old_outcome_is_told]
-        if any(isinstance(hand_over.truth, Retry) for hand_over in self.hand_overs):
+        if any(isinstance(held.truth, Retry) for held in self.held_claims):
             events += [self.waits_end]
         if len(self.batches) < 4:
             events += [self.another_batch]
@@ -105,14 +105,14 @@ class LedgerWalk(RuleBasedStateMachine):
         """An agent takes it, perhaps records something in the same commit, which perhaps gets lost on its way back."""
         agent, tell, lost = data.draw(st.tuples(st.sampled_from(self.agents), st.booleans(), st.booleans()))
         request = self.choose(data)
-        mine = {hand_over.request.key: hand_over for hand_over in self.untold() if hand_over.agent is agent}
+        mine = {held.request.key: held for held in self.untold() if held.agent is agent}
         request = [w for w in request if w.key not in mine]
         finished = []
         if tell and mine:
-            hand_over = mine[data.draw(st.sampled_from(sorted(mine)))]
+            held = mine[data.draw(st.sampled_from(sorted(mine)))]
             outcome: Outcome = data.draw(OUTCOMES)
-            hand_over.truth = outcome
-            finished = [completed(hand_over.request, hand_over.claim.fence, outcome)]
+            held.truth = outcome
+            finished = [completed(held.request, held.claim.fence, outcome)]
         too_early = {
             (row["member_id"], row["slot"])
             for row in self.scenario.execute("SELECT member_id, slot FROM deliveries WHERE not_before > now()")
@@ -124,22 +124,22 @@ class LedgerWalk(RuleBasedStateMachine):
         for w in request:
             if w.key in claims:
                 assert (w.key.member_id, w.key.slot) not in too_early
-                self.hand_overs.append(SendResult(agent, w, claims[w.key]))
+                self.held_claims.append(HeldClaim(agent, w, claims[w.key]))
 
     def an_outcome_is_told(self, data: st.DataObject) -> None:
         """In time or late; an outcome may be recorded again."""
         again = data.draw(st.integers(0, 3)) == 3
-        hand_over = data.draw(st.sampled_from(self.hand_overs if again else self.untold() or self.hand_overs))
-        hand_over.truth = hand_over.truth or data.draw(OUTCOMES)
-        hand_over.agent.record(hand_over.request, hand_over.claim, hand_over.truth)
+        held = data.draw(st.sampled_from(self.held_claims if again else self.untold() or self.held_claims))
+        held.truth = held.truth or data.draw(OUTCOMES)
+        held.agent.record(held.request, held.claim, held.truth)
 
     def an_old_outcome_is_told(self, data: st.DataObject) -> None:
         """FM-19: under a fence of long ago it changes nothing at all."""
-        hand_over = data.draw(st.sampled_from(self.hand_overs))
+        held = data.draw(st.sampled_from(self.held_claims))
         ledger: LiteralString = "SELECT * FROM deliveries ORDER BY member_id, slot"
         before = self.scenario.execute(ledger)
-        fence = max(h.claim.fence for h in self.hand_overs if h.request.key == hand_over.request.key)
-        hand_over.agent.record(hand_over.request, fence - data.draw(st.integers(1, 3)), Failed("old"))
+        fence = max(h.claim.fence for h in self.held_claims if h.request.key == held.request.key)
+        held.agent.record(held.request, fence - data.draw(st.integers(1, 3)), Failed("old"))
         assert self.scenario.execute(ledger) == before
 
     def leases_end(self, _: st.DataObject) -> None:
@@ -167,15 +167,15 @@ class LedgerWalk(RuleBasedStateMachine):
     @invariant()
     def no_second_mail(self) -> None:
         """FM-03: under `hold` at most one mail per key was accepted, and no claim is given while an outcome is open."""
-        accepted = Counter(h.request.key for h in self.hand_overs if isinstance(h.truth, Sent))
+        accepted = Counter(h.request.key for h in self.held_claims if isinstance(h.truth, Sent))
         in_doubt = Counter(h.request.key for h in self.untold())
-        in_doubt.update(h.request.key for h in self.hand_overs if isinstance(h.truth, Unknown))
+        in_doubt.update(h.request.key for h in self.held_claims if isinstance(h.truth, Unknown))
         if not self.resend:
             assert all(count <= 1 for count in (accepted + in_doubt).values())
-        fences = [(h.request.key, h.claim.fence) for h in self.hand_overs]
+        fences = [(h.request.key, h.claim.fence) for h in self.held_claims]
         assert len(set(fences)) == len(fences)
         if self.resend:
-            uses = Counter(h.request.key for h in self.hand_overs if not isinstance(h.truth, Retry | Failed | None))
+            uses = Counter(h.request.key for h in self.held_claims if not isinstance(h.truth, Retry | Failed | None))
             planned_anew = len(self.batches)
             assert all(count <= MOST_ATTEMPTS * planned_anew for count in uses.values())
 
@@ -190,7 +190,7 @@ class LedgerWalk(RuleBasedStateMachine):
     @invariant()
     def told_is_known(self) -> None:
         """FM-11: the ledger says sent only of what an agent said was accepted."""
-        said = {h.request.key for h in self.hand_overs if isinstance(h.truth, Sent)}
+        said = {h.request.key for h in self.held_claims if isinstance(h.truth, Sent)}
         assert set(self.sent) <= said
 
     @invariant()

@@ -8,7 +8,7 @@ import pytest
 
 from db import outbox
 from db.connect import connect
-from db.outbox import Acknowledgement, DueItem
+from db.outbox import DueItem, PublishReceipt
 from schemas.outcomes import Retry, Sent
 from tests.integration.scenario import OTHER_TOPIC, TOPIC, Scenario
 
@@ -36,7 +36,7 @@ def test_a_publisher_dies_half_way(scenario: Scenario) -> None:
     scenario.build(students=range(1, 11))
     batch = scenario.plan()
     items = outbox.items_claimed_by_trigger(scenario.conn, batch)
-    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(item, 0, n) for n, item in enumerate(items[:4])])
+    outbox.store_receipts(scenario.conn, TOPIC, [PublishReceipt(item, 0, n) for n, item in enumerate(items[:4])])
     assert outbox.count_unpublished(scenario.conn, batch) == 6
     assert outbox.claim_due_items(scenario.conn, 100) == []
     scenario.make_due()
@@ -65,7 +65,7 @@ def test_a_late_receipt_keeps_a_newer_due_time(scenario: Scenario) -> None:
     scenario.make_due()
     (item,) = outbox.claim_due_items(scenario.conn, 10)
     agent.deliver(scenario.request(batch, 1), Retry("451", delay=100, uses=1))
-    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(item, 0, 5)])
+    outbox.store_receipts(scenario.conn, TOPIC, [PublishReceipt(item, 0, 5)])
     assert 90 < scenario.item(batch, 1)["due_in"] <= 100
     assert scenario.item(batch, 1)["kafka_offset"] == 5
 
@@ -79,9 +79,9 @@ def test_a_receipt_of_an_older_claim(scenario: Scenario) -> None:
     scenario.make_due()
     (quick,) = outbox.claim_due_items(scenario.conn, 10)
     assert quick.claimed_until > slow.claimed_until
-    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(slow, 0, 1)])
+    outbox.store_receipts(scenario.conn, TOPIC, [PublishReceipt(slow, 0, 1)])
     assert scenario.item(batch, 1)["publish_at"] == quick.claimed_until
-    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(quick, 0, 2)])
+    outbox.store_receipts(scenario.conn, TOPIC, [PublishReceipt(quick, 0, 2)])
     assert (scenario.item(batch, 1)["publish_at"], scenario.item(batch, 1)["kafka_offset"]) == (None, 2)
 
 
@@ -92,7 +92,7 @@ def test_a_receipt_after_settling(scenario: Scenario) -> None:
     scenario.make_due()
     (item,) = outbox.claim_due_items(scenario.conn, 10)
     agent.deliver(scenario.request(batch, 1))
-    outbox.acknowledge(scenario.conn, TOPIC, [Acknowledgement(item, 0, 5)])
+    outbox.store_receipts(scenario.conn, TOPIC, [PublishReceipt(item, 0, 5)])
     assert scenario.is_settled(batch, 1)
     assert scenario.item(batch, 1)["publish_at"] is None
     scenario.make_due()

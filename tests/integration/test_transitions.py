@@ -88,7 +88,7 @@ def all_marks(ground: Ground) -> Iterator[Move]:
         claims = agents[resend].run_cycle(claim=ground.request(), owner=owner)
         assert batch_state == "running" or not claims
         assert not (barred and claims)
-        yield from ground.moved("reject_deliveries", {key.member_id for key in claims})
+        yield from ground.moved("conclude_unclaimed", {key.member_id for key in claims})
     ground.scenario.execute("UPDATE events SET cancelled_at = NULL")
 
 

@@ -157,7 +157,7 @@ class Model:
             yield Move("{} is done", (_who(worker),), with_worker(after, worker, _resting(at_work)))
 
     def _asking(self, ledger: Ledger, state: State, worker: int, slots: Sequence[int]) -> Iterator[Move]:
-        """The transaction of `claim_deliveries`; for the rest `reject_deliveries`, then settling."""
+        """The transaction of `claim_deliveries`; for the rest `conclude_unclaimed`, then settling."""
         who, events = _who(worker), self.scope.events
         claims = [slot for slot in slots if ledger.may_claim(state, worker, slot)]
         rest = [slot for slot in slots if slot not in claims]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from db import batch_actions, outbox
-from db.outbox import Acknowledgement
+from db.outbox import PublishReceipt
 from producers import batch_control
 from producers.batch_control import Verdict
 from schemas import delivery
@@ -173,7 +173,7 @@ class Replay:
 
     def _acknowledge(self, items: Sequence[outbox.DueItem], place: int) -> None:
         offset = self._committed + place
-        outbox.acknowledge(self._conn, TOPIC, [Acknowledgement(item, 0, offset) for item in items])
+        outbox.store_receipts(self._conn, TOPIC, [PublishReceipt(item, 0, offset) for item in items])
 
     def _find_lost(self, batch: int) -> None:
         others = (self._batches[batch],)

@@ -124,7 +124,7 @@ UNHEARD: Final = Rule(
 GIVEN_BACK: Final = Rule(
     "given back",
     "A claim never acknowledged, which may not be taken again, is given back: nothing was sent under it.",
-    "reject_deliveries",
+    "conclude_unclaimed",
     "repeats",
     "unknown, although every worker lives and knows the outcome",
     ("OR d.owner = %(owner)s",),
@@ -132,7 +132,7 @@ GIVEN_BACK: Final = Rule(
 EXPIRES: Final = Rule(
     "expires",
     "A delivery whose lease ended without an outcome becomes unknown.",
-    "reject_deliveries",
+    "conclude_unclaimed",
     "crashes",
     "not everything can be settled any more",
     ("d.state = 'handing_off'", "d.lease_until < now()"),
@@ -140,7 +140,7 @@ EXPIRES: Final = Rule(
 SKIPS: Final = Rule(
     "skips",
     "A member who is no longer eligible is skipped, with the reason.",
-    "reject_deliveries",
+    "conclude_unclaimed",
     "later",
     "not everything can be settled any more",
     ("d.state IN ('planned', 'retry', 'skipped') AND w.running AND w.ineligible IS NOT NULL",),

@@ -42,7 +42,7 @@ def test_whatever_the_server_says(said: list[tuple[int, bool, bool]], pipelining
         reply = Reply(code, "words")
         step = dialogue.receive(reply, more=more, unsent=unsent)
         if isinstance(step, DialogueEnd):
-            outcome = step.outcome
+            outcome = step.result
             if isinstance(outcome, Accepted):
                 assert bodies == 1
                 assert 200 <= code < 300
@@ -94,7 +94,7 @@ def test_verdict_before_the_mail_has_left() -> None:
             dialogue.receive(Reply(consent, "ok"))
         step = dialogue.receive(Reply(code, "early"), unsent=True)
         assert isinstance(step, DialogueEnd)
-        assert isinstance(step.outcome, expected)
+        assert isinstance(step.result, expected)
         assert not step.usable
 
 
@@ -105,7 +105,7 @@ def test_our_log_in_is_nobodys_failure() -> None:
         dialogue.begin(ENVELOPE)
         step = dialogue.receive(Reply(code, "log in"))
         assert isinstance(step, DialogueEnd)
-        assert isinstance(step.outcome, NotSent)
+        assert isinstance(step.result, NotSent)
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def test_a_value_is_loaded_once() -> None:
     assert loaded == [1]
     now = 1.99
     assert cache.get(1) == 1
-    assert cache.get(1, not_before=1.5) == 2, "loaded before that"
-    assert cache.get(1, not_before=1.5) == 2
+    assert cache.get(1, began_after=1.5) == 2, "loaded before that"
+    assert cache.get(1, began_after=1.5) == 2
     now = 2.99
     assert cache.get(1) == 3
     for _ in range(2):
@@ -138,15 +138,15 @@ def test_a_stale_value_is_served_during_a_load() -> None:
         go_on.clear()
         now[0] += 5
         values: list[Any] = []
-        thread = threading.Thread(target=lambda values: values.append(cache.get_stale("lag")), args=(values,))
+        thread = threading.Thread(target=lambda values: values.append(cache.get_without_waiting("lag")), args=(values,))
         thread.start()
         assert entered.wait(30)
-        assert cache.get_stale("lag") == before
+        assert cache.get_without_waiting("lag") == before
         go_on.set()
         thread.join()
         assert values == [loads[-1]]
-        assert cache.get_stale("lag") == loads[-1]
+        assert cache.get_without_waiting("lag") == loads[-1]
     assert loads == [0, 1]
     began = time.monotonic()
-    assert cache.get_stale("lag") == 1
+    assert cache.get_without_waiting("lag") == 1
     assert time.monotonic() - began < 1

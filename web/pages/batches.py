@@ -113,7 +113,7 @@ def watch(user: SignedInUser, batch: BatchInScope, request: Request) -> Response
     """Server-sent events: a live fragment whenever it changes; `ended` when nothing is pending any more."""
     cache: ProgressCache = request.app.state.progress_cache
     # What the user did before they opened the page must show.
-    load = partial(cache.get, batch.id, not_before=time.monotonic())
+    load = partial(cache.get, batch.id, began_after=time.monotonic())
 
     async def events() -> AsyncIterator[str]:
         shown: dict[str, str] = {}

@@ -77,7 +77,7 @@ class SystemProbes(SingleFlightCache[Probe, ProbeResult]):
 def _result(request: Request, wanted: Probe) -> ProbeResult | None:
     """None while the first result is awaited."""
     probes: SystemProbes = request.app.state.system_probes
-    return probes.get_stale(wanted)
+    return probes.get_without_waiting(wanted)
 
 
 @router.get("/system")
