@@ -153,8 +153,8 @@ class Window:
                     return
         sending = len(self._in_flight) - len(self._unrecorded)
         if sending and len(self._unrecorded) * 2 < self._size and not (self._waiting and sending * 4 < self._size):
-            # Less than half a window to record, and mails are being sent: linger, so that more outcomes share this commit.
-            # Not when so few are being sent that connections would idle: then what waits is claimed at once.
+            # Less than half a window to record while mails are being sent: linger, so that more outcomes share this
+            # commit. Not when so few are being sent that connections would idle: then what waits is claimed at once.
             self._enough.clear()
             try:
                 async with asyncio.timeout(_LINGER_SECONDS):
