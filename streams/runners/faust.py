@@ -130,6 +130,9 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "broker_heartbeat_interval": 1.0,
         "broker_request_timeout": 30.0,
         "consumer_auto_offset_reset": "earliest",
+        # A worker that joins while the topic is missing is assigned nothing; by default it would idle for 5 minutes
+        # after the topic exists again.
+        "consumer_metadata_max_age_ms": 10_000,
         # `bidden migrate` creates the topics; there are no tables.
         "topic_disable_leader": True,
         "topic_allow_declare": False,

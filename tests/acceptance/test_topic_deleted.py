@@ -34,9 +34,6 @@ pytestmark = pytest.mark.slow
 WINDOW = 10
 STUDENTS = 400
 COACHES = 100
-#: A Faust worker that rejoins the group while the topic is missing is assigned nothing until it refreshes its
-#: metadata, by default every 5 minutes. librdkafka refreshes by itself.
-QUICK_METADATA = {"CONSUMER_METADATA_MAX_AGE_MS": "1000"}
 MEMBERS = STUDENTS + COACHES
 
 
@@ -60,7 +57,7 @@ def test_topic_is_deleted_in_mid_batch(
     students, coaches = range(1, STUDENTS + 1), range(STUDENTS + 1, STUDENTS + COACHES + 1)
     bidden.import_lines(*directory(students, coaches, events=2))
     dispatcher = bidden.dispatcher()
-    workers = [bidden.worker(runner, **QUICK_METADATA).ready() for _ in range(2)]
+    workers = [bidden.worker(runner).ready() for _ in range(2)]
     books.slow(0.5)
     batches = [bidden.invite("students")["batch_id"]]
     books.wait_mails(2 * WINDOW)
