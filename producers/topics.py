@@ -102,7 +102,18 @@ class Topics:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
-        return [topic.topic for topic in wanted]
+        names = [topic.topic for topic in wanted]
+        for name in names:
+            self._wait_until_visible(name)
+        return names
+
+    def _wait_until_visible(self, name: str) -> None:
+        """The controller answers before every broker knows of the topic; the next command must find it."""
+        for pause in _LEADER_PAUSES:
+            if self.topic_id(name) is not None:
+                return
+            time.sleep(pause)
+        self.require_id(name)
 
     def topic_id(self, name: str | None = None) -> UUID | None:
         """The id of the topic (default: the invitations'), a new one when it is created again; None without a topic."""

@@ -29,8 +29,8 @@ from streams.window import Window
 
 _ROLES: Final = frozenset(Role)
 
-#: A record and the message that it holds.
-Decoded = tuple[Record, InvitationDue]
+#: A message, and the records of the poll that hold it: the first is processed, the others repeat it.
+Decoded = tuple[list[Record], InvitationDue]
 
 
 class Composer(Protocol):
@@ -100,18 +100,18 @@ class Pipeline:
         invalid: list[InvalidRecord] = []
         rows: list[LookedUp] = []
         for row in await self._ledger.look_up([message for _, message in decoded]):
-            record, message = decoded[row.n]
+            records, message = decoded[row.n]
             reason = contradiction(message, row)
             if reason is not None:
-                invalid.append(InvalidRecord(record, reason))
+                invalid += [InvalidRecord(record, reason) for record in records]
             elif not row.paused and not row.settled:
                 rows.append(row)
         deliveries: list[Delivery] = []
         if rows:
             events = await self._ledger.event_details(sorted({decoded[row.n][1].event_id for row in rows}))
             for row in rows:
-                record, message = decoded[row.n]
-                deliveries += self._deliveries(record, message, row, *events[message.event_id])
+                records, message = decoded[row.n]
+                deliveries += self._deliveries(records[0], message, row, *events[message.event_id])
         return deliveries, invalid
 
     def _deliveries(
@@ -139,10 +139,10 @@ class Pipeline:
 
 
 def decode_records(records: Sequence[Record]) -> tuple[list[Decoded], list[InvalidRecord]]:
-    """Decode the records of one poll. Repeats of a batch's message are dropped: one look-up decides for all. Pure."""
+    """Decode the records of one poll; repeats of a batch's message share one look-up. Pure."""
     decoded: list[Decoded] = []
     invalid: list[InvalidRecord] = []
-    seen: set[tuple[int, int, int]] = set()
+    records_of: dict[tuple[int, int, int], list[Record]] = {}
     for record in records:
         try:
             message = decode(record.key, record.value)
@@ -150,9 +150,11 @@ def decode_records(records: Sequence[Record]) -> tuple[list[Decoded], list[Inval
             invalid.append(InvalidRecord(record, str(error)))
             continue
         item = (message.batch_id, message.event_id, message.member_id)
-        if item not in seen:
-            seen.add(item)
-            decoded.append((record, message))
+        if item in records_of:
+            records_of[item].append(record)
+        else:
+            records_of[item] = [record]
+            decoded.append((records_of[item], message))
     return decoded, invalid
 
 

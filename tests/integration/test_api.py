@@ -303,12 +303,12 @@ def test_text_that_cannot_be_stored(planner: Program) -> None:
 def test_refusals(planner: Program, scenario: Scenario) -> None:
     """409 says why the event cannot be invited to; nothing is written."""
     scenario.execute("UPDATE events SET invitable = false")
-    assert "not claimed as invitable" in planner.get("/events/1")["why_not"]
+    assert "not marked as invitable" in planner.get("/events/1")["why_not"]
     for response in (
         planner.call("GET", "/events/1/dry-run"),
         planner.call("POST", "/events/1/batches", json={"audience": "students"}, headers={"Idempotency-Key": "k"}),
     ):
-        assert "not claimed as invitable" in problem_of(response, 409)["detail"]
+        assert "not marked as invitable" in problem_of(response, 409)["detail"]
     assert scenario.execute("SELECT id FROM batches") == []
 
 

@@ -185,6 +185,13 @@ def fine(batch: int, event: int, member: int, style: int) -> Put:
     return b"%d" % member, texts[style].encode()
 
 
+def test_repeated_poison(bench: Bench) -> None:
+    """FM-20: a message that contradicts the database has a dead letter for each record of the poll that holds it."""
+    put = (b"1", json.dumps(due(1_000_000, 1, 1)).encode())
+    records = bench.process([[put, put], [put]])
+    assert Counter(id(letter.record) for letter in bench.letters.put_so_far) == Counter(map(id, records))
+
+
 def test_any_messages(bench: Bench) -> None:
     """FM-20: nothing raises; each poison is put once, its key and its bytes as they came, each good message between
     them is mailed once, and no other item is touched.

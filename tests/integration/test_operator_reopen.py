@@ -133,7 +133,7 @@ def test_retry_of_a_paused_batch(scenario: Scenario) -> None:
     [
         ({"cancelled_at": PAST}, "is cancelled"),
         ({"starts_at": PAST, "ends_at": PAST}, "does not lie in the future"),
-        ({"invitable": False}, "not claimed as invitable"),
+        ({"invitable": False}, "not marked as invitable"),
     ],
 )
 def test_no_mail_is_sent_about_a_past_event(scenario: Scenario, change: dict[str, object], said: str) -> None:

@@ -182,7 +182,7 @@ def test_an_error_while_planning_leaves_nothing(scenario: Scenario) -> None:
     [
         ({"starts_at": PAST, "ends_at": PAST}, "does not lie in the future"),
         ({"cancelled_at": PAST}, "is cancelled"),
-        ({"invitable": False}, "is not claimed as invitable"),
+        ({"invitable": False}, "is not marked as invitable"),
         ({"host": None}, "has no host"),
         ({"host": None, "kind": "event"}, "has no host"),
     ],

@@ -24,13 +24,13 @@ def message(n: int, batch: int, member: int, event: int = 3) -> Record:
 
 
 def test_records_are_decoded() -> None:
-    """Messages keep their record and their order; repeats of an item are dropped, the first stays."""
+    """Messages keep their records and their order; repeats of an item are kept with the first."""
     records = [message(0, 1, 10), message(1, 1, 11), message(2, 1, 10), message(3, 2, 10)]
     decoded, invalid = decode_records(records)
     assert [(r, m.batch_id, m.event_id, m.member_id) for r, m in decoded] == [
-        (records[0], 1, 3, 10),
-        (records[1], 1, 3, 11),
-        (records[3], 2, 3, 10),
+        ([records[0], records[2]], 1, 3, 10),
+        ([records[1]], 1, 3, 11),
+        ([records[3]], 2, 3, 10),
     ]
     assert invalid == []
 
@@ -40,7 +40,7 @@ def test_poison_in_a_poll() -> None:
     poison = [record(1, b"10", b"{"), record(3, b"10", None), record(4, None, message(0, 1, 10).value)]
     records = [message(0, 1, 10), poison[0], message(2, 1, 11), *poison[1:]]
     decoded, invalid = decode_records(records)
-    assert [r for r, _ in decoded] == [records[0], records[2]]
+    assert [r for r, _ in decoded] == [[records[0]], [records[2]]]
     assert [i.record for i in invalid] == poison
     assert [i.reason for i in invalid][1:] == ["empty value", "key does not name member_id 10"]
 
@@ -48,7 +48,7 @@ def test_poison_in_a_poll() -> None:
 def test_the_same_member_for_another_event_is_no_repeat() -> None:
     """FM-20: a forged repeat that names another event is looked up by itself, and cannot hide the right one."""
     decoded, _ = decode_records([message(0, 1, 10, event=9), message(1, 1, 10)])
-    assert [(r.offset, m.event_id) for r, m in decoded] == [(100, 9), (101, 3)]
+    assert [(r.offset, m.event_id) for (r,), m in decoded] == [(100, 9), (101, 3)]
 
 
 ITEMS = st.tuples(st.integers(1, 3), st.integers(1, 4))
@@ -62,7 +62,8 @@ def test_every_record_has_one_fate(values: list[tuple[int, int] | bytes]) -> Non
     items = [item for item in values if not isinstance(item, bytes)]
     assert [(m.batch_id, m.member_id) for _, m in decoded] == list(dict.fromkeys(items))
     assert len(invalid) == len(values) - len(items)
-    assert all(values[r.offset - 100] == (m.batch_id, m.member_id) for r, m in decoded)
+    assert all(values[r.offset - 100] == (m.batch_id, m.member_id) for held, m in decoded for r in held)
+    assert sum(len(held) for held, _ in decoded) == len(items)
 
 
 MESSAGE = InvitationDue(version=1, batch_id=1, event_id=3, member_id=10, action=Action.INVITE, roles=(Role.STUDENT,))
