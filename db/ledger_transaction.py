@@ -111,17 +111,17 @@ async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -
         if cycle.renew:
             renewed = [row_of(delivery) | {"fence": delivery.fence} for delivery in cycle.renew]
             await conn.execute(sql("renew_leases"), {**parameters, "renewed": Jsonb(renewed)})
-        rejected: list[dict[str, Any]] = []
+        unclaimed: list[dict[str, Any]] = []
         if requested:
             cursor = await conn.execute(sql("claim_deliveries"), {**parameters, "requested": Jsonb(requested)})
             # Not only flushed: until a sync the server keeps its answer, and both sides would wait in mid-transaction.
             await pipeline.sync()
-            claimed, rejected = _split(cycle.claim, requested, await cursor.fetchall())
+            claimed, unclaimed = _split(cycle.claim, requested, await cursor.fetchall())
             crash_points.reach(CrashPoint.CLAIM_READY)
-            if rejected:
-                await conn.execute(sql("conclude_unclaimed"), {**parameters, "requested": Jsonb(rejected)})
-        if completed or rejected:
-            touched = {**parameters, "touched": Jsonb([*completed, *rejected])}
+            if unclaimed:
+                await conn.execute(sql("conclude_unclaimed"), {**parameters, "requested": Jsonb(unclaimed)})
+        if completed or unclaimed:
+            touched = {**parameters, "touched": Jsonb([*completed, *unclaimed])}
             for name in ("lock_unknown", "settle_items", "correct_log_entries"):
                 await conn.execute(sql(name), touched)
         if recorded:
@@ -135,12 +135,12 @@ def _split(
     """The claimed deliveries, with their fence and attempts, and the rows of the others."""
     by_key = {tuple(claim[:4]): claim[4:] for claim in claims}
     claimed: list[Delivery] = []
-    rejected: list[dict[str, Any]] = []
+    unclaimed: list[dict[str, Any]] = []
     for delivery, row in zip(deliveries, requested, strict=True):
         claim = by_key.get((row["event_id"], row["action"], row["member_id"], row["slot"]))
         if claim is None:
-            rejected.append(row)
+            unclaimed.append(row)
         else:
             delivery.fence, delivery.attempts = claim
             claimed.append(delivery)
-    return claimed, rejected
+    return claimed, unclaimed

@@ -27,7 +27,7 @@ class Delivery:
     role: str
     partition: int
     offset: int
-    envelope: Envelope | Unmailable = field(default=Unmailable("not composed"), repr=False)
+    envelope: Envelope | Unmailable = field(repr=False)
     #: The fencing token of its claim; 0 until it is claimed.
     fence: int = 0
     attempts: int = 0

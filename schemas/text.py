@@ -33,3 +33,8 @@ def require_text(text: str, field: str, *, least: int = 0, most: int = _LONGEST)
         raise RefusedError(f"{field} holds control characters", field=field)
     if not least <= len(text) <= most:
         raise RefusedError(f"{field} must have {least} to {most} characters, and has {len(text):,}", field=field)
+
+
+def as_text(content: bytes) -> str:
+    """Bytes as UTF-8 text; what is not UTF-8 is escaped."""
+    return content.decode("utf-8", "backslashreplace")

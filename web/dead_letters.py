@@ -12,6 +12,7 @@ from db import batch_actions
 from db.connect import Connection
 from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers.dead_letters import DeadLetter, DeadLetterReader
+from schemas.text import as_text
 
 PAGE_SIZE: Final = 50
 #: A place is a partition and an offset, as in `0:17`.
@@ -95,11 +96,6 @@ def summarize(letter: DeadLetter) -> DeadLetterSummary:
         key=None if letter.key is None else as_text(letter.key)[:MAX_HEADER_LENGTH],
         size=None if letter.value is None else len(letter.value),
     )
-
-
-def as_text(content: bytes) -> str:
-    """Bytes as UTF-8 text; what is not UTF-8 is escaped."""
-    return content.decode("utf-8", "backslashreplace")
 
 
 def parse_place(place: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from config.startup import load
 from db import batch_actions
 from db.connect import Connection, connect
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, UsageError, printable
+from schemas.text import as_text
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -51,7 +52,7 @@ def _as_dict(dead_letter: DeadLetter, redriven: dict[tuple[int, int], datetime])
 
 def _text(content: bytes | None) -> str | None:
     """Bytes that are usually text; the others are escaped."""
-    return None if content is None else content.decode("utf-8", "backslashreplace")
+    return None if content is None else as_text(content)
 
 
 @dlq.command("list", epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))

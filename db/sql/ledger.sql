@@ -147,7 +147,7 @@ WITH open AS MATERIALIZED (
     FROM open w
     JOIN events e ON e.id = w.event_id
     JOIN members m ON m.id = w.member_id
-), rejected AS MATERIALIZED (
+), concluded AS MATERIALIZED (
     SELECT w.*, CASE
         WHEN d.state = 'handing_off' AND d.owner <> %(owner)s THEN 'unknown'
         -- Under `resend` the claim may have been taken from `unknown`: giving it back restores that.
@@ -170,7 +170,7 @@ UPDATE deliveries d SET
     attempts = d.attempts + CASE WHEN f.stopped THEN 1 ELSE 0 END,
     batch_id = CASE WHEN f.stopped THEN d.batch_id ELSE f.batch_id END,
     owner = NULL, lease_until = NULL, not_before = NULL, updated_at = now()
-FROM rejected f
+FROM concluded f
 WHERE d.event_id = f.event_id AND d.action = f.action AND d.member_id = f.member_id AND d.slot = f.slot
 
 -- name: lock_unknown
@@ -224,7 +224,7 @@ ON CONFLICT (batch_id, member_id, slot) DO UPDATE SET role = excluded.role, stat
     partition = excluded.partition, kafka_offset = excluded.kafka_offset
 
 -- name: settle_items
--- For keys that were recorded or rejected: writes what the ledger now says to the batch's log, and settles the item or
+-- For keys that were recorded or not claimed: writes what the ledger now says to the batch's log, and settles the item or
 -- makes it due again, in one statement (FM-17), so that log and ledger cannot disagree. A log entry exists for what is
 -- settled and for what waits for a retry.
 WITH evaluated AS MATERIALIZED (

@@ -7,13 +7,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
+from schemas.text import as_text
 from web import actions, dead_letters
 from web.api import models
 from web.api.current_client import AuthenticatedClient, require_scope
 from web.api.errors import documented
 from web.api.parameters import PLAIN, next_page
 from web.auth.api_clients import ApiScope
-from web.dead_letters import MAX_PARTITION, PLACE_PATTERN, as_text
+from web.dead_letters import MAX_PARTITION, PLACE_PATTERN
 from web.dependencies import MAX_ID, Config, Database
 
 router = APIRouter(tags=["dead letters"], dependencies=[require_scope(ApiScope.DEAD_LETTERS)])

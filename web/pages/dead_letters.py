@@ -10,10 +10,10 @@ from fastapi.responses import HTMLResponse, Response
 from config.settings import Settings
 from db.connect import Connection
 from schemas.errors import BiddenError, RefusedError, UnreachableError, printable
-from schemas.text import sentence
+from schemas.text import as_text, sentence
 from web import actions, dead_letters
 from web.auth.current_user import AdminUser, CurrentUser
-from web.dead_letters import MAX_HEADER_LENGTH, MAX_PARTITION, PAGE_SIZE, PLACE_PATTERN, as_text, parse_place
+from web.dead_letters import MAX_HEADER_LENGTH, MAX_PARTITION, PAGE_SIZE, PLACE_PATTERN, parse_place
 from web.dependencies import MAX_ID, Config, Database
 from web.pages.parameters import Notice
 from web.pages.rendering import page, plural, redirect
