@@ -10,6 +10,7 @@ counts of `times` start over.
 | do                 | effect                                                                | default reply           |
 |--------------------|-----------------------------------------------------------------------|-------------------------|
 | refuse_connection  | the greeting is this reply, and the connection is closed              | 421 4.3.2 Closing       |
+| refuse_sender      | MAIL gets this reply                                                  | 451 4.3.2 Not now       |
 | refuse_recipient   | RCPT gets this reply                                                  | 550 5.1.1 No such user  |
 | refuse_data        | DATA gets this reply                                                  | 451 4.3.0 Try later     |
 | refuse_mail        | the end of the mail gets this reply, and the mail is not stored       | 554 5.6.0 Refused       |
@@ -18,8 +19,9 @@ counts of `times` start over.
 | drop_after_store   | the mail is stored, and the connection dropped before the reply       |                         |
 | delay              | the mail is stored, and `seconds` pass before the reply to its end    |                         |
 
-`recipient` is a shell pattern, case-insensitive (default: any); `times` limits how often the rule applies (default:
-always). A reply of 421 closes the connection. A `delay` lets a later rule for the same mail apply.
+`recipient` is a shell pattern, case-insensitive (default: any; refuse_sender comes before it is known); `times` limits
+how often the rule applies (default: always). With `per_second` the rule applies only to what comes faster than that, as
+at a provider with a rate limit. A reply of 421 closes the connection. A `delay` lets a later rule apply as well.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +41,7 @@ from schemas.errors import InputError
 
 DEFAULT_REPLIES: Final = {
     "refuse_connection": "421 4.3.2 Closing",
+    "refuse_sender": "451 4.3.2 Not now",
     "refuse_recipient": "550 5.1.1 No such user",
     "refuse_data": "451 4.3.0 Try later",
     "refuse_mail": "554 5.6.0 Refused",
@@ -50,20 +54,35 @@ DEFAULT_REPLIES: Final = {
 
 @dataclass
 class Rule:
-    """One rule; `left` counts its `times` down."""
+    """One rule; `left` counts its `times` down, `tokens` are what its rate admits at this moment."""
 
     do: str
     reply: bytes
     seconds: float
     left: float
     matches: re.Pattern[str]
+    per_second: float | None = None
+    tokens: float = 1.0
+    filled_at: float = 0.0
+
+    def applies(self, now: float) -> bool:
+        """Whether it applies once more. `now` is in seconds, of any clock that does not go back."""
+        if self.per_second is not None:
+            # A bucket of one second's worth, as providers have.
+            filled = self.tokens + (now - self.filled_at) * self.per_second
+            self.tokens, self.filled_at = min(max(self.per_second, 1.0), filled), now
+            if self.tokens >= 1:
+                self.tokens -= 1
+                return False
+        self.left -= 1
+        return True
 
     @classmethod
     def parse(cls, data: Any) -> Rule:
         """A rule from its JSON object; InputError names the wrong field."""
         if not isinstance(data, dict):
             raise InputError(f"a rule is an object, not {data!r}")
-        unknown = data.keys() - {"do", "recipient", "reply", "times", "seconds"}
+        unknown = data.keys() - {"do", "recipient", "reply", "times", "seconds", "per_second"}
         if unknown:
             raise InputError(f"a rule has no {', '.join(sorted(unknown))}", field=min(unknown))
         do = data.get("do")
@@ -77,12 +96,16 @@ class Rule:
             raise InputError(f"times is a whole number, not {times!r}", field="times")
         if not isinstance(seconds, int | float) or seconds < 0:
             raise InputError(f"seconds is a number, not {seconds!r}", field="seconds")
+        per_second = data.get("per_second")
+        if per_second is not None and (not isinstance(per_second, int | float) or per_second <= 0):
+            raise InputError(f"per_second is a number above 0, not {per_second!r}", field="per_second")
         return cls(
             do=do,
             reply=reply.encode("ascii", "replace"),
             seconds=seconds,
             left=float("inf") if times is None else times,
             matches=re.compile(fnmatch.translate(str(data.get("recipient", "*"))), re.IGNORECASE),
+            per_second=per_second,
         )
 
 
@@ -115,10 +138,10 @@ class Rules:
             sys.stderr.write(f"mail sink: keeping the old rules; {self.problem}\n")
 
     def consume(self, do: str, recipients: Iterable[str] = ("",)) -> Rule | None:
-        """The first rule of this kind that matches one of the recipients; counts as one of its `times`."""
+        """The first rule of this kind that matches one of the recipients and applies; counts as one of its `times`."""
         for rule in self.rules:
-            if rule.do == do and rule.left > 0 and any(rule.matches.match(r) for r in recipients):
-                rule.left -= 1
+            matches = rule.do == do and rule.left > 0 and any(rule.matches.match(r) for r in recipients)
+            if matches and rule.applies(time.monotonic()):
                 return rule
         return None
 

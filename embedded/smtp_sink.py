@@ -135,7 +135,7 @@ class SmtpServerSession(asyncio.Protocol):
     def _mail(self, line: bytes) -> None:
         self._sink.rules.refresh()
         if self._authentication.done:
-            self._reply(self._transaction.mail(line, self._sink.max_size))
+            self._reply(self._transaction.mail(line, self._sink.max_size, self._sink.rules))
         else:
             self._reply(b"530 5.7.0 Authentication required")
 

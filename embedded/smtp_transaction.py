@@ -23,7 +23,7 @@ class SmtpTransaction:
         self.recipients: list[str] = []
         self.utf8 = self.eight_bit = False
 
-    def mail(self, line: bytes, max_size: int) -> bytes:
+    def mail(self, line: bytes, max_size: int, rules: Rules) -> bytes:
         """MAIL FROM."""
         found = _MAIL.match(line)
         if found is None:
@@ -34,6 +34,8 @@ class SmtpTransaction:
             return refusal
         if refusal := self._refused(found[1]):
             return refusal
+        if rules.rules and (rule := rules.consume("refuse_sender")) is not None:
+            return rule.reply
         self.sender = found[1].decode()
         return b"250 2.1.0 Ok"
 

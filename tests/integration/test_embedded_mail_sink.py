@@ -185,3 +185,31 @@ def test_a_taken_port_is_reported(home: Path) -> None:
         )
     assert ended.returncode == 3
     assert "address already in use" in ended.stderr
+
+
+def test_a_rate_limit_admits_a_second_of_mails(sink: MailServer) -> None:
+    """With `per_second` only what comes faster is refused, at MAIL and as the rule says."""
+    sink.set_rules([{"do": "refuse_sender", "reply": "454 4.7.0 Throttling", "per_second": 5}])
+    with client(sink) as smtp:
+        smtp.ehlo()
+        codes = []
+        for number in range(30):
+            codes.append(smtp.mail("a@example.org")[0])
+            if codes[-1] == 250:
+                smtp.rcpt("b@example.org")
+                smtp.data(MAIL.format(number))
+    assert codes[:5] == [250] * 5
+    assert codes.count(454) >= 10, codes
+    assert sink.count() == codes.count(250)
+
+
+def test_a_rate_limit_that_closes(sink: MailServer) -> None:
+    """421 to MAIL ends the connection."""
+    sink.set_rules([{"do": "refuse_sender", "reply": "421 4.7.0 Slow down", "times": 1}])
+    with client(sink) as smtp:
+        smtp.ehlo()
+        assert smtp.mail("a@example.org")[0] == 421
+        with pytest.raises(smtplib.SMTPServerDisconnected):
+            smtp.noop()
+    send(sink, 1)
+    assert sink.count() == 1
