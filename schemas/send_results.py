@@ -45,4 +45,22 @@ class Ambiguous:
     reason: str
 
 
-SendResult: TypeAlias = Accepted | Refused | NotSent | Ambiguous
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The server asked for fewer or slower mails. The mail was not accepted; nobody's attempts are used.
+
+    `domain` is the recipients' domain that it asked this for; None for all mails.
+    """
+
+    reply: str
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """Its claim ended before the mail could be accepted. It was not sent, and the mail server is not the cause."""
+
+    reason: str
+
+
+SendResult: TypeAlias = Accepted | Refused | NotSent | Ambiguous | Throttled | Lapsed

@@ -1,7 +1,7 @@
--- The hot path of a worker. One transaction runs, in this order: lock_batches; record_outcomes, keep_first_error;
--- renew_leases; claim_deliveries; conclude_unclaimed for what was requested and not claimed; then lock_unknown,
--- settle_items and correct_log_entries for what was recorded or not claimed. All take their rows as one JSON array. Times are the database's:
--- one clock for all workers.
+-- The hot path of a worker. One transaction runs, in this order: transaction_time; lock_batches; record_outcomes,
+-- keep_first_error; renew_leases; claim_deliveries; conclude_unclaimed for what was requested and not claimed; then
+-- lock_unknown, settle_items and correct_log_entries for what was recorded or not claimed. All take their rows as one
+-- JSON array. Times are the database's: one clock for all workers.
 --
 -- Parameters: `owner` names one cycle of one worker, not the worker; `resend_below` is the number of attempts below which an `unknown`
 -- delivery may be claimed again (0 under the policy `hold`: never).
@@ -14,6 +14,10 @@
 -- Held to the end of the transaction: pause and cancel lock the row FOR UPDATE and wait, so the batch's state as read
 -- here stays true.
 SELECT id FROM batches WHERE id = ANY(%(batches)s) ORDER BY id FOR KEY SHARE
+
+-- name: transaction_time
+-- From this moment the leases count that this transaction takes or renews.
+SELECT extract(epoch FROM now())::float8
 
 -- name: look_up
 -- For each message: whom it names, what is still to do, and what its mail needs. No lock, no decision.
@@ -296,8 +300,10 @@ WHERE b.id = t.batch_id AND b.event_id = t.event_id AND b.action = t.action
     AND d.state IN ('sent', 'failed', 'skipped')
 
 -- name: renew_leases
--- So that only the lease of a dead or stopped worker ends.
+-- So that only the lease of a dead or stopped worker ends. What is not returned is not its worker's any more, and may
+-- not be sent: another worker, or an operator, has decided about it.
 UPDATE deliveries d SET lease_until = now() + %(lease)s * interval '1 second'
 FROM jsonb_to_recordset(%(renewed)s) AS r(event_id bigint, action text, member_id bigint, slot text, fence bigint)
 WHERE d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member_id AND d.slot = r.slot
     AND d.fence = r.fence AND d.state = 'handing_off'
+RETURNING d.event_id, d.action, d.member_id, d.slot

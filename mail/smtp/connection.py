@@ -9,22 +9,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from config import crash_points
 from config.crash_points import CrashPoint
 from mail.smtp.dialogue import Dialogue, DialogueEnd, Extensions, Stage
 from mail.smtp.replies import NotSmtpError, Reply, ReplyParser
 from schemas.envelope import Envelope
-from schemas.send_results import Accepted, NotSent, Refused, SendResult
+from schemas.send_results import Accepted, Lapsed, NotSent, Refused, SendResult
+
+LAPSED: Final = Lapsed("its claim ended before the mail could be sent")
+#: Bodies up to this size, in bytes, go out in one write with the dot that ends them: the kernel takes them at once.
+_AT_ONCE: Final = 8192
+_END: Final = b".\r\n"
+_FIRST_LOOK: Final = 0.001
+_LONGEST_LOOK: Final = 0.05
 
 
 @dataclass(slots=True)
 class Submission:
-    """A submitted mail and its callback; `tries` counts the stale connections it was given to."""
+    """A submitted mail and its callbacks; `tries` counts the stale connections it was given to."""
 
     envelope: Envelope
     done: Callable[[SendResult], None]
+    permitted: Callable[[], bool]
     tries: int = 0
 
 
@@ -59,7 +67,11 @@ class Connection(asyncio.Protocol):
         self._dialogue: Dialogue | None = None
         self._submission: Submission | None = None
         self._gone = False
+        #: A large body is on its way out, and the dot that ends it is kept until it has left.
+        self._holds_end = False
         self.transport: asyncio.Transport | None = None
+        #: What carries the encrypted bytes, if TLS was begun by STARTTLS.
+        self._carrier: asyncio.Transport | None = None
         #: When the reply that is awaited becomes too late, in the loop's time.
         self.deadline = 0.0
         #: Whether the server may have dropped it since its last reply.
@@ -102,6 +114,10 @@ class Connection(asyncio.Protocol):
         if self._gone:
             raise SessionError(f"mail server {self._address} closed the connection")
 
+    def encrypted(self, transport: asyncio.Transport) -> None:
+        """TLS was begun on the connection's transport; from now on this one is written to."""
+        self._carrier, self.transport = self.transport, transport
+
     def begin_mails(self, extensions: Extensions) -> None:
         """The session is open: from here on it takes mails."""
         self.expect_silence()
@@ -109,9 +125,11 @@ class Connection(asyncio.Protocol):
 
     # -- mails ------------------------------------------------------------------------------------------
 
-    def start(self, submission: Submission) -> Refused | None:
-        """Begins the dialogue about a mail; Refused, the connection untouched, if this server cannot take it."""
+    def start(self, submission: Submission) -> Refused | Lapsed | None:
+        """Begins the dialogue about a mail; or says why it may not be sent, or not to this server, and does nothing."""
         assert self._dialogue is not None
+        if not submission.permitted():
+            return LAPSED
         step = self._dialogue.begin(submission.envelope)
         if isinstance(step, Refused):
             return step
@@ -135,6 +153,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self.transport = cast("asyncio.Transport", transport)
+        # uvloop would else keep what is written until the end of the loop's turn: after the permission was asked.
+        self.transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -176,14 +196,15 @@ class Connection(asyncio.Protocol):
         assert self._submission is not None
         assert self.transport is not None
         stage = self._dialogue.stage
-        unsent = stage is Stage.BODY and self.transport.get_write_buffer_size() > 0
+        unsent = stage is Stage.BODY and (self._holds_end or self._unsent() > 0)
         step = self._dialogue.receive(reply, more=more, unsent=unsent)
         if not isinstance(step, DialogueEnd):
+            if step and self._dialogue.stage is Stage.BODY:
+                return self._write_body(step)
             if step:
                 self._write(step)
-                if self._dialogue.stage is Stage.BODY:
-                    crash_points.reach(CrashPoint.SMTP_DATA)
             return True
+        self._holds_end = False
         if isinstance(step.result, Accepted):
             crash_points.reach(CrashPoint.SMTP_ACCEPTED)
         submission, self._submission = self._submission, None
@@ -196,6 +217,53 @@ class Connection(asyncio.Protocol):
         else:
             self._owner.finished(self, submission, step.result)
         return step.usable and not more
+
+    def _write_body(self, body: bytes) -> bool:
+        """With its end, if that leaves at once; else the end waits until the rest has left. Whether to go on."""
+        assert self._submission is not None
+        if not self._submission.permitted():
+            self._lapse()
+            return False
+        if len(body) <= _AT_ONCE:
+            self._write(body)
+            crash_points.reach(CrashPoint.SMTP_DATA)
+        else:
+            self._holds_end = True
+            self._write(body[: -len(_END)])
+            self._write_end(self._unsent(), _FIRST_LOOK)
+        return not self._gone
+
+    def _write_end(self, unsent: int, wait: float) -> None:
+        """The dot after which the server may accept, once nothing is before it in our buffer and the claim still holds.
+
+        A server that has no end of the data must discard it (RFC 5321, 4.1.1.4).
+        """
+        if self._gone or not self._holds_end or self._submission is None:
+            return
+        left = self._unsent()
+        if left:
+            if left < unsent:
+                self.deadline = self._loop.time() + self._timeout
+            self._loop.call_later(wait, self._write_end, left, min(2 * wait, _LONGEST_LOOK))
+            return
+        self._holds_end = False
+        if self._submission.permitted():
+            self._write(_END)
+            crash_points.reach(CrashPoint.SMTP_DATA)
+        else:
+            self._lapse()
+
+    def _unsent(self) -> int:
+        """Bytes that were written and have not left; of implicit TLS, those that are not encrypted yet."""
+        carried = self._carrier.get_write_buffer_size() if self._carrier is not None else 0
+        return carried + (self.transport.get_write_buffer_size() if self.transport is not None else 0)
+
+    def _lapse(self) -> None:
+        """The mail in mid-dialogue may not be sent any more, and only the connection's end ends its data."""
+        submission, self._submission = self._submission, None
+        assert submission is not None
+        self._end(LAPSED.reason, may_be_stale=False)
+        self._owner.finished(self, submission, LAPSED)
 
     def _write(self, data: bytes) -> None:
         assert self.transport is not None
@@ -217,4 +285,6 @@ class Connection(asyncio.Protocol):
             if may_be_stale and self.kept and self._dialogue.stage is Stage.MAIL:
                 self._owner.stale(self, submission)
             else:
-                self._owner.finished(self, submission, self._dialogue.lost(reason))
+                # Without its end no server may accept it.
+                lost = NotSent(reason) if self._holds_end else self._dialogue.lost(reason)
+                self._owner.finished(self, submission, lost)

@@ -97,9 +97,9 @@ class SmtpSender:
         if attempts:
             _log.info("the mail server is back", server=self._server.address, attempts=attempts)
 
-    def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
+    def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
         """See `Sender.submit`."""
-        submission = Submission(envelope, done)
+        submission = Submission(envelope, done, permitted)
         if self._closed:
             asyncio.get_running_loop().call_soon(_report, submission, NotSent("the sender is closed"))
             return

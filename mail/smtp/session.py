@@ -110,7 +110,7 @@ async def _start_tls(connection: Connection, server: SmtpServer, context: ssl.SS
     )
     if transport is None:
         raise SessionError(f"mail server {server.address} closed the connection during the TLS handshake")
-    connection.transport = transport
+    connection.encrypted(transport)
 
 
 async def _log_in(

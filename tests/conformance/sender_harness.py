@@ -14,7 +14,7 @@ from mail.sender import Sender, send
 from mail.smtp.dialogue import Stage
 from mail.smtp.sender import SmtpSender
 from schemas.envelope import Envelope
-from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
+from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, SendResult, Throttled
 from tests.conformance.smtp_servers import Act, Script, ScriptedServer, Server
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -128,3 +128,7 @@ def kind(outcome: SendResult) -> str:
             return permanent
         case Accepted():
             return "accepted"
+        case Lapsed():
+            return "lapsed"
+        case Throttled():
+            return "throttled"
