@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
-from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, SendResult, Throttled
+from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, SendResult, Throttled, Undecided
 
 #: After an outage mails go on within seconds; the circuit breaker in `streams.window` does the waiting.
 _OUTAGE_SECONDS: Final = 5.0
@@ -41,9 +41,11 @@ def decide(result: SendResult, attempts: int, policy: RetryPolicy, jitter: float
             return Failed(f"refused {attempts + 1} times, the last time: {reply}", reply)
         case Refused(reply):
             return Retry(reply, policy.delay(attempts + 1, jitter), uses=1, reply=reply)
-        case NotSent(reason) | Lapsed(reason):
-            return Retry(reason, policy.outage_delay(jitter), uses=0)
+        case Undecided(reply):
+            return Retry(reply, policy.outage_delay(jitter), uses=0, reply=reply)
         case Throttled(reply):
             return Retry(reply, policy.outage_delay(jitter), uses=0, reply=reply)
+        case NotSent(reason) | Lapsed(reason):
+            return Retry(reason, policy.outage_delay(jitter), uses=0)
         case Ambiguous(reason):
             return Unknown(reason)

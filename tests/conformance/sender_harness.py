@@ -14,7 +14,7 @@ from mail.sender import Sender, send
 from mail.smtp.dialogue import Stage
 from mail.smtp.sender import SmtpSender
 from schemas.envelope import Envelope
-from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, SendResult, Throttled
+from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, SendResult, Throttled, Undecided
 from tests.conformance.smtp_servers import Act, Script, ScriptedServer, Server
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -114,12 +114,19 @@ def at(point: str, act: Act | bytes, mails: set[int] | None = None) -> Script:
 
 
 not_sent, ambiguous, temporary, permanent = "not sent", "ambiguous", "temporary", "permanent"
+throttled, undecided, lapsed = "throttled", "undecided", "lapsed"
 
 
 def kind(outcome: SendResult) -> str:
     match outcome:
         case NotSent():
             return not_sent
+        case Throttled():
+            return throttled
+        case Undecided():
+            return undecided
+        case Lapsed():
+            return lapsed
         case Ambiguous():
             return ambiguous
         case Refused(permanent=False):
@@ -128,7 +135,3 @@ def kind(outcome: SendResult) -> str:
             return permanent
         case Accepted():
             return "accepted"
-        case Lapsed():
-            return "lapsed"
-        case Throttled():
-            return "throttled"
