@@ -16,7 +16,7 @@ from config.crash_points import CrashPoint
 from mail.smtp.dialogue import Dialogue, DialogueEnd, Extensions, Stage
 from mail.smtp.replies import NotSmtpError, Reply, ReplyParser
 from schemas.envelope import Envelope
-from schemas.send_results import Accepted, Lapsed, NotSent, Refused, SendResult
+from schemas.send_results import Accepted, Lapsed, NotSent, Refused, SendResult, Throttled, Undecided
 
 LAPSED: Final = Lapsed("its claim ended before the mail could be sent")
 #: Bodies up to this size, in bytes, go out in one write with the dot that ends them: the kernel takes them at once.
@@ -138,9 +138,12 @@ class Connection(asyncio.Protocol):
         crash_points.reach(CrashPoint.SMTP_ENVELOPE)
         return None
 
-    def give_up(self, reason: str) -> None:
-        """Ends the connection now; the mail in mid-dialogue gets the result that its stage implies."""
-        self._end(reason, may_be_stale=False)
+    def give_up(self, reason: str, *, by_us: bool = False) -> None:
+        """Ends the connection now; the mail in mid-dialogue gets the result that its stage implies.
+
+        `by_us`: not because of the server, so the recipient cannot be the cause.
+        """
+        self._end(reason, may_be_stale=False, by_us=by_us)
 
     def quit(self) -> None:
         """Sends QUIT and closes, without waiting for the reply."""
@@ -160,23 +163,17 @@ class Connection(asyncio.Protocol):
         """Called by the loop."""
         if self._gone:
             return
+        broken: str | None = None
         try:
             replies = self._parser.feed(data)
         except NotSmtpError as error:
-            self._end(f"mail server {self._address} broke the protocol: {error}", may_be_stale=False)
-            return
+            replies, broken = error.before, f"mail server {self._address} broke the protocol: {error}"
         if self._dialogue is None:
             self._opening(replies)
-            return
-        left = len(replies)
-        for reply in replies:
-            left -= 1
-            if self._submission is None:
-                # No reply was due: the server closes, or breaks the protocol.
-                self._end(f"mail server {self._address} closes: {reply}", may_be_stale=False)
-                return
-            if not self._take(reply, more=left > 0 or self._parser.in_mid_reply):
-                return
+        else:
+            self._take_all(replies, incomplete=broken is not None or self._parser.in_mid_reply)
+        if broken is not None:
+            self._end(broken, may_be_stale=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
@@ -189,6 +186,18 @@ class Connection(asyncio.Protocol):
         self._replies += replies
         if self._replies and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(self._replies.pop(0))
+
+    def _take_all(self, replies: list[Reply], incomplete: bool) -> None:
+        """The replies of one read, in order. `incomplete`: something that is no whole reply follows them."""
+        left = len(replies)
+        for reply in replies:
+            left -= 1
+            if self._submission is None:
+                # No reply was due: the server closes, or breaks the protocol.
+                self._end(f"mail server {self._address} closes: {reply}", may_be_stale=False)
+                return
+            if not self._take(reply, more=left > 0 or incomplete):
+                return
 
     def _take(self, reply: Reply, more: bool) -> bool:
         """One reply in the dialogue about the mail; whether to go on with the next."""
@@ -208,7 +217,9 @@ class Connection(asyncio.Protocol):
         if isinstance(step.result, Accepted):
             crash_points.reach(CrashPoint.SMTP_ACCEPTED)
         submission, self._submission = self._submission, None
-        stale = stage is Stage.MAIL and self.kept and not step.usable and isinstance(step.result, NotSent)
+        # Closed or unfit before it took a mail: a limit of mails to a session, or what it kept of an earlier one.
+        unheard = stage is Stage.MAIL and not step.usable and isinstance(step.result, NotSent | Throttled)
+        stale = unheard and self.kept
         self.kept = True
         if not step.usable:
             self._end(str(reply), may_be_stale=False)
@@ -270,7 +281,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
         self.deadline = self._loop.time() + self._timeout
 
-    def _end(self, reason: str, may_be_stale: bool) -> None:
+    def _end(self, reason: str, may_be_stale: bool, by_us: bool = False) -> None:
         """Closes for good, once; reports the mail in mid-dialogue."""
         if self._gone:
             return
@@ -285,6 +296,11 @@ class Connection(asyncio.Protocol):
             if may_be_stale and self.kept and self._dialogue.stage is Stage.MAIL:
                 self._owner.stale(self, submission)
             else:
-                # Without its end no server may accept it.
-                lost = NotSent(reason) if self._holds_end else self._dialogue.lost(reason)
-                self._owner.finished(self, submission, lost)
+                self._owner.finished(self, submission, self._lost(reason, by_us))
+
+    def _lost(self, reason: str, by_us: bool) -> SendResult:
+        assert self._dialogue is not None
+        if not self._holds_end:
+            return self._dialogue.lost(reason, by_us=by_us)
+        # Without its end no server may accept it.
+        return NotSent(reason) if by_us else Undecided(reason)

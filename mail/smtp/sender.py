@@ -117,7 +117,7 @@ class SmtpSender:
         finally:
             for connection in list(self._connections):
                 if connection.busy:
-                    connection.give_up("the sender was closed before the mail server answered")
+                    connection.give_up("the sender was closed before the mail server answered", by_us=True)
                 else:
                     connection.quit()
         await self._until(lambda: not self._connections and not self._opening, _GOODBYE)

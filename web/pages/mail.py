@@ -22,7 +22,7 @@ from mail.sender import send
 from mail.smtp.sender import SmtpSender
 from schemas.envelope import Envelope
 from schemas.errors import BiddenError, RefusedError, UnreachableError
-from schemas.send_results import Accepted, Refused, Throttled
+from schemas.send_results import Accepted, Refused, Throttled, Undecided
 from schemas.vocabulary import GROUP_OF_ROLE, Role
 from web.auth.current_user import CurrentUser, EventInScope, SignedInUser
 from web.dependencies import Config, Database
@@ -123,7 +123,7 @@ async def _send(settings: Settings, envelope: Envelope) -> str:
         await sender.close()
     if isinstance(outcome, Accepted):
         return outcome.reply
-    if isinstance(outcome, Refused | Throttled):
+    if isinstance(outcome, Refused | Throttled | Undecided):
         raise RefusedError(f"the mail server refused it: {outcome.reply}")
     raise UnreachableError(outcome.reason)
 
