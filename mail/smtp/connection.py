@@ -7,15 +7,13 @@ arrives, without a task or a timer per mail: that is what makes thousands of mai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from config import crash_points
 from config.crash_points import CrashPoint
 from mail.smtp.dialogue import Dialogue, DialogueEnd, Extensions, Stage
 from mail.smtp.replies import NotSmtpError, Reply, ReplyParser
-from schemas.envelope import Envelope
+from mail.smtp.submission import ConnectionOwner, Submission
 from schemas.send_results import Accepted, Lapsed, NotSent, Refused, SendResult, Throttled, Undecided
 
 LAPSED: Final = Lapsed("its claim ended before the mail could be sent")
@@ -24,29 +22,6 @@ _AT_ONCE: Final = 8192
 _END: Final = b".\r\n"
 _FIRST_LOOK: Final = 0.001
 _LONGEST_LOOK: Final = 0.05
-
-
-@dataclass(slots=True)
-class Submission:
-    """A submitted mail and its callbacks; `tries` counts the stale connections it was given to."""
-
-    envelope: Envelope
-    done: Callable[[SendResult], None]
-    permitted: Callable[[], bool]
-    tries: int = 0
-
-
-class ConnectionOwner(Protocol):
-    """What a connection reports to its pool, always from the event loop."""
-
-    def finished(self, connection: Connection, submission: Submission, result: SendResult) -> None:
-        """The mail's result is known. If the connection is `usable` it can take another mail."""
-
-    def stale(self, connection: Connection, submission: Submission) -> None:
-        """An idle connection was dead before the server heard of this mail, which may go to another."""
-
-    def gone(self, connection: Connection) -> None:
-        """The connection is closed. Called once, whatever ended it."""
 
 
 class SessionError(Exception):
@@ -250,6 +225,9 @@ class Connection(asyncio.Protocol):
         A server that has no end of the data must discard it (RFC 5321, 4.1.1.4).
         """
         if self._gone or not self._holds_end or self._submission is None:
+            return
+        if self.transport is None or self.transport.is_closing():
+            # Lost, and not reported yet: its empty buffer is no sign that the body has left.
             return
         left = self._unsent()
         if left:

@@ -18,8 +18,9 @@ from typing import Final
 import structlog
 
 from config.log_throttle import LogThrottle
-from mail.smtp.connection import Connection, SessionError, Submission
+from mail.smtp.connection import Connection, SessionError
 from mail.smtp.session import open_session
+from mail.smtp.submission import Submission
 from mail.smtp.url import Tls, parse
 from schemas.envelope import Envelope
 from schemas.errors import SettingsError, UnreachableError

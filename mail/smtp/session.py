@@ -9,9 +9,10 @@ import ssl
 from base64 import b64encode
 from typing import Final, NoReturn
 
-from mail.smtp.connection import Connection, ConnectionOwner, SessionError
+from mail.smtp.connection import Connection, SessionError
 from mail.smtp.dialogue import Extensions
 from mail.smtp.replies import Reply
+from mail.smtp.submission import ConnectionOwner
 from mail.smtp.url import SmtpServer, Tls
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
