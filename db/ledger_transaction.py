@@ -92,13 +92,14 @@ def outcome_row(outcome: Outcome | None) -> dict[str, Any]:
                 "reply": storable_text(reply),
                 "uses": 1,
             }
-        case Retry(reason, delay, uses, reply):
+        case Retry(reason, delay, uses, reply, refused):
             return {
                 "state": "retry",
                 "reason": storable_text(reason),
                 "reply": storable_text(reply),
                 "uses": uses,
                 "delay": delay,
+                "refused": refused or uses > 0,
             }
         case Unknown(reason):
             return {"state": "unknown", "reason": storable_text(reason), "uses": 1}
@@ -163,6 +164,6 @@ def _split(
         if claim is None:
             unclaimed.append(row)
         else:
-            delivery.fence, delivery.attempts = claim
+            delivery.fence, delivery.attempts, delivery.refused_for = claim
             claimed.append(delivery)
     return claimed, unclaimed

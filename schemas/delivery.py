@@ -23,7 +23,7 @@ class Delivery:
     |---------|--------------------------------------------------------------------|
     | look up | `batch_id`, `key`, `role`; `partition` and `offset` of its message |
     | compose | `envelope`                                                         |
-    | claim   | `fence`, `attempts` used up before, `leased_at`, `deadline`        |
+    | claim   | `fence`, `attempts` used up, `refused_for`, `leased_at`, `deadline` |
     | send    | `outcome`, which is recorded under `fence`                         |
     """
 
@@ -36,6 +36,8 @@ class Delivery:
     #: The fencing token of its claim; 0 until it is claimed.
     fence: int = 0
     attempts: int = 0
+    #: Seconds from its first temporary refusal to its claim, by the database's clock; None if it was never refused.
+    refused_for: float | None = None
     #: The clocks when its lease was taken or last renewed.
     leased_at: ClockReading = NEVER
     #: Until when it may be sent, by the worker's clock, in seconds.

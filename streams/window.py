@@ -26,6 +26,7 @@ from schemas.send_results import Lapsed, NotSent, Refused, SendResult
 from streams.lease_clocks import LOST, LeaseClocks
 from streams.policy import RetryPolicy, decide
 from streams.records import Heartbeat, StoppingError
+from streams.refused_by_all import RefusedByAll
 from streams.watchdog import LIMIT_SECONDS
 
 log = structlog.get_logger()
@@ -100,6 +101,7 @@ class Window:
         self._cycles = 0
         self._throttle = LogThrottle(asyncio.get_running_loop().time)
         self._clocks = LeaseClocks(lease_seconds)
+        self._refused_by_all = RefusedByAll()
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Returns when each delivery is settled or due again. StoppingError when the worker stops before."""
@@ -247,7 +249,8 @@ class Window:
     def _complete(self, delivery: Delivery, result: SendResult) -> None:
         if isinstance(result, Lapsed) and self._throttle.admits("lapsed"):
             log.warning("a claim ended before its mail could be sent; it was not sent, and is due again")
-        delivery.outcome = decide(result, delivery.attempts, self._policy, self._jitter())
+        result = self._refused_by_all.judge(result, delivery.key, delivery.refused_for, self._clock())
+        delivery.outcome = decide(result, delivery.attempts, self._policy, self._jitter(), delivery.refused_for)
         self._unrecorded.append(delivery)
         if isinstance(result, NotSent) and self._breaker is None and not self._stopping:
             self._breaker = asyncio.get_running_loop().create_task(self._wait_for_sender(result.reason))

@@ -68,9 +68,12 @@ UPDATE deliveries d SET
     reply = coalesce(r.reply, d.reply),
     attempts = CASE d.state WHEN 'unknown' THEN greatest(d.attempts - 1, 0) ELSE d.attempts END + r.uses,
     not_before = CASE WHEN r.state = 'retry' THEN now() + r.delay * interval '1 second' END,
+    first_refused_at = CASE WHEN r.state = 'sent' THEN NULL WHEN r.refused THEN coalesce(d.first_refused_at, now())
+        ELSE d.first_refused_at END,
     lease_until = NULL, owner = NULL, updated_at = now()
 FROM jsonb_to_recordset(%(recorded)s) AS r(batch_id bigint, event_id bigint, action text, member_id bigint,
-    slot text, fence bigint, state text, reason text, reply text, uses int, delay float8)
+    slot text, fence bigint, state text, reason text, reply text, uses int, delay float8,
+    refused bool)
 JOIN batches b ON b.id = r.batch_id
 WHERE d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member_id AND d.slot = r.slot
     AND d.fence = r.fence AND d.state IN ('handing_off', 'unknown')
@@ -129,7 +132,8 @@ UPDATE deliveries d SET state = 'handing_off', fence = d.fence + 1, owner = %(ow
     reason = NULL, reply = NULL, not_before = NULL, updated_at = now()
 FROM claimable t
 WHERE d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id AND d.slot = t.slot
-RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts
+RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts,
+    extract(epoch FROM now() - d.first_refused_at)::float8 AS refused_for
 
 -- name: conclude_unclaimed
 -- Of what was requested and not claimed: a member who is no longer eligible is skipped with the reason, and a delivery

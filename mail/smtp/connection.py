@@ -31,10 +31,11 @@ class SessionError(Exception):
 class Connection(asyncio.Protocol):
     """Used by `mail.smtp.session` until `begin_mails`, by the pool afterwards."""
 
-    def __init__(self, owner: ConnectionOwner, address: str, timeout: float) -> None:
+    def __init__(self, owner: ConnectionOwner, address: str, timeout: float, final_timeout: float) -> None:
         self._owner = owner
         self._address = address
         self._timeout = timeout
+        self._final_timeout = final_timeout
         self._loop = asyncio.get_running_loop()
         self._parser = ReplyParser()
         self._replies: list[Reply] = []
@@ -257,7 +258,18 @@ class Connection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         assert self.transport is not None
         self.transport.write(data)
-        self.deadline = self._loop.time() + self._timeout
+        self.deadline = self._loop.time() + self._limit
+
+    @property
+    def _limit(self) -> float:
+        """How long the server may take for its next reply. The one after the final dot is when it does its work."""
+        is_final = self._dialogue is not None and self._dialogue.stage is Stage.BODY and not self._holds_end
+        return self._final_timeout if is_final else self._timeout
+
+    def give_up_if_silent(self, now: float) -> None:
+        """Ends the connection if the reply that is awaited is too late."""
+        if self._submission is not None and self.deadline <= now:
+            self.give_up(f"mail server {self._address} gave no answer within {self._limit:g} s")
 
     def _end(self, reason: str, may_be_stale: bool, by_us: bool = False) -> None:
         """Closes for good, once; reports the mail in mid-dialogue."""

@@ -32,15 +32,18 @@ _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 5.0
 #: A server that takes some connections and refuses more is not asked for more before this time, in seconds.
 _FULL_FOR: Final = 5.0
+#: For the reply to the final dot, in seconds (RFC 5321, 4.5.3.2.6): a server that is given up there may have accepted.
+FINAL_TIMEOUT: Final = 600.0
 _GOODBYE: Final = 1.0
 
 
 class SmtpSender:
     """See `mail.sender.Sender` for the contract.
 
-    `url` is the setting BIDDEN_SMTP_URL (`mail.smtp.url`; SettingsError if it makes no sense). `timeout` is for
-    the answer to each write, `drain` for how long `close` lets mails in mid-dialogue finish; both in seconds.
-    `hello` is the name for EHLO. May be made outside of an event loop; belongs to the first that uses it.
+    `url` is the setting BIDDEN_SMTP_URL (`mail.smtp.url`; SettingsError if it makes no sense). In seconds: `timeout` is
+    for the answer to each write, `final_timeout` for the answer to a mail's data, `drain` for how long `close` lets
+    mails in mid-dialogue finish. `hello` is the name for EHLO. May be made outside of an event loop; belongs to the
+    first that uses it.
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class SmtpSender:
         timeout: float = 30.0,  # per reply, kept for the sender's life
         drain: float = 10.0,
         hello: str | None = None,
+        final_timeout: float = FINAL_TIMEOUT,
     ) -> None:
         self._server = parse(url)
         self._context = None if self._server.tls is Tls.NEVER else _tls_context(self._server.ca_file)
         self._limit = connections
         self._timeout = timeout
+        self._final_timeout = max(timeout, final_timeout)
         self._drain = drain
         self._hello = hello
         self._queue: deque[Submission] = deque()
@@ -211,7 +216,12 @@ class SmtpSender:
 
     async def _open(self) -> None:
         connection = await open_session(
-            self._server, self, reply_timeout=self._timeout, hello=self._hello, context=self._context
+            self._server,
+            self,
+            reply_timeout=self._timeout,
+            final_timeout=self._final_timeout,
+            hello=self._hello,
+            context=self._context,
         )
         if self._closed or len(self._connections) >= self._limit:
             connection.quit()
@@ -234,10 +244,8 @@ class SmtpSender:
     def _end_the_silent(self) -> None:
         self._sweep = None
         now = asyncio.get_running_loop().time()
-        busy = [connection for connection in self._connections if connection.busy]
-        for connection in busy:
-            if connection.deadline <= now:
-                connection.give_up(f"mail server {self._server.address} gave no answer within {self._timeout:g} s")
+        for connection in list(self._connections):
+            connection.give_up_if_silent(now)
         if any(connection.busy for connection in self._connections):
             self._plan_sweep()
 

@@ -54,7 +54,9 @@ def mail(recipient: str = "ada@example.org", body: bytes = b"hello\r\n", needs_u
 async def talking_to(server: Server, **options: Any) -> AsyncIterator[SmtpSender]:
     """A started server and a sender for it, both closed afterwards."""
     await server.start()
-    sender = SmtpSender(options.pop("url", server.url), **{"timeout": 5.0, "hello": "tests.test", **options})
+    sender = SmtpSender(
+        options.pop("url", server.url), **{"timeout": 5.0, "final_timeout": 5.0, "hello": "tests.test", **options}
+    )
     try:
         yield sender
     finally:

@@ -195,7 +195,7 @@ def test_silence_ends_by_itself(run: Run, offers: tuple[str, ...], point: str, e
     async def story() -> None:
         server = ScriptedServer(at(point, HANG), offers=offers)
         # Long enough to get there on a busy machine.
-        async with talking_to(server, connections=1, timeout=1.0) as sender:
+        async with talking_to(server, connections=1, timeout=1.0, final_timeout=1.0) as sender:
             outcome = await send(sender, mail())
         assert kind(outcome) == expected
         assert "no answer within 1 s" in str(outcome)

@@ -111,7 +111,11 @@ def _deliver_test(account: Account, event: EventSummary, role: Role, conn: Conne
 async def _send(settings: Settings, envelope: Envelope) -> str:
     """The mail server's reply. RefusedError or UnreachableError, with its reply where there is one."""
     sender = SmtpSender(
-        settings.require_smtp(), connections=1, timeout=min(_REPLY_SECONDS, settings.smtp_timeout_seconds), drain=0.1
+        settings.require_smtp(),
+        connections=1,
+        timeout=min(_REPLY_SECONDS, settings.smtp_timeout_seconds),
+        drain=0.1,
+        hello=settings.smtp_hello,
     )
     try:
         async with asyncio.timeout(_TEST_SECONDS):
