@@ -31,7 +31,10 @@ def smtp_sender(settings: Settings) -> Sender:
     from mail.smtp.sender import SmtpSender
 
     return SmtpSender(
-        settings.require_smtp(), connections=settings.smtp_connections, timeout=settings.smtp_timeout_seconds
+        settings.require_smtp(),
+        connections=settings.smtp_connections,
+        timeout=settings.smtp_timeout_seconds,
+        hello=settings.smtp_hello,
     )
 
 

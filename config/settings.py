@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.setting_forms import duration, hello_name, seconds
 from schemas.errors import SettingsError
 from schemas.mail_address import check_base_url, parse_sender
 from schemas.vocabulary import UnknownPolicy
@@ -31,6 +32,8 @@ from schemas.vocabulary import UnknownPolicy
 PREFIX = "BIDDEN_"
 #: The file below BIDDEN_HOME that `bidden up` writes and every command reads.
 HOME_SETTINGS_FILE = "settings.env"
+#: How often the policy `resend` sends at most, where BIDDEN_MAX_ATTEMPTS does not say.
+_RESENDS: Final = 5
 _BROKER: Final = re.compile(r"([A-Za-z_]+://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(:(?P<port>[0-9]+))?")
 
 
@@ -134,11 +137,13 @@ class Settings(BaseSettings):
     mail_from: Annotated[str, AfterValidator(_mail_from)] = "Invitations <invitations@bidden.example>"
     base_url: Annotated[str, AfterValidator(check_base_url)] = "http://localhost:8000"
     lease_seconds: float = Field(60, ge=1, le=3600)
-    max_attempts: int = Field(5, ge=1, le=100)
+    retry_for: Annotated[str, AfterValidator(duration)] = "24h"
+    max_attempts: int | None = Field(None, ge=1, le=100)
     retry_base_seconds: float = Field(30, gt=0, le=86400)
     retry_max_seconds: float = Field(3600, gt=0, le=7 * 86400)
     unknown_policy: UnknownPolicy = UnknownPolicy.HOLD
     smtp_connections: int = Field(10, ge=1, le=500)
+    smtp_hello: Annotated[str | None, AfterValidator(lambda v: v and hello_name(v))] = None
     smtp_timeout_seconds: float = Field(30, gt=0, le=600)
     handover_window: int = Field(100, ge=1, le=10_000)
     log_retention_days: int = Field(180, ge=1, le=36_500)
@@ -201,9 +206,16 @@ class Settings(BaseSettings):
             raise SettingsError(f"{name}: cannot be read: {error.strerror}", field=name) from error
 
     @property
+    def retry_for_seconds(self) -> float:
+        """How long after its first temporary refusal a recipient is tried."""
+        return seconds(self.retry_for)
+
+    @property
     def resend_below(self) -> int:
         """Below how many attempts an unknown delivery is sent again; 0, never, under the policy `hold`."""
-        return self.max_attempts if self.unknown_policy is UnknownPolicy.RESEND else 0
+        if self.unknown_policy is UnknownPolicy.HOLD:
+            return 0
+        return _RESENDS if self.max_attempts is None else self.max_attempts
 
     def require_database(self) -> str:
         """The database's address with its secrets."""

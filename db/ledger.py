@@ -18,14 +18,16 @@ import structlog
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
+from config.clock import elapsed
 from db import events as events_table
 from db.connect import OUTAGES, AsyncConnection, connect_hot
-from db.ledger_transaction import LedgerPolicy, run_cycle
+from db.ledger_transaction import Committed, LedgerPolicy, run_cycle
 from db.record_fallback import is_caused_by_a_row, run_cycle_row_by_row
 from db.statements import sql
-from schemas.delivery import Cycle, Delivery
+from schemas.delivery import Cycle, CycleResult
 from schemas.errors import first_line
 from schemas.invitation import EventDetails
+from schemas.leases import ClockReading
 from schemas.message import InvitationDue
 from schemas.vocabulary import RolePolicy
 
@@ -58,11 +60,20 @@ class LookedUp:
 class Ledger:
     """One connection's view of the ledger. Concurrent calls take turns."""
 
-    def __init__(self, url: str, policy: LedgerPolicy, *, application: str, on_wait: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        policy: LedgerPolicy,
+        *,
+        application: str,
+        on_wait: Callable[[], None],
+        clock: Callable[[], float] = elapsed,
+    ) -> None:
         self._url = url
         self._policy = policy
         self._application = application
         self._on_wait = on_wait
+        self._clock = clock
         self._connection: AsyncConnection | None = None
         self._turn = asyncio.Lock()
 
@@ -96,17 +107,20 @@ class Ledger:
 
         return await self._wait_out(run)
 
-    async def run_cycle(self, cycle: Cycle) -> list[Delivery]:
-        """Commit a cycle. The result is what was claimed of `cycle.claim`, fence and attempts set.
+    async def run_cycle(self, cycle: Cycle) -> CycleResult:
+        """Commit a cycle; what was claimed has its fence and attempts set."""
 
-        What is missing in the result has been concluded: its item is settled or due again.
-        """
+        async def timed(work: Callable[..., Awaitable[Committed]], conn: AsyncConnection) -> CycleResult:
+            # Before the attempt that succeeds: a lease may not be counted from any later moment.
+            before = self._clock()
+            done = await work(conn, self._policy, cycle)
+            return CycleResult(done.claimed, done.renewed, ClockReading(before, done.at, self._clock()))
 
-        async def run(conn: AsyncConnection) -> list[Delivery]:
-            return await run_cycle(conn, self._policy, cycle)
+        async def run(conn: AsyncConnection) -> CycleResult:
+            return await timed(run_cycle, conn)
 
-        async def run_row_by_row(conn: AsyncConnection) -> list[Delivery]:
-            return await run_cycle_row_by_row(conn, self._policy, cycle)
+        async def run_row_by_row(conn: AsyncConnection) -> CycleResult:
+            return await timed(run_cycle_row_by_row, conn)
 
         try:
             return await self._wait_out(run)

@@ -6,9 +6,11 @@ Called by `db.ledger`, which repeats it after an outage. Nothing in here waits o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
+from psycopg import AsyncCursor
 from psycopg.types.json import Jsonb
 
 from config import crash_points
@@ -16,6 +18,7 @@ from config.crash_points import CrashPoint
 from db.connect import AsyncConnection
 from db.statements import sql
 from schemas.delivery import Cycle, Delivery
+from schemas.keys import DeliveryKey
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 
 
@@ -38,6 +41,21 @@ class LedgerPolicy:
             "resend_below": self.resend_below,
             "retry_base": self.retry_base_seconds,
         }
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a transaction did. `at` is the database's clock at its beginning, in seconds: leases count from there."""
+
+    claimed: list[Delivery] = field(default_factory=list)
+    renewed: set[DeliveryKey] = field(default_factory=set)
+    at: float = -inf
+
+    def add(self, other: Committed) -> None:
+        """The same of another transaction. Of two beginnings the earlier counts: no lease ends before what it says."""
+        self.claimed += other.claimed
+        self.renewed |= other.renewed
+        self.at = other.at if self.at == -inf else min(self.at, other.at)
 
 
 def row_of(delivery: Delivery) -> dict[str, Any]:
@@ -74,13 +92,14 @@ def outcome_row(outcome: Outcome | None) -> dict[str, Any]:
                 "reply": storable_text(reply),
                 "uses": 1,
             }
-        case Retry(reason, delay, uses, reply):
+        case Retry(reason, delay, uses, reply, refused):
             return {
                 "state": "retry",
                 "reason": storable_text(reason),
                 "reply": storable_text(reply),
                 "uses": uses,
                 "delay": delay,
+                "refused": refused or uses > 0,
             }
         case Unknown(reason):
             return {"state": "unknown", "reason": storable_text(reason), "uses": 1}
@@ -88,8 +107,8 @@ def outcome_row(outcome: Outcome | None) -> dict[str, Any]:
             raise ValueError("a delivery without an outcome cannot be recorded")
 
 
-async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -> list[Delivery]:
-    """Returns the deliveries of `cycle.claim` that were claimed, fence and attempts set. Raises any psycopg error."""
+async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -> Committed:
+    """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
     completed = [row_of(delivery) for delivery in cycle.record]
     recorded = [
         row | {"fence": delivery.fence, **outcome_row(delivery.outcome)}
@@ -98,8 +117,10 @@ async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -
     requested = [row_of(delivery) for delivery in cycle.claim]
     parameters = policy.parameters(cycle.owner)
     claimed: list[Delivery] = []
+    renewing: AsyncCursor[Any] | None = None
     # One commit and two round trips: only the claims are waited for, the rest goes with the commit.
     async with conn.pipeline() as pipeline, conn.transaction():
+        clock = await conn.execute(sql("transaction_time"))
         batches = sorted({row["batch_id"] for row in (*completed, *requested)})
         if batches:
             await conn.execute(sql("lock_batches"), {"batches": batches})
@@ -110,7 +131,7 @@ async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -
                 await conn.execute(sql("keep_first_error"), {"failures": Jsonb(failures)})
         if cycle.renew:
             renewed = [row_of(delivery) | {"fence": delivery.fence} for delivery in cycle.renew]
-            await conn.execute(sql("renew_leases"), {**parameters, "renewed": Jsonb(renewed)})
+            renewing = await conn.execute(sql("renew_leases"), {**parameters, "renewed": Jsonb(renewed)})
         unclaimed: list[dict[str, Any]] = []
         if requested:
             cursor = await conn.execute(sql("claim_deliveries"), {**parameters, "requested": Jsonb(requested)})
@@ -126,7 +147,9 @@ async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -
                 await conn.execute(sql(name), touched)
         if recorded:
             crash_points.reach(CrashPoint.OUTCOME_READY)
-    return claimed
+    renewed_keys = {DeliveryKey(*row) for row in await renewing.fetchall()} if renewing is not None else set()
+    ((at,),) = await clock.fetchall()
+    return Committed(claimed, renewed_keys, at)
 
 
 def _split(
@@ -141,6 +164,6 @@ def _split(
         if claim is None:
             unclaimed.append(row)
         else:
-            delivery.fence, delivery.attempts = claim
+            delivery.fence, delivery.attempts, delivery.refused_for = claim
             claimed.append(delivery)
     return claimed, unclaimed

@@ -9,6 +9,7 @@ For another provider change `_post`, `_probe` and `result_of`. What must stay is
 - NotSent only when it certainly has not, and the reason is not the mail: the worker waits in `ready` and sends again.
 - Refused when it declined this very mail: for good (the delivery has failed) or for now (it is retried with back-off).
 - Ambiguous when the data went out and no clear answer came: the delivery is `unknown`, and a person decides.
+- Lapsed when `permitted` says no, before the provider hears of the mail or before its last bytes leave: not sent.
 
 tests/conformance/test_sender.py runs against this sender as it does against the one for SMTP. Add yours to its list.
 """
@@ -17,11 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import random
 import sys
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 import httpx
 import structlog
@@ -31,7 +33,7 @@ from config.settings import Settings
 from config.startup import load
 from schemas.envelope import Envelope
 from schemas.errors import UnreachableError
-from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
+from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, SendResult
 from streams.runners.confluent import ConfluentRunner
 
 log = structlog.get_logger()
@@ -57,11 +59,16 @@ def result_of(response: httpx.Response) -> SendResult:
     return Ambiguous(reply)
 
 
+class _LapsedError(Exception):
+    """A mail's claim has ended."""
+
+
 class _Mail:
     """One mail on its way. `done` is called once, by the first call of `finish`."""
 
-    def __init__(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
+    def __init__(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
         self.envelope = envelope
+        self.permitted = permitted
         self.has_slot = False
         self.data_went_out = False
         self._done: Callable[[SendResult], None] | None = done
@@ -78,10 +85,20 @@ class _Mail:
     def give_up(self, reason: str) -> None:
         self.finish(Ambiguous(reason) if self.data_went_out else NotSent(reason))
 
-    async def trace(self, event: str, _: dict[str, Any]) -> None:
-        """Called by httpx at each step of the request."""
-        if event.endswith("send_request_body.started"):
-            self.data_went_out = True
+    def require_permission(self) -> None:
+        """_LapsedError if its claim has ended."""
+        if not self.permitted():
+            raise _LapsedError
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request's body; its last byte, without which no provider can accept it, only while the claim holds."""
+        encoded = base64.b64encode(self.envelope.data).decode()
+        fields = {"from": self.envelope.sender, "to": self.envelope.recipient, "message": encoded}
+        content = json.dumps(fields).encode()
+        yield content[:-1]
+        self.require_permission()
+        self.data_went_out = True
+        yield content[-1:]
 
 
 class ProviderSender:
@@ -122,9 +139,9 @@ class ProviderSender:
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
         raise RuntimeError("the sender is closed")
 
-    def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
+    def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
         """See `Sender.submit`."""
-        mail = _Mail(envelope, done)
+        mail = _Mail(envelope, done, permitted)
         loop = asyncio.get_running_loop()
         if self._closed:
             loop.call_soon(mail.give_up, "the sender is closed")
@@ -155,18 +172,16 @@ class ProviderSender:
         async with self._slots:
             mail.has_slot = True
             try:
+                mail.require_permission()
                 mail.finish(result_of(await self._post(mail)))
+            except _LapsedError:
+                mail.finish(Lapsed("its claim ended before the mail could be sent"))
             except httpx.HTTPError as error:
                 verb = "got no answer from" if mail.data_went_out else "cannot reach"
                 mail.give_up(f"{verb} the mail provider {self._address}: {error!r}")
 
     async def _post(self, mail: _Mail) -> httpx.Response:
-        body = {
-            "from": mail.envelope.sender,
-            "to": mail.envelope.recipient,
-            "message": base64.b64encode(mail.envelope.data).decode(),
-        }
-        return await self._http.post("messages", json=body, extensions={"trace": mail.trace})
+        return await self._http.post("messages", content=mail.body(), headers={"Content-Type": "application/json"})
 
     async def _probe(self) -> str | None:
         """Why no mail can be sent now; None when it can."""

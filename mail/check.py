@@ -8,7 +8,12 @@ from mail.smtp.sender import SmtpSender
 
 async def check_mail_server(settings: Settings) -> None:
     """UnreachableError when the mail server refuses the session; SettingsError for a senseless BIDDEN_SMTP_URL."""
-    sender = SmtpSender(settings.require_smtp(), connections=1, timeout=min(10.0, settings.smtp_timeout_seconds))
+    sender = SmtpSender(
+        settings.require_smtp(),
+        connections=1,
+        timeout=min(10.0, settings.smtp_timeout_seconds),
+        hello=settings.smtp_hello,
+    )
     try:
         await sender.check()
     finally:

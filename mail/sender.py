@@ -32,8 +32,12 @@ class Sender(Protocol):
         """
         ...
 
-    def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
+    def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
         """Takes a mail; `done` is called once with its result, in the event loop, never inside this call.
+
+        `permitted` says whether the mail's claim still holds. It is asked right before the provider first hears of the
+        mail, and again right before what may make the provider accept it. When it says no the mail is not sent, and
+        its result is Lapsed: another worker may have sent it since. It is quick, and never raises.
 
         Never raises and never blocks. After `close` the result is NotSent. What `done` raises is logged and goes no
         further.
@@ -49,7 +53,12 @@ class Sender(Protocol):
         ...
 
 
-async def send(sender: Sender, envelope: Envelope) -> SendResult:
+def always() -> bool:
+    """The permission to send a mail that nobody has claimed."""
+    return True
+
+
+async def send(sender: Sender, envelope: Envelope, permitted: Callable[[], bool] = always) -> SendResult:
     """Submits one mail and waits for its result. Cancelling the wait does not recall the mail."""
     result: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
 
@@ -57,5 +66,5 @@ async def send(sender: Sender, envelope: Envelope) -> SendResult:
         if not result.done():
             result.set_result(sent)
 
-    sender.submit(envelope, done)
+    sender.submit(envelope, done, permitted)
     return await result

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from schemas.envelope import Envelope, Unmailable
 from schemas.keys import DeliveryKey
+from schemas.leases import ClockReading
 from schemas.outcomes import Outcome
+
+#: The reading of what was never claimed.
+NEVER: Final = ClockReading(0.0, 0.0, 0.0)
 
 
 @dataclass(eq=False, slots=True)
@@ -18,7 +23,7 @@ class Delivery:
     |---------|--------------------------------------------------------------------|
     | look up | `batch_id`, `key`, `role`; `partition` and `offset` of its message |
     | compose | `envelope`                                                         |
-    | claim   | `fence`, `attempts` used up before, `claimed_at`                   |
+    | claim   | `fence`, `attempts` used up, `refused_for`, `leased_at`, `deadline` |
     | send    | `outcome`, which is recorded under `fence`                         |
     """
 
@@ -31,8 +36,12 @@ class Delivery:
     #: The fencing token of its claim; 0 until it is claimed.
     fence: int = 0
     attempts: int = 0
-    #: When its lease was taken or last renewed, by the event loop's clock, in seconds.
-    claimed_at: float = 0.0
+    #: Seconds from its first temporary refusal to its claim, by the database's clock; None if it was never refused.
+    refused_for: float | None = None
+    #: The clocks when its lease was taken or last renewed.
+    leased_at: ClockReading = NEVER
+    #: Until when it may be sent, by the worker's clock, in seconds.
+    deadline: float = 0.0
     outcome: Outcome | None = None
 
 
@@ -48,3 +57,16 @@ class Cycle:
     record: Sequence[Delivery] = ()
     claim: Sequence[Delivery] = ()
     renew: Sequence[Delivery] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CycleResult:
+    """What a cycle did: which of `claim` were claimed, which of `renew` are held on, and the clocks.
+
+    What is missing in `claimed` has been concluded: its item is settled or due again. What is missing in `renewed` is
+    not this worker's any more: it may not be sent.
+    """
+
+    claimed: Sequence[Delivery]
+    renewed: Collection[DeliveryKey]
+    clocks: ClockReading

@@ -15,7 +15,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Refused permanently, or out of attempts. A new batch or `bidden retry` reopens it. Uses one attempt."""
+    """Refused for good, or until its time or its attempts were over. A new batch or `bidden retry` reopens it.
+
+    Uses one attempt.
+    """
 
     reason: str
     reply: str | None = None
@@ -23,12 +26,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """To be retried after `delay` seconds. `uses` one attempt if the recipient was refused, none in an outage."""
+    """To be retried after `delay` seconds. `uses` one attempt if the recipient was refused, none in an outage.
+
+    `refused`: it may have been the recipient who was refused, so the time of their refusals counts from here.
+    """
 
     reason: str
     delay: float
     uses: int
     reply: str | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

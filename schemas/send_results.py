@@ -19,7 +19,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The server answered 4xx or 5xx for this very mail (sender, recipient or data). It was not accepted.
+    """The server answered 4xx or 5xx about this recipient or message (`mail.smtp.verdicts`). It was not accepted.
 
     `permanent` is true for 5xx, and for what can never work (an address beyond ASCII without SMTPUTF8).
     """
@@ -30,10 +30,42 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The mail was certainly not accepted, for a reason that is not the recipient's.
+    """The mail was certainly not accepted: the mail server is away or takes no session. Opens the circuit breaker.
 
-    A refused connection, a failed authentication, 421, or a time-out or lost connection before the data.
+    A refused connection or log-in, or a connection that was lost before the server had accepted the sender.
     """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The server takes no mails from us for now, or fewer or slower ones; this one was not accepted. Nobody's attempt.
+
+    Too many or too fast, its disk full, our quota used up, our sender or our log-in refused. `domain` is the recipient
+    domain that it concerns, or None: everybody. It does not open the circuit breaker: the rate of sending follows it.
+    """
+
+    reply: str
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """The mail was not accepted, and one reply cannot tell whether that is about this recipient or about everybody.
+
+    The dialogue ended after the sender was accepted and before the data went out (421, loss, time-out), or the refusal
+    speaks of policy. It does not open the circuit breaker: other mails go on, on a new connection. Whether nothing
+    else gets through, which makes it Throttled, is decided by `streams.refused_by_all`. `permanent` is true for 5xx.
+    """
+
+    reply: str
+    permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """Its claim ended before the mail could be accepted. It was not sent, and the mail server is not the cause."""
 
     reason: str
 
@@ -45,4 +77,4 @@ class Ambiguous:
     reason: str
 
 
-SendResult: TypeAlias = Accepted | Refused | NotSent | Ambiguous
+SendResult: TypeAlias = Accepted | Refused | NotSent | Throttled | Undecided | Lapsed | Ambiguous

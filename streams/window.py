@@ -14,16 +14,19 @@ from typing import Final
 import structlog
 
 from config import crash_points
+from config.clock import elapsed
 from config.crash_points import CrashPoint
 from config.log_throttle import LogThrottle
 from db.ledger import Ledger
 from mail.sender import Sender
-from schemas.delivery import Cycle, Delivery
+from schemas.delivery import Cycle, CycleResult, Delivery
 from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
-from schemas.send_results import NotSent, Refused, SendResult
+from schemas.send_results import Lapsed, NotSent, Refused, SendResult
+from streams.lease_clocks import LOST, LeaseClocks
 from streams.policy import RetryPolicy, decide
 from streams.records import Heartbeat, StoppingError
+from streams.refused_by_all import RefusedByAll
 from streams.watchdog import LIMIT_SECONDS
 
 log = structlog.get_logger()
@@ -71,12 +74,15 @@ class Window:
         lease_seconds: float,
         jitter: Callable[[], float],
         heartbeat: Heartbeat,
+        clock: Callable[[], float] = elapsed,
     ) -> None:
         self._ledger = ledger
         self._sender = sender
         self._policy = policy
         self._owner = owner
         self._size = size
+        self._lease = lease_seconds
+        self._clock = clock
         # Renewing also beats the heartbeat while every connection waits for a slow server.
         self._renew_after = min(lease_seconds / 3, LIMIT_SECONDS / 2)
         self._jitter = jitter
@@ -94,6 +100,8 @@ class Window:
         self._breaker: asyncio.Task[None] | None = None
         self._cycles = 0
         self._throttle = LogThrottle(asyncio.get_running_loop().time)
+        self._clocks = LeaseClocks(lease_seconds)
+        self._refused_by_all = RefusedByAll()
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Returns when each delivery is settled or due again. StoppingError when the worker stops before."""
@@ -140,7 +148,6 @@ class Window:
 
     async def _until_a_commit_pays(self) -> None:
         """Until there is something to record or claim, or a lease to renew; lingers a little for more."""
-        loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
             if self._unrecorded or (self._waiting and self._room()) or self._is_done():
@@ -149,7 +156,7 @@ class Window:
                 async with asyncio.timeout(self._renew_after / 2 if self._in_flight else None):
                     await self._changed.wait()
             except TimeoutError:
-                if self._due_for_renewal(loop.time()):
+                if self._due_for_renewal():
                     return
         sending = len(self._in_flight) - len(self._unrecorded)
         if sending and len(self._unrecorded) * 2 < self._size and not (self._waiting and sending * 4 < self._size):
@@ -167,8 +174,10 @@ class Window:
             return 0
         return self._size - (len(self._in_flight) - len(self._unrecorded))
 
-    def _due_for_renewal(self, now: float) -> list[Delivery]:
-        return [delivery for delivery in self._in_flight.values() if now - delivery.claimed_at > self._renew_after]
+    def _due_for_renewal(self) -> list[Delivery]:
+        """What was not renewed once is not its worker's any more: it is not asked for again."""
+        before = self._clock() - self._renew_after
+        return [d for d in self._in_flight.values() if d.leased_at.before < before and d.deadline > LOST]
 
     def _next_to_claim(self) -> list[Delivery]:
         """As many of those that wait as there is room for, each key once."""
@@ -186,30 +195,39 @@ class Window:
     async def _run_cycle(self) -> None:
         requested = self._next_to_claim()
         completed, self._unrecorded = self._unrecorded, []
-        now = asyncio.get_running_loop().time()
-        renewed = [delivery for delivery in self._due_for_renewal(now) if delivery.outcome is None]
+        renewed = [delivery for delivery in self._due_for_renewal() if delivery.outcome is None]
         self._cycles += 1
         if completed:
             crash_points.reach(CrashPoint.OUTCOME_BEGUN)
-        claimed = await self._ledger.run_cycle(Cycle(f"{self._owner}#{self._cycles}", completed, requested, renewed))
+        done = await self._ledger.run_cycle(Cycle(f"{self._owner}#{self._cycles}", completed, requested, renewed))
         self._heartbeat.beat()
         if completed:
             crash_points.reach(CrashPoint.OUTCOME_COMMITTED)
-        if claimed:
+        if done.claimed:
             crash_points.reach(CrashPoint.CLAIM_COMMITTED)
-        for delivery in renewed:
-            delivery.claimed_at = now
+        self._limit_claims(done, renewed)
         for delivery in completed:
             del self._in_flight[delivery.key]
             self._conclude(delivery)
-        for delivery in claimed:
-            delivery.claimed_at = now
+        for delivery in done.claimed:
             self._in_flight[delivery.key] = delivery
         for delivery in requested:
             if self._in_flight.get(delivery.key) is delivery:
                 self._send(delivery)
             else:
                 self._conclude(delivery)
+
+    def _limit_claims(self, done: CycleResult, renewed: Sequence[Delivery]) -> None:
+        """Until when each claim permits sending; what was not renewed may not be sent from now on."""
+        lost = [delivery for delivery in renewed if delivery.key not in done.renewed]
+        for delivery in lost:
+            delivery.deadline = LOST
+        held = [delivery for delivery in renewed if delivery.deadline > LOST]
+        ahead = self._clocks.limit(done.clocks, [*done.claimed, *held], self._in_flight.values())
+        if lost and self._throttle.admits("lost"):
+            log.warning("claims ended before their leases were renewed; what is unsent stays so", deliveries=len(lost))
+        if ahead and self._throttle.admits("clock"):
+            log.warning("the clock of PostgreSQL runs ahead or was set; claims are shortened", seconds=round(ahead, 3))
 
     def _conclude(self, delivery: Delivery) -> None:
         """It is settled or due again; the next one for the same key may be claimed."""
@@ -222,10 +240,17 @@ class Window:
         if isinstance(delivery.envelope, Unmailable):
             self._complete(delivery, Refused(delivery.envelope.reason, permanent=True))
         else:
-            self._sender.submit(delivery.envelope, lambda result: self._complete(delivery, result))
+            self._sender.submit(
+                delivery.envelope,
+                lambda result: self._complete(delivery, result),
+                lambda: self._clock() < delivery.deadline,
+            )
 
     def _complete(self, delivery: Delivery, result: SendResult) -> None:
-        delivery.outcome = decide(result, delivery.attempts, self._policy, self._jitter())
+        if isinstance(result, Lapsed) and self._throttle.admits("lapsed"):
+            log.warning("a claim ended before its mail could be sent; it was not sent, and is due again")
+        result = self._refused_by_all.judge(result, delivery.key, delivery.refused_for, self._clock())
+        delivery.outcome = decide(result, delivery.attempts, self._policy, self._jitter(), delivery.refused_for)
         self._unrecorded.append(delivery)
         if isinstance(result, NotSent) and self._breaker is None and not self._stopping:
             self._breaker = asyncio.get_running_loop().create_task(self._wait_for_sender(result.reason))

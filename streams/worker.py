@@ -46,7 +46,12 @@ class Worker:
         self._window = Window(
             self._writer,
             sender,
-            RetryPolicy(settings.max_attempts, settings.retry_base_seconds, settings.retry_max_seconds),
+            RetryPolicy(
+                settings.max_attempts,
+                settings.retry_base_seconds,
+                settings.retry_max_seconds,
+                settings.retry_for_seconds,
+            ),
             owner=self.name,
             size=settings.handover_window,
             lease_seconds=settings.lease_seconds,

@@ -96,6 +96,8 @@ class Delivery(Base):
     owner: Mapped[Text | None]
     lease_until: Mapped[Timestamp | None]
     not_before: Mapped[Timestamp | None]
+    #: When a recipient was first refused for now; a refusal has failed when BIDDEN_RETRY_FOR has passed since.
+    first_refused_at: Mapped[Timestamp | None]
     reason: Mapped[Text | None]
     reply: Mapped[Text | None]
     batch_id: Mapped[Id | None]

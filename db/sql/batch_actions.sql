@@ -124,7 +124,7 @@ WITH failed AS MATERIALIZED (
     WHERE l.batch_id = %(batch_id)s AND l.status = 'failed'
 ), reopened AS (
     UPDATE deliveries d SET state = 'planned', attempts = 0, reason = NULL, reply = NULL, not_before = NULL,
-        batch_id = NULL, updated_at = now()
+        first_refused_at = NULL, batch_id = NULL, updated_at = now()
     FROM failed f
     WHERE d.event_id = f.event_id AND d.action = f.action AND d.member_id = f.member_id AND d.slot = f.slot
     RETURNING f.batch_id, d.member_id, d.slot
@@ -169,6 +169,7 @@ UPDATE deliveries d SET state = v.state,
     reason = CASE v.state WHEN 'planned' THEN NULL WHEN 'skipped' THEN 'batch_cancelled' ELSE %(reason)s END,
     fence = d.fence + CASE %(verdict)s WHEN 'resend' THEN 1 ELSE 0 END,
     attempts = CASE %(verdict)s WHEN 'resend' THEN 0 ELSE d.attempts END,
+    first_refused_at = CASE WHEN %(verdict)s <> 'resend' THEN d.first_refused_at END,
     batch_id = CASE v.state WHEN 'planned' THEN NULL ELSE d.batch_id END,
     reply = NULL, owner = NULL, lease_until = NULL, updated_at = now()
 FROM verdict v

@@ -1,7 +1,7 @@
--- The hot path of a worker. One transaction runs, in this order: lock_batches; record_outcomes, keep_first_error;
--- renew_leases; claim_deliveries; conclude_unclaimed for what was requested and not claimed; then lock_unknown,
--- settle_items and correct_log_entries for what was recorded or not claimed. All take their rows as one JSON array. Times are the database's:
--- one clock for all workers.
+-- The hot path of a worker. One transaction runs, in this order: transaction_time; lock_batches; record_outcomes,
+-- keep_first_error; renew_leases; claim_deliveries; conclude_unclaimed for what was requested and not claimed; then
+-- lock_unknown, settle_items and correct_log_entries for what was recorded or not claimed. All take their rows as one
+-- JSON array. Times are the database's: one clock for all workers.
 --
 -- Parameters: `owner` names one cycle of one worker, not the worker; `resend_below` is the number of attempts below which an `unknown`
 -- delivery may be claimed again (0 under the policy `hold`: never).
@@ -14,6 +14,10 @@
 -- Held to the end of the transaction: pause and cancel lock the row FOR UPDATE and wait, so the batch's state as read
 -- here stays true.
 SELECT id FROM batches WHERE id = ANY(%(batches)s) ORDER BY id FOR KEY SHARE
+
+-- name: transaction_time
+-- From this moment the leases count that this transaction takes or renews.
+SELECT extract(epoch FROM now())::float8
 
 -- name: look_up
 -- For each message: whom it names, what is still to do, and what its mail needs. No lock, no decision.
@@ -64,9 +68,12 @@ UPDATE deliveries d SET
     reply = coalesce(r.reply, d.reply),
     attempts = CASE d.state WHEN 'unknown' THEN greatest(d.attempts - 1, 0) ELSE d.attempts END + r.uses,
     not_before = CASE WHEN r.state = 'retry' THEN now() + r.delay * interval '1 second' END,
+    first_refused_at = CASE WHEN r.state = 'sent' THEN NULL WHEN r.refused THEN coalesce(d.first_refused_at, now())
+        ELSE d.first_refused_at END,
     lease_until = NULL, owner = NULL, updated_at = now()
 FROM jsonb_to_recordset(%(recorded)s) AS r(batch_id bigint, event_id bigint, action text, member_id bigint,
-    slot text, fence bigint, state text, reason text, reply text, uses int, delay float8)
+    slot text, fence bigint, state text, reason text, reply text, uses int, delay float8,
+    refused bool)
 JOIN batches b ON b.id = r.batch_id
 WHERE d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member_id AND d.slot = r.slot
     AND d.fence = r.fence AND d.state IN ('handing_off', 'unknown')
@@ -125,7 +132,8 @@ UPDATE deliveries d SET state = 'handing_off', fence = d.fence + 1, owner = %(ow
     reason = NULL, reply = NULL, not_before = NULL, updated_at = now()
 FROM claimable t
 WHERE d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id AND d.slot = t.slot
-RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts
+RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts,
+    extract(epoch FROM now() - d.first_refused_at)::float8 AS refused_for
 
 -- name: conclude_unclaimed
 -- Of what was requested and not claimed: a member who is no longer eligible is skipped with the reason, and a delivery
@@ -296,8 +304,10 @@ WHERE b.id = t.batch_id AND b.event_id = t.event_id AND b.action = t.action
     AND d.state IN ('sent', 'failed', 'skipped')
 
 -- name: renew_leases
--- So that only the lease of a dead or stopped worker ends.
+-- So that only the lease of a dead or stopped worker ends. What is not returned is not its worker's any more, and may
+-- not be sent: another worker, or an operator, has decided about it.
 UPDATE deliveries d SET lease_until = now() + %(lease)s * interval '1 second'
 FROM jsonb_to_recordset(%(renewed)s) AS r(event_id bigint, action text, member_id bigint, slot text, fence bigint)
 WHERE d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member_id AND d.slot = r.slot
     AND d.fence = r.fence AND d.state = 'handing_off'
+RETURNING d.event_id, d.action, d.member_id, d.slot

@@ -119,6 +119,7 @@ WITH closed AS MATERIALIZED (
     FOR UPDATE OF d SKIP LOCKED
 )
 UPDATE deliveries d SET state = 'planned', attempts = 0, reason = NULL, reply = NULL, not_before = NULL,
+    first_refused_at = NULL,
     batch_id = NULL, updated_at = now()
 FROM closed c
 WHERE d.event_id = c.event_id AND d.action = c.action AND d.member_id = c.member_id AND d.slot = c.slot

@@ -1,19 +1,21 @@
 """The SMTP dialogue for one mail after another on an open session, as a state machine. Pure: no socket, no clock.
 
-    begin ──▶ MAIL ─▶ RCPT ─▶ DATA ─▶ BODY ─▶ result
-                 └───────┴──────┴─▶ RESET / LONE_DOT ─▶ result
+    begin ──▶ MAIL ─▶ RCPT ─▶ DATA ─▶ BODY ─▶ accepted
+                └───────┴──────┴───────┴─▶ (LONE_DOT) ─▶ RESET ─▶ result
 
 With PIPELINING (RFC 2920) MAIL, RCPT and DATA go out in one write. The body goes out only after 354 and only if
 sender and recipient were both accepted; never together with the next mail, since a server may answer the body by
-closing. What each point of failure means:
+closing. Every transaction that did not end in 2xx is reset before the session takes another mail, so that no server
+answers the next MAIL with what it kept of the last. What each point of failure means:
 
-| it happens                          | result                                                            |
-|-------------------------------------|--------------------------------------------------------------------|
-| 4xx or 5xx to MAIL, RCPT, DATA, body | Refused: the reply is about this mail, and it was not accepted     |
-| 421 at any point, the body included | NotSent: the server is closing and has accepted nothing (RFC 5321) |
-| 530, 534, 535, 538                  | NotSent: our authentication failed, not the mail                   |
-| loss, time-out, protocol error before the body | NotSent: the data never went out                        |
-| the same once the body was written  | Ambiguous: accepted or not, it cannot be known                     |
+| it happens                                     | result                                                         |
+|------------------------------------------------|-----------------------------------------------------------------|
+| 4xx or 5xx to MAIL, RCPT, DATA, body           | `mail.smtp.verdicts` decides: Refused, Undecided or Throttled   |
+| loss, time-out, protocol error before MAIL's 2xx | NotSent: the server is away                                   |
+| the same between it and the body               | Undecided: it may be this recipient who ends each dialogue      |
+| the same once the body was written             | Ambiguous: accepted or not, it cannot be known                  |
+
+421 closes the session at any point, the body included, and accepts nothing (RFC 5321).
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ import re
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
+from mail.smtp import verdicts
 from mail.smtp.replies import Reply
+from mail.smtp.verdicts import Step
 from schemas.envelope import Envelope
-from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
+from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult, Undecided
 
 CLOSING: Final = 421
 _START_DATA: Final = 354
-_OUR_LOG_IN: Final = frozenset({530, 534, 535, 538})
+#: After these the session itself is unfit for another mail.
+_SESSION_IS_UNFIT: Final = frozenset({CLOSING, 503, 530, 534, 535, 538})
 # Whatever could end a command or its argument early. Composing lets none of it through: this is the second lock.
 _UNSAFE: Final = re.compile(r"[\x00-\x20<>\x7f\ud800-\udfff]")
 
@@ -43,6 +48,9 @@ class Stage(Enum):
     BODY = auto()
     LONE_DOT = auto()
     RESET = auto()
+
+
+_STEPS: Final = {Stage.MAIL: Step.MAIL, Stage.RCPT: Step.RCPT, Stage.DATA: Step.DATA, Stage.BODY: Step.BODY}
 
 
 class Extensions(NamedTuple):
@@ -101,18 +109,22 @@ class Dialogue:
         if unsent and self.stage is Stage.BODY and reply.code < 400:
             return self._finish(Ambiguous(f"answered before the mail had left: {reply}"), usable=False)
         if reply.code == CLOSING:
-            return self._finish(self._failure or NotSent(str(reply)), usable=False)
+            return self._finish(self._failure or self._judge(reply), usable=False)
+        out_of_turn = self.lost("the server sent a reply out of turn")
         step = self._step(reply)
         if isinstance(step, DialogueEnd):
             return step._replace(usable=step.usable and not (more or unsent))
-        if step and more:
-            return self._finish(self._failure or NotSent("the server sent a reply out of turn"), usable=False)
+        if step and (more or unsent):
+            # Nothing of this step was written: the body, if it was the body, is still here.
+            return self._finish(self._failure or out_of_turn, usable=False)
         return step
 
-    def lost(self, reason: str) -> SendResult:
-        """The result if the connection ends here, or the server breaks the protocol."""
+    def lost(self, reason: str, *, by_us: bool = False) -> SendResult:
+        """The result if the connection ends here, or the server breaks the protocol. `by_us`: we closed it."""
         if self.stage is Stage.BODY:
             return Ambiguous(reason)
+        if self._failure is None and self.stage in (Stage.RCPT, Stage.DATA) and not by_us:
+            return Undecided(reason)
         return self._failure or NotSent(reason)
 
     def _step(self, reply: Reply) -> bytes | DialogueEnd:
@@ -124,32 +136,32 @@ class Dialogue:
                 return self._finish(Accepted(str(reply)))
             if reply.code < 400:
                 return self._finish(Ambiguous(f"no verdict on the data: {reply}"), usable=False)
-            return self._finish(_failure(reply))
+            return self._fail(reply)
         if stage is Stage.MAIL:
             if not good:
-                self._failure = _failure(reply)
-                if not pipelining:
-                    # No transaction was opened: there is nothing to reset.
-                    return self._finish(self._failure, usable=reply.code >= 400)
+                if not pipelining or reply.code in _SESSION_IS_UNFIT:
+                    return self._fail(reply)
+                self._failure = self._judge(reply)
             self.stage = Stage.RCPT
             return b"" if pipelining else f"RCPT TO:<{self._mail.recipient}>\r\n".encode()
         if stage is Stage.RCPT:
             if not good:
-                self._failure = self._failure or _failure(reply)
+                self._failure = self._failure or self._judge(reply)
                 if not pipelining:
-                    return self._reset()
+                    return self._fail(reply)
             self.stage = Stage.DATA
             return b"" if pipelining else b"DATA\r\n"
         if stage is Stage.DATA:
             return self._after_data(reply)
-        # LONE_DOT and RESET: the result is known, and the session is clean if the server agrees.
         assert self._failure is not None
-        return self._finish(self._failure, usable=good or (stage is Stage.LONE_DOT and reply.code >= 400))
+        if stage is Stage.LONE_DOT and not good:
+            return self._fail(reply)
+        # The result is known, and the session is clean if the server agrees.
+        return self._finish(self._failure, usable=good)
 
     def _after_data(self, reply: Reply) -> bytes | DialogueEnd:
         if reply.code != _START_DATA:
-            self._failure = self._failure or _failure(reply)
-            return self._reset() if reply.code >= 400 else self._finish(self._failure, usable=False)
+            return self._fail(reply)
         if self._failure is not None:
             # RFC 2920, 3.1: pipelined DATA may be let through though no recipient was. An end without a body
             # gives the server nothing to deliver to nobody.
@@ -158,7 +170,15 @@ class Dialogue:
         self.stage = Stage.BODY
         return stuffed(self._mail.data)
 
-    def _reset(self) -> bytes:
+    def _judge(self, reply: Reply) -> SendResult:
+        return verdicts.judge(_STEPS[self.stage], reply, self._mail.recipient)
+
+    def _fail(self, reply: Reply) -> bytes | DialogueEnd:
+        """The transaction ends without acceptance: it is reset, or the session with it is given up."""
+        session_is_unfit = self._failure is None and reply.code in _SESSION_IS_UNFIT
+        self._failure = self._failure or self._judge(reply)
+        if session_is_unfit or reply.code < 400:
+            return self._finish(self._failure, usable=False)
         self.stage = Stage.RESET
         return b"RSET\r\n"
 
@@ -180,12 +200,3 @@ def stuffed(data: bytes) -> bytes:
     if data.startswith(b"."):
         data = b"." + data
     return data + b".\r\n" if data.endswith(b"\r\n") else data + b"\r\n.\r\n"
-
-
-def _failure(reply: Reply) -> SendResult:
-    """What a reply other than success means, given that nothing was accepted."""
-    if reply.code in _OUR_LOG_IN:
-        return NotSent(f"the mail server requires authentication: {reply}")
-    if reply.code >= 400:
-        return Refused(str(reply), permanent=reply.code >= 500)
-    return NotSent(f"the mail server answered out of turn: {reply}")

@@ -25,7 +25,11 @@ class Reply(NamedTuple):
 
 
 class NotSmtpError(Exception):
-    """The bytes are no SMTP reply; the message quotes the beginning of them."""
+    """The bytes are no SMTP reply; the message quotes the beginning of them. `before`: the replies that came first."""
+
+    def __init__(self, message: str, before: list[Reply]) -> None:
+        super().__init__(message)
+        self.before = before
 
 
 class ReplyParser:
@@ -46,11 +50,11 @@ class ReplyParser:
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that are complete now, in order. NotSmtpError when what came cannot be one."""
         *lines, self._rest = (self._rest + data if self._rest else data).split(b"\n")
-        replies = []
+        replies: list[Reply] = []
         for line in lines:
             match = _LINE.fullmatch(line)
             if match is None or (self._lines and match[1] != self._code):
-                raise NotSmtpError(f"not an SMTP reply: {_shown(line)}")
+                raise NotSmtpError(f"not an SMTP reply: {_shown(line)}", replies)
             code, sign, text = match.groups(default=b"")
             if sign == b"-":
                 self._code = code
@@ -62,7 +66,7 @@ class ReplyParser:
             else:
                 replies.append(Reply(int(code), text.decode("utf-8", "replace")))
         if len(self._rest) + sum(map(len, self._lines)) > _LARGEST:
-            raise NotSmtpError(f"a reply of more than {_LARGEST} bytes")
+            raise NotSmtpError(f"a reply of more than {_LARGEST} bytes", replies)
         return replies
 
 

@@ -18,8 +18,9 @@ from typing import Final
 import structlog
 
 from config.log_throttle import LogThrottle
-from mail.smtp.connection import Connection, SessionError, Submission
+from mail.smtp.connection import Connection, SessionError
 from mail.smtp.session import open_session
+from mail.smtp.submission import Submission
 from mail.smtp.url import Tls, parse
 from schemas.envelope import Envelope
 from schemas.errors import SettingsError, UnreachableError
@@ -31,15 +32,18 @@ _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 5.0
 #: A server that takes some connections and refuses more is not asked for more before this time, in seconds.
 _FULL_FOR: Final = 5.0
+#: For the reply to the final dot, in seconds (RFC 5321, 4.5.3.2.6): a server that is given up there may have accepted.
+FINAL_TIMEOUT: Final = 600.0
 _GOODBYE: Final = 1.0
 
 
 class SmtpSender:
     """See `mail.sender.Sender` for the contract.
 
-    `url` is the setting BIDDEN_SMTP_URL (`mail.smtp.url`; SettingsError if it makes no sense). `timeout` is for
-    the answer to each write, `drain` for how long `close` lets mails in mid-dialogue finish; both in seconds.
-    `hello` is the name for EHLO. May be made outside of an event loop; belongs to the first that uses it.
+    `url` is the setting BIDDEN_SMTP_URL (`mail.smtp.url`; SettingsError if it makes no sense). In seconds: `timeout` is
+    for the answer to each write, `final_timeout` for the answer to a mail's data, `drain` for how long `close` lets
+    mails in mid-dialogue finish. `hello` is the name for EHLO. May be made outside of an event loop; belongs to the
+    first that uses it.
     """
 
     def __init__(
@@ -49,11 +53,13 @@ class SmtpSender:
         timeout: float = 30.0,  # per reply, kept for the sender's life
         drain: float = 10.0,
         hello: str | None = None,
+        final_timeout: float = FINAL_TIMEOUT,
     ) -> None:
         self._server = parse(url)
         self._context = None if self._server.tls is Tls.NEVER else _tls_context(self._server.ca_file)
         self._limit = connections
         self._timeout = timeout
+        self._final_timeout = max(timeout, final_timeout)
         self._drain = drain
         self._hello = hello
         self._queue: deque[Submission] = deque()
@@ -97,9 +103,9 @@ class SmtpSender:
         if attempts:
             _log.info("the mail server is back", server=self._server.address, attempts=attempts)
 
-    def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
+    def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
         """See `Sender.submit`."""
-        submission = Submission(envelope, done)
+        submission = Submission(envelope, done, permitted)
         if self._closed:
             asyncio.get_running_loop().call_soon(_report, submission, NotSent("the sender is closed"))
             return
@@ -117,7 +123,7 @@ class SmtpSender:
         finally:
             for connection in list(self._connections):
                 if connection.busy:
-                    connection.give_up("the sender was closed before the mail server answered")
+                    connection.give_up("the sender was closed before the mail server answered", by_us=True)
                 else:
                     connection.quit()
         await self._until(lambda: not self._connections and not self._opening, _GOODBYE)
@@ -210,7 +216,12 @@ class SmtpSender:
 
     async def _open(self) -> None:
         connection = await open_session(
-            self._server, self, reply_timeout=self._timeout, hello=self._hello, context=self._context
+            self._server,
+            self,
+            reply_timeout=self._timeout,
+            final_timeout=self._final_timeout,
+            hello=self._hello,
+            context=self._context,
         )
         if self._closed or len(self._connections) >= self._limit:
             connection.quit()
@@ -233,10 +244,8 @@ class SmtpSender:
     def _end_the_silent(self) -> None:
         self._sweep = None
         now = asyncio.get_running_loop().time()
-        busy = [connection for connection in self._connections if connection.busy]
-        for connection in busy:
-            if connection.deadline <= now:
-                connection.give_up(f"mail server {self._server.address} gave no answer within {self._timeout:g} s")
+        for connection in list(self._connections):
+            connection.give_up_if_silent(now)
         if any(connection.busy for connection in self._connections):
             self._plan_sweep()
 

@@ -25,7 +25,7 @@ def test_a_temporary_refusal_is_retried(bidden: Bidden, books: Books) -> None:
     books.sink.set_rules(
         [
             {"do": "refuse_recipient", "recipient": "m50@*", "reply": later, "times": 2},
-            {"do": "refuse_mail", "recipient": "m51@*", "reply": "452 4.3.1 Full", "times": 1},
+            {"do": "refuse_mail", "recipient": "m51@*", "reply": "452 4.2.2 Mailbox full", "times": 1},
             {"do": "refuse_recipient", "recipient": "m52@*", "reply": later},
         ]
     )

@@ -14,7 +14,7 @@ from mail.sender import Sender, send
 from mail.smtp.dialogue import Stage
 from mail.smtp.sender import SmtpSender
 from schemas.envelope import Envelope
-from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
+from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, SendResult, Throttled, Undecided
 from tests.conformance.smtp_servers import Act, Script, ScriptedServer, Server
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -54,7 +54,9 @@ def mail(recipient: str = "ada@example.org", body: bytes = b"hello\r\n", needs_u
 async def talking_to(server: Server, **options: Any) -> AsyncIterator[SmtpSender]:
     """A started server and a sender for it, both closed afterwards."""
     await server.start()
-    sender = SmtpSender(options.pop("url", server.url), **{"timeout": 5.0, "hello": "tests.test", **options})
+    sender = SmtpSender(
+        options.pop("url", server.url), **{"timeout": 5.0, "final_timeout": 5.0, "hello": "tests.test", **options}
+    )
     try:
         yield sender
     finally:
@@ -114,12 +116,19 @@ def at(point: str, act: Act | bytes, mails: set[int] | None = None) -> Script:
 
 
 not_sent, ambiguous, temporary, permanent = "not sent", "ambiguous", "temporary", "permanent"
+throttled, undecided, lapsed = "throttled", "undecided", "lapsed"
 
 
 def kind(outcome: SendResult) -> str:
     match outcome:
         case NotSent():
             return not_sent
+        case Throttled():
+            return throttled
+        case Undecided():
+            return undecided
+        case Lapsed():
+            return lapsed
         case Ambiguous():
             return ambiguous
         case Refused(permanent=False):

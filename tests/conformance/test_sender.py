@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 import structlog
 
-from mail.sender import send
+from mail.sender import always, send
 from schemas.errors import UnreachableError
 from schemas.send_results import Accepted, NotSent, Refused, SendResult
 from tests.conformance.http_provider import HttpProvider
@@ -121,7 +121,7 @@ def test_done_is_called_once_and_later(server: Server, run: Run) -> None:
                 raise ZeroDivisionError
 
             with structlog.testing.capture_logs() as logs:
-                sender.submit(mail(), fails)
+                sender.submit(mail(), fails, always)
                 assert calls == []
                 assert isinstance(await send(sender, mail()), Accepted)
                 await sender.close()
@@ -144,11 +144,11 @@ def test_a_handler_may_submit(server: Server, run: Run) -> None:
                 assert isinstance(outcome, Accepted)
                 left -= 1
                 if left:
-                    sender.submit(mail(f"m{left}@example.org"), done)
+                    sender.submit(mail(f"m{left}@example.org"), done, always)
                 else:
                     finished.set_result(None)
 
-            sender.submit(mail(), done)
+            sender.submit(mail(), done, always)
             await finished
         assert len(server.mails) == 20
 

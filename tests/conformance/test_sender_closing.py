@@ -15,7 +15,9 @@ from tests.conformance.smtp_servers import BODY, HANG, Act, ScriptedServer
 pytestmark = in_each_loop
 
 
-@pytest.mark.parametrize(("point", "expected"), [("MAIL", not_sent), (BODY, ambiguous)])
+@pytest.mark.parametrize(
+    ("point", "expected"), [("MAIL", not_sent), ("RCPT", not_sent), ("DATA", not_sent), (BODY, ambiguous)]
+)
 def test_close_is_bounded_and_honest(run: Run, point: str, expected: str) -> None:
     """FM-12, FM-13: what hangs when the sender closes is NotSent before its data, Ambiguous after; the rest NotSent."""
 

@@ -12,7 +12,7 @@ import trustme
 from mail.sender import send
 from mail.smtp.sender import SmtpSender
 from schemas.errors import UnreachableError
-from schemas.send_results import Accepted, NotSent
+from schemas.send_results import Accepted, Lapsed, NotSent
 from tests.conformance.sender_harness import Run, aiosmtpd_is_old, at, in_each_loop, kind, mail, not_sent, outcomes
 from tests.conformance.smtp_servers import AiosmtpdServer, ScriptedServer
 
@@ -151,5 +151,30 @@ def test_words_slipped_in_before_tls(run: Run, ca_file: Path) -> None:
         assert "out of turn" in outcome.reason
         await sender.close()
         await server.stop()
+
+    run(story())
+
+
+@pytest.mark.parametrize("implicit", [True, False], ids=["smtps", "starttls"])
+def test_a_claim_that_lapsed_under_tls(run: Run, server_context: ssl.SSLContext, ca_file: Path, implicit: bool) -> None:
+    """FM-35: a claim that ends before the body's end has left ends the data, also over TLS, begun either way."""
+
+    async def story() -> None:
+        server: Any = ScriptedServer(tls=server_context) if implicit else AiosmtpdServer(server_context)
+        await server.start()
+        scheme, more = ("smtps", "") if implicit else ("smtp", "starttls=required&")
+        sender = SmtpSender(f"{scheme}://127.0.0.1:{server.port}?{more}ca_file={ca_file}", connections=1)
+        for body in (b"small\r\n", b"large\r\n" * 50_000):
+            asked: list[None] = []
+
+            def once(asked: list[None] = asked) -> bool:
+                asked.append(None)
+                return len(asked) == 1
+
+            assert isinstance(await send(sender, mail("late@example.org", body), once), Lapsed)
+            assert isinstance(await send(sender, mail("next@example.org", body)), Accepted)
+        await sender.close()
+        await server.stop()
+        assert [m.recipients for m in server.mails] == [("next@example.org",)] * 2
 
     run(story())

@@ -74,7 +74,7 @@ class Agent:
         renewed = [replace(delivery, fence=fence) for delivery, fence in renew]
         requested = [replace(delivery) for delivery in claim]
         cycle = Cycle(owner or self.next_owner(), record, requested, renewed)
-        return {delivery.key: delivery for delivery in self._scenario.run(self.ledger.run_cycle(cycle))}
+        return {delivery.key: delivery for delivery in self._scenario.run(self.ledger.run_cycle(cycle)).claimed}
 
     def next_owner(self) -> str:
         """A name for one cycle."""

@@ -44,8 +44,9 @@ class Outbox:
     async def close(self) -> None:
         """Nothing to close."""
 
-    def submit(self, envelope: Envelope, done: Callable[[SendResult], None]) -> None:
+    def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
         """Accepted."""
+        assert permitted()
         self.recipients[envelope.recipient] += 1
         asyncio.get_running_loop().call_soon(done, Accepted("250 ok"))
 

@@ -111,8 +111,9 @@ def test_a_filled_database_of_the_version_before_keeps_every_row(conn: Connectio
     assert all(filled.values()), [table for table, rows in filled.items() if not rows]
     expected = {_RENAMED.get(table, table): rows for table, rows in filled.items()}
     for _ in range(2):
-        assert upgrade(database_url) == head()
+        _migrate(database_url, "0006")
         assert _rows(conn) == expected
+        assert upgrade(database_url) == head()
         assert _names(conn) == fresh
         assert drift(database_url) == []
         _migrate(database_url, "0005")
@@ -169,3 +170,16 @@ def test_a_sent_delivery_never_changes(conn: Connection) -> None:
     for statement in ("UPDATE deliveries SET state = 'planned'", "DELETE FROM deliveries"):
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="was sent: that never changes"):
             conn.execute(psql.SQL(statement))
+
+
+def test_deliveries_refused_before_begin_their_time_at_their_next_refusal(conn: Connection, database_url: str) -> None:
+    """FM-37: the column for a delivery's first refusal comes to filled tables, empty, and goes again."""
+    _migrate(database_url, "base")
+    _migrate(database_url, "0005")
+    conn.execute(_FILLED)
+    _migrate(database_url, "0007")
+    found = conn.execute("SELECT first_refused_at FROM deliveries").fetchall()
+    assert [row["first_refused_at"] for row in found] == [None, None]
+    _migrate(database_url, "0006")
+    assert upgrade(database_url) == head()
+    assert drift(database_url) == []

@@ -42,7 +42,8 @@ async def work(ledger: Ledger, name: str, messages: Sequence[Delivery], claimed_
         chunk = list({delivery.key: delivery for delivery in rest[:7]}.values())
         rest = [delivery for delivery in rest if delivery not in chunk]
         cycle += 1
-        claimed = await ledger.run_cycle(Cycle(f"{name}#{cycle}", record=finished, claim=[replace(d) for d in chunk]))
+        done = await ledger.run_cycle(Cycle(f"{name}#{cycle}", record=finished, claim=[replace(d) for d in chunk]))
+        claimed = done.claimed
         claimed_keys.extend(delivery.key for delivery in claimed)
         finished = [completed(delivery, delivery.fence, outcome_of(delivery.key)) for delivery in claimed]
         if not rest and not finished:
@@ -131,7 +132,7 @@ def test_one_key_asked_for_by_all(scenario: Scenario) -> None:
                 for agent, batch in zip(agents, batches, strict=True)
             )
         )
-        return [len(claim) for claim in claims]
+        return [len(done.claimed) for done in claims]
 
     assert sum(scenario.run(run())) == 1
     assert scenario.delivery(1)["fence"] == 1

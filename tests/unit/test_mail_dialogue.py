@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mail.smtp.dialogue import Dialogue, DialogueEnd, Extensions, Stage, stuffed
 from mail.smtp.replies import NotSmtpError, Reply, ReplyParser
 from schemas.envelope import Envelope
-from schemas.send_results import Accepted, Ambiguous, NotSent, Refused
+from schemas.send_results import Accepted, Ambiguous, Refused, Throttled
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"
 ENVELOPE = Envelope("club@example.org", "ada@example.org", BODY)
@@ -31,13 +31,15 @@ likely = st.tuples(
 def test_whatever_the_server_says(said: list[tuple[int, bool, bool]], pipelining: bool) -> None:
     """FM-11, FM-12: the body goes out once at most, after consent to all; only its own 2xx is acceptance.
 
-    A loss is Ambiguous exactly while the body is out without a verdict, and never after a refusal.
+    A loss is Ambiguous exactly while the body is out without a verdict, and never after a refusal. FM-37: a session
+    takes the next mail only after a mail that was accepted, or after a reset.
     """
     dialogue = Dialogue(Extensions(pipelining=pipelining))
     written = dialogue.begin(ENVELOPE)
     assert isinstance(written, bytes)
     consents: list[int] = []
     bodies = 0
+    resets = 0
     for code, more, unsent in said:
         reply = Reply(code, "words")
         step = dialogue.receive(reply, more=more, unsent=unsent)
@@ -58,6 +60,8 @@ def test_whatever_the_server_says(said: list[tuple[int, bool, bool]], pipelining
                 assert not isinstance(outcome, Accepted | Ambiguous)
             if step.usable:
                 assert not more
+                assert 200 <= code < 300
+                assert isinstance(outcome, Accepted) or written in (b"RSET\r\n", b".\r\n")
                 assert dialogue.stage is Stage.IDLE
                 assert isinstance(dialogue.begin(ENVELOPE), bytes)
             return
@@ -70,9 +74,13 @@ def test_whatever_the_server_says(said: list[tuple[int, bool, bool]], pipelining
         elif step == b".\r\n":
             assert code == 354
             assert bodies == 0
+        elif step == b"RSET\r\n":
+            resets += 1
+            assert code >= 400
+        written = step or written
         consents.append(code)
         lost = dialogue.lost("gone")
-        assert isinstance(lost, Ambiguous) == (bodies == 1)
+        assert isinstance(lost, Ambiguous) == (bodies == 1 and not resets)
         assert not isinstance(lost, Accepted)
 
 
@@ -99,13 +107,14 @@ def test_verdict_before_the_mail_has_left() -> None:
 
 
 def test_our_log_in_is_nobodys_failure() -> None:
-    """A server that wants a log-in refuses everybody: NotSent, so that no member's attempts are used up."""
+    """FM-37: a server that wants a log-in refuses everybody: no member's attempts are used up, the session ends."""
     for code in (530, 534, 535, 538):
         dialogue = Dialogue(Extensions())
         dialogue.begin(ENVELOPE)
         step = dialogue.receive(Reply(code, "log in"))
         assert isinstance(step, DialogueEnd)
-        assert isinstance(step.result, NotSent)
+        assert isinstance(step.result, Throttled)
+        assert not step.usable
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_defaults(tmp_path: Path) -> None:
     """The defaults of the contract."""
     settings = Settings.load(directory=tmp_path)
     assert (settings.topic_prefix, settings.group, settings.partitions) == ("bidden", "bidden-workers", 12)
-    assert (settings.lease_seconds, settings.max_attempts, settings.handover_window) == (60, 5, 100)
+    assert (settings.lease_seconds, settings.max_attempts, settings.handover_window) == (60, None, 100)
     assert (settings.retry_base_seconds, settings.retry_max_seconds) == (30, 3600)
     assert (settings.smtp_connections, settings.smtp_timeout_seconds) == (10, 30)
     assert settings.unknown_policy is UnknownPolicy.HOLD
@@ -48,7 +48,7 @@ def test_the_order_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / ".env").write_text("BIDDEN_GROUP=dotenv\nBIDDEN_TOPIC_PREFIX=dotenv\n")
     settings = load(tmp_path, monkeypatch, group="environment")
     assert (settings.group, settings.topic_prefix, settings.partitions) == ("environment", "dotenv", 3)
-    assert settings.max_attempts == 5
+    assert settings.max_attempts is None
 
 
 #: As somebody saved it for version 0.1.0: every setting that there was.
@@ -89,7 +89,7 @@ def test_a_saved_dotenv_of_the_version_before(tmp_path: Path) -> None:
     """Every name and form of value that was accepted still is, and means the same."""
     (tmp_path / ".env").write_text(_SAVED)
     settings = Settings.load(directory=tmp_path)
-    assert settings.model_dump() == {
+    expected = {
         "database_url": SecretStr("postgresql://bidden:secret@db.example.org:5432/bidden"),
         "kafka_bootstrap": "kafka1.example.org:9093,kafka2.example.org:9093",
         "kafka_security_protocol": "SASL_SSL",
@@ -119,6 +119,10 @@ def test_a_saved_dotenv_of_the_version_before(tmp_path: Path) -> None:
         "home": Path("/var/lib/bidden"),
         "log_format": "json",
     }
+    found = settings.model_dump()
+    assert {name: found.pop(name) for name in expected} == expected
+    # What came later has its default.
+    assert found == {name: Settings.model_fields[name].default for name in found}
 
 
 def test_home_may_come_from_dotenv(tmp_path: Path) -> None:
@@ -161,6 +165,12 @@ def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("lease_seconds", "0"),
         ("lease_seconds", "nan"),
         ("max_attempts", "0"),
+        *(("retry_for", value) for value in ("0s", "24", "h", "1.5h", "-1h", "24 h", "1w", "31d", "99999999d", "1H")),
+        *(("smtp_hello", value) for value in ("localhost", "a b.example", "-a.example", "mail.example.org\r\nRSET")),
+        *(
+            ("smtp_hello", value)
+            for value in ("192.0.2.1", "[192.0.2.300]", "[::1]", "[IPv6:fe80::1%eth0]", "ä.example")
+        ),
         ("retry_base_seconds", "0"),
         ("retry_max_seconds", "-1"),
         ("unknown_policy", "forget"),
@@ -177,6 +187,31 @@ def test_what_makes_no_sense_is_refused_by_name(
     error = refusal(tmp_path, monkeypatch, **{name: value})
     assert error.field == f"BIDDEN_{name.upper()}"
     assert error.detail.startswith(f"BIDDEN_{name.upper()}: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("90s", 90), ("30m", 1800), ("24h", 86_400), ("5d", 432_000), ("30d", 2_592_000)]
+)
+def test_how_long_a_recipient_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, seconds: float
+) -> None:
+    """FM-37: BIDDEN_RETRY_FOR is a number and its unit; a day by default."""
+    assert load(tmp_path, monkeypatch, retry_for=value).retry_for_seconds == seconds
+    monkeypatch.delenv("BIDDEN_RETRY_FOR")
+    assert Settings.load(directory=tmp_path).retry_for_seconds == 86_400
+
+
+def test_resends_have_a_bound_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy `resend` sends five times at most, unless BIDDEN_MAX_ATTEMPTS says otherwise; `hold` never."""
+    assert Settings.load(directory=tmp_path).resend_below == 0
+    assert load(tmp_path, monkeypatch, unknown_policy="resend").resend_below == 5
+    assert load(tmp_path, monkeypatch, unknown_policy="resend", max_attempts="2").resend_below == 2
+
+
+@pytest.mark.parametrize("name", ["mail.example.org", "[192.0.2.1]", "[IPv6:2001:db8::1]", "xn--bcher-kva.example"])
+def test_names_for_ehlo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A full host name or an address literal (RFC 5321, 4.1.3)."""
+    assert load(tmp_path, monkeypatch, smtp_hello=name).smtp_hello == name
 
 
 def test_settings_that_contradict_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

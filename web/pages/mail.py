@@ -22,7 +22,7 @@ from mail.sender import send
 from mail.smtp.sender import SmtpSender
 from schemas.envelope import Envelope
 from schemas.errors import BiddenError, RefusedError, UnreachableError
-from schemas.send_results import Accepted, Refused
+from schemas.send_results import Accepted, Refused, Throttled, Undecided
 from schemas.vocabulary import GROUP_OF_ROLE, Role
 from web.auth.current_user import CurrentUser, EventInScope, SignedInUser
 from web.dependencies import Config, Database
@@ -111,7 +111,11 @@ def _deliver_test(account: Account, event: EventSummary, role: Role, conn: Conne
 async def _send(settings: Settings, envelope: Envelope) -> str:
     """The mail server's reply. RefusedError or UnreachableError, with its reply where there is one."""
     sender = SmtpSender(
-        settings.require_smtp(), connections=1, timeout=min(_REPLY_SECONDS, settings.smtp_timeout_seconds), drain=0.1
+        settings.require_smtp(),
+        connections=1,
+        timeout=min(_REPLY_SECONDS, settings.smtp_timeout_seconds),
+        drain=0.1,
+        hello=settings.smtp_hello,
     )
     try:
         async with asyncio.timeout(_TEST_SECONDS):
@@ -123,7 +127,7 @@ async def _send(settings: Settings, envelope: Envelope) -> str:
         await sender.close()
     if isinstance(outcome, Accepted):
         return outcome.reply
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, Refused | Throttled | Undecided):
         raise RefusedError(f"the mail server refused it: {outcome.reply}")
     raise UnreachableError(outcome.reason)
 
