@@ -131,9 +131,9 @@ def test_a_paused_batch_is_not_published(scenario: Scenario) -> None:
     scenario.set_state(batch, "running")
     assert scenario.publish() == 2
     scenario.set_state(batch, "paused")
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 100}) == 0
+    assert scenario.find_lost({0: 100}) == 0
     scenario.set_state(batch, "running")
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 100}) == 2
+    assert scenario.find_lost({0: 100}) == 2
 
 
 def published(scenario: Scenario, *numbers: int) -> int:
@@ -149,22 +149,22 @@ def published(scenario: Scenario, *numbers: int) -> int:
 def test_lost_items_are_due_again(scenario: Scenario, next_offset: int, lost: int) -> None:
     """FM-28: an unsettled item below the next offset that the group will read is due again."""
     batch = published(scenario, 1, 2)
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: next_offset, 1: 99}) == lost
+    assert scenario.find_lost({0: next_offset, 1: 99}) == lost
     assert outbox.count_unpublished(scenario.conn, batch) == lost
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: next_offset, 1: 99}) == 0
+    assert scenario.find_lost({0: next_offset, 1: 99}) == 0
     assert len(outbox.claim_due_items(scenario.conn, 10)) == lost
 
 
 def test_lost_with_the_topic(scenario: Scenario) -> None:
     """FM-30: a topic that was created again has another id: all items are published again."""
     published(scenario, 1, 2)
-    assert outbox.make_lost_items_due(scenario.conn, OTHER_TOPIC, {0: 0}) == 2
+    assert scenario.find_lost({0: 0}, OTHER_TOPIC) == 2
 
 
 def test_lost_with_the_partition(scenario: Scenario) -> None:
     """A partition that the topic no longer has holds no messages."""
     published(scenario, 1, 2)
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {1: 0}) == 2
+    assert scenario.find_lost({1: 0}) == 2
 
 
 def test_under_a_live_lease_is_not_lost(scenario: Scenario) -> None:
@@ -172,9 +172,9 @@ def test_under_a_live_lease_is_not_lost(scenario: Scenario) -> None:
     batch = published(scenario, 1, 2)
     agent = scenario.agent()
     claim = agent.claim(request := scenario.request(batch, 1))
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 99}) == 1
+    assert scenario.find_lost({0: 99}) == 1
     scenario.end_leases()
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 99}) == 1
+    assert scenario.find_lost({0: 99}) == 1
     assert scenario.item(batch, 1)["is_due"]
     agent.record(request, claim, Sent("250"))
     assert scenario.item(batch, 1)["publish_at"] is None
@@ -188,7 +188,7 @@ def test_settled_or_waiting_is_not_lost(scenario: Scenario) -> None:
     agent.deliver(scenario.request(batch, 2), Retry("451", delay=100, uses=1))
     second = scenario.trigger()
     assert second.excluded == {"already_sent": 1}
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 99}) == 1
+    assert scenario.find_lost({0: 99}) == 1
     assert scenario.item(batch, 3)["is_due"]
     assert scenario.item(batch, 2)["due_in"] > 90
 
@@ -196,10 +196,10 @@ def test_settled_or_waiting_is_not_lost(scenario: Scenario) -> None:
 def test_a_dead_workers_message_is_published_again(scenario: Scenario) -> None:
     """FM-28: its offset was committed without effect: it is found lost, published again and delivered."""
     batch = published(scenario, 1)
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 11}) == 1
+    assert scenario.find_lost({0: 11}) == 1
     assert scenario.publish(partition=0, offset=11) == 1
     assert scenario.item(batch, 1)["kafka_offset"] == 11
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 11}) == 0
+    assert scenario.find_lost({0: 11}) == 0
     scenario.agent().deliver(scenario.request(batch, 1))
     assert scenario.status(batch)["state"] == "completed"
 
