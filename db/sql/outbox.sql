@@ -187,16 +187,20 @@ i.settled_at IS NULL AND i.publish_at IS NULL AND (i.published_at < %(read_at)s)
     AND NOT {{is_under_lease}} AND NOT {{is_set_aside}}
 
 -- name: make_lost_items_due
--- One chunk. The costly conditions are evaluated for candidates only, until the chunk is full.
+-- One chunk. The costly conditions are evaluated for candidates only, until the chunk is full. OFFSET 0 keeps the planner
+-- from probing for each item of a paused batch.
 WITH lost AS MATERIALIZED (
     SELECT i.batch_id, i.member_id
     FROM (
-        {{lost_candidates}}
-    ) c
-    JOIN batches b ON b.id = c.batch_id AND b.state <> 'paused'
+        SELECT c.batch_id, c.member_id, b.event_id, b.action
+        FROM (
+            {{lost_candidates}}
+        ) c
+        JOIN batches b ON b.id = c.batch_id AND b.state <> 'paused' OFFSET 0
+    ) b
     CROSS JOIN LATERAL (
         SELECT i.batch_id, i.member_id FROM batch_items i
-        WHERE i.batch_id = c.batch_id AND i.member_id = c.member_id AND {{is_lost}}
+        WHERE i.batch_id = b.batch_id AND i.member_id = b.member_id AND {{is_lost}}
         FOR UPDATE SKIP LOCKED
     ) i
     LIMIT %(limit)s
