@@ -17,6 +17,7 @@ import psycopg
 
 from config.clock import now
 from config.settings import Settings
+from db import checks
 from db.connect import connect
 from db.directory import import_lines
 from db.migrate import upgrade
@@ -58,18 +59,30 @@ class Environment:
     @contextmanager
     def worker(self, runner: str, **extra: str) -> Iterator[int]:
         """A worker process with partitions; yields its pid."""
-        log = self.stack.home / "logs" / f"bench-worker-{self.settings.topic_prefix}.log"
+        with self._process("worker", "--runner", runner, **extra) as (process, log):
+            wait_for(lambda: "partitions assigned" in log.read_text() or _dead(process, log))
+            yield process.pid
+
+    @contextmanager
+    def dispatcher(self, **extra: str) -> Iterator[int]:
+        """A dispatcher process that is connected; yields its pid."""
+        with self._process("dispatch", **extra) as (process, log), connect(self.database_url, autocommit=True) as conn:
+            wait_for(lambda: checks.dispatchers(conn) > 0 or _dead(process, log))
+            yield process.pid
+
+    @contextmanager
+    def _process(self, command: str, *arguments: str, **extra: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+        log = self.stack.home / "logs" / f"bench-{command}-{self.settings.topic_prefix}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cli.main", "worker", "--runner", runner],
+                [sys.executable, "-P", "-m", "cli.main", command, *arguments],
                 env=self.variables(**extra),
                 cwd=self.stack.home,
                 stdout=output,
                 stderr=output,
             )
         try:
-            wait_for(lambda: "partitions assigned" in log.read_text() or _dead(process, log))
-            yield process.pid
+            yield process, log
         finally:
             process.terminate()
             process.wait(30)
@@ -77,7 +90,7 @@ class Environment:
 
 def _dead(process: subprocess.Popen[bytes], log: Path) -> bool:
     if process.poll() is not None:
-        raise RuntimeError(f"the worker ended: {log.read_text()[-2000:]}")
+        raise RuntimeError(f"the process ended: {log.read_text()[-2000:]}")
     return False
 
 

@@ -5,20 +5,19 @@ For `bidden doctor`. Reads only. Whatever the tables hold is counted and named, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 from db.connect import Connection
-from db.outbox import lost_items_parameters
+from db.outbox import TopicOffsets
 from db.statements import sql
 
 #: The statement that finds violations, and what they mean.
 _CHECKS: Final = (
     ("planned_without_item", "planned deliveries that no batch will send"),
     ("stuck_items", "items neither settled, nor due, nor on the topic"),
-    ("overdue_items", "items due for over a minute: is `bidden dispatch` running?"),
+    ("overdue_items", "items due for over a minute, with next to nothing on the topic: is `bidden dispatch` running?"),
     ("items_set_aside", "items that no worker can settle: cancel their batch"),
     ("expired_leases", "deliveries in flight whose lease ended over ten minutes ago"),
     ("times_far_ahead", "leases, retries or items whose time is far ahead"),
@@ -28,6 +27,8 @@ _CHECKS: Final = (
     ("claims_without_batch", "deliveries claimed by a batch that does not exist"),
     ("slots_of_other_policy", "deliveries under the other role policy than their event's"),
 )
+#: With fewer items than this on the topic, a dispatcher publishes what is due, whatever the rate.
+_NEARLY_EMPTY: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,19 @@ def version(conn: Connection) -> str:
 def violations(conn: Connection) -> Iterator[Violation]:
     """The result of each check, also of those without a violation."""
     for name, meaning in _CHECKS:
-        yield _find(conn, name, meaning, {})
+        yield _find(conn, name, meaning, {"nearly_empty": _NEARLY_EMPTY})
 
 
-def lost_items(conn: Connection, topic_id: UUID, next_offsets: Mapping[int, int]) -> Violation:
+def lost_items(conn: Connection, offsets: TopicOffsets) -> Violation:
     """Items that a dispatcher has to publish again; see `outbox.make_lost_items_due`."""
     meaning = "items were published, and the group will never read them"
-    return _find(conn, "lost_items", meaning, lost_items_parameters(topic_id, next_offsets))
+    return _find(conn, "lost_items", meaning, offsets.parameters())
+
+
+def unread_items(conn: Connection, seconds: float) -> Violation:
+    """Items that were published longer ago than that, and of which nothing came. Normal while their messages wait."""
+    meaning = f"items were published over {seconds / 60:g} minutes ago, no message waits, and nothing came of them"
+    return _find(conn, "unread_items", meaning, {"seconds": seconds})
 
 
 def dispatchers(conn: Connection) -> int:

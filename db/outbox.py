@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from db.connect import Connection
-from db.planning import CLAIM_SECONDS
+from db.planning import CLAIM_SECONDS, FIRST_ITEMS
 from db.statements import sql
+
+#: Above every partition's number.
+_NO_PARTITION: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +43,96 @@ class PublishReceipt:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionOffsets:
+    """A partition's earliest offset, its end (the offset of the next message), and what the group has committed."""
+
+    earliest: int
+    end: int
+    committed: int | None = None
+
+    @property
+    def next(self) -> int:
+        """The next offset that the group will read. Beyond the end there is nothing to read."""
+        return min(max(self.committed or 0, self.earliest), self.end)
+
+    @property
+    def lag(self) -> int:
+        """Messages that wait for the group."""
+        return self.end - self.next
+
+    @property
+    def has_lost_tail(self) -> bool:
+        """Whether the group has committed more than the log holds: the brokers have lost its end (FM-36)."""
+        return self.committed is not None and self.committed > self.end
+
+
+@dataclass(frozen=True, slots=True)
+class TopicOffsets:
+    """The topic and the group's place in it, by partition, as Kafka told after `read_at`, a time of the database."""
+
+    read_at: datetime
+    topic_id: UUID
+    partitions: Mapping[int, PartitionOffsets]
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the statements about published items."""
+        rows = [{"partition": p, "next_offset": o.next, "end_offset": o.end} for p, o in self.partitions.items()]
+        return {
+            "read_at": self.read_at,
+            "topic_id": self.topic_id,
+            "partitions": Jsonb(rows),
+            "missing_partitions": Jsonb([{"first": a, "last": b} for a, b in gaps(sorted(self.partitions))]),
+        }
+
+
+def gaps(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """The ranges of partition numbers, first and last, that these ascending ones leave out. Pure."""
+    edges = [-1, *numbers, _NO_PARTITION]
+    return [(a + 1, b - 1) for a, b in pairwise(edges) if b - a > 1]
+
+
 def claim_due_items(conn: Connection, limit: int) -> list[DueItem]:
-    """Claim up to `limit` items that are due now. Concurrent dispatchers get different ones."""
+    """Claim up to `limit` items that are due now; batches take turns. Concurrent dispatchers get different ones."""
     rows = conn.execute(sql("claim_due_items"), {"limit": limit, "claim_seconds": CLAIM_SECONDS}).fetchall()
     return [DueItem(**row) for row in rows]
 
 
+def any_due(conn: Connection) -> bool:
+    """Whether any item is due now."""
+    row = conn.execute(sql("any_due")).fetchone()
+    assert row is not None
+    return bool(row["any"])
+
+
+def count_backlog(conn: Connection, offsets: TopicOffsets, most: int) -> int:
+    """Items that the topic holds for the group and that are not settled; of each partition at most `most`."""
+    row = conn.execute(sql("count_backlog"), {**offsets.parameters(), "most": most}).fetchone()
+    assert row is not None
+    count: int = row["n"]
+    return count
+
+
 def items_claimed_by_trigger(conn: Connection, batch_id: int) -> list[DueItem]:
-    """The items of the batch that its trigger has planned and claimed, in the order of publishing."""
-    return [DueItem(**row) for row in conn.execute(sql("items_claimed_by_trigger"), {"batch_id": batch_id})]
+    """The first items of the batch, which its trigger has planned and claimed, in the order of publishing."""
+    values = {"batch_id": batch_id, "first_items": FIRST_ITEMS}
+    return [DueItem(**row) for row in conn.execute(sql("items_claimed_by_trigger"), values)]
+
+
+def release_items(conn: Connection, items: Sequence[DueItem]) -> None:
+    """Make items due now that the caller has claimed and will not publish."""
+    rows = [
+        {"batch_id": item.batch_id, "member_id": item.member_id, "claimed_until": item.claimed_until} for item in items
+    ]
+    conn.execute(sql("release_items"), {"items": Jsonb(rows)})
+
+
+def read_clock(conn: Connection) -> datetime:
+    """The database's time, for `TopicOffsets.read_at`: read it before Kafka is asked."""
+    row = conn.execute("SELECT clock_timestamp() AS at").fetchone()
+    assert row is not None
+    at: datetime = row["at"]
+    return at
 
 
 def store_receipts(conn: Connection, topic_id: UUID, acks: Sequence[PublishReceipt]) -> None:
@@ -66,19 +151,9 @@ def store_receipts(conn: Connection, topic_id: UUID, acks: Sequence[PublishRecei
     conn.execute(sql("store_receipts"), {"acks": Jsonb(rows)})
 
 
-def make_lost_items_due(conn: Connection, topic_id: UUID, next_offsets: Mapping[int, int]) -> int:
-    """Make lost items due again; returns how many.
-
-    `next_offsets` has, per partition, the next offset that the group will read: its committed one, or the topic's
-    earliest where that is higher. Read it from Kafka *before* calling.
-    """
-    return conn.execute(sql("make_lost_items_due"), lost_items_parameters(topic_id, next_offsets)).rowcount
-
-
-def lost_items_parameters(topic_id: UUID, next_offsets: Mapping[int, int]) -> dict[str, Any]:
-    """The parameters of statements with the fragment `lost_items`."""
-    rows = [{"partition": p, "next_offset": offset} for p, offset in next_offsets.items()]
-    return {"partitions": Jsonb(rows), "topic_id": topic_id}
+def make_lost_items_due(conn: Connection, offsets: TopicOffsets, limit: int) -> int:
+    """Make up to `limit` lost items due again; returns how many. Fewer than `limit`: there are no more."""
+    return conn.execute(sql("make_lost_items_due"), {**offsets.parameters(), "limit": limit}).rowcount
 
 
 def count_unpublished(conn: Connection, batch_id: int) -> int:

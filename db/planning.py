@@ -16,6 +16,8 @@ from db.statements import sql
 
 #: How long a publish claim of a trigger or a dispatcher lasts, in seconds.
 CLAIM_SECONDS = 30.0
+#: A trigger claims, and may publish, no more than the first items of its batch; the others are due for dispatchers.
+FIRST_ITEMS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def write_plan(conn: Connection, trigger: Trigger, batch_id: int, seed: int) -> 
     The caller owns the transaction.
     """
     parameters = {**trigger.parameters(), "batch_id": batch_id, "seed": seed, "claim": trigger.claim_seconds}
+    parameters["first_items"] = FIRST_ITEMS
     for name in ("plan_items", "reopen_deliveries", "plan_deliveries", "plan_invitations"):
         conn.execute(sql(name), parameters)
 

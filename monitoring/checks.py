@@ -9,21 +9,21 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import psycopg
 from confluent_kafka import KafkaException
 
 from config.settings import HOME_SETTINGS_FILE, Settings, without_secrets
-from db import checks
+from db import checks, outbox
 from db.connect import Connection, connect
 from db.migrate import current, drift, head
 from mail.check import check_mail_server
 from schemas.errors import BiddenError, first_line
 
 if TYPE_CHECKING:
-    from confluent_kafka import TopicPartition
-
+    from db.outbox import PartitionOffsets
     from producers.topics import Topics
 
 _MOST_SKEW_SECONDS: Final = 2.0
@@ -31,6 +31,8 @@ _MOST_SKEW_SECONDS: Final = 2.0
 _COMMITS_SECONDS: Final = 3.0
 #: Without any outcome for so long, while messages wait, a partition is stalled; a poll of slow mails takes less.
 _IDLE_SECONDS: Final = 60.0
+#: On the topic for longer than this, with nothing left to read: nothing will come of it by itself.
+_UNREAD_SECONDS: Final = 300.0
 _SHOWN: Final = 5
 
 
@@ -120,10 +122,11 @@ def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[Check
                 yield CheckResult("topic", ok=False, detail=f"{name} does not exist: run `bidden migrate`")
         if missing:
             return
-        partitions = topics.partitions()
-        yield CheckResult("topic", ok=True, detail=f"{settings.invitations_topic}, {len(partitions)} partitions")
-        latest, next_offsets = topics.latest(partitions), topics.next_offsets()
-        lag = sum(latest[p] - next_offsets[p] for p in latest)
+        yield from _durability(settings, topics, brokers)
+        held = topics.read_offsets(datetime.now(UTC)).partitions
+        yield CheckResult("topic", ok=True, detail=f"{settings.invitations_topic}, {len(held)} partitions")
+        yield _tail(held)
+        lag = sum(offsets.lag for offsets in held.values())
         # A lag is no fault while workers process it.
         members = topics.member_count()
         yield CheckResult(
@@ -131,7 +134,7 @@ def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[Check
             ok=lag == 0 or members > 0,
             detail=f"{lag} messages wait for group {settings.group}, {members} workers",
         )
-        yield from _flow(settings, topics, partitions, sleep)
+        yield from _flow(settings, topics, lag, sleep)
     except BiddenError as error:
         yield CheckResult("kafka", ok=False, detail=error.detail)
     except KafkaException as error:
@@ -140,41 +143,58 @@ def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[Check
         yield CheckResult("kafka", ok=False, detail="no answer in time")
 
 
-def _flow(
-    settings: Settings, topics: Topics, partitions: list[TopicPartition], sleep: Callable[[float], None]
-) -> Iterator[CheckResult]:
+def _durability(settings: Settings, topics: Topics, brokers: int) -> Iterator[CheckResult]:
+    """Whether an acknowledged message survives the loss of a broker, as far as there are brokers for it."""
+    for name in (settings.invitations_topic, settings.dead_letter_topic):
+        durability = topics.durability(name)
+        lacks = durability.lacks(brokers)
+        kept = f"replication {durability.replication}, min.insync.replicas {durability.min_in_sync}"
+        yield CheckResult("durability", ok=lacks is None, detail=f"{name}: {lacks or kept}")
+
+
+def _tail(held: Mapping[int, PartitionOffsets]) -> CheckResult:
+    """Whether the group has committed more than the log holds: then brokers have lost acknowledged messages."""
+    lost = [
+        f"partition {p}: the group has committed {offsets.committed}, and the log ends at {offsets.end}"
+        for p, offsets in sorted(held.items())
+        if offsets.has_lost_tail
+    ]
+    detail = "; ".join(lost) + ": workers and dispatchers move it back, and publish again what was lost"
+    return CheckResult("end of the topic", ok=not lost, detail=detail if lost else "no partition has lost its end")
+
+
+def _flow(settings: Settings, topics: Topics, lag: int, sleep: Callable[[float], None]) -> Iterator[CheckResult]:
     """Whether published messages are read, as Kafka and the ledger have it."""
-    topic_id = topics.topic_id()
     try:
         with connect(settings.require_database(), application="bidden-doctor", autocommit=True) as conn:
-            stalled = stalled_partitions(topics, partitions, checks.seconds_since_outcome(conn), sleep)
+            stalled = stalled_partitions(topics, checks.seconds_since_outcome(conn), sleep)
             yield CheckResult("stalled partitions", ok=not stalled, detail="; ".join(stalled) or "none")
-            if topic_id is not None:
-                lost = checks.lost_items(conn, topic_id, topics.next_offsets())
-                dispatchers = checks.dispatchers(conn)
-                yield CheckResult(
-                    lost.check,
-                    # A dispatcher makes them due within seconds.
-                    ok=lost.count == 0 or dispatchers > 0,
-                    detail=f"{lost.detail}; {dispatchers} dispatchers",
-                )
+            lost = checks.lost_items(conn, topics.read_offsets(outbox.read_clock(conn)))
+            dispatchers = checks.dispatchers(conn)
+            yield CheckResult(
+                lost.check,
+                # A dispatcher makes them due within seconds.
+                ok=lost.count == 0 or dispatchers > 0,
+                detail=f"{lost.detail}; {dispatchers} dispatchers",
+            )
+            if lag == 0:
+                unread = checks.unread_items(conn, max(_UNREAD_SECONDS, 2 * settings.lease_seconds))
+                yield CheckResult(unread.check, ok=unread.count == 0, detail=unread.detail)
     except (BiddenError, psycopg.Error):
         return  # reported by the checks of the database
 
 
-def stalled_partitions(
-    topics: Topics, partitions: list[TopicPartition], idle: float | None, sleep: Callable[[float], None]
-) -> list[str]:
+def stalled_partitions(topics: Topics, idle: float | None, sleep: Callable[[float], None]) -> list[str]:
     """Partitions whose messages wait while the group commits nothing, each with the cause.
 
     `idle` is how many seconds ago the ledger was last written to. Takes some seconds if any message waits.
     """
-    behind = _behind(topics, partitions)
+    behind = _behind(topics)
     if not behind:
         return []
     assigned = {p for member in topics.members() for p in member.partitions}
     sleep(_COMMITS_SECONDS)
-    still, members = _behind(topics, partitions), topics.members()
+    still, members = _behind(topics), topics.members()
     assigned |= {p for member in members for p in member.partitions}
     found = []
     for partition, (next_offset, _) in behind.items():
@@ -188,10 +208,10 @@ def stalled_partitions(
     return found
 
 
-def _behind(topics: Topics, partitions: list[TopicPartition]) -> Mapping[int, tuple[int, int]]:
+def _behind(topics: Topics) -> Mapping[int, tuple[int, int]]:
     """Partitions with messages that wait: the next offset that the group will read, and how many wait."""
-    next_offsets, latest = topics.next_offsets(), topics.latest(partitions)
-    return {p: (next_offsets[p], latest[p] - next_offsets[p]) for p in latest if latest[p] > next_offsets[p]}
+    held = topics.read_offsets(datetime.now(UTC)).partitions
+    return {p: (offsets.next, offsets.lag) for p, offsets in held.items() if offsets.lag}
 
 
 def _mail(settings: Settings) -> Iterator[CheckResult]:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,21 +84,20 @@ def _lag(settings: Settings) -> dict[str, Any]:
 
     topics = Topics(settings, PAGE_TIMEOUT_SECONDS)
     topics.check_reachable()
-    topics.require_id()
-    partitions = topics.partitions()
-    committed, earliest, latest = topics.committed(partitions), topics.earliest(partitions), topics.latest(partitions)
+    held = topics.read_offsets(datetime.now(UTC)).partitions
     members = topics.members()
     return {
         "partitions": [
             {
                 "partition": p,
-                "earliest": earliest[p],
-                "committed": committed.get(p),
-                "end": latest[p],
-                "lag": max(0, latest[p] - max(committed.get(p, 0), earliest[p])),
+                "earliest": offsets.earliest,
+                "committed": offsets.committed,
+                "end": offsets.end,
+                "lag": offsets.lag,
+                "has_lost_tail": offsets.has_lost_tail,
                 "worker": ", ".join(member.name for member in members if p in member.partitions),
             }
-            for p in sorted(latest)
+            for p, offsets in sorted(held.items())
         ],
         "workers": [{"name": member.name, "partitions": sorted(member.partitions)} for member in members],
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
 from confluent_kafka import (
@@ -19,17 +20,24 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported without saying so
     AdminClient,
+    ConfigResource,
     NewTopic,
     OffsetSpec,
 )
 
 from config.kafka import client_config, observer_config
 from config.settings import Settings
+from db.outbox import PartitionOffsets, TopicOffsets
 from schemas.errors import SettingsError, UnreachableError
 
 _TIMEOUT_SECONDS: Final = 10.0
 _LEADER_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
-_NO_LEADER_YET: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+#: A new leader does not tell its end before it knows what its followers have.
+_NO_LEADER_YET: Final = frozenset(
+    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.OFFSET_NOT_AVAILABLE}
+)
+_REPLICATION: Final = 3
+_MIN_IN_SYNC: Final = "min.insync.replicas"
 #: A dead letter is the original message and some headers: whatever the invitations' topic admits must fit.
 _DEAD_LETTER_BYTES: Final = 8 * 1024 * 1024
 #: How brokers refuse to alter the offsets of a group that has members.
@@ -49,6 +57,33 @@ class GroupMember:
 
     name: str
     partitions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """How many brokers keep a topic's messages, and how many of them must have one before it is acknowledged."""
+
+    replication: int
+    min_in_sync: int
+
+    @classmethod
+    def for_brokers(cls, brokers: int) -> Self:
+        """The best that so many brokers allow, and that still takes messages while one of three is away. Pure."""
+        return cls(min(_REPLICATION, brokers), 2 if brokers >= _REPLICATION else 1)
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The topic's configuration."""
+        return {_MIN_IN_SYNC: str(self.min_in_sync)}
+
+    def lacks(self, brokers: int) -> str | None:
+        """What a topic of this durability lacks with so many brokers; None when nothing. Pure."""
+        best = self.for_brokers(brokers)
+        if self.replication < best.replication:
+            return f"replication {self.replication}, and there are {brokers} brokers: use {best.replication}"
+        if self.min_in_sync < best.min_in_sync:
+            return f"{_MIN_IN_SYNC} {self.min_in_sync}: set it to {best.min_in_sync}"
+        return None
 
 
 class Topics:
@@ -80,20 +115,24 @@ class Topics:
 
     def create(self) -> list[str]:
         """Create what is missing; safe to repeat. Returns the topics' names."""
-        brokers = self.check_reachable()
-        replication = min(3, brokers)
+        durability = Durability.for_brokers(self.check_reachable())
         wanted = [
             NewTopic(
                 self._settings.invitations_topic,
                 num_partitions=self._settings.partitions,
-                replication_factor=replication,
+                replication_factor=durability.replication,
+                config=durability.config,
             ),
             NewTopic(
                 self._settings.dead_letter_topic,
                 num_partitions=1,
-                replication_factor=replication,
+                replication_factor=durability.replication,
                 # Dead letters wait for a person, however long that takes.
-                config={"max.message.bytes": str(_DEAD_LETTER_BYTES), "retention.ms": "-1"},
+                config={
+                    **durability.config,
+                    "max.message.bytes": str(_DEAD_LETTER_BYTES),
+                    "retention.ms": "-1",
+                },
             ),
         ]
         for future in self._admin.create_topics(wanted, operation_timeout=self._timeout).values():
@@ -138,6 +177,14 @@ class Topics:
             raise UnreachableError(f"the topic {missing} does not exist: run `bidden migrate`")
         return topic_id
 
+    def durability(self, name: str) -> Durability:
+        """That of a topic which exists, by the partition with the fewest replicas."""
+        partitions = self._admin.list_topics(name, timeout=self._timeout).topics[name].partitions.values()
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        answer = self._admin.describe_configs([resource], request_timeout=self._timeout)[resource]
+        in_sync = answer.result(timeout=2 * self._timeout)[_MIN_IN_SYNC].value
+        return Durability(min(len(partition.replicas) for partition in partitions), int(in_sync))
+
     def partitions(self) -> list[TopicPartition]:
         """The partitions of the invitations' topic."""
         name = self._settings.invitations_topic
@@ -170,11 +217,45 @@ class Topics:
                     raise
             time.sleep(pause)
 
-    def next_offsets(self) -> Mapping[int, int]:
-        """Per partition, the next offset that the group will read: committed, or the earliest where that is higher."""
-        partitions = self.partitions()
-        committed, earliest = self.committed(partitions), self.earliest(partitions)
-        return {p: max(committed.get(p, 0), earliest[p]) for p in earliest}
+    def read_offsets(self, read_at: datetime) -> TopicOffsets:
+        """The topic's id, and what each partition holds for the group.
+
+        `read_at` is the database's time from before this call. UnreachableError without a topic.
+        """
+        topic_id, partitions = self.require_id(), self.partitions()
+        earliest = self.earliest(partitions)
+        return self._offsets_of_group(read_at, topic_id, partitions, earliest)
+
+    def refresh_offsets(self, known: TopicOffsets, read_at: datetime) -> TopicOffsets:
+        """The same with two requests: the topic's id and earliest offsets are taken from what is known."""
+        name = self._settings.invitations_topic
+        partitions = [TopicPartition(name, partition) for partition in known.partitions]
+        earliest = {p: offsets.earliest for p, offsets in known.partitions.items()}
+        return self._offsets_of_group(read_at, known.topic_id, partitions, earliest)
+
+    def _offsets_of_group(
+        self, read_at: datetime, topic_id: UUID, partitions: list[TopicPartition], earliest: Mapping[int, int]
+    ) -> TopicOffsets:
+        # Ends last: an offset that was committed before they were read lies beyond them only if the log lost its tail.
+        committed, ends = self.committed(partitions), self.latest(partitions)
+        return TopicOffsets(
+            read_at, topic_id, {p: PartitionOffsets(earliest[p], ends[p], committed.get(p)) for p in ends}
+        )
+
+    def commit_without_members(self, offsets: Mapping[int, int]) -> bool:
+        """Commit these offsets for a group that has no members; False when it has some, who commit for themselves.
+
+        By a consumer, as `committed` (ADR 15).
+        """
+        topic = self._settings.invitations_topic
+        positions = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
+        try:
+            answer = self._observer.commit(offsets=positions, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() in _GROUP_IS_ACTIVE:
+                return False
+            raise
+        return not any(tp.error is not None for tp in answer or ())
 
     def offsets_since(self, partitions: list[TopicPartition], milliseconds: int) -> dict[int, int]:
         """The first offset at or after that time (Unix, ms); where there is none, the end offset."""

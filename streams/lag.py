@@ -63,6 +63,18 @@ class GroupLag:
         self._note_back()
         return any(waits)
 
+    def lost_tails(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The ends of those of these partitions in which the group has committed more than there is (FM-36)."""
+        mine = [TopicPartition(self._topic, partition) for partition in partitions]
+        if not mine:
+            return {}
+        try:
+            committed = self._observer.committed(mine, timeout=_SECONDS)
+            ends = {tp.partition: self._observer.get_watermark_offsets(tp, timeout=_SECONDS)[1] for tp in mine}
+        except KafkaException:
+            return {}  # the watchdog logs the outage
+        return {tp.partition: ends[tp.partition] for tp in committed if tp.offset > ends[tp.partition]}
+
     def _waits(self, partition: TopicPartition, committed: int) -> bool:
         # Cannot be None: without an answer it raises. No commit yet is an offset below zero.
         earliest, latest = self._observer.get_watermark_offsets(partition, timeout=_SECONDS)

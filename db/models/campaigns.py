@@ -65,12 +65,37 @@ class BatchItem(Base):
     topic_id: Mapped[UUID | None]
     partition: Mapped[int | None] = mapped_column(Integer)
     offset: Mapped[int | None] = mapped_column("kafka_offset", BigInteger)
+    #: When the receipt of the newest message was stored.
+    published_at: Mapped[Timestamp | None]
     settled_at: Mapped[Timestamp | None]
     __table_args__ = (
         CheckConstraint("(excluded IS NULL) = (cardinality(roles) > 0)", name="planned_or_excluded"),
         CheckConstraint("excluded IS NULL OR settled_at IS NOT NULL", name="excluded_is_settled"),
         CheckConstraint("settled_at IS NULL OR publish_at IS NULL", name="settled_is_not_due"),
-        Index("ix_batch_items_due", "publish_at", postgresql_where=text("publish_at IS NOT NULL")),
+        # The order of claims: batches take turns, and in each its new items and those that were published before.
+        Index(
+            "ix_batch_items_due",
+            "batch_id",
+            text("(kafka_offset IS NOT NULL)"),
+            "publish_at",
+            "position",
+            postgresql_where=text("publish_at IS NOT NULL"),
+        ),
+        # On the topic and not settled, in the order of the topic. An item enters it with its receipt; settling adds
+        # nothing to any index but the primary key.
+        Index(
+            "ix_batch_items_published",
+            "topic_id",
+            "partition",
+            "kafka_offset",
+            postgresql_where=text("settled_at IS NULL AND publish_at IS NULL AND kafka_offset IS NOT NULL"),
+        ),
+        # Neither due nor ever on the topic: items of paused batches, and otherwise none.
+        Index(
+            "ix_batch_items_resting",
+            "batch_id",
+            postgresql_where=text("settled_at IS NULL AND publish_at IS NULL AND kafka_offset IS NULL"),
+        ),
         Index("ix_batch_items_unsettled", "batch_id", "member_id", postgresql_where=text("settled_at IS NULL")),
         # Every item is updated about twice; room on the page keeps those updates cheap.
         {"postgresql_with": {"fillfactor": 70}},

@@ -19,10 +19,25 @@ WHERE i.settled_at IS NULL AND i.publish_at IS NULL AND i.kafka_offset IS NULL A
 ORDER BY i.batch_id, i.member_id LIMIT 5
 
 -- name: check_overdue_items
+-- Due for over a minute, although the topic is nearly empty: behind a backlog they wait for the mail server, not for a
+-- dispatcher, however long that takes.
 SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
 FROM batch_items i JOIN batches b ON b.id = i.batch_id
-WHERE i.publish_at < now() - interval '1 minute' AND b.state <> 'paused'
+WHERE i.publish_at < now() - interval '1 minute' AND b.state <> 'paused' AND (
+    SELECT count(*) FROM (
+        SELECT FROM batch_items i JOIN batches b ON b.id = i.batch_id AND b.state <> 'paused'
+        WHERE {{is_on_topic}} AND i.published_at > now() - interval '1 day' LIMIT %(nearly_empty)s
+    ) x
+) < %(nearly_empty)s
 ORDER BY i.publish_at, i.batch_id, i.member_id LIMIT 5
+
+-- name: check_unread_items
+-- On the topic for longer than any worker takes, and in no worker's hands. Of a paused batch they are left alone.
+SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
+FROM batch_items i JOIN batches b ON b.id = i.batch_id AND b.state <> 'paused'
+WHERE {{is_on_topic}} AND (i.published_at < now() - %(seconds)s * interval '1 second') IS NOT FALSE
+    AND NOT {{is_under_lease}} AND NOT {{is_set_aside}}
+ORDER BY i.published_at NULLS FIRST, i.batch_id, i.member_id LIMIT 5
 
 -- name: check_items_set_aside
 SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
@@ -84,8 +99,16 @@ WHERE (d.slot = 'member') <> (e.role_policy = 'one')
 ORDER BY d.event_id, d.member_id, d.slot LIMIT 5
 
 -- name: check_lost_items
-SELECT concat_ws('/', batch_id, member_id) AS name, count(*) OVER () AS n FROM ({{lost_items}}) lost
-ORDER BY batch_id, member_id LIMIT 5
+SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
+FROM (
+    {{lost_candidates}}
+) c
+JOIN batches b ON b.id = c.batch_id AND b.state <> 'paused'
+CROSS JOIN LATERAL (
+    SELECT i.batch_id, i.member_id FROM batch_items i
+    WHERE i.batch_id = c.batch_id AND i.member_id = c.member_id AND {{is_lost}} OFFSET 0
+) i
+ORDER BY i.batch_id, i.member_id LIMIT 5
 
 -- name: dispatchers
 SELECT count(*) AS n FROM pg_stat_activity

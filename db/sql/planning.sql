@@ -91,19 +91,24 @@ SELECT audience, excluded, sum(members)::bigint AS members,
 FROM decided c WHERE {{is_candidate}} GROUP BY audience, excluded
 
 -- name: plan_items
--- The order of sending is shuffled per batch, and the same for the same seed (FM-34). Items are inserted with the
--- trigger's publish claim: if it dies before it has published them, they become due for any dispatcher.
+-- The order of sending is shuffled per batch, and the same for the same seed (FM-34). The first items are inserted with
+-- the trigger's publish claim: if it dies before it has published them, they become due for any dispatcher, as the rest
+-- is at once.
 WITH {{subscribed}}, ineligible AS MATERIALIZED (
     {{ineligible_members}}
 ), {{candidates}}
 INSERT INTO batch_items (batch_id, member_id, roles, excluded, position, publish_at, settled_at)
 SELECT %(batch_id)s, member_id, CASE WHEN excluded IS NULL THEN open_roles ELSE '{}' END, excluded,
-    CASE WHEN excluded IS NULL THEN
-        row_number() OVER (PARTITION BY excluded IS NULL ORDER BY md5(%(seed)s::text || ':' || member_id), member_id)
-    END,
-    CASE WHEN excluded IS NULL THEN now() + %(claim)s * interval '1 second' END,
+    CASE WHEN excluded IS NULL THEN place END,
+    CASE WHEN excluded IS NULL
+        THEN now() + CASE WHEN place <= %(first_items)s THEN %(claim)s ELSE 0 END * interval '1 second' END,
     CASE WHEN excluded IS NOT NULL THEN now() END
-FROM candidates
+FROM (
+    SELECT *, row_number() OVER (
+        PARTITION BY excluded IS NULL ORDER BY md5(%(seed)s::text || ':' || member_id), member_id
+    ) AS place
+    FROM candidates
+) c
 
 -- name: reopen_deliveries
 -- A delivery that failed or was skipped is open again for the new batch. SKIP LOCKED: a worker that holds the row is

@@ -25,6 +25,7 @@ from config.settings import Settings
 from schemas.errors import EXIT_DONE
 from streams.lag import GroupLag
 from streams.records import Heartbeat, Record, StoppingError
+from streams.runners.positions import LostPositions
 from streams.watchdog import Watchdog
 from streams.worker import WorkerFactory
 
@@ -45,7 +46,8 @@ def consumer_config(settings: Settings) -> dict[str, object]:
     return {
         **client_config(settings, "bidden-worker"),
         "group.id": settings.group,
-        "auto.offset.reset": "earliest",
+        # An error instead of a silent jump to the earliest: see `positions`.
+        "auto.offset.reset": "error",
         "enable.auto.commit": True,
         "auto.commit.interval.ms": 1000,
         "enable.auto.offset.store": False,
@@ -76,7 +78,10 @@ class ConfluentRunner:
         self._drained = threading.Event()
         self._busy_since: float | None = None
         self._early: list[Message] = []
-        self._finished: deque[tuple[int, int]] = deque()
+        self._finished: deque[tuple[int, int, int]] = deque()
+        self._positions = LostPositions(self._consumer, self._topic)
+        self._polls_submitted = 0
+        self._polls_completed = 0
         self._lag = GroupLag(settings)
         self._partitions: frozenset[int] = frozenset()
         self._assigned = False
@@ -159,11 +164,13 @@ class ConfluentRunner:
                     continue
                 self._resume_fetching()
                 records = self._poll()
+                self._positions.find(after_poll=self._polls_submitted)
                 if not records:
                     self._free_polls.release()
                     continue
                 with self._idle:
                     self._in_flight += 1
+                self._polls_submitted += 1
                 submit(records)
             self._polling_ended.set()
             self._drained.wait()
@@ -197,7 +204,14 @@ class ConfluentRunner:
         first = self._consumer.poll(0 if messages else _POLL_SECONDS)
         if first is not None:
             messages += [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, timeout=0)]
-        return [record for message in messages if (record := _record(message)) is not None]
+        return [record for message in messages if (record := self._record(message)) is not None]
+
+    def _record(self, message: Message) -> Record | None:
+        error, partition = message.error(), message.partition()
+        if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:  # noqa: SLF001 - likewise
+            self._positions.lost(partition)
+            return None
+        return _record(message)
 
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._assigned = True
@@ -207,6 +221,7 @@ class ConfluentRunner:
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         log.info("partitions revoked", partitions=[p.partition for p in partitions])
+        self._positions.revoked(p.partition for p in partitions)
         with self._idle:
             self._idle.wait_for(lambda: not self._in_flight, timeout=_REVOKE_SECONDS)
         self._store_finished()
@@ -216,7 +231,9 @@ class ConfluentRunner:
 
     def _store_finished(self) -> None:
         while self._finished:
-            partition, offset = self._finished.popleft()
+            poll, partition, offset = self._finished.popleft()
+            if self._positions.is_outdated(partition, poll):
+                continue
             try:
                 self._consumer.store_offsets(offsets=[TopicPartition(self._topic, partition, offset)])
             except KafkaException as error:
@@ -244,6 +261,7 @@ class ConfluentRunner:
         broken = False
         while True:
             records, task = await polls.get()
+            self._polls_completed += 1
             try:
                 await task
             except StoppingError:
@@ -263,7 +281,8 @@ class ConfluentRunner:
     def _acknowledge(self, records: Sequence[Record]) -> None:
         crash_points.reach(CrashPoint.POLL_DONE)
         # For the consumer's thread: two threads in one consumer can wait for each other for ever.
-        self._finished.extend({record.partition: record.offset + 1 for record in records}.items())
+        newest = {record.partition: record.offset + 1 for record in records}
+        self._finished.extend((self._polls_completed, partition, offset) for partition, offset in newest.items())
 
 
 def _record(message: Message) -> Record | None:

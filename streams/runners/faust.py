@@ -20,6 +20,7 @@ import structlog
 import uvloop
 from aiokafka.errors import KafkaConnectionError
 from faust.transport.drivers.aiokafka import Consumer as AiokafkaConsumer
+from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from config import crash_points
@@ -38,6 +39,8 @@ MAX_POLL_RECORDS: Final = 500
 _LINGER_SECONDS: Final = 0.02
 #: How long a stop or a rebalance waits for what was fetched; the rest is read again by the next owner.
 _DRAIN_SECONDS: Final = 5.0
+#: Between two looks for a topic that has lost its end.
+_TAIL_SECONDS: Final = 5.0
 
 
 class _Consumer(AiokafkaConsumer):  # type: ignore[misc] # faust has no types
@@ -46,6 +49,21 @@ class _Consumer(AiokafkaConsumer):  # type: ignore[misc] # faust has no types
 
         Faust's check ends the worker, by an assertion, when it runs between an assignment and its first position.
         """
+
+    async def move_back(self, partition: TP, end: int) -> None:
+        """Go on at the end of a log that has lost its tail, and commit it (FM-36).
+
+        aiokafka alone would jump to the earliest message, and Faust drop every message below the offset that it had
+        read before, and commit nothing below the one that it had committed. What is skipped here and was not read, a
+        dispatcher finds lost.
+        """
+        await self.seek_wait({partition: end})
+        self._read_offset[partition] = end or None
+        self._acked[partition].clear()
+        self._acked_index[partition].clear()
+        self._gap[partition].clear()
+        if await self._commit({partition: end}):
+            self._committed_offset[partition] = end
 
 
 class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
@@ -57,6 +75,9 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         self._factory = factory
         self._heartbeat = Heartbeat()
         self._lag = GroupLag(settings)
+        # Of its own: the watchdog's thread uses the other.
+        self._tail = GroupLag(settings)
+        self._topic = settings.invitations_topic
         self._partitions: frozenset[int] = frozenset()
         self._assigned = False
         self._worker: Worker | None = None
@@ -99,6 +120,12 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         self._partitions = frozenset(tp.partition for tp in assigned)
         self._heartbeat.beat()
         log.info("partitions assigned", partitions=sorted(self._partitions))
+
+    async def move_back_to_ends(self) -> None:
+        """Where the log of an assigned partition has lost its tail, go on at its end."""
+        for partition, end in (await asyncio.to_thread(self._tail.lost_tails, self._partitions)).items():
+            log.error("the topic lost its end", partition=partition, end=end)
+            await self.consumer.move_back(TP(self._topic, partition), end)
 
     def _ended(self, error: BaseException | None) -> None:
         if error is not None:
@@ -182,6 +209,10 @@ def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
             for event in events:
                 await manual.ack(event)
             crash_points.reach(CrashPoint.OFFSET_STORED)
+
+    @app.timer(interval=_TAIL_SECONDS)  # type: ignore[untyped-decorator] # faust has no types
+    async def move_back_to_ends() -> None:
+        await app.move_back_to_ends()
 
     return app
 

@@ -126,18 +126,21 @@ def kill_when_more_is_published(conn: Connection, process: Process) -> None:
 
 
 def test_publishing_processes_are_killed(bidden: Bidden, books: Books, conn: Connection) -> None:
-    """FM-27: a trigger and two dispatchers are killed while they publish; another publishes the rest, none twice."""
+    """FM-27: a trigger and two dispatchers are killed while they publish; another publishes the rest, none twice.
+
+    A worker makes room on the topic, or dispatchers would publish nothing behind what the trigger has published.
+    """
     bidden.import_lines(*directory(range(1, MEMBERS + 1)))
+    bidden.worker().ready()
     with SlowDatabase(conn):
         kill_when_more_is_published(conn, bidden.start("invite", "1", "--audience", "students"))
         for _ in range(2):
             books.end_claims()
             kill_when_more_is_published(conn, bidden.dispatcher())
     (status,) = bidden.run("batches", "--json").lines
-    assert (status["state"], status["pending"]) == ("running", MEMBERS)
+    assert status["state"] == "running"
     books.end_claims()
     bidden.dispatcher()
-    bidden.worker()
     books.wait_completed(status["batch_id"])
     books.check()
     assert set(books.attempts().values()) == {1}

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from config.settings import Settings
+from db import outbox
 from db.connect import Connection
 from embedded.mail_server import MailServer
-from producers.dispatch import BatchPublisher
+from producers.dispatch import CHUNK
 from producers.plan import plan
+from producers.publish import Publisher
 from producers.topics import Topics
 from schemas.vocabulary import Audience
 from tests.acceptance.books import Books, directory
@@ -32,7 +34,7 @@ class Runner:
         self.bidden = bidden
         self.books = books
         self.topics = Topics(settings)
-        self._publisher = BatchPublisher(settings, lambda: datetime.now(UTC))
+        self._publisher = Publisher(settings, lambda: datetime.now(UTC))
 
     def worker(self, **env: str) -> Process:
         """A worker."""
@@ -43,10 +45,11 @@ class Runner:
         load(self.books.conn, *directory(range(1, members + 1), events=events))
 
     def invite(self, event: int = 1) -> int:
-        """A batch of all of them, published; its id."""
-        batch = plan(self.books.conn, event_id=event, audience=Audience.STUDENTS).batch_id
+        """A batch of all of them, all of which is on the topic at once, as no dispatcher would do it; its id."""
+        batch = plan(self.books.conn, event_id=event, audience=Audience.STUDENTS, claim_seconds=0).batch_id
         assert batch is not None
-        self._publisher.publish(self.books.conn, batch)
+        while items := outbox.claim_due_items(self.books.conn, CHUNK):
+            self._publisher.publish(self.books.conn, self.topics.require_id(), items)
         return batch
 
     def campaign(self, members: int) -> int:

@@ -7,7 +7,7 @@ must happen at once is written with `Scenario.run` and the agents' ledgers thems
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, LiteralString, TypeVar
@@ -17,7 +17,7 @@ from db import outbox, reports
 from db.connect import Connection, connect
 from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
-from db.outbox import PublishReceipt
+from db.outbox import PartitionOffsets, PublishReceipt, TopicOffsets
 from producers.plan import PlanResult, plan
 from schemas.delivery import Cycle, Delivery
 from schemas.envelope import Unmailable
@@ -202,6 +202,19 @@ class Scenario:
         acks = [PublishReceipt(item, partition, offset + n) for n, item in enumerate(items)]
         outbox.store_receipts(self.conn, TOPIC, acks)
         return len(items)
+
+    def offsets(
+        self, next_offsets: Mapping[int, int], topic: UUID = TOPIC, ends: Mapping[int, int] | None = None
+    ) -> TopicOffsets:
+        """What Kafka would tell now. Without `ends` the log of each partition goes on for ever."""
+        found = {p: PartitionOffsets(0, (ends or {}).get(p, 10**9), offset) for p, offset in next_offsets.items()}
+        return TopicOffsets(outbox.read_clock(self.conn), topic, found)
+
+    def find_lost(
+        self, next_offsets: Mapping[int, int], topic: UUID = TOPIC, ends: Mapping[int, int] | None = None
+    ) -> int:
+        """A dispatcher's check: lost items are due again; returns how many."""
+        return outbox.make_lost_items_due(self.conn, self.offsets(next_offsets, topic, ends), 1000)
 
     def make_due(self) -> None:
         """The claims of triggers end, and every wait of an item is over."""

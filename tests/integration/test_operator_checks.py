@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from config.kafka import client_config
 from config.settings import Settings
-from db import checks, outbox
+from db import checks
 from db.connect import Connection, connect
 from db.migrate import drift
 from monitoring.checks import CheckResult, run_checks, stalled_partitions
@@ -21,7 +21,7 @@ from producers import batch_control
 from producers.topics import Topics
 from schemas.errors import RefusedError
 from schemas.outcomes import Failed, Sent
-from tests.integration.scenario import OTHER_TOPIC, TOPIC, Scenario, open_scenario
+from tests.integration.scenario import OTHER_TOPIC, Scenario, open_scenario
 
 HELD: LiteralString = "UPDATE deliveries SET state = 'handing_off', owner = 'x', fence = 1, lease_until = now() "
 #: A change to one batch with member 1 sent, 2 failed and 3 open; the check that finds it; the row that it names.
@@ -102,7 +102,7 @@ def test_a_leftover_is_named(leftover_world: Scenario, leftover: LiteralString, 
     agent = scenario.agent()
     agent.run_cycle(claim=[scenario.request(batch, number) for number in (1, 2, 3, 999)])
     scenario.publish()
-    outbox.make_lost_items_due(scenario.conn, OTHER_TOPIC, {0: 1000})
+    scenario.find_lost({0: 1000}, OTHER_TOPIC)
     for decision in (batch_control.pause, batch_control.resume, batch_control.cancel):
         # Refused where the agent has just completed the batch.
         with suppress(RefusedError):
@@ -123,9 +123,9 @@ def test_what_is_set_aside_is_not_published_for_ever(leftover_world: Scenario) -
     )
     scenario.make_due()
     assert scenario.publish() == 2
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 1000}) == 1
+    assert scenario.find_lost({0: 1000}) == 1
     assert wrong(scenario.conn) == {"items set aside": ("1/999",)}
-    lost = checks.lost_items(scenario.conn, OTHER_TOPIC, {0: 1000})
+    lost = checks.lost_items(scenario.conn, scenario.offsets({0: 1000}, OTHER_TOPIC))
     assert lost.count == 0
 
 
@@ -134,11 +134,11 @@ def test_lost_items_are_counted(leftover_world: Scenario) -> None:
     scenario = leftover_world
     scenario.make_due()
     scenario.publish()
-    assert checks.lost_items(scenario.conn, TOPIC, {0: 0}).count == 0
-    found = checks.lost_items(scenario.conn, TOPIC, {0: 1000})
+    assert checks.lost_items(scenario.conn, scenario.offsets({0: 0})).count == 0
+    found = checks.lost_items(scenario.conn, scenario.offsets({0: 1000}))
     assert (found.count, found.names) == (1, ("1/3",))
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {0: 1000}) == 1
-    assert checks.lost_items(scenario.conn, TOPIC, {0: 1000}).count == 0
+    assert scenario.find_lost({0: 1000}) == 1
+    assert checks.lost_items(scenario.conn, scenario.offsets({0: 1000})).count == 0
 
 
 @pytest.mark.parametrize(
@@ -191,13 +191,13 @@ def test_stalled_partitions(settings: Settings, conn: Connection) -> None:
     )
     topics = Topics(settings)
     assert topics.move_group({2: 3})
-    assert stalled_partitions(topics, topics.partitions(), None, lambda _: None) == []
+    assert stalled_partitions(topics, None, lambda _: None) == []
 
     def commit(_: float) -> None:
         topics.move_group({2: 2})
 
     topics.move_group({2: 1})
-    assert stalled_partitions(topics, topics.partitions(), None, commit) == []
+    assert stalled_partitions(topics, None, commit) == []
 
 
 def test_servers_that_an_earlier_instance_left_behind(settings: Settings) -> None:

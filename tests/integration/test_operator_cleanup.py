@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from db import outbox, reports
+from db import reports
 from producers import batch_control
 from producers.batch_control import CleanupResult, Verdict
 from schemas.outcomes import Failed, Unknown
 from tests.integration.importing import member, subscription
-from tests.integration.scenario import TOPIC, Scenario, invitation_due
+from tests.integration.scenario import Scenario, invitation_due
 from tests.integration.test_planning import PAST, ban
 
 OLD = timedelta(days=180)
@@ -83,7 +83,7 @@ def test_a_replay_of_what_was_cleaned(scenario: Scenario) -> None:
     assert scenario.run(agent.ledger.find_settled([invitation_due(batch, 2, 1)])) == set()
     assert agent.try_claim(scenario.request(batch, 2)) is None
     assert scenario.delivery(2)["state"] == "failed"
-    assert outbox.make_lost_items_due(scenario.conn, TOPIC, {}) == 0
+    assert scenario.find_lost({}) == 0
 
 
 def test_what_is_not_old_stays(scenario: Scenario) -> None:

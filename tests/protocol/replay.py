@@ -182,7 +182,7 @@ class Replay:
             " WHERE batch_id <> %s AND publish_at IS NULL AND settled_at IS NULL",
             others,
         )
-        assert outbox.make_lost_items_due(self._conn, TOPIC, {0: self._committed}) == 1
+        assert self._scenario.find_lost({0: self._committed}) == 1
         self._conn.execute("UPDATE batch_items SET publish_at = NULL WHERE publish_at = 'infinity'")
 
     # Workers.

@@ -1,0 +1,85 @@
+"""How many items may be published now, so that the topic never holds more than a short backlog (FM-38). Pure.
+
+What is on the topic goes before everything that is published after it: a small batch, a retry, a resumed batch. So the
+topic gets what its workers do in about two seconds, and the rest waits as rows, where batches take turns.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+#: The backlog, in seconds of the workers' work.
+BACKLOG_SECONDS: Final = 2.0
+#: Least bound while no rate is known: enough to measure one, and done in seconds at 14 mails a second.
+LEAST_UNMEASURED: Final = 50
+#: Least bound when a rate is set that allows less: a few polls' worth.
+LEAST: Final = 10
+#: Most bound, whatever the rate.
+MOST: Final = 20_000
+#: A rate is measured over the last so many seconds.
+_WINDOW_SECONDS: Final = 3.0
+#: After such a pause between observations the rate is unknown: nobody knows when the work ended.
+_FORGET_SECONDS: Final = 2.0
+#: What is measured in less time than this is chance.
+_LEAST_SECONDS: Final = 0.04
+#: Publish when this part of the bound is free: fewer, larger chunks.
+_FREE_PART: Final = 4
+
+
+def bound(measured: float | None, permitted: float | None) -> int:
+    """The most items that may be on the topic and unsettled.
+
+    `measured` is how many items the workers complete in a second, None while that is unknown; `permitted` is how many
+    mails they may send in a second, None without a limit.
+    """
+    most = MOST if permitted is None else min(MOST, max(LEAST, round(BACKLOG_SECONDS * permitted)))
+    return min(most, max(LEAST_UNMEASURED, round(BACKLOG_SECONDS * (measured or 0.0))))
+
+
+def room(bound: int, backlog: int, dispatchers: int) -> int:
+    """How many items one of so many dispatchers may publish now; 0 until enough room for a chunk is free.
+
+    Each takes its part of the room: they measure at the same time, and together must not exceed the bound.
+    """
+    free = bound - backlog
+    if free < max(1, bound // _FREE_PART):
+        return 0
+    return -(-free // max(1, dispatchers))
+
+
+@dataclass(slots=True)
+class Throughput:
+    """Measures how many items the workers complete in a second, from what was published and what is left of it.
+
+    `completed` grows with each observation: all that was ever on the topic, without the backlog.
+    """
+
+    _observed: deque[tuple[float, int, bool]] = field(default_factory=deque)
+
+    def observe(self, at: float, completed: int, *, backlog: int) -> None:
+        """Note what was completed by this time (monotonic, in seconds), and whether workers still have work."""
+        if self._observed:
+            last, had, _ = self._observed[-1]
+            # Less than before: the topic was made again, or has lost its tail.
+            if completed < had or at - last > _FORGET_SECONDS:
+                self._observed.clear()
+        self._observed.append((at, completed, backlog > 0))
+        while len(self._observed) > 2 and at - self._observed[1][0] > _WINDOW_SECONDS:
+            self._observed.popleft()
+
+    @property
+    def per_second(self) -> float | None:
+        """Over the time in which the workers had work; None when they had none lately."""
+        seconds, completed = 0.0, 0
+        for (before, had, busy), (at, has, _) in zip(self._observed, list(self._observed)[1:], strict=False):
+            if busy or has > had:
+                seconds += at - before
+                completed += has - had
+        return completed / seconds if seconds >= _LEAST_SECONDS else None
+
+    @property
+    def completed(self) -> int | None:
+        """As last observed."""
+        return self._observed[-1][1] if self._observed else None

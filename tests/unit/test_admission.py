@@ -1,0 +1,117 @@
+"""How much may be published: the bound of the backlog, its room, and the measured rate."""
+
+from __future__ import annotations
+
+import pytest
+
+from producers import admission
+from producers.admission import LEAST, LEAST_UNMEASURED, MOST, Throughput, bound, room
+from producers.topics import Durability
+from streams.runners.positions import next_position
+
+
+@pytest.mark.parametrize(
+    ("measured", "permitted", "most"),
+    [
+        (None, None, LEAST_UNMEASURED),
+        (3.0, None, LEAST_UNMEASURED),
+        (190.0, None, 380),
+        (4000.0, None, 8000),
+        (50_000.0, None, MOST),
+        # A rate that is set acts at once, whatever was measured before.
+        (4000.0, 14.0, 28),
+        (4000.0, 0.5, LEAST),
+        (None, 1000.0, LEAST_UNMEASURED),
+    ],
+)
+def test_the_bound_follows_the_rate(measured: float | None, permitted: float | None, most: int) -> None:
+    """FM-38: two seconds of work, within limits."""
+    assert bound(measured, permitted) == most
+
+
+@pytest.mark.parametrize(
+    ("most", "backlog", "dispatchers", "free"),
+    [
+        (100, 0, 1, 100),
+        (100, 0, 3, 34),
+        (100, 76, 1, 0),
+        (100, 75, 1, 25),
+        (100, 500, 1, 0),
+        (10, 8, 1, 2),
+        (10, 9, 2, 0),
+    ],
+)
+def test_dispatchers_share_the_room(most: int, backlog: int, dispatchers: int, free: int) -> None:
+    """FM-38: together they stay within the bound, by one item each; a quarter must be free."""
+    assert room(most, backlog, dispatchers) == free
+
+
+def test_a_rate_is_known_once_something_was_completed() -> None:
+    """FM-38: from the first completed items on, without waiting for a window to fill."""
+    throughput = Throughput()
+    assert throughput.per_second is None
+    throughput.observe(0.0, 0, backlog=50)
+    assert throughput.per_second is None
+    throughput.observe(0.1, 50, backlog=0)
+    assert throughput.per_second == pytest.approx(500)
+
+
+def test_idle_time_is_not_measured() -> None:
+    """FM-38: workers without work are not slow workers."""
+    throughput = Throughput()
+    throughput.observe(0.0, 0, backlog=100)
+    throughput.observe(0.1, 100, backlog=0)
+    for tick in range(2, 12):
+        throughput.observe(tick / 10, 100, backlog=0)
+    assert throughput.per_second == pytest.approx(1000)
+    # Nobody knows how long the work of such a pause took.
+    throughput.observe(60.0, 400, backlog=0)
+    assert throughput.per_second is None
+
+
+def test_a_slower_server_lowers_the_rate_within_seconds() -> None:
+    """FM-38: the rate is that of the last seconds."""
+    throughput = Throughput()
+    completed, at = 0, 0.0
+    for rate in [1000] * 50 + [20] * 50:
+        at += 0.1
+        completed += rate // 10
+        throughput.observe(at, completed, backlog=2000)
+    assert throughput.per_second is not None
+    assert throughput.per_second < 25
+
+
+def test_a_topic_that_was_made_again_is_measured_afresh() -> None:
+    """FM-36: what was completed seems to have become less."""
+    throughput = Throughput()
+    throughput.observe(0.0, 1000, backlog=10)
+    throughput.observe(0.1, 0, backlog=10)
+    assert throughput.per_second is None
+    assert admission.bound(throughput.per_second, None) == LEAST_UNMEASURED
+
+
+@pytest.mark.parametrize(
+    ("brokers", "replication", "in_sync", "lacks"),
+    [
+        (1, 1, 1, None),
+        (2, 2, 1, None),
+        (3, 3, 2, None),
+        (5, 3, 2, None),
+        (3, 1, 1, "replication 1, and there are 3 brokers: use 3"),
+        (3, 3, 1, "min.insync.replicas 1: set it to 2"),
+    ],
+)
+def test_durability(brokers: int, replication: int, in_sync: int, lacks: str | None) -> None:
+    """FM-36: three brokers keep what one of them acknowledged; a topic with less is named."""
+    assert Durability(replication, in_sync).lacks(brokers) == lacks
+    if lacks is None:
+        assert Durability.for_brokers(brokers) == Durability(replication, in_sync)
+
+
+@pytest.mark.parametrize(
+    ("committed", "earliest", "end", "position"),
+    [(-1001, 0, 7, 0), (-1001, 3, 7, 3), (2, 3, 7, 3), (9, 3, 7, 7), (9, 0, 0, 0), (5, 3, 7, 7)],
+)
+def test_where_a_consumer_goes_on(committed: int, earliest: int, end: int, position: int) -> None:
+    """FM-36: at the end of a log that has lost its tail, else at the earliest message."""
+    assert next_position(committed, earliest, end) == position
