@@ -112,6 +112,7 @@ class ProviderSender:
             limits=httpx.Limits(max_connections=connections),
         )
         self._address = f"{self._http.base_url.host}:{self._http.base_url.port}"
+        self._connections = connections
         self._slots = asyncio.Semaphore(connections)
         self._drain = drain
         self._tasks: dict[_Mail, asyncio.Task[None]] = {}
@@ -148,6 +149,10 @@ class ProviderSender:
             return
         self._tasks[mail] = loop.create_task(self._send(mail))
         self._tasks[mail].add_done_callback(lambda _: self._tasks.pop(mail))
+
+    def capacity(self) -> int:
+        """See `Sender.capacity`. One mail waits for each connection."""
+        return max(0, 2 * self._connections - len(self._tasks))
 
     async def close(self) -> None:
         """See `Sender.close`."""

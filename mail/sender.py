@@ -44,6 +44,14 @@ class Sender(Protocol):
         """
         ...
 
+    def capacity(self) -> int:
+        """How many more mails it can take now, so that each is begun within moments; 0 when it has enough.
+
+        A claim is a right with a deadline: what waits inside a sender wastes it. Grows only when a mail's `done` is
+        called, or with time.
+        """
+        ...
+
     async def close(self) -> None:
         """Closes the sender: mails in mid-dialogue may finish for a bounded time, mails that wait are NotSent.
 

@@ -170,9 +170,11 @@ class Window:
                 pass
 
     def _room(self) -> int:
+        """How many may be claimed now: what is claimed should be sent at once, not wait while its lease runs."""
         if self._stopping or self._breaker is not None:
             return 0
-        return self._size - (len(self._in_flight) - len(self._unrecorded))
+        sending = len(self._in_flight) - len(self._unrecorded)
+        return min(self._size - sending, self._sender.capacity())
 
     def _due_for_renewal(self) -> list[Delivery]:
         """What was not renewed once is not its worker's any more: it is not asked for again."""

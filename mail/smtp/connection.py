@@ -7,6 +7,7 @@ arrives, without a task or a timer per mail: that is what makes thousands of mai
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final, cast
 
 from config import crash_points
@@ -50,6 +51,8 @@ class Connection(asyncio.Protocol):
         self._carrier: asyncio.Transport | None = None
         #: When the reply that is awaited becomes too late, in the loop's time.
         self.deadline = 0.0
+        #: When its mail was begun, by the monotonic clock.
+        self.begun = 0.0
         #: Whether the server may have dropped it since its last reply.
         self.kept = False
 
@@ -110,6 +113,7 @@ class Connection(asyncio.Protocol):
         if isinstance(step, Refused):
             return step
         self._submission = submission
+        self.begun = time.monotonic()
         self._write(step)
         crash_points.reach(CrashPoint.SMTP_ENVELOPE)
         return None

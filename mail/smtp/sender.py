@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +20,7 @@ import structlog
 
 from config.log_throttle import LogThrottle
 from mail.smtp.connection import Connection, SessionError
+from mail.smtp.pace import Pace
 from mail.smtp.session import open_session
 from mail.smtp.submission import Submission
 from mail.smtp.url import Tls, parse
@@ -63,6 +65,9 @@ class SmtpSender:
         self._drain = drain
         self._hello = hello
         self._queue: deque[Submission] = deque()
+        #: Mails whose `done` is to be called.
+        self._taken = 0
+        self._pace = Pace()
         self._idle: list[Connection] = []
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -106,11 +111,21 @@ class SmtpSender:
     def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
         """See `Sender.submit`."""
         submission = Submission(envelope, done, permitted)
+        self._taken += 1
         if self._closed:
-            asyncio.get_running_loop().call_soon(_report, submission, NotSent("the sender is closed"))
+            asyncio.get_running_loop().call_soon(self._report, submission, NotSent("the sender is closed"))
             return
         self._queue.append(submission)
         self._pump()
+
+    def capacity(self) -> int:
+        """See `Sender.capacity`. By the time that mails take, and by the connections that the server lets us have."""
+        now = time.monotonic()
+        count = self._limit
+        if self._connections and asyncio.get_running_loop().time() < self._full_until:
+            count = len(self._connections)
+        waits = [now - connection.begun if connection.busy else 0.0 for connection in self._connections]
+        return max(0, self._pace.room(count, min(waits, default=0.0)) - self._taken)
 
     async def close(self) -> None:
         """See `Sender.close`."""
@@ -138,19 +153,20 @@ class SmtpSender:
 
     def finished(self, connection: Connection, submission: Submission, result: SendResult) -> None:
         """The connection first takes its next mail: the server works while the result is handled."""
+        self._pace.note(time.monotonic() - connection.begun)
         if connection.usable:
             self._feed(connection)
         elif self._queue:
             self._pump()
         self._changed.set()
-        _report(submission, result)
+        self._report(submission, result)
 
     def stale(self, connection: Connection, submission: Submission) -> None:
         """Back to the front of the queue. The limit guards against a server that drops every connection."""
         del connection
         submission.tries += 1
         if self._closed or submission.tries > self._limit:
-            _report(submission, NotSent(f"mail server {self._server.address} closes its connections"))
+            self._report(submission, NotSent(f"mail server {self._server.address} closes its connections"))
         else:
             self._queue.appendleft(submission)
             self._pump()
@@ -175,7 +191,7 @@ class SmtpSender:
                 if self._sweep is None:
                     self._plan_sweep()
                 return
-            asyncio.get_running_loop().call_soon(_report, submission, refused)
+            asyncio.get_running_loop().call_soon(self._report, submission, refused)
         connection.kept = True
         self._idle.append(connection)
 
@@ -234,7 +250,7 @@ class SmtpSender:
         submissions = list(self._queue)
         self._queue.clear()
         for submission in submissions:
-            _report(submission, NotSent(reason))
+            self._report(submission, NotSent(reason))
 
     def _plan_sweep(self) -> None:
         """One timer for all connections: a timer per command would cost more than the command."""
@@ -249,6 +265,14 @@ class SmtpSender:
         if any(connection.busy for connection in self._connections):
             self._plan_sweep()
 
+    def _report(self, submission: Submission, result: SendResult) -> None:
+        """The one end of every mail."""
+        self._taken -= 1
+        try:
+            submission.done(result)
+        except Exception:  # an error of the caller must not reach the connection or another mail
+            _log.exception("the handler of a mail's result failed")
+
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Waits for a condition about the connections, at most so long."""
         try:
@@ -258,13 +282,6 @@ class SmtpSender:
                     await self._changed.wait()
         except TimeoutError:
             pass
-
-
-def _report(submission: Submission, result: SendResult) -> None:
-    try:
-        submission.done(result)
-    except Exception:  # an error of the caller must not reach the connection or another mail
-        _log.exception("the handler of a mail's result failed")
 
 
 def _tls_context(ca_file: str | None) -> ssl.SSLContext:

@@ -157,3 +157,23 @@ def test_a_verdict_before_the_end_of_a_large_body(run: Run) -> None:
             assert isinstance(await send(sender, mail(body=HUGE * 300_000)), Ambiguous)
 
     run(story())
+
+
+def test_a_sender_says_how_many_mails_it_can_take(server: Server, run: Run) -> None:
+    """FM-35: room for each connection at first; none when many wait; all of it again when they are done, or NotSent."""
+
+    async def story() -> None:
+        async with sending_to(server, connections=2) as sender:
+            assert sender.capacity() >= 2
+            waiting = [asyncio.create_task(send(sender, mail(f"m{n}@example.org"))) for n in range(60)]
+            await asyncio.sleep(0)
+            assert sender.capacity() == 0
+            for task in waiting[2:]:
+                task.cancel()
+            await until(lambda: len(server.mails) == 60)
+            await until(lambda: sender.capacity() >= 2)
+            await server.stop()
+            assert isinstance(await send(sender, mail()), NotSent)
+            await until(lambda: sender.capacity() >= 2)
+
+    run(story())

@@ -44,6 +44,10 @@ class Outbox:
     async def close(self) -> None:
         """Nothing to close."""
 
+    def capacity(self) -> int:
+        """No limit."""
+        return 1000
+
     def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
         """Accepted."""
         assert permitted()
