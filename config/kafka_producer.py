@@ -19,6 +19,8 @@ class OutgoingMessage(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers | None = None
+    #: Milliseconds since 1970; None for the time at which it is produced.
+    timestamp: int | None = None
 
 
 class Receipt(NamedTuple):
@@ -66,7 +68,14 @@ def _produce(
 ) -> None:
     while True:
         try:
-            producer.produce(topic, message.value, message.key, headers=message.headers or [], on_delivery=report)
+            producer.produce(
+                topic,
+                message.value,
+                message.key,
+                headers=message.headers or [],
+                timestamp=message.timestamp or 0,
+                on_delivery=report,
+            )
         except BufferError:
             # The queue is full. It empties: each message in it is delivered, or fails after `message.timeout.ms`.
             producer.poll(_QUEUE_FULL_SECONDS)

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -155,15 +152,3 @@ def clean_batch(conn: Connection, batch_id: int, seconds: float) -> int:
     if not conn.execute(sql("archive_batch"), {"batch_id": batch_id, "seconds": seconds}).rowcount:
         return 0
     return sum(conn.execute(sql(name), {"batch_id": batch_id}).rowcount for name in ("remove_log", "remove_items"))
-
-
-def redriven_dead_letters(conn: Connection, topic_id: UUID) -> dict[tuple[int, int], datetime]:
-    """When each dead letter of the topic was last redriven, by partition and offset."""
-    rows = conn.execute(sql("redriven_dead_letters"), {"topic_id": topic_id})
-    return {(row["partition"], row["kafka_offset"]): row["redriven_at"] for row in rows}
-
-
-def record_redriven(conn: Connection, topic_id: UUID, places: Sequence[tuple[int, int]]) -> None:
-    """Record that the dead letters at these places were redriven now."""
-    rows = [{"partition": partition, "kafka_offset": offset} for partition, offset in places]
-    conn.execute(sql("record_redriven"), {"topic_id": topic_id, "places": Jsonb(rows)})

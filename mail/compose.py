@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 from mail import headers, quoted_printable
 from mail.render import render
-from mail.sanitize import one_line
+from mail.sanitize import one_line, shortened
+from schemas import limits
 from schemas.envelope import Envelope, Unmailable
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
@@ -150,13 +151,14 @@ def _reply_to(event: EventDetails) -> list[str]:
     address = event.chapter_email.strip()
     if not address.isascii() or address_problem(address):
         return []
-    return [headers.mailbox("Reply-To", one_line(", ".join(event.chapter_names)), address)]
+    chapters = shortened(", ".join(event.chapter_names), limits.NAME)
+    return [headers.mailbox("Reply-To", one_line(chapters), address)]
 
 
 def _names(recipient: Recipient) -> tuple[str, str]:
     """The name to greet with, never empty, and the whole name, which may be."""
-    name = one_line(recipient.name)
-    surname = one_line(recipient.surname) if recipient.surname else ""
+    name = one_line(shortened(recipient.name, limits.NAME))
+    surname = one_line(shortened(recipient.surname, limits.NAME)) if recipient.surname else ""
     whole = f"{name} {surname}" if name and surname else name or surname
     return name or surname or _NAMELESS, whole
 

@@ -7,6 +7,7 @@ position. The standard encoders cannot be used: they encode a trailing space eve
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 #: A soft line break: decodes to nothing.
@@ -17,24 +18,27 @@ _LINE: Final = 76
 # Fixed text beside a value leaves it at least this much of their line, or a line of its own.
 _LEAST_ROOM: Final = 48
 
-_CODES: Final = tuple(f"={byte:02X}" if byte == 0x3D or not 0x20 <= byte <= 0x7E else chr(byte) for byte in range(256))
+#: Runs of octets that need codes; a line feed is none, it ends a line.
+_CODED: Final = re.compile(rb"[^\n -<>-~]+")
 
 
 def encoded(text: str) -> str:
     """One line of text in codes, not yet folded: a value to be fitted in."""
-    return "".join(map(_CODES.__getitem__, text.encode()))
+    return _encoded_lines(text).replace("\n", "=0A")
 
 
 def lines_of_its_own(value: bytes) -> bytes:
     """An encoded value that is too long for the room in its line, between two soft line breaks."""
-    return SOFT + _folded(value.decode("ascii")) + SOFT
+    return SOFT + _folded(value.decode("ascii")).encode("ascii") + SOFT
 
 
 def fixed(text: str, *, value_before: bool, value_after: bool) -> bytes:
     """A piece of text with LF line ends, encoded, to stand before, after or between values."""
-    *lines, last = text.split("\n")
-    tail = _folded(encoded(last)) if value_after else _whole_line(last)
-    piece = b"\r\n".join([*map(_whole_line, lines), tail])
+    *lines, last = _encoded_lines(text).split("\n")
+    tail = _folded(last) if value_after else _whole_line(last)
+    # Most lines are short: a description may have tens of thousands.
+    whole = [line if len(line) < _LINE and line[-1:] != " " else _whole_line(line) for line in lines]
+    piece = "\r\n".join([*whole, tail]).encode("ascii")
     # Two values never share a line; and a line's two ends together leave a value its least room.
     if value_before and (_head(piece) > (_LINE - _LEAST_ROOM) // 2 or (value_after and b"\n" not in piece)):
         piece = SOFT + piece
@@ -59,21 +63,33 @@ def _tail(piece: bytes) -> int:
     return len(piece) - piece.rfind(b"\n") - 1
 
 
-def _whole_line(line: str) -> bytes:
+def _encoded_lines(text: str) -> str:
+    """Text in codes, line feeds left as they are."""
+    return _CODED.sub(lambda run: b"=" + run[0].hex("=").upper().encode(), text.encode()).decode("ascii")
+
+
+def _whole_line(codes: str) -> str:
     """A line that ends here: white space at its end could be lost on the way, and is encoded."""
-    codes = encoded(line)
     return _folded(codes[:-1] + "=20" if codes.endswith(" ") else codes)
 
 
-def _folded(codes: str) -> bytes:
-    """Encoded text in lines of at most 75 characters, with soft breaks that do not cut a code in two."""
+def _folded(codes: str) -> str:
+    """Encoded text in lines of at most 75 characters, with soft breaks that do not cut a code in two.
+
+    In linear time: a description is as long as its author pasted it.
+    """
+    last = len(codes) - (_LINE - 1)
+    if last <= 0:
+        return codes
     lines = []
-    while len(codes) > _LINE - 1:
-        cut = _LINE - 2
-        if codes[cut - 1] == "=":
-            cut -= 1
-        elif codes[cut - 2] == "=":
-            cut -= 2
-        lines.append(codes[:cut] + "=\r\n")
-        codes = codes[cut:]
-    return ("".join(lines) + codes).encode("ascii")
+    start = 0
+    while start < last:
+        end = start + _LINE - 2
+        if codes[end - 1] == "=":
+            end -= 1
+        elif codes[end - 2] == "=":
+            end -= 2
+        lines.append(codes[start:end])
+        start = end
+    lines.append(codes[start:])
+    return "=\r\n".join(lines)

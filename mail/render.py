@@ -6,6 +6,7 @@ text is in `templates/`; descriptions are plain text, escaped in HTML, and keep 
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,8 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from mail.dates import When, describe
-from mail.sanitize import one_line, paragraphs
+from mail.sanitize import one_line, paragraphs, shortened
+from schemas import limits
 from schemas.invitation import EventDetails
 from schemas.vocabulary import EventKind, Role
 
@@ -25,6 +27,10 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+#: Stands at the end of a description that is longer than an import admits today.
+_CUT_NOTE: Final = "[The description is longer than a mail can hold. The rest of it is left out.]"
+#: How long a list of chapters may become in a sentence, in characters.
+_LONGEST_LIST: Final = 3_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,8 @@ class Rendered:
 def render(event: EventDetails, role: Role, *, name: str, rsvp_url: str, unsubscribe_url: str) -> Rendered:
     """The invitation to `event` as `role`. The three strings are inserted as they are, escaped in HTML."""
     when = describe(event.starts_at, event.ends_at, event.time_zone)
-    contact = one_line(event.chapter_email)
+    contact = one_line(shortened(event.chapter_email, limits.EMAIL))
+    description = _description(event.description or "")
     fields: dict[str, Any] = {
         "name": name,
         "rsvp_url": rsvp_url,
@@ -47,17 +54,23 @@ def render(event: EventDetails, role: Role, *, name: str, rsvp_url: str, unsubsc
         "subject": subject(event, role),
         "kind": event.kind.value,
         "role": role.value,
-        "event": one_line(event.name),
+        "event": _name(event.name),
         "when": when,
         "chapters": _listed(event.chapter_names),
         "contact": contact,
         "contact_link": "mailto:" + quote(contact, safe="@"),
-        "host": one_line(event.host_name or ""),
+        "host": _name(event.host_name or ""),
         # An address over several lines reads as one line with commas.
         "address": ", ".join(
-            line.strip().rstrip(",") for lines in paragraphs(event.host_address or "") for line in lines
+            line.strip().rstrip(",")
+            for lines in paragraphs(shortened(event.host_address or "", limits.HOST_ADDRESS))
+            for line in lines
         ),
-        "description": paragraphs(event.description or ""),
+        "description": description,
+        # Escaped as a whole, and not in the template: a description may have tens of thousands of short lines.
+        "html_paragraphs": [
+            paragraph.replace("\n", "<br>\n") for paragraph in html.escape(description).split("\n\n") if paragraph
+        ],
     }
     return Rendered(
         subject=fields["subject"],
@@ -70,13 +83,36 @@ def subject(event: EventDetails, role: Role) -> str:
     """The subject line: workshops carry their date, events their name."""
     coach = "Coach " if role is Role.COACH else ""
     if event.kind is EventKind.EVENT:
-        return f"{coach}Invitation: {one_line(event.name)}".rstrip()
+        return f"{coach}Invitation: {_name(event.name)}".rstrip()
     virtual = "Virtual " if event.kind is EventKind.VIRTUAL_WORKSHOP else ""
     when: When = describe(event.starts_at, event.ends_at, event.time_zone)
     return f"{virtual}Workshop {coach}Invitation {when.short}"
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    """`London`, `London and Berlin`, `London, Berlin and Paris`."""
-    *rest, last = [one_line(name) for name in names] or [""]
+    """`London`, `London and Berlin`, `London, Berlin and Paris`; of very many the first, and how many more."""
+    *rest, last = [one_line(name) for name in _as_many_as_fit(names)] or [""]
     return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def _as_many_as_fit(names: tuple[str, ...]) -> list[str]:
+    chosen: list[str] = []
+    room = _LONGEST_LIST
+    for name in names:
+        room -= len(name) + 2
+        if chosen and room < 0:
+            return [*chosen, f"{len(names) - len(chosen):,} more"]
+        chosen.append(shortened(name, limits.NAME))
+    return chosen
+
+
+def _name(text: str) -> str:
+    return one_line(shortened(text, limits.NAME))
+
+
+def _description(text: str) -> str:
+    """Lines in paragraphs, with one blank line between two of them."""
+    found = paragraphs(text[: limits.DESCRIPTION])
+    if len(text) > limits.DESCRIPTION:
+        found = (*found, (_CUT_NOTE,))
+    return "\n\n".join(map("\n".join, found))

@@ -14,6 +14,14 @@ from typing import Final
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
 
+#: What stands where a text was cut.
+_CUT: Final = "…"
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, or as much of it as leaves room for an ellipsis. Records of earlier versions may be of any length."""
+    return text if len(text) <= most else f"{text[: most - 1]}{_CUT}"
+
 
 def one_line(text: str) -> str:
     """The text in one line: each run of control characters is one space, outer white space is gone."""
@@ -24,8 +32,8 @@ def paragraphs(text: str) -> tuple[tuple[str, ...], ...]:
     """The paragraphs of a plain text, each as its lines; blank lines separate them, control characters are spaces."""
     found: list[tuple[str, ...]] = []
     lines: list[str] = []
-    for raw in (*text.splitlines(), ""):
-        line = _CONTROLS.sub(" ", _SURROGATES.sub("\ufffd", raw)).rstrip()
+    for raw in (*_SURROGATES.sub("\ufffd", text).splitlines(), ""):
+        line = (raw if raw.isprintable() else _CONTROLS.sub(" ", raw)).rstrip()
         if line:
             lines.append(line)
         elif lines:

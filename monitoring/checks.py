@@ -164,9 +164,21 @@ def _tail(held: Mapping[int, PartitionOffsets]) -> CheckResult:
 
 
 def _flow(settings: Settings, topics: Topics, lag: int, sleep: Callable[[float], None]) -> Iterator[CheckResult]:
-    """Whether published messages are read, as Kafka and the ledger have it."""
+    """Whether published messages are read, as Kafka and the ledger have it; and the dead letters."""
+    from monitoring import dead_letters
+
+    obstacle = dead_letters.obstacle(settings)
+    yield CheckResult("dead-letter topic", ok=obstacle is None, detail=obstacle or settings.dead_letter_topic)
     try:
         with connect(settings.require_database(), application="bidden-doctor", autocommit=True) as conn:
+            waiting = dead_letters.waiting(conn, settings)
+            yield CheckResult(
+                "dead letters",
+                ok=not waiting,
+                detail=f"{waiting} wait: `bidden dlq list`, repair the cause, then `bidden dlq redrive` or `discard`"
+                if waiting
+                else "none wait",
+            )
             stalled = stalled_partitions(topics, checks.seconds_since_outcome(conn), sleep)
             yield CheckResult("stalled partitions", ok=not stalled, detail="; ".join(stalled) or "none")
             lost = checks.lost_items(conn, topics.read_offsets(outbox.read_clock(conn)))

@@ -1,7 +1,6 @@
-"""The dead-letter topic for operators: list, show and redrive, that is produce to the source topic again after a fix.
+"""The dead-letter topic as operators read it: whole, a page, or a place. It joins no group and commits nothing.
 
-Reading joins no consumer group and commits nothing. A redriven dead letter stays on its topic; the database records
-that it was redriven, so that doing so twice needs `again`. A message that comes twice costs one ledger query.
+Redriving and discarding is in `producers.redrive`.
 """
 
 from __future__ import annotations
@@ -11,26 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
 from uuid import UUID
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from config import crash_points
-from config.crash_points import CrashPoint
-from config.kafka import ANY_SIZE, client_config, producer_config
-from config.kafka_producer import OutgoingMessage, Receipt, produce_all
+from config.kafka import client_config
 from config.settings import Settings
-from db import batch_actions
-from db.chunks import chunked
-from db.connect import Connection
+from db.dead_letters import Handled
 from producers.topics import Topics
-from schemas.dead_letter import DeadLetterInfo, decode_headers
-from schemas.errors import NotFoundError, RefusedError, UnreachableError
+from schemas.dead_letter import DeadLetterInfo, DeadLetterLine, decode_headers
+from schemas.errors import NotFoundError, UnreachableError
+from schemas.text import as_text
 
 T = TypeVar("T")
 
 _TIMEOUT_SECONDS: Final = 10.0
-_FLUSH_SECONDS: Final = 25.0
-_CHUNK: Final = 500
-_CHUNK_BYTES: Final = 16 * 1024 * 1024
 #: The largest message of the dead-letter topic, and room for headers.
 _LARGEST: Final = 8 * 1024 * 1024 + 65_536
 
@@ -55,13 +47,20 @@ class DeadLetter:
         """Partition and offset."""
         return self.partition, self.offset
 
-
-@dataclass(frozen=True, slots=True)
-class RedriveResult:
-    """How many dead letters are on their source topic again, and the causes for those that failed."""
-
-    redriven: int
-    failed: tuple[str, ...] = ()
+    def line(self, handled: Handled | None = None) -> DeadLetterLine:
+        """It in short; `handled` is what operators did with it."""
+        info = self.info
+        return DeadLetterLine(
+            partition=self.partition,
+            offset=self.offset,
+            reason=info.reason,
+            source_topic=info.topic,
+            source_partition=info.partition,
+            source_offset=info.offset,
+            at=info.time,
+            key=None if self.key is None else as_text(self.key),
+            **(handled or Handled())._asdict(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,10 @@ class DeadLetterPage(Generic[T]):
     def total(self) -> int:
         """How many dead letters the topic holds, on this page and elsewhere."""
         return sum(end - earliest for earliest, end in self.ranges.values())
+
+    def waiting(self, handled: Iterable[tuple[int, int]]) -> int:
+        """How many of them are not at one of the places that were handled."""
+        return self.total - sum(map(self.contains, handled))
 
 
 class DeadLetterReader:
@@ -114,6 +117,15 @@ class DeadLetterReader:
                 yield from self._read(consumer, partition, earliest, end)
         finally:
             consumer.close()
+
+    def waiting(self, handled: Iterable[tuple[int, int]]) -> int:
+        """How many dead letters the topic holds besides those at the places that were handled."""
+        consumer = Consumer(self._config, logger=None)
+        try:
+            found = DeadLetterPage[None]([], has_more=False, ranges=self._ranges(consumer))
+        finally:
+            consumer.close()
+        return found.waiting(handled)
 
     def newest(
         self, limit: int, before: tuple[int, int] | None, summarise: Callable[[DeadLetter], T]
@@ -193,66 +205,6 @@ class DeadLetterReader:
                 yield dead_letter
             if dead_letter.offset >= end - 1:
                 return
-
-
-class Redriver:
-    """Produces dead letters to the topic that they came from, with the original key and bytes.
-
-    `timeout` is how many seconds the brokers have to acknowledge one chunk. `redriven` counts what they acknowledged,
-    also when a later chunk fails.
-    """
-
-    def __init__(self, settings: Settings, reader: DeadLetterReader, timeout: float = _FLUSH_SECONDS) -> None:
-        self._source = settings.invitations_topic
-        self._topic_id = reader.topic_id
-        self._timeout = timeout
-        self.redriven = 0
-        config = {**producer_config(settings, "bidden-redrive"), **ANY_SIZE}
-        # A message that was reported as failed must not arrive later.
-        config["message.timeout.ms"] = int(min(config["message.timeout.ms"], timeout * 800))
-        self._producer = Producer(config, logger=None)
-
-    def is_from_source(self, dead_letter: DeadLetter) -> bool:
-        """Whether its headers, which anyone may have written, name the topic of these settings."""
-        return dead_letter.info.topic == self._source
-
-    def require_from_source(self, dead_letter: DeadLetter) -> None:
-        """RefusedError for a dead letter of another topic."""
-        if not self.is_from_source(dead_letter):
-            raise RefusedError(
-                f"dead letter {dead_letter.partition}:{dead_letter.offset} came from {dead_letter.info.topic!r}, "
-                f"and not from {self._source}",
-                field="letter",
-            )
-
-    def redrive(self, conn: Connection, dead_letters: Iterable[DeadLetter], *, again: bool = False) -> RedriveResult:
-        """Redrive these, those redriven before only with `again`. `conn` must be in autocommit mode.
-
-        Each chunk is recorded once the brokers have it: a crash in between can only redrive it twice.
-        """
-        before = batch_actions.redriven_dead_letters(conn, self._topic_id)
-        todo = (dead_letter for dead_letter in dead_letters if again or dead_letter.place not in before)
-        count, failed = 0, list[str]()
-        for chunk in chunked(todo, _CHUNK, lambda dead_letter: len(dead_letter.value or b""), _CHUNK_BYTES):
-            acknowledged = self._produce(chunk, failed)
-            self.redriven += len(acknowledged)
-            if acknowledged:
-                crash_points.reach(CrashPoint.REDRIVE_DELIVERED)
-                batch_actions.record_redriven(conn, self._topic_id, acknowledged)
-            count += len(acknowledged)
-        return RedriveResult(count, tuple(failed))
-
-    def _produce(self, dead_letters: list[DeadLetter], failed: list[str]) -> list[tuple[int, int]]:
-        """The places that the brokers acknowledged; appends the causes of the others to `failed`."""
-        messages = (OutgoingMessage(dead_letter.key, dead_letter.value) for dead_letter in dead_letters)
-        results = produce_all(self._producer, self._source, messages, self._timeout)
-        acknowledged = []
-        for dead_letter, result in zip(dead_letters, results, strict=True):
-            if isinstance(result, Receipt):
-                acknowledged.append(dead_letter.place)
-            else:
-                failed.append(f"{dead_letter.partition}:{dead_letter.offset}: {result}")
-        return acknowledged
 
 
 def _dead_letter(message: Message) -> DeadLetter:

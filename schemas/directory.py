@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
 )
 
+from schemas import limits
 from schemas.vocabulary import EventKind, Role, RolePolicy
 
 MAX_ID: Final = 2**63 - 1
@@ -83,6 +84,8 @@ def _end_of_ban(value: object) -> datetime | None:
 def _email(value: str) -> str:
     if not _EMAIL.fullmatch(value):
         raise ValueError("must be an e-mail address: one @ with something on both sides, no spaces or <>")
+    if len(value.encode(errors="replace")) > limits.EMAIL:
+        raise ValueError(f"must not be longer than {limits.EMAIL} bytes")
     return value
 
 
@@ -105,9 +108,8 @@ def _distinct(value: list[int]) -> list[int]:
 
 
 Id = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
-Name = Annotated[str, Field(min_length=1)]
-# The limit keeps the address within what a unique index can hold; real ones end at 254 bytes.
-Email = Annotated[str, Field(max_length=320), AfterValidator(_email)]
+Name = Annotated[str, Field(min_length=1, max_length=limits.NAME)]
+Email = Annotated[str, Field(max_length=limits.EMAIL), AfterValidator(_email)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Token = Annotated[str, AfterValidator(_token)]
 Timestamp = Annotated[datetime, BeforeValidator(_timestamp)]
@@ -146,11 +148,11 @@ class Group(_WithId):
 
 
 class Member(_WithId):
-    """A person. Names may hold any text, line breaks too; an empty surname is none."""
+    """A person. Names may hold any characters, line breaks too; an empty surname is none."""
 
     type: Literal["member"]
     name: Name
-    surname: Annotated[str | None, AfterValidator(lambda value: value or None)] = None
+    surname: Annotated[str | None, Field(max_length=limits.NAME), AfterValidator(lambda value: value or None)] = None
     email: Email
     accepted_toc_at: Timestamp | None = None
     deleted: StrictBool = False
@@ -191,7 +193,7 @@ class Host(_Record):
     """Where an event takes place."""
 
     name: Name
-    address: Name
+    address: Annotated[str, Field(min_length=1, max_length=limits.HOST_ADDRESS)]
 
 
 class Event(_WithId):
@@ -200,8 +202,10 @@ class Event(_WithId):
     type: Literal["event"]
     kind: EventKind
     name: Name
-    description: str | None = None
-    chapter_ids: Annotated[list[Id], Field(min_length=1), AfterValidator(_distinct)]
+    description: Annotated[str | None, Field(max_length=limits.DESCRIPTION)] = None
+    chapter_ids: Annotated[
+        list[Id], Field(min_length=1, max_length=limits.CHAPTERS, fail_fast=True), AfterValidator(_distinct)
+    ]
     starts_at: Timestamp
     ends_at: Timestamp
     time_zone: TimeZone | None = None

@@ -6,20 +6,22 @@ the caller opens the file and writes to the database.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from json import JSONDecodeError, JSONDecoder
-from typing import Any, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 from pydantic import ValidationError
 
+from schemas import limits
 from schemas.directory import DELETION_MODELS, LINE_MODELS, LINE_TYPES, MAX_ID, Host, Line
 from schemas.errors import InputError
 from schemas.text import is_storable
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
-#: Far above any record: a longer line is no directory file, and PostgreSQL would refuse it.
-_LONGEST: Final = 8_000_000
+#: An error quotes no more of what a line calls a field.
+_QUOTED: Final = 100
 #: JSON escapes that may stand for what PostgreSQL cannot store: U+0000, halves of surrogate pairs.
 _SUSPECT: Final = (b"\\u0000", b"\\ud", b"\\uD")
 
@@ -37,6 +39,7 @@ _ERROR_TEXTS: Final[dict[str, str]] = {
     "string_too_long": "must not be longer than {max_length} characters",
     "list_type": "must be a list",
     "too_short": "must not be empty",
+    "too_long": "must not name more than {max_length} chapters",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
     "enum": "must be {expected}",
@@ -52,8 +55,8 @@ class _FieldTwiceError(ValueError):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _FieldTwiceError(next(name for name in names if names.count(name) > 1))
+        times = Counter(name for name, _ in pairs)
+        raise _FieldTwiceError(next(name for name in times if times[name] > 1))
     return result
 
 
@@ -63,6 +66,20 @@ def _no_constant(name: str) -> NoReturn:
 
 
 _DECODER: Final = JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
+
+
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file, for `parse_lines`. Of one that is too long only the part that shows it is read.
+
+    Raises InputError for a file that is too long, at the line where it is.
+    """
+    number = size = 0
+    while line := file.readline(limits.LINE + 1):
+        number += 1
+        size += len(line)
+        if size > limits.FILE:
+            raise InputError(f"the file is longer than {limits.FILE:,} bytes: import it in parts", line=number)
+        yield line
 
 
 def parse_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, Line]]:
@@ -79,8 +96,8 @@ def parse_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, Line]]:
 
 
 def _parse(number: int, raw: bytes) -> Line:
-    if len(raw) > _LONGEST:
-        raise _wrong(number, f"is longer than {_LONGEST:,} bytes")
+    if len(raw) > limits.LINE:
+        raise _wrong(number, f"is longer than {limits.LINE:,} bytes")
     try:
         value = _DECODER.decode(raw.decode())
     except UnicodeDecodeError as error:
@@ -88,7 +105,7 @@ def _parse(number: int, raw: bytes) -> Line:
     except JSONDecodeError as error:
         raise _wrong(number, f"is not JSON: {error.msg} (column {error.colno})") from error
     except _FieldTwiceError as error:
-        name = str(error)
+        name = _quoted(str(error))
         raise _wrong(number, f"{name} is there twice", name) from error
     except RecursionError as error:
         raise _wrong(number, "is nested too deeply") from error
@@ -126,6 +143,7 @@ def _without_nulls(number: int, value: dict[str, Any], model: type[Line]) -> dic
 def _refuse_unknown(number: int, value: dict[str, Any], model: type[Line]) -> None:
     for name in value:
         if name not in model.model_fields:
+            name = _quoted(name)
             kind = model.__name__.lower()
             record = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
             if name == "deleted":
@@ -139,13 +157,18 @@ def _refuse_unstorable(number: int, value: dict[str, Any]) -> None:
         texts = [name, *(part.values() if isinstance(part, dict) else (part,))]
         for text in texts:
             if isinstance(text, str) and not is_storable(text):
+                name = _quoted(name)
                 problem = "holds a character that cannot be stored: U+0000, or half of a surrogate pair"
                 raise _wrong(number, f"{name} {problem}", name)
 
 
+def _quoted(name: str) -> str:
+    return name if len(name) <= _QUOTED else f"{name[:_QUOTED]}…"
+
+
 def _input_error(number: int, error: ValidationError) -> InputError:
     first = error.errors(include_url=False)[0]
-    field = ".".join(part for part in first["loc"] if isinstance(part, str))
+    field = ".".join(_quoted(part) for part in first["loc"] if isinstance(part, str))
     if first["type"] == "extra_forbidden":
         problem = f"is no field; these are: {', '.join(Host.model_fields)}"
     elif first["input"] is None and first["type"] != "value_error":

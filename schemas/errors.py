@@ -89,6 +89,13 @@ class UnreachableError(BiddenError):
     exit_code = EXIT_UNREACHABLE
 
 
+class NoProgressError(BiddenError):
+    """A worker ends itself: what it waits for does not come, and a person should know. Nothing was acknowledged."""
+
+    error = "no_progress"
+    exit_code = EXIT_NO_PROGRESS
+
+
 class MachineError(BiddenError):
     """A file or the output could not be read or written, on a full disk for one; the action may be done."""
 

@@ -8,6 +8,8 @@ from email.utils import getaddresses
 from typing import Final
 from urllib.parse import urlsplit
 
+from schemas import limits
+
 # RFC 5322 atoms, and beyond ASCII (RFC 6531) whatever is neither white space nor control nor surrogate.
 _ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _BEYOND: Final = r"\u00a1-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\ud7ff\ue000-\U0010ffff"
@@ -17,8 +19,6 @@ _ADDRESS: Final = re.compile(
     rf"(?P<local>[{_ATEXT}.{_BEYOND}]+|\"[{_ATEXT}.,:;@()\[\]{_BEYOND}]+\")"
     rf"@(?P<domain>[A-Za-z0-9.\-{_BEYOND}]+|\[[0-9A-Za-z.:]+\])"
 )
-#: The longest address in octets: an SMTP path is at most 256, angle brackets included (RFC 5321, 4.5.3.1.3).
-_LONGEST_ADDRESS: Final = 254
 
 _URL_CHARACTERS: Final = re.compile(r"[!#-%(-;=?-\[\]_a-z~]+")
 #: A link must fit in a header line of 998 octets together with a token.
@@ -29,7 +29,7 @@ _NOT_IN_A_LINE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 def is_plain_address(address: str) -> bool:
     """Whether it is an everyday ASCII address that needs no further check."""
-    return len(address) <= _LONGEST_ADDRESS and _PLAIN_ADDRESS.fullmatch(address) is not None
+    return len(address) <= limits.EMAIL and _PLAIN_ADDRESS.fullmatch(address) is not None
 
 
 def address_problem(address: str) -> str | None:
@@ -39,8 +39,8 @@ def address_problem(address: str) -> str | None:
     match = _ADDRESS.fullmatch(address)
     if match is None or re.search(r"\s", address):
         return "the e-mail address cannot be used: it is not of the form name@domain"
-    if len(address.encode()) > _LONGEST_ADDRESS:
-        return f"the e-mail address cannot be used: it is longer than {_LONGEST_ADDRESS} bytes"
+    if len(address.encode()) > limits.EMAIL:
+        return f"the e-mail address cannot be used: it is longer than {limits.EMAIL} bytes"
     domain = match["domain"]
     if domain.startswith((".", "-")) or domain.endswith((".", "-")) or ".." in domain:
         return "the e-mail address cannot be used: its domain is malformed"

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schemas import limits
 from schemas.vocabulary import Action, Role
 
 CE_TYPE: Final = "org.bidden.invitation.due.v1"
@@ -69,6 +70,9 @@ def decode(key: bytes | None, value: bytes | None) -> InvitationDue:
     """The message, or UndecodableError with a reason that names what is wrong."""
     if value is None:
         raise UndecodableError("empty value")
+    if len(value) > limits.MESSAGE:
+        # Before it is parsed: the limit bounds its nesting and the work of saying what is wrong, too.
+        raise UndecodableError(f"value: {len(value):,} bytes, and the JSON of a message has at most {limits.MESSAGE:,}")
     try:
         message = InvitationDue.model_validate_json(value)
     except ValidationError as error:

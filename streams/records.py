@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+#: Header names and values of a message.
+Headers: TypeAlias = tuple[tuple[str, bytes | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,10 @@ class Record:
     offset: int
     key: bytes | None
     value: bytes | None
+    #: As they came, in their order; names may repeat.
+    headers: Headers = ()
+    #: Milliseconds since 1970; None where the broker has none.
+    timestamp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,10 @@ class DeadLetterSink(Protocol):
     """Where invalid records go."""
 
     async def put(self, invalid: Sequence[InvalidRecord]) -> None:
-        """Returns once the broker has acknowledged them all; waits out an outage, and a topic that does not exist."""
+        """Returns once the broker has acknowledged them all; waits out an outage.
+
+        NoProgressError when the brokers are there and do not take them for minutes: nothing may be acknowledged.
+        """
         ...
 
 

@@ -21,9 +21,11 @@ from db.connect import Connection
 from db.site_queries import EventSummary
 from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers import batch_control
+from producers import redrive as redriving
 from producers.batch_control import Verdict
-from producers.dead_letters import DeadLetter, DeadLetterReader, Redriver
+from producers.dead_letters import DeadLetter, DeadLetterReader
 from producers.plan import PlanResult, plan
+from producers.redrive import Redriver
 from schemas.vocabulary import Audience
 from web.scope import BatchWithEvent
 
@@ -127,6 +129,7 @@ class RedriveSummary:
 
     redriven: int
     redriven_before: int
+    discarded: int
     from_elsewhere: int
     failed: tuple[str, ...]
 
@@ -135,6 +138,8 @@ class RedriveSummary:
         parts = [f"{self.redriven:,} dead {'letter' if self.redriven == 1 else 'letters'} redriven"]
         if self.redriven_before:
             parts.append(f"{self.redriven_before:,} skipped: redriven before")
+        if self.discarded:
+            parts.append(f"{self.discarded:,} skipped: discarded")
         if self.from_elsewhere:
             parts.append(f"{self.from_elsewhere:,} skipped: from another topic")
         return "; ".join(parts)
@@ -184,8 +189,24 @@ def _redrive(
     named = None if places is None else reader.read_at(places)
     for letter in named or ():
         redriver.require_from_source(letter)
-    done = redriver.redrive(conn, only_ours(reader.read_all() if named is None else named), again=again)
-    return RedriveSummary(done.redriven, ours - done.redriven - len(done.failed), elsewhere, done.failed)
+    if named is not None and not again:
+        redriver.refuse_discarded(conn, named)
+    done = redriver.redrive(
+        conn,
+        only_ours(reader.read_all() if named is None else named),
+        again=again,
+        discarded=again and named is not None,
+    )
+    redriven = len(done.redriven)
+    redriven_before = ours - redriven - done.discarded - len(done.failed)
+    return RedriveSummary(redriven, redriven_before, done.discarded, elsewhere, done.failed)
+
+
+def discard(conn: Connection, settings: Settings, actor: str, places: Sequence[tuple[int, int]]) -> int:
+    """Set the dead letters at these places aside for good; returns how many. NotFoundError for a place, before any."""
+    with audited(conn, AuditEntry(actor, "discard", detail=_named(places))), kafka_errors_translated():
+        reader = DeadLetterReader(settings, PAGE_TIMEOUT_SECONDS)
+        return len(redriving.discard(conn, reader, reader.read_at(places)))
 
 
 def _named(places: Sequence[tuple[int, int]]) -> str:

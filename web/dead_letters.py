@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from config.settings import Settings
-from db import batch_actions
 from db.connect import Connection
+from db.dead_letters import Handled, handled
 from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers.dead_letters import DeadLetter, DeadLetterReader
-from schemas.text import as_text
+from schemas.dead_letter import DeadLetterLine
 
 PAGE_SIZE: Final = 50
 #: A place is a partition and an offset, as in `0:17`.
@@ -22,21 +22,11 @@ MAX_PARTITION: Final = 2**31 - 1
 MAX_HEADER_LENGTH: Final = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetterSummary:
-    """A dead letter without its bytes. What its headers do not say is None; what they say may be anything."""
+class DeadLetterSummary(DeadLetterLine):
+    """A dead letter without its bytes; texts of any length are cut."""
 
-    partition: int
-    offset: int
-    reason: str | None
-    source_topic: str | None
-    source_partition: int | None
-    source_offset: int | None
-    at: str | None
-    key: str | None
     #: Bytes of the value; None for a message without one.
     size: int | None
-    redriven_at: datetime | None = None
 
     @property
     def place(self) -> str:
@@ -55,7 +45,7 @@ class DeadLetterSummary:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterListing:
-    """Dead letters, newest first within a partition. `waiting`: how many of all were never redriven."""
+    """Dead letters, newest first within a partition. `waiting`: how many of all were neither redriven nor discarded."""
 
     letters: list[DeadLetterSummary]
     waiting: int
@@ -68,10 +58,9 @@ def newest(conn: Connection, settings: Settings, before: str | None) -> DeadLett
     with kafka_errors_translated():
         reader = DeadLetterReader(settings, PAGE_TIMEOUT_SECONDS)
         found = reader.newest(PAGE_SIZE, parse_place(before) if before else None, summarize)
-    redriven = batch_actions.redriven_dead_letters(conn, reader.topic_id)
-    letters = [_with_redrive(letter, redriven) for letter in found.items]
-    waiting = found.total - sum(found.contains(place) for place in redriven)
-    return DeadLetterListing(letters, waiting, letters[-1].place if found.has_more and letters else None)
+    known = handled(conn, reader.topic_id)
+    letters = [_with_handled(letter, known) for letter in found.items]
+    return DeadLetterListing(letters, found.waiting(known), letters[-1].place if found.has_more and letters else None)
 
 
 def find(conn: Connection, settings: Settings, partition: int, offset: int) -> tuple[DeadLetter, DeadLetterSummary]:
@@ -79,23 +68,14 @@ def find(conn: Connection, settings: Settings, partition: int, offset: int) -> t
     with kafka_errors_translated():
         reader = DeadLetterReader(settings, PAGE_TIMEOUT_SECONDS)
         letter = reader.read(partition, offset)
-    redriven = batch_actions.redriven_dead_letters(conn, reader.topic_id)
-    return letter, _with_redrive(summarize(letter), redriven)
+    return letter, _with_handled(summarize(letter), handled(conn, reader.topic_id))
 
 
 def summarize(letter: DeadLetter) -> DeadLetterSummary:
-    """The summary; whether it was redriven is not known here. Pure."""
-    return DeadLetterSummary(
-        partition=letter.partition,
-        offset=letter.offset,
-        reason=_cut(letter.info.reason),
-        source_topic=_cut(letter.info.topic),
-        source_partition=letter.info.partition,
-        source_offset=letter.info.offset,
-        at=_cut(letter.info.time),
-        key=None if letter.key is None else as_text(letter.key)[:MAX_HEADER_LENGTH],
-        size=None if letter.value is None else len(letter.value),
-    )
+    """The summary; what operators did with it is not known here. Pure."""
+    fields = letter.line().model_dump()
+    texts = {name: value[:MAX_HEADER_LENGTH] for name, value in fields.items() if isinstance(value, str)}
+    return DeadLetterSummary(**fields | texts, size=None if letter.value is None else len(letter.value))
 
 
 def parse_place(place: str) -> tuple[int, int]:
@@ -104,9 +84,6 @@ def parse_place(place: str) -> tuple[int, int]:
     return int(partition), int(offset)
 
 
-def _cut(text: str | None) -> str | None:
-    return text and text[:MAX_HEADER_LENGTH]
-
-
-def _with_redrive(summary: DeadLetterSummary, redriven: Mapping[tuple[int, int], datetime]) -> DeadLetterSummary:
-    return replace(summary, redriven_at=redriven.get((summary.partition, summary.offset)))
+def _with_handled(summary: DeadLetterSummary, known: Mapping[tuple[int, int], Handled]) -> DeadLetterSummary:
+    found = known.get((summary.partition, summary.offset), Handled())
+    return summary.model_copy(update=found._asdict())

@@ -1,19 +1,18 @@
-"""`bidden dlq`: the dead-letter topic, listed, shown and redriven."""
+"""`bidden dlq`: the dead-letter topic, listed and shown; its letters redriven or discarded."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, environment, json_option, parse_position
 from cli.output import err, out, table, write_json, write_lines
 from config.startup import load
-from db import batch_actions
 from db.connect import Connection, connect
+from db.dead_letters import handled
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, UsageError, printable
 from schemas.text import as_text
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def dlq() -> None:
-    """List, show and redrive dead letters.
+    """List, show, redrive and discard dead letters.
 
     A dead letter is a message that can never be processed.
 
@@ -34,20 +33,6 @@ def dlq() -> None:
 
 def _connect(settings: Settings) -> Connection:
     return connect(settings.require_database(), application="bidden-operator", autocommit=True)
-
-
-def _as_dict(dead_letter: DeadLetter, redriven: dict[tuple[int, int], datetime]) -> dict[str, Any]:
-    return {
-        "partition": dead_letter.partition,
-        "offset": dead_letter.offset,
-        "reason": dead_letter.info.reason,
-        "source_topic": dead_letter.info.topic,
-        "source_partition": dead_letter.info.partition,
-        "source_offset": dead_letter.info.offset,
-        "at": dead_letter.info.time,
-        "key": _text(dead_letter.key),
-        "redriven_at": redriven.get(dead_letter.place),
-    }
 
 
 def _text(content: bytes | None) -> str | None:
@@ -67,14 +52,14 @@ def list_dead_letters(as_json: bool) -> None:
     settings = load()
     reader = DeadLetterReader(settings)
     with _connect(settings) as conn:
-        redriven = batch_actions.redriven_dead_letters(conn, reader.topic_id)
-    rows = (_as_dict(dead_letter, redriven) for dead_letter in reader.read_all())
+        known = handled(conn, reader.topic_id)
+    rows = (letter.line(known.get(letter.place)).model_dump() for letter in reader.read_all())
     if as_json:
         write_lines(rows)
         return
     table(
         "Dead letters",
-        ["position", "reason", "source", "at", "@key", "redriven"],
+        ["position", "reason", "source", "at", "@key", "redriven", "discarded"],
         (
             [
                 f"{row['partition']}:{row['offset']}",
@@ -83,6 +68,7 @@ def list_dead_letters(as_json: bool) -> None:
                 row["at"],
                 row["key"],
                 row["redriven_at"],
+                row["discarded_at"],
             ]
             for row in rows
         ),
@@ -106,7 +92,7 @@ def show(position: str, as_json: bool) -> None:
     reader = DeadLetterReader(settings)
     found = reader.read(partition, offset)
     with _connect(settings) as conn:
-        fields = _as_dict(found, batch_actions.redriven_dead_letters(conn, reader.topic_id))
+        fields = found.line(handled(conn, reader.topic_id).get(found.place)).model_dump()
     headers = {name: _text(content) for name, content in found.headers}
     if as_json:
         value = None if found.value is None else base64.b64encode(found.value).decode()
@@ -120,16 +106,17 @@ def show(position: str, as_json: bool) -> None:
 @dlq.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
 @click.argument("positions", metavar="[P:O]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All dead letters from the topic of these settings.")
-@click.option("--again", is_flag=True, help="Include dead letters that were redriven before.")
+@click.option("--again", is_flag=True, help="Also those redriven before, and those discarded that are named.")
 @json_option
 def redrive(positions: tuple[str, ...], everything: bool, again: bool, as_json: bool) -> int:
     """Publish dead letters to their source topic again.
 
-    They keep their key and bytes. Do this once the cause is fixed.
+    They keep their key, bytes, headers and timestamp. Do this once the cause is fixed.
 
     Example: bidden dlq redrive 0:17 0:18
     """
-    from producers.dead_letters import DeadLetterReader, Redriver
+    from producers.dead_letters import DeadLetterReader
+    from producers.redrive import Redriver
 
     if bool(positions) == everything:
         raise UsageError("give the positions of dead letters, such as 0:17, or --all")
@@ -150,14 +137,41 @@ def redrive(positions: tuple[str, ...], everything: bool, again: bool, as_json: 
     for dead_letter in chosen:
         redriver.require_from_source(dead_letter)
     with _connect(settings) as conn:
-        done = redriver.redrive(conn, ours() if everything else chosen, again=again)
+        if not again:
+            redriver.refuse_discarded(conn, chosen)
+        done = redriver.redrive(conn, ours() if everything else chosen, again=again, discarded=again and not everything)
     if as_json:
-        write_json({"redriven": done.redriven})
+        write_lines(line.model_dump() for line in done.redriven)
     else:
-        out.print(f"redrove {done.redriven:,} dead letters")
+        out.print(f"redrove {len(done.redriven):,} dead letters")
     for failure in done.failed:
         err.print(f"not redriven: {failure}", markup=False)
     return EXIT_NEEDS_A_PERSON if done.failed else EXIT_DONE
+
+
+@dlq.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
+@click.argument("positions", metavar="P:O...", nargs=-1, required=True)
+@json_option
+def discard(positions: tuple[str, ...], as_json: bool) -> None:
+    """Set dead letters aside for good.
+
+    They stay on their topic and are listed as discarded; they no longer wait for anybody.
+
+    Example: bidden dlq discard 0:17
+    """
+    from producers.dead_letters import DeadLetterReader
+    from producers.redrive import discard as discard_letters
+
+    wanted = list(dict.fromkeys(parse_position(text, "letter") for text in positions))
+    settings = load()
+    reader = DeadLetterReader(settings)
+    chosen = reader.read_at(wanted)
+    with _connect(settings) as conn:
+        lines = discard_letters(conn, reader, chosen)
+    if as_json:
+        write_lines(line.model_dump() for line in lines)
+    else:
+        out.print(f"discarded {len(lines):,} dead letters")
 
 
 COMMANDS: list[click.Command] = [dlq]

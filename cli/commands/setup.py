@@ -50,12 +50,12 @@ def import_directory(file: BinaryIO, as_json: bool) -> None:
     """
     from db.connect import connect
     from db.directory import import_lines
-    from schemas.directory_file import parse_lines
+    from schemas.directory_file import parse_lines, read_lines
 
     settings = load()
     with connect(settings.require_database(), application="bidden-import") as conn:
         try:
-            counts = import_lines(conn, parse_lines(file))
+            counts = import_lines(conn, parse_lines(read_lines(file)))
         except OSError as error:
             raise InputError(f"{file.name!r} cannot be read: {error.strerror}", field="file") from error
         crash_points.reach(CrashPoint.IMPORT_READY)

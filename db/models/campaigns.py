@@ -180,3 +180,52 @@ class RedrivenDeadLetter(Base):
     partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     offset: Mapped[int] = mapped_column("kafka_offset", BigInteger, primary_key=True, autoincrement=False)
     redriven_at: Mapped[Timestamp]
+
+
+class DiscardedDeadLetter(Base):
+    """A dead letter that was set aside for good. It stays on its topic."""
+
+    __tablename__ = "discarded_dead_letters"
+    topic_id: Mapped[UUID] = mapped_column(primary_key=True)
+    partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    offset: Mapped[int] = mapped_column("kafka_offset", BigInteger, primary_key=True, autoincrement=False)
+    discarded_at: Mapped[Timestamp]
+
+
+class PollInFlight(Base):
+    """The offsets of one partition that a worker took in one poll and has not finished: what its end leaves suspect.
+
+    `owner` is the key of an advisory lock that the worker's session holds: without it the worker has ended.
+    """
+
+    __tablename__ = "polls_in_flight"
+    id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
+    owner: Mapped[int] = mapped_column(Integer)
+    topic: Mapped[Text]
+    partition: Mapped[int] = mapped_column(Integer)
+    first_offset: Mapped[Id]
+    last_offset: Mapped[Id]
+    began_at: Mapped[Timestamp]
+    # Nothing is lost with them but a suspicion, and they are written for every poll.
+    __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 - SQLAlchemy's protocol
+
+
+class Suspect(Base):
+    """A message that is processed by itself, because a worker ended that had it. Removed once it is done.
+
+    `ends`: how many workers ended with it. `owner`: the worker that has it now. `sending`: its mail is composed, and
+    others are on their way, too. `alone`: a worker ended while it was being sent among others.
+    """
+
+    __tablename__ = "suspects"
+    topic: Mapped[Text] = mapped_column(primary_key=True)
+    partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    offset: Mapped[int] = mapped_column("kafka_offset", BigInteger, primary_key=True, autoincrement=False)
+    #: Tells it from a message at the same offset of a topic made again.
+    timestamp: Mapped[Id]
+    ends: Mapped[int] = mapped_column(Integer)
+    owner: Mapped[int | None] = mapped_column(Integer)
+    sending: Mapped[bool]
+    alone: Mapped[bool]
+    seen_at: Mapped[Timestamp]
+    __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 - SQLAlchemy's protocol

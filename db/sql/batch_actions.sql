@@ -271,14 +271,3 @@ DELETE FROM log_entries WHERE batch_id = %(batch_id)s
 
 -- name: remove_items
 DELETE FROM batch_items WHERE batch_id = %(batch_id)s
-
--- name: redriven_dead_letters
-SELECT partition, kafka_offset, redriven_at FROM redriven_dead_letters WHERE topic_id = %(topic_id)s
-
--- name: record_redriven
--- The latest time counts.
-INSERT INTO redriven_dead_letters (topic_id, partition, kafka_offset, redriven_at)
-SELECT %(topic_id)s, r.partition, r.kafka_offset, now()
-FROM jsonb_to_recordset(%(places)s) AS r(partition int, kafka_offset bigint)
-ORDER BY r.partition, r.kafka_offset
-ON CONFLICT (topic_id, partition, kafka_offset) DO UPDATE SET redriven_at = excluded.redriven_at

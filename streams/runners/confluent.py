@@ -13,10 +13,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from config import crash_points
 from config.crash_points import CrashPoint
@@ -24,7 +24,7 @@ from config.kafka import client_config
 from config.settings import Settings
 from schemas.errors import EXIT_DONE
 from streams.lag import GroupLag
-from streams.records import Heartbeat, Record, StoppingError
+from streams.records import Headers, Heartbeat, Record, StoppingError
 from streams.runners.positions import LostPositions
 from streams.watchdog import Watchdog
 from streams.worker import WorkerFactory
@@ -302,4 +302,18 @@ def _record(message: Message) -> Record | None:
     key, value = message.key(), message.value()
     assert not isinstance(key, str)
     assert not isinstance(value, str)
-    return Record(topic, partition, offset, key, value)
+    return Record(topic, partition, offset, key, value, _headers(message), _timestamp(message))
+
+
+def _headers(message: Message) -> Headers:
+    try:
+        # The client annotates these wider than what it returns.
+        return tuple(cast("Any", message.headers()) or ())
+    except (UnicodeError, SystemError):
+        # A name that is not UTF-8, which the client cannot give: the message is more than its headers.
+        return ()
+
+
+def _timestamp(message: Message) -> int | None:
+    kind, milliseconds = message.timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE or milliseconds < 0 else milliseconds

@@ -26,7 +26,7 @@ from mode.supervisors import CrashingSupervisor
 from config import crash_points
 from config.crash_points import CrashPoint
 from config.settings import Settings
-from schemas.errors import UnreachableError
+from schemas.errors import BiddenError, UnreachableError
 from streams.lag import GroupLag
 from streams.records import Heartbeat, Record, StoppingError
 from streams.watchdog import Watchdog
@@ -81,6 +81,8 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         self._partitions: frozenset[int] = frozenset()
         self._assigned = False
         self._worker: Worker | None = None
+        #: What ended the agent, where a person can act on it.
+        self.failure: BiddenError | None = None
         self._watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic)
         self.on_partitions_assigned.connect(self._note_assignment, weak=False)
 
@@ -205,6 +207,10 @@ def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
             except StoppingError:
                 # Not acknowledged, and no error: the partition's next owner reads it again.
                 await asyncio.Event().wait()
+            except BiddenError as error:
+                # For `run`: Faust logs the error and ends with a code of its own.
+                app.failure = error
+                raise
             crash_points.reach(CrashPoint.POLL_DONE)
             for event in events:
                 await manual.ack(event)
@@ -218,19 +224,24 @@ def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
 
 
 def _record(message: Any) -> Record:
-    return Record(message.topic, message.partition, message.offset, message.key, message.value)
+    # Faust gives the timestamp in seconds.
+    at = None if message.timestamp is None or message.timestamp < 0 else round(message.timestamp * 1000)
+    headers = tuple(message.headers or ())
+    return Record(message.topic, message.partition, message.offset, message.key, message.value, headers, at)
 
 
 def run(settings: Settings, factory: WorkerFactory) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit code. UnreachableError when Kafka goes away during the start."""
+    """Run until SIGTERM or SIGINT; returns the exit code. UnreachableError when Kafka goes away during the start.
+
+    Raises the error for people that ended the worker, if one did.
+    """
     # A third of the time per message. Not by the policy, which would give it to the thread of Faust's consumer, too:
     # there connections are closed from other threads when brokers go away, and in uvloop's C code that is a crash.
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     # Logging is configured; Faust must not configure it again.
-    worker = faust.Worker(
-        build(settings, factory), loop=loop, quiet=True, redirect_stdouts=False, override_logging=False
-    )
+    app = build(settings, factory)
+    worker = faust.Worker(app, loop=loop, quiet=True, redirect_stdouts=False, override_logging=False)
     # Its cursor codes would end up in every log.
     worker.spinner = None
     execute: Callable[[], None] = worker.execute_from_commandline
@@ -239,5 +250,7 @@ def run(settings: Settings, factory: WorkerFactory) -> int:
     except SystemExit as end:
         if isinstance(end.__context__, KafkaConnectionError):
             raise UnreachableError(f"Kafka cannot be reached at {settings.require_kafka()}") from end
+        if app.failure is not None:
+            raise app.failure from end
         return end.code if isinstance(end.code, int) else 1
     return 0

@@ -129,23 +129,62 @@ def test_dead_letters(bidden: Bidden, books: Books, settings: Settings) -> None:
     # Now the batch exists, and its member waits for this message.
     worker.stop()
     assert bidden.invite()["batch_id"] == 1
-    assert bidden.run("dlq", "redrive", "0:3", "--json").json == {"redriven": 1}
-    assert bidden.run("dlq", "redrive", "0:3", "--json").json == {"redriven": 0}
+    (done,) = bidden.run("dlq", "redrive", "0:3", "--json").lines
+    assert done == listed[3] | {"redriven_at": done["redriven_at"]}
+    assert bidden.run("dlq", "redrive", "0:3", "--json").lines == []
     (again,) = [line for line in bidden.run("dlq", "list", "--json").lines if line["redriven_at"]]
-    assert again["offset"] == 3
+    assert again == done
     bidden.worker()
     books.wait_completed(1)
     books.check()
     assert books.sink.count() == 10
     # The others are still invalid: they become new dead letters, key and bytes unchanged, and are not redriven again.
-    assert bidden.run("dlq", "redrive", "--all", "--json").json == {"redriven": 3}
+    put_back = bidden.run("dlq", "redrive", "--all", "--json").lines
+    assert [line["offset"] for line in put_back] == [0, 1, 2]
     found = letters(settings, 7)
     assert sorted((bytes(m.key() or b""), m.value()) for m in found[4:]) == sorted(
         (key or b"", value) for key, value in poison[:3]
     )
-    assert bidden.run("dlq", "redrive", "0:0", "--json").json == {"redriven": 0}
-    assert bidden.run("dlq", "redrive", "0:0", "--again", "--json").json == {"redriven": 1}
+    assert bidden.run("dlq", "redrive", "0:0", "--json").lines == []
+    assert [line["offset"] for line in bidden.run("dlq", "redrive", "0:0", "--again", "--json").lines] == [0]
     assert books.sink.count() == 10
+
+
+def test_dead_letters_that_are_discarded(bidden: Bidden, settings: Settings) -> None:
+    """FM-41: a letter is set aside for good: kept, listed, redriven only by name; `doctor` counts those that wait."""
+    producer = Producer(client_config(settings, "test"), logger=None)
+    for value in (b"x", b"y", b"z"):
+        producer.produce(
+            settings.dead_letter_topic, value, b"1", headers=[("bidden-topic", settings.invitations_topic)]
+        )
+        assert producer.flush(30) == 0
+    assert "3 wait" in waiting(bidden, code=1)
+    (discarded,) = bidden.run("dlq", "discard", "0:1", "--json").lines
+    assert datetime.fromisoformat(discarded["discarded_at"]).tzinfo
+    assert bidden.run("dlq", "discard", "0:1", "--json").lines == [discarded], "safe to repeat"
+    assert bidden.run("dlq", "list", "--json").lines[1] == discarded
+    assert bidden.run("dlq", "show", "0:1", "--json").json["value"] == base64.b64encode(b"y").decode()
+    assert "2 wait" in waiting(bidden, code=1)
+    for code, arguments in ((2, ["0:99"]), (2, []), (2, ["0"])):
+        bidden.run("dlq", "discard", *arguments, "--json", code=code)
+    error = bidden.run("dlq", "redrive", "0:1", "--json", code=2).error
+    assert (error["error"], error["field"]) == ("refused", "letter")
+    assert "discarded" in error["detail"]
+    for options in ([], ["--again"]):
+        redriven = bidden.run("dlq", "redrive", "--all", *options, "--json").lines
+        assert [line["offset"] for line in redriven] == [0, 2]
+    assert "none wait" in waiting(bidden)
+    assert "discarded 1" in bidden.run("dlq", "discard", "0:1").out
+    (again,) = bidden.run("dlq", "redrive", "0:1", "--again", "--json").lines
+    assert again["redriven_at"]
+    assert again["discarded_at"] == discarded["discarded_at"]
+
+
+def waiting(bidden: Bidden, code: int = 0) -> str:
+    """What `doctor` says about dead letters."""
+    (line,) = [line for line in bidden.run("doctor", "--json", code=code).lines if line["check"] == "dead letters"]
+    assert line["ok"] == (code == 0)
+    return str(line["detail"])
 
 
 def test_dead_letters_from_other_topics(bidden: Bidden, settings: Settings) -> None:
@@ -161,5 +200,5 @@ def test_dead_letters_from_other_topics(bidden: Bidden, settings: Settings) -> N
     ]
     error = bidden.run("dlq", "redrive", "0:0", "--json", code=2).error
     assert (error["error"], error["field"]) == ("refused", "letter")
-    assert bidden.run("dlq", "redrive", "--all", "--json").json == {"redriven": 0}
+    assert bidden.run("dlq", "redrive", "--all", "--json").lines == []
     assert bidden.run("dlq", "show", "0:1", "--json").json["key"] == "\\xff"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mail.sender import send
-from schemas.send_results import Accepted, Ambiguous, Lapsed, SendResult, Undecided
+from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, SendResult, Undecided
 from tests.conformance.sender_harness import (
     NO_PIPELINING,
     Run,

@@ -31,4 +31,5 @@ ROUTES: Final[dict[tuple[str, str], tuple[ApiScope, dict[str, Any], int, int, in
     ("GET", "/dead-letters"): (ApiScope.DEAD_LETTERS, {}, 403, 403, 503),
     ("GET", "/dead-letters/{partition}/{offset}"): (ApiScope.DEAD_LETTERS, {}, 403, 403, 503),
     ("POST", "/dead-letters/redrive"): (ApiScope.DEAD_LETTERS, DEAD_LETTERS, 403, 403, 503),
+    ("POST", "/dead-letters/discard"): (ApiScope.DEAD_LETTERS, DEAD_LETTERS, 403, 403, 503),
 }

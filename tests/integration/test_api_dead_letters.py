@@ -68,3 +68,19 @@ def test_redriven_once(admin: Program, scenario: Scenario) -> None:
     trail = scenario.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
     assert [row["outcome"] for row in trail] == ["done", "done", "done", "refused"]
     assert trail[0] == {"action": "redrive", "detail": "0:0, 0:1; 2 dead letters redriven", "outcome": "done"}
+
+
+def test_discarded(admin: Program, scenario: Scenario) -> None:
+    """FM-41: set aside for good, and audited; redriven only if the client says so."""
+    places = [{"partition": 0, "offset": offset} for offset in (0, 3)]
+    assert admin.post("/dead-letters/discard", {"letters": places}) == {"discarded": 2}
+    assert admin.post("/dead-letters/discard", {"letters": places}) == {"discarded": 2}
+    found = admin.get("/dead-letters")["items"]
+    assert [row["discarded_at"] is not None for row in found] == [True, False, False, True]
+    refused = admin.post("/dead-letters/redrive", {"letters": places[:1]}, status=409)
+    assert "discarded" in refused["detail"]
+    assert admin.post("/dead-letters/redrive", {"letters": places[:1], "again": True})["redriven"] == 1
+    admin.post("/dead-letters/discard", {"letters": [{"partition": 0, "offset": 99}]}, status=404)
+    trail = scenario.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
+    assert trail[0] == {"action": "discard", "detail": "0:0, 0:3", "outcome": "done"}
+    assert [row["outcome"] for row in trail] == ["done", "done", "refused", "done", "refused"]

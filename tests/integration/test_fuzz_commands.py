@@ -57,11 +57,12 @@ EXAMPLES: Final = {
     "dlq list": 8,
     "dlq show": 30,
     "dlq redrive": 40,
+    "dlq discard": 30,
     "client add": 60,
     "client list": 8,
     "client revoke": 30,
 }
-KAFKA: Final = {"invite", "replay", "migrate", "doctor", "dlq list", "dlq show", "dlq redrive"}
+KAFKA: Final = {"invite", "replay", "migrate", "doctor", "dlq list", "dlq show", "dlq redrive", "dlq discard"}
 
 IDS: Final = ["1", "1", "1", "2", "3", "4", "99", "01", str(2**63 - 1)]
 NO_IDS: Final = ["0", "-1", "1.0", "1e3", str(2**63), str(10**30), "one"]

@@ -36,6 +36,7 @@ FORMS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/clients"): {"name": "Calendar", "account": "1", "scope": "read"},
     ("POST", "/invitation/{token}"): {"answer": "yes"},
     ("POST", "/letters/redrive"): {"letter": "0:0"},
+    ("POST", "/letters/discard"): {"letter": "0:0"},
 }
 #: The values of path parameters. Event 1 and its batches belong to chapter 1.
 PLACES: Final[dict[str, Any]] = {
@@ -104,6 +105,7 @@ TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | 
     ("GET", "/letters/{partition}/{offset}"): (SIGN_IN, NO, NO, IN),
     ("GET", "/letters/{partition}/{offset}/value"): (SIGN_IN, NO, NO, IN),
     ("POST", "/letters/redrive"): (SIGN_IN, NO, NO, IN),
+    ("POST", "/letters/discard"): (SIGN_IN, NO, NO, IN),
     ("GET", "/system"): (SIGN_IN, NO, NO, IN),
     ("GET", "/system/lag"): (SIGN_IN, NO, NO, IN),
     ("GET", "/system/servers"): (SIGN_IN, NO, NO, IN),
@@ -214,8 +216,8 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
 #: All tables that a request could change, but for attempts and the audit log.
 CHANGEABLE: Final = (
     "accounts", "account_chapters", "api_clients", "audit_log", "batches", "batch_items", "batch_webhooks",
-    "deliveries", "events", "event_chapters", "invitations", "log_entries", "members", "redriven_dead_letters",
-    "subscriptions",
+    "deliveries", "discarded_dead_letters", "events", "event_chapters", "invitations", "log_entries", "members",
+    "redriven_dead_letters", "subscriptions",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from config.kafka import client_config
 from config.settings import Settings
 from embedded import ports
-from producers import dead_letters
+from producers import redrive as redriving
 from producers.dead_letters import DeadLetter, DeadLetterReader
 from schemas.errors import UnreachableError
 from tests.acceptance.processes import eventually
@@ -136,7 +136,7 @@ def test_kafka_goes_away_half_way(
         yield from islice(letters(reader), 2)
         raise UnreachableError("Kafka did not give what it holds")
 
-    monkeypatch.setattr(dead_letters, "_CHUNK", 1)
+    monkeypatch.setattr(redriving, "_CHUNK", 1)
     monkeypatch.setattr(DeadLetterReader, "read_all", some)
     assert site.admin().post("/letters/redrive", {"all": "true"}).status_code == 503
     (entry,) = scenario.execute("SELECT outcome, detail FROM audit_log")
@@ -215,3 +215,22 @@ def test_for_admins_only(site: Site) -> None:
     for path in ("/letters", "/letters/0/0", "/letters/0/0/value"):
         assert organiser.get(path).status_code == 403
     assert organiser.post("/letters/redrive", {"all": "true"}).status_code == 403
+
+
+def test_discarded(site: Site, settings: Settings) -> None:
+    """FM-41: an admin sets letters aside for good; they are shown as discarded, and "Redrive all" leaves them."""
+    produce_dead_letters(settings, (b"7", b"first"), (b"8", b"second"))
+    browser = site.admin()
+    answer = browser.post("/letters/discard", {"letter": ["0:0"]})
+    assert answer.status_code == 303
+    listed = page_text(browser.get(answer.headers["location"]))
+    assert "1 dead letter discarded" in listed
+    assert "1 is waiting" in listed
+    assert "discarded" in page_text(browser.get("/letters/0/0"))
+    assert "Discard" not in page_text(browser.get("/letters/0/0")).replace("discarded", "")
+    assert "0:0 was discarded" in page_text(browser.post("/letters/redrive", {"letter": ["0:0"]}))
+    assert "1 dead letter redriven; 1 skipped: discarded" in redrive(browser, all="true")
+    assert "None is waiting" in page_text(browser.get("/letters"))
+    assert "1 dead letter redriven" in redrive(browser, ["0:0"], again="true")
+    assert browser.post("/letters/discard", {}).status_code == 422
+    assert browser.post("/letters/discard", {"letter": ["0:99"]}).status_code == 404

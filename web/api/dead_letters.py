@@ -1,4 +1,4 @@
-"""Dead letters: listed, read, and redriven. For clients of admins."""
+"""Dead letters: listed, read, redriven and discarded. For clients of admins."""
 
 from __future__ import annotations
 
@@ -52,10 +52,19 @@ def show_letter(
 def redrive(
     client: AuthenticatedClient, conn: Database, config: Config, wanted: models.RedriveRequest
 ) -> models.Redriven:
-    """Put dead letters on their source topic again, with the original key and bytes: after their cause was repaired.
+    """Put dead letters on their source topic again, as their originals were: after their cause was repaired.
 
-    Those redriven before are skipped, unless `again` is set.
+    Those redriven before are skipped, unless `again` is set; one that was discarded is refused then.
     """
     places = dict.fromkeys((place.partition, place.offset) for place in wanted.letters)
     done = actions.redrive(conn, config, client.actor, list(places), again=wanted.again)
     return models.Redriven.model_validate(done)
+
+
+@router.post("/dead-letters/discard", responses=documented(400, 404, 408, 413, 415))
+def discard(
+    client: AuthenticatedClient, conn: Database, config: Config, wanted: models.DiscardRequest
+) -> models.Discarded:
+    """Set dead letters aside for good. They stay on their topic, and no longer wait for anybody. Safe to repeat."""
+    places = dict.fromkeys((place.partition, place.offset) for place in wanted.letters)
+    return models.Discarded(discarded=actions.discard(conn, config, client.actor, list(places)))

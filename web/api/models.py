@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from producers.batch_control import Verdict
+from schemas.dead_letter import DeadLetterLine
 from schemas.vocabulary import Audience, BatchState, EventKind, Reason, Role, RolePolicy
 from web.dead_letters import MAX_PARTITION
 from web.dependencies import MAX_ID
@@ -255,18 +256,8 @@ class Why(_Response):
     deliveries: list[Delivery]
 
 
-class DeadLetter(_Response):
+class DeadLetter(DeadLetterLine, _Response):
     """A dead letter: a message that could not be processed. A field whose header is missing is null."""
-
-    partition: int
-    offset: int
-    reason: str | None
-    source_topic: str | None
-    source_partition: int | None
-    source_offset: int | None
-    at: str | None
-    key: str | None
-    redriven_at: datetime | None
 
 
 class WholeDeadLetter(DeadLetter):
@@ -288,8 +279,20 @@ class RedriveRequest(_Request):
 
     letters: list[Place] = Field(min_length=1, max_length=100)
     again: Annotated[bool, Field(strict=True)] = Field(
-        default=False, description="Whether to redrive also those that were redriven before."
+        default=False, description="Whether to redrive also those that were redriven before, or discarded."
     )
+
+
+class DiscardRequest(_Request):
+    """The dead letters to set aside for good."""
+
+    letters: list[Place] = Field(min_length=1, max_length=100)
+
+
+class Discarded(_Response):
+    """The result of a discard."""
+
+    discarded: Count
 
 
 class Redriven(_Response):

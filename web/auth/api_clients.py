@@ -37,7 +37,7 @@ SCOPE_DESCRIPTIONS: Final = {
     ApiScope.READ: "read events, batches and the state of each delivery",
     ApiScope.INVITE: "start batches",
     ApiScope.OPERATE: "pause, resume, cancel and retry batches; resolve unknown deliveries",
-    ApiScope.DEAD_LETTERS: "read and redrive dead letters; for clients of admins only",
+    ApiScope.DEAD_LETTERS: "read, redrive and discard dead letters; for clients of admins only",
 }
 _SECRET_BYTES: Final = 32
 #: The name follows the account's in the audit log and as the initiator of batches.

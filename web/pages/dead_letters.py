@@ -1,4 +1,4 @@
-"""Dead letters: listed, shown to the byte, and redriven. For admins."""
+"""Dead letters: listed, shown to the byte, redriven and discarded. For admins."""
 
 from __future__ import annotations
 
@@ -94,6 +94,21 @@ def redrive(
         problem = f"{done}. {plural(len(done.failed), 'dead letter')} could not be redriven: {failures}."
         return _list(user, conn, config, problem=problem, status=503)
     return redirect("/letters", notice=str(done))
+
+
+@router.post("/letters/discard")
+def discard(
+    user: AdminUser,
+    conn: Database,
+    config: Config,
+    letter: Annotated[list[SelectedPlace], Form(max_length=PAGE_SIZE)] = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
+    """Sets those selected aside for good."""
+    places = list(dict.fromkeys(parse_place(place) for place in letter))
+    if not places:
+        return _list(user, conn, config, problem="Select dead letters first.", status=422)
+    done = actions.discard(conn, config, user.actor, places)
+    return redirect("/letters", notice=f"{plural(done, 'dead letter')} discarded")
 
 
 def _list(

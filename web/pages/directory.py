@@ -14,7 +14,7 @@ from config.settings import Settings
 from db.audit_log import AuditEntry, audited
 from db.connect import connect
 from db.directory import import_lines
-from schemas.directory_file import parse_lines
+from schemas.directory_file import parse_lines, read_lines
 from schemas.errors import BiddenError, RefusedError, UnreachableError, printable
 from web.auth.current_user import AdminUser, CurrentUser
 from web.body_limits import Limit
@@ -86,7 +86,7 @@ def _import(settings: Settings, file: UploadFile) -> dict[str, int]:
     try:
         # The request's connection is in autocommit mode; an import is one transaction.
         with connect(settings.require_database(), application="bidden-import") as conn:
-            return import_lines(conn, parse_lines(file.file))
+            return import_lines(conn, parse_lines(read_lines(file.file)))
     finally:
         _import_lock.release()
 
