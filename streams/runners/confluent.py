@@ -8,7 +8,6 @@ owner does not find busy keys; after that the ledger's fences protect.
 from __future__ import annotations
 
 import asyncio
-import signal
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from config import crash_points
 from config.crash_points import CrashPoint
 from config.kafka import client_config
 from config.settings import Settings
+from config.stop_signals import stop_signals
 from schemas.errors import EXIT_DONE
 from streams.lag import GroupLag
 from streams.records import Heartbeat, Record, StoppingError
@@ -61,7 +61,7 @@ def consumer_config(settings: Settings) -> dict[str, object]:
 
 
 class ConfluentRunner:
-    """Runs one worker until SIGTERM or SIGINT, or until an error ends it."""
+    """Runs one worker until a signal stops it, or until an error ends it."""
 
     def __init__(self, settings: Settings, factory: WorkerFactory) -> None:
         self._topic = settings.invitations_topic
@@ -105,13 +105,13 @@ class ConfluentRunner:
             stopping.set()
 
         def ended(error: BaseException | None) -> None:
+            self._failure = self._failure or error
+            stop()
             if error is not None:
                 # Logged now: the shutdown may never finish.
                 log.error("the worker failed", cause=repr(error))
-                self._failure = self._failure or error
-            stop()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             loop.add_signal_handler(number, stop)
         worker = await self._factory(self._heartbeat)
         worker.start(ended)
