@@ -92,7 +92,7 @@ def test_a_closed_terminal_leaves_nothing_unknown(
     What was in flight is recorded; another worker completes the batch.
     """
     bidden.import_lines(*directory(range(1, 201)))
-    worker = at_terminal(bidden, "worker", "--runner", runner)
+    worker = at_terminal(bidden, "worker", "--runner", runner, BIDDEN_HANDOVER_WINDOW="30")
     dispatcher = at_terminal(bidden, "dispatch")
     site = at_terminal(bidden, "serve", "--port", str(choose({"site": None}, {})["site"]))
     worker.shows(b"partitions assigned")
@@ -106,7 +106,7 @@ def test_a_closed_terminal_leaves_nothing_unknown(
         process.close()
     assert [process.end() for process in processes] == [0, 0, 0]
     assert not books.completed(batch), "the batch ended too early: the test proves nothing"
-    assert set(books.states()) == {"sent", "pending"}
+    assert set(books.states()) == {"sent", "planned"}
     books.sink.clear_rules()
     bidden.worker(runner)
     bidden.dispatcher()
@@ -154,9 +154,10 @@ def test_up_at_a_terminal(alone: Bidden, at_terminal: Callable[..., AtTerminal],
 
     Nothing is unknown, and at the next start the batch goes on.
     """
-    home = {"BIDDEN_HOME": str(alone.folder / "home"), "BIDDEN_LEASE_SECONDS": "5"}
+    home = {"BIDDEN_HOME": str(alone.folder / "home"), "BIDDEN_LEASE_SECONDS": "5", "BIDDEN_HANDOVER_WINDOW": "30"}
     up = at_terminal(alone, "up", "--workers", "1", **home)
-    up.shows(b"settings ")
+    log = alone.folder / "home" / "logs" / "worker-1.log"
+    eventually(lambda: log.exists() and "partitions assigned" in log.read_text(), "the worker works", 150)
     lines = b"\n".join(json.dumps(line).encode() for line in directory(range(1, 201)))
     alone.run("import", "-", "--json", stdin=lines, env=home)
     sink = MailServer(alone.folder / "home")
@@ -174,7 +175,7 @@ def test_up_at_a_terminal(alone: Bidden, at_terminal: Callable[..., AtTerminal],
     assert sink.count() < 200, "the batch ended too early: the test proves nothing"
     sink.clear_rules()
     again = at_terminal(alone, "up", "--json", "--workers", "1", **home)
-    again.shows(b"}")
+    eventually((alone.folder / "home" / "instance.json").exists, "the servers run", 150)
     url = next(line for line in (alone.folder / "home" / "settings.env").read_text().splitlines() if "DATABASE" in line)
     with connect(url.partition("=")[2], autocommit=True) as conn:
         books = Books(conn, sink)
