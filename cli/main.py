@@ -24,7 +24,7 @@ from cli.commands import (
     setup,
 )
 from cli.output import write_error
-from config import crash_points, driver_errors
+from config import crash_points, driver_errors, standard_streams
 from schemas.errors import EXIT_DONE, EXIT_REFUSED, BiddenError, UsageError
 
 #: The longest error text; longer ones are cut in the middle.
@@ -74,6 +74,7 @@ for _modules in _SECTIONS.values():
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of the console command. Ends the process with an exit code of the contract."""
+    standard_streams.protect()
     argv = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in argv
     for stream in (sys.stdout, sys.stderr):
@@ -103,8 +104,8 @@ def _run(argv: list[str], *, as_json: bool) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone: `bidden log 1 | head`.
-        sys.stderr.close()
+        # The reader of our output has gone: `bidden log 1 | head`. Not stderr's, which never raises.
+        _discard_output()
         return EXIT_DONE
     except Exception as error:
         known = driver_errors.translate_error(error)

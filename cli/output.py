@@ -15,7 +15,7 @@ from rich.table import Table
 from schemas.errors import BiddenError, printable
 
 #: Outside a terminal (a pipe, a log) tables have this width.
-_WIDTH = None if sys.stdout.isatty() else 160
+_WIDTH = None if getattr(sys.stdout, "isatty", bool)() else 160  # it is None where it was closed at start
 
 out = Console(highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)

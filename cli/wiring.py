@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from config.clock import now
 from config.settings import Settings
+from config.stop_signals import stop_signals
 
 if TYPE_CHECKING:
     from mail.sender import Sender
@@ -19,10 +20,10 @@ SenderFactory: TypeAlias = "Callable[[Settings], Sender]"
 
 
 def stop_on_signals(stop: threading.Event) -> None:
-    """SIGTERM and Ctrl-C set the event. For processes without an event loop."""
+    """SIGTERM, Ctrl-C and a closed terminal set the event. For processes without an event loop."""
     import signal
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: stop.set())
 
 

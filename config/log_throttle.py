@@ -22,7 +22,8 @@ class LogThrottle:
         if now - self._logged_at.get(key, -INTERVAL_SECONDS) < INTERVAL_SECONDS:
             return False
         # A key may hold parameters and so be new each time: those whose interval is over are forgotten.
-        self._logged_at = {key: at for key, at in self._logged_at.items() if now - at < INTERVAL_SECONDS}
+        # A list first: another thread may add a key meanwhile, and a log call must not raise for that.
+        self._logged_at = {key: at for key, at in list(self._logged_at.items()) if now - at < INTERVAL_SECONDS}
         self._logged_at[key] = now
         return True
 

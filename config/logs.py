@@ -1,13 +1,15 @@
-"""Logging: our own logs and those of the libraries, in one format, on stderr."""
+"""Logging: our own logs and those of the libraries, in one format, on stderr. A log call never raises, nor blocks."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Any
 
 import structlog
 
+from config import standard_streams
 from config.log_throttle import LogThrottle
 from config.settings import Settings
 
@@ -27,8 +29,25 @@ class LibraryLogFilter(logging.Filter):
         return self._throttle.admits((record.name, str(record.msg)))
 
 
+class _SafeRenderer:
+    """The last processor. A value that cannot be rendered costs its log entry, not the caller's work."""
+
+    def __init__(self, processors: list[Any]) -> None:
+        self._processors = processors
+
+    def __call__(self, logger: Any, method: str, entry: Any) -> str:
+        event = str(entry.get("event"))
+        try:
+            for processor in self._processors:
+                entry = processor(logger, method, entry)
+            return str(entry)
+        except Exception as error:  # of any kind: a repr() may raise anything
+            return json.dumps({"event": event, "level": method, "not_rendered": type(error).__name__})
+
+
 def set_up_logs(settings: Settings) -> None:
     """Configure structlog and `logging` for BIDDEN_LOG_FORMAT."""
+    standard_streams.protect()
     as_json = settings.log_format == "json"
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -47,8 +66,15 @@ def set_up_logs(settings: Settings) -> None:
             )
         ]
     )
+    output = standard_streams.output()
+    if output is not None:
+        output.describe_dropped = lambda lines: str(
+            _SafeRenderer([*shared, *rendered])(
+                None, "warning", {"event": "log lines were dropped: stderr could not be written", "lines": lines}
+            )
+        )
     structlog.configure(
-        processors=[*shared, *rendered],
+        processors=[*shared, _SafeRenderer(rendered)],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,

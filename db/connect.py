@@ -85,6 +85,12 @@ async def connect_hot(url: str, *, application: str) -> AsyncConnection:
     return connection
 
 
+def can_write(conn: Connection) -> bool:
+    """Whether the server admits changes in this session: it is no standby, and not read-only."""
+    row = conn.execute("SELECT current_setting('transaction_read_only')::bool AS read_only").fetchone()
+    return row is not None and not row["read_only"]
+
+
 def in_transaction(conn: Connection, work: Callable[[], T]) -> T:
     """In one transaction; again, if it was the one that PostgreSQL chose to end a deadlock."""
     while True:

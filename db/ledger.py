@@ -156,8 +156,8 @@ class Ledger:
 
     async def _back_off(self, error: Exception, failures: int) -> None:
         delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
-        log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
         await self.close()
+        log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
         # Another session's lock is no outage: how long that may last is the watchdog's decision.
         if not isinstance(error, psycopg.errors.LockNotAvailable):
             self._on_wait()

@@ -135,6 +135,8 @@ class Demonstration:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._commands is not None:
-            self._commands.stop()
-        self._stack.stop()
+        try:
+            if self._commands is not None:
+                self._commands.stop()
+        finally:
+            self._stack.stop()

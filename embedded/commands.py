@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ class CommandProcess:
         self._log = log
         self._env = env
         self._process: subprocess.Popen[bytes] | None = None
+        # A supervisor may be about to start it again while its owner stops it.
+        self._lock = threading.Lock()
 
     @property
     def running(self) -> bool:
@@ -39,7 +42,11 @@ class CommandProcess:
 
     def start(self) -> None:
         """Does not wait until it is ready."""
-        self.wanted = True
+        with self._lock:
+            self.wanted = True
+            self._start()
+
+    def _start(self) -> None:
         argv = [*end_with_owner(signal.SIGTERM), *module_command("cli.main"), *self._arguments]
         with self._log.open("ab") as output:
             # In the same folder it reads the same `.env`.
@@ -47,18 +54,21 @@ class CommandProcess:
 
     def revive(self, _: object) -> None:
         """Starts it if it is still wanted."""
-        if self.wanted:
-            self.start()
+        with self._lock:
+            if self.wanted:
+                self._start()
 
     def ask_to_stop(self) -> None:
         """SIGTERM; `stop` waits."""
-        self.wanted = False
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+        with self._lock:
+            self.wanted = False
+            if self._process is not None:
+                self._process.send_signal(signal.SIGTERM)
 
     def stop(self, seconds: float) -> None:
         """SIGTERM, and SIGKILL if it has not ended after so many seconds."""
-        self.wanted = False
+        with self._lock:
+            self.wanted = False
         if self._process is not None:
             stop_child(self._process, signal.SIGTERM, seconds)
 

@@ -18,11 +18,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import ssl
 import sys
 from pathlib import Path
 
+from config import standard_streams
+from config.stop_signals import stop_signals
 from embedded.mail_rules import Rules
 from embedded.mail_store import MailStore
 from embedded.process import write_atomically
@@ -53,10 +54,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Listens until SIGTERM or Ctrl-C."""
+    """Listens until a signal stops it."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         loop.add_signal_handler(number, stopped.set)
     tls = None
     if options.tls_cert is not None:
@@ -82,6 +83,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 def main() -> int:
     """Runs the sink; returns the exit code."""
+    standard_streams.protect()
     options = parse_arguments()
     try:
         import uvloop

@@ -112,7 +112,9 @@ class Server(ABC):
                     raise InstallError(f"{self.title} cannot be started: {error}") from error
             identity = ProcessId.of(self._process.pid)
             if identity is not None:
-                remember(self._record, identity)
+                # Without a record, on a full disk, the next owner finds the process by its folder.
+                with contextlib.suppress(OSError):
+                    remember(self._record, identity)
             self._wait_until_ready()
             report(f"{self.title} is ready on 127.0.0.1:{self.port} ({time.monotonic() - began:.1f} s)")
 

@@ -7,7 +7,6 @@ beats the heartbeat and is no stall.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 
+from config.standard_streams import exit_now
 from schemas.errors import EXIT_NO_PROGRESS, EXIT_SHUTDOWN_TOO_LONG
 from streams.records import Heartbeat
 
@@ -39,7 +39,7 @@ class Watchdog:
         *,
         limit_seconds: float = LIMIT_SECONDS,
         check_seconds: float = _CHECK_SECONDS,
-        end: Callable[[int], object] = os._exit,
+        end: Callable[[int], object] = exit_now,
     ) -> None:
         self._heartbeat = heartbeat
         self._has_work = has_work
@@ -73,22 +73,19 @@ class Watchdog:
             now = self._monotonic()
             if self._shutdown_by is not None:
                 if now > self._shutdown_by:
-                    log.error(
-                        "the shutdown takes too long; exiting",
-                        seconds=SHUTDOWN_SECONDS,
-                        at=self._positions(),
-                    )
-                    self._end(EXIT_SHUTDOWN_TOO_LONG)
+                    self._log_and_end(EXIT_SHUTDOWN_TOO_LONG, "the shutdown takes too long; exiting", SHUTDOWN_SECONDS)
                 continue
             if self._heartbeat.beats != beats or not self._has_work():
                 beats, since = self._heartbeat.beats, now
             elif now - since > self._limit:
-                log.error(
-                    "no progress despite work; exiting",
-                    seconds=round(now - since),
-                    at=self._positions(),
-                )
-                self._end(EXIT_NO_PROGRESS)
+                self._log_and_end(EXIT_NO_PROGRESS, "no progress despite work; exiting", round(now - since))
+
+    def _log_and_end(self, code: int, event: str, seconds: float) -> None:
+        """It ends, whatever becomes of the log entry."""
+        try:
+            log.error(event, seconds=seconds, at=self._positions())
+        finally:
+            self._end(code)
 
     def _positions(self) -> list[str]:
         """Where each thread and each task stands: the first question of an operator who reads the log."""

@@ -8,11 +8,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
 from config.settings import Settings
-from web import body_limits
+from web import body_limits, health
 from web.api import application
 from web.auth import oidc, sign_in
 from web.database import make_pool
@@ -82,12 +81,7 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     for router in (*ROUTERS, *oidc_routers, *([invitation_links.router] if with_links else [])):
         app.include_router(router)
 
-    @app.get("/healthz", include_in_schema=False)
-    def health() -> PlainTextResponse:
-        """Whether the database answers."""
-        with pool.connection() as conn:
-            conn.execute("SELECT 1")
-        return PlainTextResponse("ok\n")
+    app.get("/healthz", include_in_schema=False)(health.check(pool))
 
     errors.add_handlers(app)
     return app

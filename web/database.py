@@ -1,17 +1,36 @@
-"""The pool of database connections for requests. It reconnects after an outage."""
+"""The pool of database connections for requests. It reconnects after an outage.
+
+After a failover connections may stay with a server that has become read-only, alive and unfit, while new ones would
+reach its successor. So a connection that cannot write is closed and opened again; where a new one cannot write either,
+that is how the database is: pages can be read, and changes are refused until the next look.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
+import psycopg
 from psycopg_pool import ConnectionPool
 from starlette.requests import Request
 
-from db.connect import Connection, session
+from db.connect import Connection, can_write, session
 
-Pool = ConnectionPool[Connection]
 STATEMENT_SECONDS: Final = 60
+#: A connection that could not write when it was opened is opened again after so long.
+_READ_ONLY_SECONDS: Final = 5.0
+
+
+class SiteConnection(psycopg.Connection[dict[str, Any]]):
+    """A connection that knows when it was opened."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.opened_at = time.monotonic()
+
+
+Pool = ConnectionPool[SiteConnection]
 
 
 def make_pool(url: str, size: int = 10) -> Pool:
@@ -27,9 +46,18 @@ def make_pool(url: str, size: int = 10) -> Pool:
         max_size=size,
         open=False,
         timeout=5.0,
-        check=ConnectionPool.check_connection,
+        connection_class=SiteConnection,
+        check=_check,
         name="admin",
     )
+
+
+def _check(conn: SiteConnection) -> None:
+    """Raises for one that is broken, or could be replaced by one that can write: the pool then opens another."""
+    if not can_write(conn) and time.monotonic() - conn.opened_at > _READ_ONLY_SECONDS:
+        # The pool would keep an open one.
+        conn.close()
+        raise psycopg.OperationalError("the server of this connection has become read-only")
 
 
 def connection(request: Request) -> Iterator[Connection]:

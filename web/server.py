@@ -1,4 +1,4 @@
-"""Serves the application until SIGTERM or Ctrl-C."""
+"""Serves the application until SIGTERM, Ctrl-C or a closed terminal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 
 from config.settings import Settings
+from config.stop_signals import stop_signals
 from schemas.errors import EXIT_DONE, UsageError
 from web.app import build
 
@@ -21,7 +22,7 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Like uvicorn's, but without raising the signal again afterwards: the exit code is 0."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             signal.signal(number, self.handle_exit)
         yield
 

@@ -22,6 +22,7 @@ from cli.progress import watch
 from cli.wiring import stop_on_signals
 from config.settings import without_secrets
 from config.startup import load
+from config.stop_signals import stop_signals
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, InstallError
 
 if TYPE_CHECKING:
@@ -59,14 +60,16 @@ def demo(members: int, stay: bool | None, as_json: bool) -> int:
 
     if stay is None:
         stay = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+    stop = threading.Event()
     with Demonstration(load().home / "demo", with_site=stay) as demonstration:
-        result = _run_campaign(demonstration, members, quiet=as_json or not sys.stderr.isatty())
+        with _interruptible(stop):
+            result = _run_campaign(demonstration, members, quiet=as_json or not sys.stderr.isatty())
         if as_json:
             write_json(result.audit)
         else:
             _show_campaign(result, demonstration.home)
         if stay:
-            _serve_until_stopped(demonstration)
+            _serve_until_stopped(demonstration, stop)
     everything_done = result.everything_sent and audit_exit_code(result.audit) == EXIT_DONE
     return EXIT_DONE if everything_done else EXIT_NEEDS_A_PERSON
 
@@ -108,15 +111,13 @@ def _show_campaign(result: CampaignResult, home: Path) -> None:
     out.print(f"           BIDDEN_HOME={home} bidden log {batch}   (or status {batch}, audit {event})", markup=False)
 
 
-def _serve_until_stopped(demonstration: Demonstration) -> None:
+def _serve_until_stopped(demonstration: Demonstration, stop: threading.Event) -> None:
     accounts = demonstration.start_site()
     out.print()
     out.print(f"[bold]Open {demonstration.site_address}[/]", highlight=False)
     for account in accounts:
         out.print(f"   as {account.title}: {account.email} with the password {account.password}", highlight=False)
     out.print("Press Ctrl-C to stop.")
-    stop = threading.Event()
-    stop_on_signals(stop)
     demonstration.supervise(stop, _report)
 
 
@@ -127,8 +128,8 @@ def _serve_until_stopped(demonstration: Demonstration) -> None:
 def up(workers: int | None, with_site: bool, as_json: bool) -> int:
     """Run Kafka, PostgreSQL and a mail sink here, until stopped.
 
-    Ctrl-C or SIGTERM stops them. The data stays in BIDDEN_HOME for the next start. Commands that are started in the
-    same folder use these servers.
+    Ctrl-C, SIGTERM or a closed terminal stops them. The data stays in BIDDEN_HOME for the next start. Commands that are
+    started in the same folder use these servers.
 
     Example: bidden up --workers 2
     """
@@ -166,8 +167,10 @@ def up(workers: int | None, with_site: bool, as_json: bool) -> int:
         Supervisor([*stack.servers, *commands.all]).run(stop, _report)
         err.print("stopping")
     finally:
-        commands.stop()
-        stack.stop()
+        try:
+            commands.stop()
+        finally:
+            stack.stop()
     return EXIT_DONE
 
 
@@ -198,12 +201,14 @@ def _show_addresses(addresses: Addresses, *, as_json: bool) -> None:
 
 @contextmanager
 def _interruptible(stop: threading.Event) -> Iterator[None]:
-    """While servers start, a signal cancels the start; afterwards it sets the event."""
+    """Meanwhile the first signal raises KeyboardInterrupt, and none disturbs the clean-up; later ones set the event."""
 
     def interrupt(*_: object) -> None:
+        stop_on_signals(stop)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in stop_signals():
+        signal.signal(number, interrupt)
     yield
     stop_on_signals(stop)
 

@@ -55,7 +55,7 @@ def dispatch(as_json: bool) -> None:
 def worker(runner: str, as_json: bool) -> int:
     """Send the mails of the topic, as a member of the consumer group.
 
-    Runs until stopped: after SIGTERM or Ctrl-C it finishes the mails in flight and exits with 0.
+    Runs until stopped: after SIGTERM, Ctrl-C or SIGHUP it finishes the mails in flight and exits with 0.
 
     Example: bidden worker
     """

@@ -8,23 +8,24 @@ owner does not find busy keys; after that the ledger's fences protect.
 from __future__ import annotations
 
 import asyncio
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Final
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from config import crash_points
 from config.crash_points import CrashPoint
-from config.kafka import client_config
 from config.settings import Settings
+from config.stop_signals import stop_signals
 from schemas.errors import EXIT_DONE
 from streams.lag import GroupLag
-from streams.records import Headers, Heartbeat, Record, StoppingError
+from streams.records import Heartbeat, Record, StoppingError
+from streams.runners.consumer import consumer_config, offsets_not_fetched, position_lost, to_record
+from streams.runners.fetch_watch import Cure, FetchWatch
 from streams.runners.positions import LostPositions
 from streams.watchdog import Watchdog
 from streams.worker import WorkerFactory
@@ -41,34 +42,15 @@ _POLL_SECONDS: Final = 0.1
 _BUSY_SECONDS: Final = 1.0
 
 
-def consumer_config(settings: Settings) -> dict[str, object]:
-    """The consumer's settings; `enable.auto.commit` commits only what this runner has stored."""
-    return {
-        **client_config(settings, "bidden-worker"),
-        "group.id": settings.group,
-        # An error instead of a silent jump to the earliest: see `positions`.
-        "auto.offset.reset": "error",
-        "enable.auto.commit": True,
-        "auto.commit.interval.ms": 1000,
-        "enable.auto.offset.store": False,
-        "session.timeout.ms": 10_000,
-        "heartbeat.interval.ms": 1000,
-        "max.poll.interval.ms": 300_000,
-        "partition.assignment.strategy": "cooperative-sticky",
-        # Small messages, 500 to a poll: no need to buffer megabytes of them.
-        "queued.max.messages.kbytes": 4096,
-        "fetch.wait.max.ms": 100,
-        "enable.partition.eof": False,
-    }
-
-
 class ConfluentRunner:
-    """Runs one worker until SIGTERM or SIGINT, or until an error ends it."""
+    """Runs one worker until a signal stops it, or until an error ends it."""
 
     def __init__(self, settings: Settings, factory: WorkerFactory) -> None:
+        self._settings = settings
         self._topic = settings.invitations_topic
         self._factory = factory
-        self._consumer = Consumer(consumer_config(settings), logger=None)
+        self._fetches = FetchWatch(time.monotonic)
+        self._consumer = self._make_consumer()
         self._heartbeat = Heartbeat()
         self._stop = threading.Event()
         self._free_polls = threading.Semaphore(POLLS_IN_FLIGHT)
@@ -86,6 +68,9 @@ class ConfluentRunner:
         self._partitions: frozenset[int] = frozenset()
         self._assigned = False
         self._failure: BaseException | None = None
+
+    def _make_consumer(self) -> Consumer:
+        return Consumer(consumer_config(self._settings), logger=None)
 
     def run(self) -> int:
         """Returns the exit code; raises the error that ended the worker."""
@@ -110,13 +95,13 @@ class ConfluentRunner:
             stopping.set()
 
         def ended(error: BaseException | None) -> None:
+            self._failure = self._failure or error
+            stop()
             if error is not None:
                 # Logged now: the shutdown may never finish.
                 log.error("the worker failed", cause=repr(error))
-                self._failure = self._failure or error
-            stop()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             loop.add_signal_handler(number, stop)
         worker = await self._factory(self._heartbeat)
         worker.start(ended)
@@ -155,10 +140,11 @@ class ConfluentRunner:
     # In the consumer's thread.
 
     def _consume(self, submit: Callable[[list[Record]], object]) -> None:
-        self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        self._subscribe()
         try:
             while not self._stop.is_set():
                 self._store_finished()
+                self._fetch_again(self._fetches.next_cure())
                 if not self._free_polls.acquire(timeout=_POLL_SECONDS):
                     self._stay_member()
                     continue
@@ -168,6 +154,7 @@ class ConfluentRunner:
                 if not records:
                     self._free_polls.release()
                     continue
+                self._fetches.fetched()
                 with self._idle:
                     self._in_flight += 1
                 self._polls_submitted += 1
@@ -179,6 +166,40 @@ class ConfluentRunner:
             self._polling_ended.set()
             # Commits what was stored and leaves the group.
             self._consumer.close()
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+
+    def _fetch_again(self, cure: Cure | None) -> None:
+        if cure is Cure.SUBSCRIBE:
+            # Ends the assignment, by `_on_revoke`, and leaves the group.
+            self._consumer.close()
+            log.warning("still nothing is fetched; subscribing again")
+            self._early, self._busy_since = [], None
+            self._consumer = self._make_consumer()
+            self._positions = LostPositions(self._consumer, self._topic)
+            self._subscribe()
+        elif cure is not None:
+            partitions = self._consumer.assignment()
+            if cure is Cure.ASSIGN_UNREAD:
+                partitions = [p for p in self._consumer.position(partitions) if p.offset < 0]
+            if partitions:
+                self._assign_again(partitions)
+
+    def _assign_again(self, partitions: Sequence[TopicPartition]) -> None:
+        """The group does not notice. Each begins at what is committed: what was read and not stored is read again."""
+        numbers = [p.partition for p in partitions]
+        fresh = [TopicPartition(self._topic, number) for number in numbers]
+        try:
+            self._consumer.incremental_unassign(fresh)
+            self._consumer.incremental_assign(fresh)
+            # librdkafka remembers what was paused.
+            self._consumer.resume(fresh)
+        except KafkaException as error:
+            # In the middle of a rebalance, which assigns by itself.
+            log.info("not assigned again", partitions=numbers, cause=str(error))
+        else:
+            log.warning("nothing was fetched; assigned again", partitions=numbers)
 
     def _stay_member(self) -> None:
         """Polls without fetching while all polls are in flight, for as long as the mail server is slow or away.
@@ -204,14 +225,12 @@ class ConfluentRunner:
         first = self._consumer.poll(0 if messages else _POLL_SECONDS)
         if first is not None:
             messages += [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, timeout=0)]
-        return [record for message in messages if (record := self._record(message)) is not None]
-
-    def _record(self, message: Message) -> Record | None:
-        error, partition = message.error(), message.partition()
-        if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:  # noqa: SLF001 - likewise
-            self._positions.lost(partition)
-            return None
-        return _record(message)
+        for message in messages:
+            if (partition := position_lost(message)) is not None:
+                self._positions.lost(partition)
+        if any(map(offsets_not_fetched, messages)):
+            self._fetches.offsets_not_fetched()
+        return [record for message in messages if (record := to_record(message)) is not None]
 
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._assigned = True
@@ -248,7 +267,12 @@ class ConfluentRunner:
         if not self._assigned:
             # An assignment that never comes is a stall, unless the brokers are away.
             return self._lag.reachable()
-        return self._in_flight > 0 or self._lag.behind(self._partitions)
+        if self._in_flight > 0:
+            self._fetches.fetched()
+            return True
+        behind = self._lag.behind(self._partitions)
+        self._fetches.observed(behind=behind)
+        return behind
 
     # In the event loop.
 
@@ -283,37 +307,3 @@ class ConfluentRunner:
         # For the consumer's thread: two threads in one consumer can wait for each other for ever.
         newest = {record.partition: record.offset + 1 for record in records}
         self._finished.extend((self._polls_completed, partition, offset) for partition, offset in newest.items())
-
-
-def _record(message: Message) -> Record | None:
-    error = message.error()
-    if error is not None:
-        if error.code() in {KafkaError._PARTITION_EOF}:  # noqa: SLF001 - the client's public name for it
-            return None
-        if error.fatal():
-            raise KafkaException(error)
-        # Brokers away, a leader that moves, a missing topic: the client recovers by itself.
-        log.warning("Kafka", cause=error.str())
-        return None
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None
-    assert partition is not None
-    assert offset is not None
-    key, value = message.key(), message.value()
-    assert not isinstance(key, str)
-    assert not isinstance(value, str)
-    return Record(topic, partition, offset, key, value, _headers(message), _timestamp(message))
-
-
-def _headers(message: Message) -> Headers:
-    try:
-        # The client annotates these wider than what it returns.
-        return tuple(cast("Any", message.headers()) or ())
-    except (UnicodeError, SystemError):
-        # A name that is not UTF-8, which the client cannot give: the message is more than its headers.
-        return ()
-
-
-def _timestamp(message: Message) -> int | None:
-    kind, milliseconds = message.timestamp()
-    return None if kind == TIMESTAMP_NOT_AVAILABLE or milliseconds < 0 else milliseconds

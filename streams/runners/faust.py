@@ -8,7 +8,6 @@ was not processed.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import tempfile
 import time
@@ -26,6 +25,8 @@ from mode.supervisors import CrashingSupervisor
 from config import crash_points
 from config.crash_points import CrashPoint
 from config.settings import Settings
+from config.standard_streams import exit_now
+from config.stop_signals import stop_signals
 from schemas.errors import BiddenError, UnreachableError
 from streams.lag import GroupLag
 from streams.records import Heartbeat, Record, StoppingError
@@ -133,13 +134,22 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         if error is not None:
             # The window's writer is dead: nothing can be recorded any more. The supervisor restarts the worker.
             log.error("the worker failed", cause=repr(error))
-            os._exit(1)
+            exit_now(1)
 
     def _has_work(self) -> bool:
         """Called by the watchdog, in its thread."""
         if not self._assigned:
             return self._lag.reachable()
         return self._lag.behind(self._partitions)
+
+
+class _FaustWorker(faust.Worker):  # type: ignore[misc] # faust has no types
+    """Faust's, which a closed terminal stops in good order, too."""
+
+    def _install_signal_handlers_unix(self) -> None:
+        super()._install_signal_handlers_unix()
+        for number in stop_signals():
+            self.loop.add_signal_handler(number, self._schedule_shutdown, number)
 
 
 def faust_settings(settings: Settings) -> dict[str, Any]:
@@ -231,7 +241,7 @@ def _record(message: Any) -> Record:
 
 
 def run(settings: Settings, factory: WorkerFactory) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit code. UnreachableError when Kafka goes away during the start.
+    """Run until a signal stops it; returns the exit code. UnreachableError when Kafka goes away during the start.
 
     Raises the error for people that ended the worker, if one did.
     """
@@ -241,7 +251,7 @@ def run(settings: Settings, factory: WorkerFactory) -> int:
     asyncio.set_event_loop(loop)
     # Logging is configured; Faust must not configure it again.
     app = build(settings, factory)
-    worker = faust.Worker(app, loop=loop, quiet=True, redirect_stdouts=False, override_logging=False)
+    worker = _FaustWorker(app, loop=loop, quiet=True, redirect_stdouts=False, override_logging=False)
     # Its cursor codes would end up in every log.
     worker.spinner = None
     execute: Callable[[], None] = worker.execute_from_commandline

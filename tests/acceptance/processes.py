@@ -82,7 +82,10 @@ class Result:
 class Process:
     """A process of ours that runs until it is stopped."""
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], folder: Path, name: str) -> None:
+    def __init__(
+        self, arguments: Sequence[str], env: Mapping[str, str], folder: Path, name: str, stderr: int | None = None
+    ) -> None:
+        """`stderr` is a descriptor for its log in place of the file."""
         self.arguments = arguments
         self.out = folder / f"{name}.out"
         self.err = folder / f"{name}.err"
@@ -92,7 +95,7 @@ class Process:
                 [*end_with_owner(signal.SIGKILL), sys.executable, "-P", "-m", "cli.main", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
-                stderr=err,
+                stderr=err if stderr is None else stderr,
                 cwd=folder,
                 env=dict(env),
                 start_new_session=True,
@@ -195,7 +198,14 @@ class Bidden:
 
         Call it from the main thread: the process ends with the thread that started it.
         """
-        process = Process(arguments, self._env(env), self.folder, f"{len(self.processes)}-{arguments[0]}")
+        return self._start(arguments, env)
+
+    def start_with_stderr(self, stderr: int, *arguments: str, **env: str) -> Process:
+        """The same, with a descriptor for its log in place of a file."""
+        return self._start(arguments, env, stderr)
+
+    def _start(self, arguments: Sequence[str], env: Mapping[str, str], stderr: int | None = None) -> Process:
+        process = Process(arguments, self._env(env), self.folder, f"{len(self.processes)}-{arguments[0]}", stderr)
         self.processes.append(process)
         return process
 

@@ -37,7 +37,10 @@ CONNECTIONS: Final = 4
 
 @dataclass(frozen=True)
 class Options:
-    """What to run. `expire_claims`: the publish claims of killed processes are expired by hand after the last fault."""
+    """What to run. `expire_claims`: the publish claims of killed processes are expired by hand after the last fault.
+
+    `flow_seconds`: how long a fault waits for mails to flow again after the one before; long enough for a rebalance.
+    """
 
     seed: int
     runner: str
@@ -45,6 +48,7 @@ class Options:
     minutes: float | None = None
     members: int = 300
     expire_claims: bool = False
+    flow_seconds: float = 5.0
 
     @property
     def events(self) -> int:

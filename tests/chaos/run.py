@@ -19,8 +19,6 @@ from tests.chaos.sampling import take_snapshot
 from tests.chaos.verification import Verification
 
 _TICK_SECONDS: Final = 0.03
-#: How long a fault waits for mails to flow again after the one before: long enough for a rebalance.
-_FLOW_TIMEOUT_SECONDS: Final = 5.0
 #: Mails that must be accepted between two faults, unless the timeout is over.
 _FLOW: Final = 15
 #: The share of faults that do not wait: they hit the recovery from the one before.
@@ -110,7 +108,7 @@ def _pause(environment: Environment, fault: Fault, before: int) -> None:
         environment.tick()
         passed = time.monotonic() - began
         flows = environment.in_flight() > 0 and environment.tail.count - before >= _FLOW
-        if passed >= fault.gap and (flows or fault.pick < _AT_ONCE or passed > _FLOW_TIMEOUT_SECONDS):
+        if passed >= fault.gap and (flows or fault.pick < _AT_ONCE or passed > environment.options.flow_seconds):
             return
         time.sleep(_TICK_SECONDS)
 

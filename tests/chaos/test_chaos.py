@@ -24,10 +24,15 @@ def test_no_delivery_is_lost_or_sent_twice_under_faults(runner: str, tmp_path: P
     overlapping batches, the mail server misbehaves, the topic is deleted: `unknown` is no more than was in flight.
     """
     lines: list[str] = []
-    report = run(Options(seed=7, runner=runner, faults=FAULTS, members=300, expire_claims=True), tmp_path, lines.append)
+    report = run(
+        Options(seed=7, runner=runner, faults=FAULTS, members=300, expire_claims=True, flow_seconds=30.0),
+        tmp_path,
+        lines.append,
+    )
     story = "\n".join([*lines, *report.findings])
     assert not report.findings, story
     assert (report.twice, report.lost) == (0, 0), story
     assert report.deliveries["unknown"] <= report.bound, story
     assert report.count == FAULTS
-    assert report.share_in_flight >= 0.6, f"the faults hit idle workers: the test proves nothing\n{story}"
+    # Each fault, but those that are to hit a recovery, waited up to 30 s for mails in flight, also on a slow machine.
+    assert report.share_in_flight >= 0.6, f"after most faults no mail went out for 30 s\n{story}"

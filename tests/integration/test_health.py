@@ -10,7 +10,7 @@ from confluent_kafka import Consumer
 from config.settings import Settings
 from db.connect import Connection, connect
 from deploy.health import dispatcher_is_connected, main, worker_is_member
-from streams.runners.confluent import consumer_config
+from streams.runners.consumer import consumer_config
 
 #: A reserved address (RFC 5737).
 ELSEWHERE = "192.0.2.1"

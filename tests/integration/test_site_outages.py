@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any, LiteralString
 
@@ -10,10 +11,10 @@ import pytest
 from httpx2 import Response
 
 from db import site_queries
-from db.connect import Connection, connect, session
+from db.connect import Connection, can_write, connect, session
 from tests.integration.calling import program
 from tests.integration.site import PASSWORD, Site, open_site, page_text
-from web import database
+from web import database, health
 
 READ_ONLY = "The database is read-only now. Try again in a minute."
 NOT_MIGRATED = "The database schema is out of date: run `bidden migrate`."
@@ -88,3 +89,68 @@ def test_statement_timeout(conn: Connection, database_url: str, monkeypatch: pyt
         assert_error(client.call("GET", "/events"), TOO_LONG)
         other.rollback()
         assert ada.get("/events").status_code == 200
+
+
+class _Demoted:
+    """Sessions that are open become read-only at once, as on a server that was demoted; new ones can write.
+
+    By a function in place of the setting: the setting is one of the whole server, which other tests use, too.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.unfit: set[int] = set()
+        self.checked: list[int] = []
+
+        def pretend(conn: Connection) -> bool:
+            pid = conn.info.backend_pid
+            self.checked.append(pid)
+            if pid in self.unfit:
+                conn.execute("SET default_transaction_read_only = on")
+            return can_write(conn)
+
+        monkeypatch.setattr(database, "can_write", pretend)
+        monkeypatch.setattr(health, "can_write", pretend)
+
+    def demote(self) -> None:
+        """All that were seen so far."""
+        self.unfit |= set(self.checked)
+
+
+def test_sessions_that_became_read_only_are_replaced(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FM-41: after a failover the pool's old sessions cannot write; the next request closes them and can."""
+    demoted = _Demoted(monkeypatch)
+    monkeypatch.setattr(database, "_READ_ONLY_SECONDS", 0.0)
+    with open_site(database_url, conn) as site:
+        ada = site.browser(site.account("ada@bidden.example", "admin", password=PASSWORD))
+        form = {"email": "ada@bidden.example", "password": PASSWORD}
+        demoted.demote()
+        assert demoted.unfit
+        assert site.browser().client.post("/sign-in", data=form).status_code < 400
+        assert ada.post("/accounts/1/enable").status_code < 400
+        assert ada.get("/healthz").status_code == 200
+        assert not demoted.unfit & set(demoted.checked[-3:])
+
+
+def test_health(conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FM-41: 200 only while the site can change the database; 503 within seconds, and why, while it cannot."""
+
+    def read_only(*arguments: Any, **options: Any) -> dict[str, Any]:
+        how = session(*arguments, **options)
+        return {**how, "options": f"{how['options']} -c default_transaction_read_only=on"}
+
+    with open_site(database_url, conn) as site:
+        browser = site.browser().client
+        assert (browser.get("/healthz").status_code, browser.get("/healthz").text) == (200, "ok\n")
+        silence = threading.Event()
+        monkeypatch.setattr(health, "_SECONDS", 0.3)
+        monkeypatch.setattr(health, "can_write", lambda _: silence.wait(20))
+        answer = browser.get("/healthz")
+        assert (answer.status_code, answer.text) == (503, "the database does not answer\n")
+        silence.set()
+        monkeypatch.undo()
+    monkeypatch.setattr("web.database.session", read_only)
+    with open_site(database_url, conn) as site:
+        answer = site.browser().client.get("/healthz")
+        assert (answer.status_code, answer.text) == (503, "the database is read-only\n")

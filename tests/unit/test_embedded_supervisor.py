@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,15 +140,64 @@ def test_a_slow_start_delays_no_other_child() -> None:
         slow.may_start.set()
 
 
-def test_a_bug_ends_the_supervision() -> None:
-    """An error that is not one of ours sets the event, so that everything is stopped, and is raised."""
+class Failing(Fake):
+    """A child whose first starts raise what the list holds."""
 
-    class Broken(Fake):
-        def revive(self, report: Report) -> None:
-            raise ZeroDivisionError
+    def __init__(self, *errors: BaseException) -> None:
+        super().__init__("failing")
+        self.may_start.set()
+        self.errors = list(errors)
 
+    def revive(self, report: Report) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        super().revive(report)
+
+
+def test_an_error_of_one_child_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FM-41: a full disk, or a bug, while a child is started is reported and tried again; others are watched on."""
+    monkeypatch.setattr("embedded.supervisor.BACK_OFF_MAX", 0.1)
+    failing = Failing(OSError(errno.ENOSPC, "No space left on device", "/h/run/x"), ZeroDivisionError("a bug"))
+    healthy = Fake("healthy")
+    healthy.may_start.set()
+    with supervised(failing, healthy) as lines:
+        assert wait_until(lambda: failing.running, 20)
+        healthy.running = False
+        assert wait_until(lambda: healthy.running, 20)
+    assert "failing: /h/run/x: No space left on device" in lines
+    assert any("ZeroDivisionError" in line and "test_embedded_supervisor.py" in line for line in lines)
+
+
+def test_a_report_that_cannot_be_written_ends_nothing() -> None:
+    """FM-41: whoever reads the reports may be gone; the child is started again all the same."""
+
+    def broken(_: str) -> None:
+        raise BrokenPipeError
+
+    until, child = threading.Event(), Fake()
+    child.may_start.set()
+    thread = threading.Thread(target=Supervisor([child]).run, args=(until, broken))
+    thread.start()
+    assert wait_until(lambda: child.running, 20)
+    until.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_what_ends_a_watch_ends_the_supervision() -> None:
+    """FM-41: it sets the event, so that everything is stopped, and is raised: nothing looks alive and is not."""
     until = threading.Event()
     healthy = Fake(running=True)
-    with pytest.raises(ZeroDivisionError):
-        Supervisor([healthy, Broken()]).run(until, lambda _: None)
+    with pytest.raises(SystemExit):
+        Supervisor([healthy, Failing(SystemExit(3))]).run(until, lambda _: None)
     assert until.is_set()
+
+
+def test_a_slow_start_does_not_delay_the_end() -> None:
+    """A child that is being started is left to its owner, who cancels the start."""
+    slow = Fake("slow")
+    began = time.monotonic()
+    with supervised(slow) as lines:
+        assert wait_until(lambda: "slow starts" in lines, 10)
+    assert time.monotonic() - began < 10
+    slow.may_start.set()

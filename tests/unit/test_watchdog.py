@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -12,6 +16,7 @@ import pytest
 from schemas.errors import EXIT_NO_PROGRESS, EXIT_SHUTDOWN_TOO_LONG
 from streams.records import Heartbeat
 from streams.watchdog import SHUTDOWN_SECONDS, Watchdog
+from tests.tables import ROOT
 
 LIMIT = 30.0
 
@@ -133,3 +138,31 @@ def test_it_says_where_everything_stands() -> None:
     dog._thread.join(10)
     assert any(re.fullmatch(r"task stuck: asyncio/locks.py:\d+ wait", line) for line in found), found
     assert any(line.startswith("thread MainThread: ") for line in found)
+
+
+_STALLS = """
+import sys, threading, time
+from config.logs import set_up_logs
+from config.settings import Settings
+from streams.records import Heartbeat
+from streams.watchdog import Watchdog
+set_up_logs(Settings())
+Watchdog(Heartbeat(), lambda: True, time.monotonic, limit_seconds=0.05, check_seconds=0.01).start()
+threading.Event().wait(30)
+"""
+
+
+@pytest.mark.parametrize("reader", ["gone", "does not read"])
+def test_it_ends_the_process_whatever_becomes_of_its_log(reader: str) -> None:
+    """FM-41: the watchdog's own log entry, to a pipe that is broken or full, does not keep the process from ending."""
+    outlet, stderr = os.pipe()
+    if reader == "gone":
+        os.close(outlet)
+    else:
+        os.set_blocking(stderr, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(stderr, b"x" * 4096)
+        os.set_blocking(stderr, True)
+    done = subprocess.run([sys.executable, "-c", _STALLS], cwd=ROOT, stderr=stderr, timeout=20, check=False)
+    assert done.returncode == EXIT_NO_PROGRESS

@@ -1,0 +1,95 @@
+"""The consumer of the runner on confluent-kafka: its settings, and its messages as records."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import structlog
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message
+
+from config.kafka import client_config
+from config.settings import Settings
+from streams.records import Headers, Record
+
+log = structlog.get_logger()
+
+#: The errors of a group's coordinator that has moved, or not yet read its topic.
+_COORDINATOR_MOVED: Final = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
+
+
+def consumer_config(settings: Settings) -> dict[str, object]:
+    """The consumer's settings; `enable.auto.commit` commits only what this runner has stored."""
+    return {
+        **client_config(settings, "bidden-worker"),
+        "group.id": settings.group,
+        # An error instead of a silent jump to the earliest: see `positions`.
+        "auto.offset.reset": "error",
+        "enable.auto.commit": True,
+        "auto.commit.interval.ms": 1000,
+        "enable.auto.offset.store": False,
+        "session.timeout.ms": 10_000,
+        "heartbeat.interval.ms": 1000,
+        # Also how long a rebalance waits for a member that sends heartbeats and does not join. The consumer's thread
+        # polls every second, whatever the mail server does.
+        "max.poll.interval.ms": 60_000,
+        "partition.assignment.strategy": "cooperative-sticky",
+        # Small messages, 500 to a poll: no need to buffer megabytes of them.
+        "queued.max.messages.kbytes": 4096,
+        "fetch.wait.max.ms": 100,
+        "enable.partition.eof": False,
+    }
+
+
+def offsets_not_fetched(message: Message) -> bool:
+    """Whether this is the consumer's report that it could not fetch the committed offsets of what it holds."""
+    error = message.error()
+    return error is not None and error.code() in _COORDINATOR_MOVED and message.topic() is None
+
+
+def position_lost(message: Message) -> int | None:
+    """The partition, where this is the consumer's report that it has no message at its position."""
+    error = message.error()
+    if error is None or error.code() != KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - the client's public name for it
+        return None
+    return message.partition()
+
+
+def to_record(message: Message) -> Record | None:
+    """None for an event that is no record; raises what the client cannot recover from."""
+    error = message.error()
+    if error is not None:
+        if error.code() in {KafkaError._PARTITION_EOF, KafkaError._AUTO_OFFSET_RESET}:  # noqa: SLF001 - likewise
+            return None
+        if error.fatal():
+            raise KafkaException(error)
+        # Brokers away, a leader that moves, a missing topic: the client recovers by itself.
+        log.warning("Kafka", cause=error.str())
+        return None
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    key, value = message.key(), message.value()
+    assert not isinstance(key, str)
+    assert not isinstance(value, str)
+    return Record(topic, partition, offset, key, value, _headers(message), _timestamp(message))
+
+
+def _headers(message: Message) -> Headers:
+    try:
+        # The client annotates these wider than what it returns.
+        return tuple(cast("Any", message.headers()) or ())
+    except (UnicodeError, SystemError):
+        # A name that is not UTF-8, which the client cannot give: the message is more than its headers.
+        return ()
+
+
+def _timestamp(message: Message) -> int | None:
+    kind, milliseconds = message.timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE or milliseconds < 0 else milliseconds
