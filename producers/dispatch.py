@@ -22,6 +22,7 @@ from config.settings import Settings
 from db import outbox
 from db.connect import OUTAGES, Connection, connect
 from db.outbox import DueItem
+from producers.decisions import DecisionsLeft
 from producers.publish import Publisher
 from producers.topics import Topics
 from schemas.errors import UnreachableError, first_line
@@ -50,6 +51,7 @@ class Dispatcher:
         self._monotonic = monotonic
         self._stop = stop
         self._publisher = Publisher(settings, clock, "bidden-dispatcher")
+        self._decisions = DecisionsLeft(monotonic)
         self._next_lost_check = 0.0
         self._topic_id: UUID | None = None
 
@@ -79,7 +81,9 @@ class Dispatcher:
                 # Set before the check, which may fail: what is due is published between two checks all the same.
                 self._next_lost_check = self._monotonic() + _LOST_CHECK_SECONDS
                 self.make_lost_items_due(conn, topics)
-            yield self.dispatch_once(conn, topics)
+            has_more = self._decisions.apply_some(conn)
+            claimed = self.dispatch_once(conn, topics)
+            yield CHUNK if has_more else claimed
 
     def dispatch_once(self, conn: Connection, topics: Topics) -> int:
         """Claim and publish one chunk; returns how many items it claimed."""

@@ -111,8 +111,10 @@ def test_a_filled_database_of_the_version_before_keeps_every_row(conn: Connectio
     assert all(filled.values()), [table for table, rows in filled.items() if not rows]
     expected = {_RENAMED.get(table, table): rows for table, rows in filled.items()}
     for _ in range(2):
-        assert upgrade(database_url) == head()
+        # Columns that came later would differ.
+        _migrate(database_url, "0006")
         assert _rows(conn) == expected
+        assert upgrade(database_url) == head()
         assert _names(conn) == fresh
         assert drift(database_url) == []
         _migrate(database_url, "0005")
