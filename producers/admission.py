@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 #: The backlog, in seconds of the workers' work.
@@ -23,7 +24,9 @@ _WINDOW_SECONDS: Final = 3.0
 #: After such a pause between observations the rate is unknown: nobody knows when the work ended.
 _FORGET_SECONDS: Final = 2.0
 #: What is measured in less time than this is chance.
-_LEAST_SECONDS: Final = 0.04
+_LEAST_SECONDS: Final = 0.1
+#: What other publishers may have on the topic without a receipt.
+_JITTER: Final = 5000
 #: Publish when this part of the bound is free: fewer, larger chunks.
 _FREE_PART: Final = 4
 
@@ -53,31 +56,40 @@ def room(bound: int, backlog: int, dispatchers: int) -> int:
 class Throughput:
     """Measures how many items the workers complete in a second, from what was published and what is left of it.
 
-    `completed` grows with each observation: all that was ever on the topic, without the backlog.
+    An observation counts what others have published and not yet noted as completed, until they have. So an advance
+    counts when the next observation confirms it, and one that falls behind the last is no loss.
     """
 
     _observed: deque[tuple[float, int, bool]] = field(default_factory=deque)
 
     def observe(self, at: float, completed: int, *, backlog: int) -> None:
-        """Note what was completed by this time (monotonic, in seconds), and whether workers still have work."""
+        """Note what was completed by this time (monotonic, in seconds), and whether workers still have work.
+
+        `completed` is all that was ever on the topic, without the backlog.
+        """
         if self._observed:
-            last, had, _ = self._observed[-1]
-            # Less than before: the topic was made again, or has lost its tail.
-            if completed < had or at - last > _FORGET_SECONDS:
+            last, had, busy = self._observed[-1]
+            # Far less than before: the topic was made again, or has lost its tail.
+            if completed < had - _JITTER or at - last > _FORGET_SECONDS:
                 self._observed.clear()
+            elif completed < had:
+                before = self._observed[-2][1] if len(self._observed) > 1 else completed
+                completed = max(completed, before)
+                self._observed[-1] = (last, completed, busy)
         self._observed.append((at, completed, backlog > 0))
-        while len(self._observed) > 2 and at - self._observed[1][0] > _WINDOW_SECONDS:
+        while len(self._observed) > 3 and at - self._observed[1][0] > _WINDOW_SECONDS:
             self._observed.popleft()
 
     @property
     def per_second(self) -> float | None:
         """Over the time in which the workers had work; None when they had none lately."""
         seconds, completed = 0.0, 0
-        for (before, had, busy), (at, has, _) in zip(self._observed, list(self._observed)[1:], strict=False):
+        confirmed = list(self._observed)[:-1]
+        for (before, had, busy), (at, has, _) in pairwise(confirmed):
             if busy or has > had:
                 seconds += at - before
                 completed += has - had
-        return completed / seconds if seconds >= _LEAST_SECONDS else None
+        return completed / max(seconds, _LEAST_SECONDS) if seconds else None
 
     @property
     def completed(self) -> int | None:

@@ -45,6 +45,7 @@ _BUSY_SECONDS: Final = 0.05
 _BUSY_FOR_SECONDS: Final = 1.0
 _LOST_CHECK_SECONDS: Final = 5.0
 _CHORES_SECONDS: Final = 1.0
+_LOG_SECONDS: Final = 1.0
 _BACK_OFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
 #: Errors that a retry can cure.
 _OUTAGES: Final = (*OUTAGES, KafkaException, UnreachableError)
@@ -84,6 +85,8 @@ class Dispatcher:
         self._next_lost_check = 0.0
         self._next_chores = 0.0
         self._busy_until = 0.0
+        self._next_log = 0.0
+        self._published = 0
         self._dispatchers = 1
         self._offsets: TopicOffsets | None = None
 
@@ -136,6 +139,7 @@ class Dispatcher:
         if self._offsets is None:
             self._offsets = topics.read_offsets(outbox.read_clock(conn))
         if not outbox.any_due(conn):
+            self._log_published()
             return False
         offsets = topics.refresh_offsets(self._offsets, outbox.read_clock(conn))
         free = self._room(conn, offsets)
@@ -146,9 +150,18 @@ class Dispatcher:
                 crash_points.reach(CrashPoint.PUBLISH_CLAIMED)
                 published = self._publisher.publish(conn, offsets.topic_id, items)
                 self._busy_until = self._monotonic() + _BUSY_FOR_SECONDS
-                log.info("published", items=published, claimed=len(items))
+                self._published += published
             free = free - len(items) if len(items) == asked else 0
+        if self._monotonic() >= self._next_log:
+            self._log_published()
         return True
+
+    def _log_published(self) -> None:
+        """A line a second at most: what is published at a time depends on the rate."""
+        if self._published:
+            log.info("published", items=self._published)
+            self._published = 0
+            self._next_log = self._monotonic() + _LOG_SECONDS
 
     def _room(self, conn: Connection, offsets: TopicOffsets) -> int:
         """How many items this dispatcher may publish now."""
@@ -164,7 +177,10 @@ class Dispatcher:
         """Make up to LOST_CHUNK items due again whose message the group will never read; returns how many."""
         self._dispatchers = checks.dispatchers(conn)
         # The database's time, then Kafka's offsets, then the rows: see `is_lost` in db/sql/outbox.sql.
-        self._offsets = topics.read_offsets(outbox.read_clock(conn))
+        offsets = topics.read_offsets(outbox.read_clock(conn))
+        if self._offsets is None or offsets.topic_id != self._offsets.topic_id:
+            self._throughput = Throughput()
+        self._offsets = offsets
         move_back_to_end(topics, self._offsets)
         count = outbox.make_lost_items_due(conn, self._offsets, LOST_CHUNK)
         if count:
