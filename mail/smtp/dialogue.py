@@ -11,7 +11,7 @@ answers the next MAIL with what it kept of the last. What each point of failure 
 | it happens                                     | result                                                         |
 |------------------------------------------------|-----------------------------------------------------------------|
 | 4xx or 5xx to MAIL, RCPT, DATA, body           | `mail.smtp.verdicts` decides: Refused, Undecided or Throttled   |
-| loss, time-out, protocol error before MAIL's 2xx | NotSent: the server is away                                   |
+| loss, time-out, protocol error before RCPT was written | NotSent: the server is away                             |
 | the same between it and the body               | Undecided: it may be this recipient who ends each dialogue      |
 | the same once the body was written             | Ambiguous: accepted or not, it cannot be known                  |
 
@@ -123,7 +123,9 @@ class Dialogue:
         """The result if the connection ends here, or the server breaks the protocol. `by_us`: we closed it."""
         if self.stage is Stage.BODY:
             return Ambiguous(reason)
-        if self._failure is None and self.stage in (Stage.RCPT, Stage.DATA) and not by_us:
+        # With PIPELINING the server has read RCPT before it answers MAIL, and some close before they have answered.
+        named = self.stage in (Stage.RCPT, Stage.DATA) or (self.stage is Stage.MAIL and self._extensions.pipelining)
+        if self._failure is None and named and not by_us:
             return Undecided(reason)
         return self._failure or NotSent(reason)
 

@@ -26,7 +26,7 @@ from mail.smtp.submission import Submission
 from mail.smtp.url import Tls, parse
 from schemas.envelope import Envelope
 from schemas.errors import SettingsError, UnreachableError
-from schemas.send_results import NotSent, SendResult
+from schemas.send_results import NotSent, SendResult, Undecided
 
 _log = structlog.get_logger()
 
@@ -165,8 +165,10 @@ class SmtpSender:
         """Back to the front of the queue. The limit guards against a server that drops every connection."""
         del connection
         submission.tries += 1
-        if self._closed or submission.tries > self._limit:
-            self._report(submission, NotSent(f"mail server {self._server.address} closes its connections"))
+        if self._closed:
+            self._report(submission, NotSent("the sender is closing"))
+        elif submission.tries > self._limit:
+            self._report(submission, Undecided(f"mail server {self._server.address} closes its connections"))
         else:
             self._queue.appendleft(submission)
             self._pump()

@@ -28,12 +28,12 @@ class Step(Enum):
 
 
 class About(Enum):
-    """Whom it is about, and what follows."""
+    """Whom it is about. What follows stands in docs/reference/mail-server-replies.md."""
 
-    RECIPIENT = "this recipient or message: an attempt; 5xx is final"
-    UNDECIDED = "this recipient or everybody: waits, ends by time"
-    DOMAIN = "the recipient's domain slows us down: waits"
-    EVERYBODY = "the sender, the session or the server: everybody waits"
+    RECIPIENT = "the recipient"
+    UNDECIDED = "undecided"
+    DOMAIN = "the recipient's domain"
+    EVERYBODY = "everybody"
 
 
 class Row(NamedTuple):

@@ -47,6 +47,37 @@ def test_a_temporary_refusal_is_retried(bidden: Bidden, books: Books) -> None:
     bidden.run("audit", "1", "--json")
 
 
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ({"do": "refuse_recipient", "reply": "421 4.7.0 [TSS04] Messages temporarily deferred"}, "TSS04"),
+        ({"do": "drop_before_data"}, "lost"),
+    ],
+)
+def test_who_ends_each_dialogue_ends_by_time(bidden: Bidden, books: Books, rule: dict[str, str], reason: str) -> None:
+    """FM-37: one recipient for whom the server always closes: the others are sent at once, the batch completes.
+
+    No circuit breaker opens for them; they are tried until BIDDEN_RETRY_FOR is over, and have failed then.
+    """
+    bidden.import_lines(*directory(range(1, 61)))
+    books.sink.set_rules([{**rule, "recipient": "m30@*"}])
+    bidden.dispatcher()
+    worker = bidden.worker(BIDDEN_RETRY_FOR="12s", BIDDEN_RETRY_BASE_SECONDS="1")
+    batch = bidden.invite("students")["batch_id"]
+    books.wait_mails(59)
+    # All but one were sent while that one still waits for its next try.
+    assert not books.completed(batch)
+    books.wait_completed(batch)
+    books.check(failed=1)
+    (failed,) = bidden.run("log", str(batch), "--status", "failed", "--json").lines
+    assert failed["member_id"] == 30
+    assert 2 <= failed["attempts"] <= 12
+    assert failed["reason"].startswith(f"refused {failed['attempts']} times in ")
+    assert reason in failed["reason"]
+    assert only(books, 1) == {30: failed["attempts"]}
+    assert not worker.logged("the mail server takes no mails; claiming waits until it does")
+
+
 def test_an_answer_that_never_came_is_unknown(bidden: Bidden, books: Books) -> None:
     """FM-12, FM-22: accepted without a reply: unknown with its reason, held, and not sent again by a replay."""
     bidden.import_lines(*directory(range(1, 41)))

@@ -44,6 +44,14 @@ from tests.conformance.smtp_servers import (
 
 pytestmark = in_each_loop
 
+#: With PIPELINING the recipient was named already: it may be theirs.
+lost_early = "not sent, or undecided with PIPELINING"
+
+
+def resolved(expected: str, offers: tuple[str, ...]) -> str:
+    return expected if expected != lost_early else undecided if "PIPELINING" in offers else not_sent
+
+
 POINTS: list[tuple[str, Act | bytes, str]] = [
     (GREETING, DROP, not_sent),
     (GREETING, HANG, not_sent),
@@ -56,8 +64,8 @@ POINTS: list[tuple[str, Act | bytes, str]] = [
     ("EHLO", Act(b"421 4.3.2 too busy\r\n", "drop"), not_sent),
     ("EHLO", b"450 4.3.2 greylisted\r\n", not_sent),
     ("EHLO", b"250-half\r\n", not_sent),
-    ("MAIL", DROP, not_sent),
-    ("MAIL", HANG, not_sent),
+    ("MAIL", DROP, lost_early),
+    ("MAIL", HANG, lost_early),
     ("MAIL", Act(b"421 4.7.0 too many\r\n", "drop"), throttled),
     ("MAIL", b"421 4.7.0 too many, and it stays open\r\n", throttled),
     ("MAIL", b"530 5.7.0 authentication required\r\n", throttled),
@@ -68,7 +76,7 @@ POINTS: list[tuple[str, Act | bytes, str]] = [
     ("MAIL", b"503 5.5.1 Sender already specified\r\n", throttled),
     ("MAIL", b"550 5.4.5 Daily user sending quota exceeded\r\n", throttled),
     ("MAIL", b"550 5.7.1 not from you\r\n", throttled),
-    ("MAIL", b"garbage\r\n", not_sent),
+    ("MAIL", b"garbage\r\n", lost_early),
     ("MAIL", b"354 what?\r\n", not_sent),
     ("RCPT", DROP, undecided),
     ("RCPT", HANG, undecided),
@@ -137,7 +145,7 @@ def test_outcome_of_each_point_of_failure(
                 sender._timeout = 30
             else:
                 outcome = await outcome_from(sender, server, act, expected)
-            assert kind(outcome) == expected, outcome
+            assert kind(outcome) == resolved(expected, offers), outcome
             if expected != ambiguous:
                 assert len(server.mails) == (expected == "accepted")
             # The sender lives on, and sends again as soon as the server is well.
@@ -175,8 +183,9 @@ def test_the_same_on_a_kept_connection(
             await send(sender, mail("first@example.org"))
             outcome = await outcome_from(sender, server, act, expected)
         assert acted
-        unheard = point == "MAIL" and expected in (not_sent, throttled)
-        assert kind(outcome) in ({expected, "accepted"} if unheard else {expected}), outcome
+        unheard = point == "MAIL" and expected in (not_sent, lost_early, throttled)
+        likely = {resolved(expected, offers)}
+        assert kind(outcome) in (likely | {"accepted"} if unheard else likely), outcome
         if unheard and act in (DROP, Act(b"421 4.7.0 too many\r\n", "drop")):
             assert kind(outcome) == "accepted"
         taken = [each.recipients for each in server.mails].count(("ada@example.org",))
@@ -188,7 +197,7 @@ def test_the_same_on_a_kept_connection(
 
 
 @each_way
-@pytest.mark.parametrize(("point", "expected"), [("MAIL", not_sent), (BODY, ambiguous)])
+@pytest.mark.parametrize(("point", "expected"), [("MAIL", lost_early), (BODY, ambiguous)])
 def test_silence_ends_by_itself(run: Run, offers: tuple[str, ...], point: str, expected: str) -> None:
     """FM-12: a reply that does not come within the time-out ends the wait, and the connection."""
 
@@ -197,7 +206,7 @@ def test_silence_ends_by_itself(run: Run, offers: tuple[str, ...], point: str, e
         # Long enough to get there on a busy machine.
         async with talking_to(server, connections=1, timeout=1.0, final_timeout=1.0) as sender:
             outcome = await send(sender, mail())
-        assert kind(outcome) == expected
+        assert kind(outcome) == resolved(expected, offers)
         assert "no answer within 1 s" in str(outcome)
 
     run(story())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -153,6 +155,24 @@ def test_every_row_is_reached() -> None:
     """FM-37: each row of the table decides about a reply in the list above."""
     reached = [row_of(step, reply(text)) for _, step, text, _ in REPLIES]
     assert [row for row in TABLE if row not in reached] == []
+
+
+def test_the_documented_table_is_this_one() -> None:
+    """docs/reference/mail-server-replies.md has the rows, in their order."""
+
+    def cell(pattern: str) -> str:
+        return "any" if pattern == ".*" else f"`{pattern}`".replace("|", "\\|")
+
+    written = (Path(__file__).parents[2] / "docs/reference/mail-server-replies.md").read_text("utf-8").splitlines()
+    first = written.index("| step | code | enhanced | about | meaning | words |") + 2
+    assert written[first : first + len(TABLE) + 1] == [
+        *(
+            f"| {row.steps} | {cell(row.codes)} | {cell(row.enhanced)} | {row.about.value} | {row.meaning} |"
+            f" {'with certain words' if row.words else ''} |"
+            for row in TABLE
+        ),
+        "",
+    ]
 
 
 @given(st.sampled_from(Step), st.integers(400, 599), st.text())
