@@ -34,13 +34,26 @@ def find_batch(conn: Connection, batch_id: int) -> BatchRef | None:
 
 def lock_batch_against_operators(conn: Connection, batch_id: int) -> str:
     """Exclude other operators until the transaction ends; returns the batch's reported state."""
-    conn.execute(sql("lock_batch_against_operators"), {"batch_id": batch_id})
+    stored_state_for_operators(conn, batch_id)
     return reported_state(conn, batch_id)
+
+
+def stored_state_for_operators(conn: Connection, batch_id: int) -> str:
+    """The same; returns the stored state."""
+    row = conn.execute(sql("lock_batch_against_operators"), {"batch_id": batch_id}).fetchone()
+    assert row is not None
+    state: str = row["state"]
+    return state
 
 
 def lock_event_against_planning(conn: Connection, event_id: int) -> None:
     """Let no batch of the event be planned until the transaction ends."""
     conn.execute(sql("lock_event_against_planning"), {"event_id": event_id})
+
+
+def limit_lock_waits(conn: Connection, seconds: float) -> None:
+    """Until the transaction ends, a lock that is not granted within so many seconds raises LockNotAvailable."""
+    conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{round(seconds * 1000)}ms"])
 
 
 def member_exists(conn: Connection, member_id: int) -> bool:
@@ -64,34 +77,90 @@ def reported_state(conn: Connection, batch_id: int) -> str:
     return state
 
 
-def set_batch_state(conn: Connection, batch_id: int, state: str) -> None:
-    """Store the state, unless the batch is cancelled, which is for good."""
-    conn.execute(sql("set_batch_state"), {"batch_id": batch_id, "state": state})
+def decide(conn: Connection, batch_id: int, state: str) -> None:
+    """Store the state as decided and not yet applied to any item. Cancelled is for good."""
+    conn.execute(sql("decide_batch"), {"batch_id": batch_id, "state": state})
 
 
-def make_items_not_due(conn: Connection, batch_id: int) -> None:
-    """Nothing of the batch is due any more."""
-    conn.execute(sql("make_items_not_due"), {"batch_id": batch_id})
+@dataclass(frozen=True, slots=True)
+class UnappliedDecision:
+    """The batch's state, when it was decided, and the member up to whose id the items follow it."""
+
+    state: str
+    unapplied_since: datetime
+    applied_to: int
 
 
-def make_items_due(conn: Connection, batch_id: int) -> None:
-    """Everything unsettled of the batch is due."""
-    conn.execute(sql("make_items_due"), {"batch_id": batch_id})
+def unapplied_batches(conn: Connection) -> list[int]:
+    """Batches whose last decision is not applied to all their items, the oldest decision first. No lock."""
+    return [row["id"] for row in conn.execute(sql("unapplied_batches"))]
 
 
-def cancel_items(conn: Connection, batch_id: int) -> None:
-    """Skip and settle everything of a cancelled batch that is not in flight."""
-    parameters = {"batch_id": batch_id, "resend_below": _RESEND_NEVER}
+def unapplied_decision(conn: Connection, batch_id: int) -> UnappliedDecision | None:
+    """The decision that is not applied to all items of the batch; None when there is none."""
+    row = conn.execute(sql("unapplied_decision"), {"batch_id": batch_id}).fetchone()
+    return None if row is None else UnappliedDecision(**row)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Items of a batch: those of members with ids above `after`, up to and including `upto`."""
+
+    batch_id: int
+    after: int
+    upto: int
+
+
+def next_chunk(conn: Connection, batch_id: int, after: int, limit: int, *, settled: bool) -> tuple[Chunk | None, bool]:
+    """The next items, with the settled ones or without, and whether there may be more; None when there are none."""
+    name = "next_planned_items" if settled else "next_unsettled_items"
+    row = conn.execute(sql(name), {"batch_id": batch_id, "after": after, "limit": limit}).fetchone()
+    assert row is not None
+    if row["upto"] is None:
+        return None, False
+    return Chunk(batch_id, after, row["upto"]), row["items"] == limit
+
+
+def store_applied(conn: Connection, batch_id: int, upto: int | None) -> None:
+    """The decision is applied to the items of members up to that id; None: to all items."""
+    conn.execute(sql("store_applied"), {"batch_id": batch_id, "upto": upto})
+
+
+def make_items_not_due(conn: Connection, chunk: Chunk) -> None:
+    """Nothing of these is due any more."""
+    conn.execute(sql("make_items_not_due"), asdict(chunk))
+
+
+def make_items_due(conn: Connection, chunk: Chunk, due: datetime) -> None:
+    """Everything unsettled of these is due."""
+    conn.execute(sql("make_items_due"), {**asdict(chunk), "due": due})
+
+
+def cancel_items(conn: Connection, chunk: Chunk) -> None:
+    """Skip and settle everything of these, of a cancelled batch, that is not in flight."""
+    parameters = {**asdict(chunk), "resend_below": _RESEND_NEVER}
     skipped = conn.execute(sql("cancel_deliveries"), parameters).fetchall()
     # A log of another batch may call unknown what a late truth had opened again.
     conn.execute(sql("correct_log_entries"), {**parameters, "touched": Jsonb(skipped)})
     conn.execute(sql("settle_cancelled_items"), parameters)
 
 
-def retry_failed(conn: Connection, batch_id: int) -> int:
-    """Plan the batch's failed deliveries again; returns how many. The batch must be locked."""
+def reopen_paused(conn: Connection, batch_id: int) -> None:
+    """A paused batch whose items were all settled meanwhile is reported as completed: it runs again."""
     conn.execute(sql("reopen_paused_batches"), {"batches": [batch_id]})
-    row = conn.execute(sql("retry_deliveries"), {"batch_id": batch_id}).fetchone()
+
+
+def next_failed(conn: Connection, batch_id: int, after: int, limit: int) -> Chunk | None:
+    """Where the batch's next failed log entries are; None when there are none. No lock."""
+    row = conn.execute(sql("next_failed"), {"batch_id": batch_id, "after": after, "limit": limit}).fetchone()
+    assert row is not None
+    return None if row["upto"] is None else Chunk(batch_id, after, row["upto"])
+
+
+def retry_failed(conn: Connection, chunk: Chunk) -> int:
+    """Plan the failed deliveries of these again; returns how many. The batch must be locked."""
+    reopen_paused(conn, chunk.batch_id)
+    row = conn.execute(sql("retry_deliveries"), asdict(chunk)).fetchone()
     assert row is not None
     count: int = row["n"]
     return count
@@ -114,14 +183,24 @@ class Resolved:
     resolved: int
     without_batch: int = 0
 
+    def __add__(self, other: Resolved) -> Resolved:
+        return Resolved(self.resolved + other.resolved, self.without_batch + other.without_batch)
 
-def resolve(conn: Connection, resolution: Resolution, *, resend_below: int) -> Resolved:
-    """Resolve unknown deliveries in the ledger and in every log that has them as unknown.
+
+def unknown_deliveries(conn: Connection, resolution: Resolution, limit: int) -> list[dict[str, Any]]:
+    """Keys of the first of the deliveries that are to be resolved. No lock."""
+    return conn.execute(sql("unknown_deliveries"), {**asdict(resolution), "limit": limit}).fetchall()
+
+
+def resolve(
+    conn: Connection, resolution: Resolution, wanted: Sequence[dict[str, Any]], *, resend_below: int
+) -> Resolved:
+    """Resolve these deliveries, if still unknown, in the ledger and in every log that has them as unknown.
 
     The event must be locked. `resend_below` is the policy's: another slot that it will resend keeps its item open.
     """
     conn.execute(sql("lock_batches_of_event"), {"event_id": resolution.event_id})
-    rows = conn.execute(sql("resolve_deliveries"), asdict(resolution)).fetchall()
+    rows = conn.execute(sql("resolve_deliveries"), {**asdict(resolution), "wanted": Jsonb(list(wanted))}).fetchall()
     if not rows:
         return Resolved(0)
     entries = conn.execute(sql("unknown_log_entries"), {"touched": Jsonb(rows)}).fetchall()

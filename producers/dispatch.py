@@ -24,6 +24,7 @@ from db.outbox import DueItem, TopicOffsets
 from db.planning import FIRST_ITEMS
 from producers import admission
 from producers.admission import Throughput
+from producers.decisions import DecisionsLeft
 from producers.publish import Publisher
 from producers.topics import Topics
 from schemas.errors import UnreachableError, first_line
@@ -77,7 +78,7 @@ class Dispatcher:
         self._monotonic = monotonic
         self._stop = stop
         self._permitted = permitted
-        self._chores = chores
+        self._chores = (DecisionsLeft(monotonic).apply_some, *chores)
         self._publisher = Publisher(settings, clock, "bidden-dispatcher")
         self._throughput = Throughput()
         self._next_lost_check = 0.0

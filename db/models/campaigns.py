@@ -38,10 +38,18 @@ class Batch(Base):
     first_error: Mapped[Text | None]
     #: The batch's counts, stored by the transaction that removed its items and its log; null while those exist.
     archived: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    #: When the last decision (pause, resume, cancel) was made, while it is not applied to all items; then null.
+    unapplied_since: Mapped[Timestamp | None]
+    #: That decision is applied to the items of members up to this id.
+    applied_to: Mapped[Id] = mapped_column(server_default=text("0"))
+    #: What the trigger asked for, while the batch waits to be planned; null once it was.
+    planning: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     __table_args__ = (
         CheckConstraint(is_one_of("audience", "students", "coaches", "everyone"), name="audience"),
         CheckConstraint(is_one_of("action", "invite"), name="action"),
         CheckConstraint(is_one_of("state", "running", "paused", "cancelled"), name="state"),
+        Index("ix_batches_unapplied_since", "id", postgresql_where=text("unapplied_since IS NOT NULL")),
+        Index("ix_batches_planning", "id", postgresql_where=text("planning IS NOT NULL")),
     )
 
 

@@ -1,14 +1,15 @@
--- Actions of operators on batches: pause, resume, cancel, retry, resolve, clean up. producers/batch_control.py runs them
--- in transactions that lock the batch against workers, which hold FOR KEY SHARE on it while they commit; so an action
--- and a worker's commit never interleave. Locks are taken in the order event, batches by id, deliveries, log entries,
--- items, like those of workers and of planning.
+-- Actions of operators on batches: pause, resume, cancel, retry, resolve, clean up. A decision is one short transaction
+-- that stores the batch's state and marks it as not applied yet; producers/decisions.py applies it to the items in
+-- chunks, each a transaction of its own. Workers hold FOR KEY SHARE on a batch while they commit. A chunk that must not
+-- interleave with their commits locks the batch FOR UPDATE, for milliseconds. Locks are taken in the order event,
+-- batches by id, deliveries, items, log entries, like those of workers and of planning.
 
 -- name: find_batch
 SELECT id AS batch_id, event_id FROM batches WHERE id = %(batch_id)s
 
 -- name: lock_batch_against_operators
 -- Excludes other operators, not workers, so that an action takes effect however many workers are committing.
-SELECT id FROM batches WHERE id = %(batch_id)s FOR NO KEY UPDATE
+SELECT state FROM batches WHERE id = %(batch_id)s FOR NO KEY UPDATE
 
 -- name: lock_batch
 -- Waits for each worker that is committing for the batch, and excludes workers until this transaction ends.
@@ -21,9 +22,40 @@ SELECT id FROM events WHERE id = %(event_id)s FOR NO KEY UPDATE
 -- name: lock_batches_of_event
 SELECT id FROM batches WHERE event_id = %(event_id)s ORDER BY id FOR UPDATE
 
--- name: set_batch_state
-UPDATE batches SET state = %(state)s, cancelled_at = CASE %(state)s WHEN 'cancelled' THEN now() END
-WHERE id = %(batch_id)s AND state NOT IN (%(state)s, 'cancelled')
+-- name: decide_batch
+-- The whole decision: from its commit on nothing of a batch that does not run is published or claimed. Cancelled is for
+-- good. A decision again, or another one, is applied from the first item on.
+UPDATE batches SET state = %(state)s,
+    cancelled_at = CASE %(state)s WHEN 'cancelled' THEN coalesce(cancelled_at, now()) END,
+    unapplied_since = now(), applied_to = 0
+WHERE id = %(batch_id)s AND (state <> 'cancelled' OR %(state)s = 'cancelled')
+
+-- name: unapplied_batches
+-- Batches whose last decision is not applied to all their items, the oldest first. What is to be planned has none yet.
+SELECT id FROM batches WHERE unapplied_since IS NOT NULL AND planning IS NULL ORDER BY unapplied_since, id
+
+-- name: unapplied_decision
+SELECT state, unapplied_since, applied_to FROM batches WHERE id = %(batch_id)s AND unapplied_since IS NOT NULL
+    AND planning IS NULL
+
+-- name: next_planned_items
+-- Where the next chunk ends. Settled items count, too: see `cancel_deliveries`.
+SELECT max(member_id) AS upto, count(*) AS items FROM (
+    SELECT member_id FROM batch_items WHERE batch_id = %(batch_id)s AND member_id > %(after)s AND excluded IS NULL
+    ORDER BY member_id LIMIT %(limit)s
+) chunk
+
+-- name: next_unsettled_items
+SELECT max(member_id) AS upto, count(*) AS items FROM (
+    SELECT member_id FROM batch_items WHERE batch_id = %(batch_id)s AND member_id > %(after)s AND settled_at IS NULL
+    ORDER BY member_id LIMIT %(limit)s
+) chunk
+
+-- name: store_applied
+-- How far the decision is applied; with null as the end it is applied to all.
+UPDATE batches SET applied_to = coalesce(%(upto)s::bigint, applied_to),
+    unapplied_since = CASE WHEN %(upto)s::bigint IS NOT NULL THEN unapplied_since END
+WHERE id = %(batch_id)s
 
 -- name: reopen_paused_batches
 -- A paused batch whose items were all settled meanwhile is reported as completed: reopened, it runs.
@@ -34,11 +66,20 @@ WHERE b.id = ANY(%(batches)s) AND b.state = 'paused'
 -- name: make_items_not_due
 -- Nothing of a paused batch is due, which keeps the index of due items short.
 UPDATE batch_items SET publish_at = NULL
-WHERE batch_id = %(batch_id)s AND settled_at IS NULL AND publish_at IS NOT NULL
+WHERE batch_id = %(batch_id)s AND member_id > %(after)s AND member_id <= %(upto)s
+    AND settled_at IS NULL AND publish_at IS NOT NULL
 
 -- name: make_items_due
--- Everything unsettled: messages that came during the pause were acknowledged without being processed.
-UPDATE batch_items SET publish_at = now() WHERE batch_id = %(batch_id)s AND settled_at IS NULL
+-- Everything unsettled: messages that came during the pause were acknowledged without being processed. All chunks give
+-- the same time, so that items are published in the shuffled order. Workers may be settling these items at this moment:
+-- locked in their order, and due only if still unsettled.
+WITH open AS MATERIALIZED (
+    SELECT batch_id, member_id FROM batch_items
+    WHERE batch_id = %(batch_id)s AND member_id > %(after)s AND member_id <= %(upto)s AND settled_at IS NULL
+    ORDER BY member_id FOR UPDATE
+)
+UPDATE batch_items i SET publish_at = %(due)s
+FROM open o WHERE i.batch_id = o.batch_id AND i.member_id = o.member_id
 
 -- name: cancel_deliveries
 -- Deliveries that are not in flight and that no other batch will send. Settled items count, too: a worker that recorded
@@ -55,7 +96,7 @@ WITH open AS MATERIALIZED (
             AND d.slot = {{slot_of_role}} AND d.state IN ('planned', 'retry')
         FOR UPDATE
     ) d
-    WHERE i.batch_id = %(batch_id)s AND NOT EXISTS (
+    WHERE i.batch_id = %(batch_id)s AND i.member_id > %(after)s AND i.member_id <= %(upto)s AND NOT EXISTS (
         SELECT FROM batches o JOIN batch_items oi ON oi.batch_id = o.id
         WHERE o.event_id = b.event_id AND o.action = b.action AND o.id <> b.id AND o.state <> 'cancelled'
             AND oi.member_id = i.member_id AND oi.settled_at IS NULL
@@ -94,7 +135,7 @@ WITH evaluated AS MATERIALIZED (
         SELECT status, partition, kafka_offset FROM log_entries
         WHERE batch_id = i.batch_id AND member_id = i.member_id AND slot = {{slot_of_role}} OFFSET 0
     ) l ON true
-    WHERE b.id = %(batch_id)s AND i.settled_at IS NULL
+    WHERE b.id = %(batch_id)s AND i.settled_at IS NULL AND i.member_id > %(after)s AND i.member_id <= %(upto)s
 ), entries AS (
     SELECT batch_id, member_id, slot, role, final_status AS status, reason, attempts, at, partition, kafka_offset
     FROM evaluated WHERE final_status IS NOT NULL AND is_logged IS NOT TRUE
@@ -107,6 +148,13 @@ WITH evaluated AS MATERIALIZED (
 UPDATE batch_items i SET settled_at = now(), publish_at = NULL
 FROM ended
 WHERE i.batch_id = ended.batch_id AND i.member_id = ended.member_id
+
+-- name: next_failed
+-- Where the next chunk of a retry ends.
+SELECT max(member_id) AS upto FROM (
+    SELECT member_id FROM log_entries WHERE batch_id = %(batch_id)s AND member_id > %(after)s AND status = 'failed'
+    ORDER BY member_id LIMIT %(limit)s
+) chunk
 
 -- name: retry_deliveries
 -- Deliveries that failed in this batch, and are still failed in the ledger, are planned again with all their attempts.
@@ -121,7 +169,7 @@ WITH failed AS MATERIALIZED (
             AND d.state = 'failed'
         FOR UPDATE
     ) d
-    WHERE l.batch_id = %(batch_id)s AND l.status = 'failed'
+    WHERE l.batch_id = %(batch_id)s AND l.member_id > %(after)s AND l.member_id <= %(upto)s AND l.status = 'failed'
 ), reopened AS (
     UPDATE deliveries d SET state = 'planned', attempts = 0, reason = NULL, reply = NULL, not_before = NULL,
         first_refused_at = NULL, batch_id = NULL, updated_at = now()
@@ -140,6 +188,12 @@ WITH failed AS MATERIALIZED (
 )
 SELECT count(*) AS n FROM reopened
 
+-- name: unknown_deliveries
+-- What the next chunk of a resolve is about. No lock: the next statement looks again.
+SELECT action, member_id, slot FROM deliveries
+WHERE event_id = %(event_id)s AND state = 'unknown' AND (%(member_id)s::bigint IS NULL OR member_id = %(member_id)s)
+ORDER BY action, member_id, slot LIMIT %(limit)s
+
 -- name: resolve_deliveries
 -- An operator's verdict on unknown deliveries. `resend` plans them again under a new fence, for the batches whose logs
 -- have them as unknown; where all of those are cancelled, or removed, they are skipped and open to a new batch.
@@ -152,11 +206,13 @@ WITH unresolved AS MATERIALIZED (
             WHERE l.member_id = d.member_id AND l.slot = d.slot AND l.status = 'unknown'
                 AND b.event_id = d.event_id AND b.action = d.action AND b.state <> 'cancelled'
         ) AS has_batch
-    FROM deliveries d
-    WHERE d.event_id = %(event_id)s AND d.state = 'unknown'
-        AND (%(member_id)s::bigint IS NULL OR d.member_id = %(member_id)s)
-    ORDER BY d.action, d.member_id, d.slot
-    FOR UPDATE OF d
+    FROM jsonb_to_recordset(%(wanted)s) AS w(action text, member_id bigint, slot text)
+    CROSS JOIN LATERAL (
+        SELECT d.event_id, d.action, d.member_id, d.slot FROM deliveries d
+        WHERE d.event_id = %(event_id)s AND d.action = w.action AND d.member_id = w.member_id AND d.slot = w.slot
+            AND d.state = 'unknown'
+        FOR UPDATE
+    ) d
 ), verdict AS MATERIALIZED (
     SELECT *, CASE
         WHEN %(verdict)s <> 'resend' THEN %(verdict)s

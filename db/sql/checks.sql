@@ -16,6 +16,8 @@ ORDER BY d.event_id, d.member_id, d.slot LIMIT 5
 SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
 FROM batch_items i JOIN batches b ON b.id = i.batch_id
 WHERE i.settled_at IS NULL AND i.publish_at IS NULL AND i.kafka_offset IS NULL AND b.state <> 'paused'
+    -- After a resume the items become due in chunks.
+    AND b.unapplied_since IS NULL
 ORDER BY i.batch_id, i.member_id LIMIT 5
 
 -- name: check_overdue_items
@@ -38,6 +40,11 @@ FROM batch_items i JOIN batches b ON b.id = i.batch_id AND b.state <> 'paused'
 WHERE {{is_on_topic}} AND (i.published_at < now() - %(seconds)s * interval '1 second') IS NOT FALSE
     AND NOT {{is_under_lease}} AND NOT {{is_set_aside}}
 ORDER BY i.published_at NULLS FIRST, i.batch_id, i.member_id LIMIT 5
+
+-- name: check_unapplied_decisions
+SELECT b.id::text AS name, count(*) OVER () AS n FROM batches b
+WHERE b.unapplied_since < now() - interval '1 minute' AND b.planning IS NULL
+ORDER BY b.id LIMIT 5
 
 -- name: check_items_set_aside
 SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from db import batch_actions, planning, reports, site_queries
+from db.batch_actions import Chunk
 from db.site_queries import VisibleMembers
 from producers.plan import dry_runs, plan, trigger_of
+from schemas.directory import MAX_ID
 from schemas.errors import NotFoundError
 from schemas.outcomes import Failed, Retry, Sent, Unknown
 from schemas.vocabulary import Audience, Reason, UnknownPolicy
@@ -87,7 +89,7 @@ def populate(scenario: Scenario, seed: int, policy: str) -> list[int]:
         scenario.set_state(batches[0], "paused")
     if seed % 3 == 1:
         scenario.set_state(batches[1], "cancelled")
-        batch_actions.cancel_items(scenario.conn, batches[1])
+        batch_actions.cancel_items(scenario.conn, Chunk(batches[1], 0, MAX_ID))
     scenario.execute("ANALYZE")
     assert len(scenario.execute("SELECT DISTINCT status FROM log_entries")) >= 4, "too few outcomes"
     return batches

@@ -56,7 +56,7 @@ def _wrong_delivery(scope: Scope, state: State, slot: int, delivery: Delivery) -
         return f"a mail was accepted, and the ledger says {delivery.state}"
     if delivery.state in (PLANNED, RETRY):
         having = [batch for batch in state.batches if batch.state != ABSENT and slot in batch.slots]
-        if all(batch.settled and batch.state != CANCELLED for batch in having):
+        if all(batch.settled and not batch.unapplied for batch in having):
             return f"{delivery.state}, and no batch has it to do"
     return None
 

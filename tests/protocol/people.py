@@ -33,30 +33,28 @@ _RESEND_NEVER = 0
 
 
 def is_locked(state: State, index: int) -> bool:
-    """Whether a worker is inside a transaction about the batch: `lock_batches` keeps people waiting."""
+    """Whether a worker is inside a transaction about the batch: `lock_batches` keeps chunks waiting."""
     return any(w.batch == index and any(h.phase == SETTLING for h in w.hands) for w in state.workers)
 
 
 def decisions(ledger: Ledger, state: State) -> Iterator[Move]:
-    """What people can do now. A paused batch can always be resumed; the rest is bounded."""
+    """What people can do now. A paused batch can always be resumed; the rest is bounded.
+
+    A decision about a batch stores its state and waits for nobody; a later step applies it to the item, at any time,
+    by whoever is there.
+    """
     for index, batch in enumerate(state.batches):
-        if is_locked(state, index):
-            continue
         if batch.state == PAUSED:
-            resumed = batch._replace(state=RUNNING, due=not batch.settled)
+            resumed = batch._replace(state=RUNNING, unapplied=True)
             yield Move("resume batch {}", (index,), with_batch(state, index, resumed))
-        if batch.ending:
-            yield Move("the cancel of batch {} ends", (index,), cancel_items(ledger, state, index))
-            if "half a cancel" in ledger.scope.events:
-                dead = with_batch(state, index, batch._replace(ending=False))
-                yield Move("the cancel of batch {} dies", (index,), dead)
+        if batch.unapplied and (batch.state == RUNNING or not is_locked(state, index)):
+            yield Move("the decision on batch {} is applied", (index,), apply(ledger, state, index))
     if not state.decisions:
         return
     events, spent = ledger.scope.events, state._replace(decisions=state.decisions - 1)
     for index in range(len(state.batches)):
-        if not is_locked(state, index):
-            for name, after in _about_batch(ledger, spent, index):
-                yield Move("{} batch {}", (name, index), after, helps=False)
+        for name, after in _about_batch(ledger, spent, index):
+            yield Move("{} batch {}", (name, index), after, helps=False)
     if "resolve" in events and not any(is_locked(state, index) for index in range(len(state.batches))):
         for verdict in (SENT, FAILED, "resend"):
             after = resolve(ledger, spent, verdict)
@@ -75,10 +73,10 @@ def _about_batch(ledger: Ledger, state: State, index: int) -> Iterator[tuple[str
             yield "plan", plan(ledger, state, index)
         return
     if "pause" in events and batch.state == RUNNING and not batch.settled:
-        yield "pause", with_batch(state, index, batch._replace(state=PAUSED, due=False))
+        yield "pause", with_batch(state, index, batch._replace(state=PAUSED, unapplied=True))
     if "cancel" in events and batch.state != CANCELLED and not batch.settled:
-        yield "cancel", with_batch(state, index, batch._replace(state=CANCELLED, ending=True))
-    if "retry" in events and batch.state != CANCELLED:
+        yield "cancel", with_batch(state, index, batch._replace(state=CANCELLED, unapplied=True))
+    if "retry" in events and batch.state != CANCELLED and not is_locked(state, index):
         after = retry(ledger, state, index)
         if after is not state:
             yield "retry", after
@@ -97,8 +95,17 @@ def plan(ledger: Ledger, state: State, index: int) -> State:
     return with_batch(state, index, batch._replace(state=RUNNING, slots=slots, due=True, settled=False))
 
 
+def apply(ledger: Ledger, state: State, index: int) -> State:
+    """A chunk of `producers.decisions`: the item follows what was decided last."""
+    batch = state.batches[index]
+    if batch.state == CANCELLED:
+        return cancel_items(ledger, state, index)
+    due = batch.state == RUNNING and (not batch.settled or people_rules.SETTLED_STAYS in ledger.off)
+    return with_batch(state, index, batch._replace(unapplied=False, due=due))
+
+
 def cancel_items(ledger: Ledger, state: State, index: int) -> State:
-    """The second transaction of a cancel: `cancel_deliveries` and `settle_cancelled_items`."""
+    """The chunk of a cancelled batch: `cancel_deliveries` and `settle_cancelled_items`."""
     batch = state.batches[index]
     for slot in batch.slots:
         delivery = state.deliveries[slot]
@@ -110,7 +117,7 @@ def cancel_items(ledger: Ledger, state: State, index: int) -> State:
             state = with_delivery(state, slot, skipped)
             if people_rules.CANCEL_CORRECTS not in ledger.off:
                 state = ledger.correct_log_entries(state, slot)
-    batch = state.batches[index]._replace(ending=False)
+    batch = state.batches[index]._replace(unapplied=False)
     if batch.settled:
         return with_batch(state, index, batch)
     log, ends = batch.log, True

@@ -30,6 +30,14 @@ LOGGED_IS_NOT_OVER: Final = Rule(
     "settled, and 0 is in flight for it",
     ("(d.state, d.batch_id) IS DISTINCT FROM ('handing_off', b.id)",),
 )
+SETTLED_STAYS: Final = Rule(
+    "settled stays",
+    "A resume makes only unsettled items due, whatever workers settle between its chunks.",
+    "make_items_due",
+    "decisions",
+    "settled and due",
+    ("settled_at IS NULL", "FOR UPDATE"),
+)
 ONLY_FAILED: Final = Rule(
     "only failed",
     "`retry` reopens only what is still failed in the ledger.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from db import batch_actions, outbox
 from db.outbox import PublishReceipt
-from producers import batch_control
+from producers import batch_control, decisions
 from producers.batch_control import Verdict
 from schemas import delivery
 from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
@@ -49,7 +49,7 @@ Rows = tuple[tuple[Batch, ...], tuple[Delivery, ...]]
 def rows_of(state: State) -> Rows:
     """What of a state stands in rows: no offsets, and nothing that nobody has written down."""
     batches = tuple(
-        Batch(batch.state, batch.slots, batch.log, due=batch.due, settled=batch.settled)
+        Batch(batch.state, batch.slots, batch.log, due=batch.due, settled=batch.settled, unapplied=batch.unapplied)
         for batch in state.batches
         if batch.state != ABSENT
     )
@@ -111,7 +111,7 @@ class Replay:
         for batch_id in self._batches:
             row = self._scenario.item(batch_id, 1)
             log = dict(self._pairs("SELECT slot, status FROM log_entries WHERE batch_id = %s", batch_id))
-            (state,) = self._pairs("SELECT state, id FROM batches WHERE id = %s", batch_id)
+            (state,) = self._pairs("SELECT state, unapplied_since IS NOT NULL FROM batches WHERE id = %s", batch_id)
             batches.append(
                 Batch(
                     state[0],
@@ -119,6 +119,7 @@ class Replay:
                     tuple(log.get(role) for role in ROLES[: self._slots]),
                     due=row["publish_at"] is not None,
                     settled=row["settled_at"] is not None,
+                    unapplied=state[1],
                 )
             )
         return tuple(batches), tuple(self._delivery(slot) for slot in range(self._slots))
@@ -253,22 +254,15 @@ class Replay:
         match verb, about:
             case "{} batch {}", ("plan", index):
                 self._plan(self._scope.slots[index])
-            case "{} batch {}", ("pause", _):
-                batch_control.pause(self._conn, batch)
             case "{} batch {}", ("retry", _):
                 assert batch_control.retry(self._conn, batch)
-            case "{} batch {}", ("cancel", _):
+            case ("{} batch {}", ("pause" | "cancel", _)) | ("resume batch {}", _):
                 with self._transaction():
                     batch_actions.lock_batch_against_operators(self._conn, batch)
-                    batch_actions.set_batch_state(self._conn, batch, "cancelled")
-            case "the cancel of batch {} ends", _:
-                with self._transaction():
-                    batch_actions.lock_batch(self._conn, batch)
-                    batch_actions.cancel_items(self._conn, batch)
-            case "the cancel of batch {} dies", _:
-                pass
-            case "resume batch {}", _:
-                batch_control.resume(self._conn, batch)
+                    state = {"pause": "paused", "cancel": "cancelled"}.get(about[0], "running")
+                    batch_actions.decide(self._conn, batch, state)
+            case "the decision on batch {} is applied", _:
+                assert decisions.apply_chunk(self._conn, batch) is decisions.Step.DONE
             case "resolve as {}", (verdict,):
                 below = self._scope.resend_below
                 word = Verdict(verdict)

@@ -79,8 +79,8 @@ class Batch(NamedTuple):
     settled: bool = False
     #: The offset of a message that the broker has and the outbox does not know of; None when there is none.
     unacknowledged: int | None = None
-    #: A cancel was decided, and its second transaction is to come.
-    ending: bool = False
+    #: A pause, resume or cancel was decided, and is still to be applied to the item.
+    unapplied: bool = False
 
 
 class Hand(NamedTuple):

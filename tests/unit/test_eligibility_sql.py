@@ -40,7 +40,7 @@ ALLOWED: Final[dict[str, set[str]]] = {
     # Refusals of a trigger, which are about the event.
     "lock_event": {"cancelled_at"},
     # A batch is cancelled, or its delivery was sent by another: the ledger's states.
-    "set_batch_state": {"cancelled_at"},
+    "decide_batch": {"cancelled_at"},
     "has_ended": {"cancelled_at"},
     "numbers_of_batch": {"cancelled_at"},
     "cancel_deliveries": {"'batch_cancelled'"},
