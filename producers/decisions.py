@@ -24,7 +24,7 @@ from schemas.vocabulary import BatchState
 log = structlog.get_logger()
 
 #: Items in one transaction. Workers of a cancelled or paused batch wait for it: some 50 ms.
-CHUNK: Final = 1000
+CHUNK: Final = 500
 #: Workers that waited for a chunk get their turn before the next one.
 _BETWEEN_CHUNKS_SECONDS: Final = 0.005
 _LOCK_SECONDS: Final = 0.5
