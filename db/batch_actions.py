@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from psycopg.types.json import Jsonb
@@ -24,6 +26,8 @@ class BatchRef:
 
     batch_id: int
     event_id: int
+    #: It waits to be planned, or is being planned.
+    is_planning: bool
 
 
 def find_batch(conn: Connection, batch_id: int) -> BatchRef | None:
