@@ -26,6 +26,8 @@ class BatchRef:
 
     batch_id: int
     event_id: int
+    #: It waits to be planned, or is being planned.
+    is_planning: bool
 
 
 def find_batch(conn: Connection, batch_id: int) -> BatchRef | None:

@@ -19,6 +19,7 @@ _CHECKS: Final = (
     ("stuck_items", "items neither settled, nor due, nor on the topic"),
     ("overdue_items", "items due for over a minute, with next to nothing on the topic: is `bidden dispatch` running?"),
     ("unapplied_decisions", "batches whose items do not follow the last decision: is `bidden dispatch` running?"),
+    ("waiting_to_be_planned", "batches not planned for over five minutes: is `bidden dispatch` running?"),
     ("items_set_aside", "items that no worker can settle: cancel their batch"),
     ("expired_leases", "deliveries in flight whose lease ended over ten minutes ago"),
     ("times_far_ahead", "leases, retries or items whose time is far ahead"),

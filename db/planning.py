@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import psycopg
 from psycopg.types.json import Jsonb
 
 from db.connect import Connection
 from db.statements import sql
 
+#: Hears how many rows of what were written.
+Report = Callable[[str, int], None]
 #: How long a publish claim of a trigger or a dispatcher lasts, in seconds.
 CLAIM_SECONDS = 30.0
 #: A trigger claims, and may publish, no more than the first items of its batch; the others are due for dispatchers.
@@ -94,20 +97,36 @@ def dry_run(conn: Connection, triggers: Sequence[Trigger]) -> list[PlanCounts]:
     return [_plan_counts(row for row in rows if row["audience"] == trigger.audience) for trigger in triggers]
 
 
-def insert_batch(conn: Connection, trigger: Trigger) -> tuple[int, int] | None:
-    """The new batch's id and shuffle seed; None when the trigger's key was used before."""
+def has_subscribers(conn: Connection, trigger: Trigger, number: int) -> bool:
+    """Whether the audience's lists have that many entries. A member on two lists counts twice."""
+    row = conn.execute(sql("count_subscribers"), {**trigger.parameters(), "limit": number}).fetchone()
+    assert row is not None
+    return bool(row["n"] >= number)
+
+
+def insert_batch(conn: Connection, trigger: Trigger, *, planned_later: bool = False) -> tuple[int, int] | None:
+    """The new batch's id and shuffle seed; None when the trigger's key was used before.
+
+    `planned_later`: the batch says that it is still to be planned; its other rows are written by `write_plan` then.
+    """
     seed_row = conn.execute(sql("new_shuffle_seed")).fetchone()
     assert seed_row is not None
     seed: int = seed_row["seed"]
     row = conn.execute(
         sql("insert_batch"),
-        {**trigger.parameters(), "trigger_key": trigger.key, "initiator": trigger.initiator, "seed": seed},
+        {
+            **trigger.parameters(),
+            "trigger_key": trigger.key,
+            "initiator": trigger.initiator,
+            "seed": seed,
+            "planning": Jsonb({"hold_unknown": trigger.hold_unknown}) if planned_later else None,
+        },
     ).fetchone()
     return None if row is None else (row["id"], seed)
 
 
 def batch_of_trigger(conn: Connection, key: str) -> dict[str, Any] | None:
-    """The batch that this key started: id, event_id, audience, action; None when there is none."""
+    """The batch that this key started: id, event_id, audience, action, is_planning; None when there is none."""
     return conn.execute(sql("batch_of_trigger"), {"trigger_key": key}).fetchone()
 
 
@@ -124,17 +143,74 @@ def batch_state(conn: Connection, batch_id: int) -> str:
     return state
 
 
-def write_plan(conn: Connection, trigger: Trigger, batch_id: int, seed: int) -> None:
+def write_plan(
+    conn: Connection, trigger: Trigger, batch_id: int, seed: int, *, report: Report = lambda _what, _rows: None
+) -> None:
     """Write an item for each candidate, and a delivery and invitation for each planned slot.
 
-    The caller owns the transaction.
+    The caller owns the transaction. `report` hears of each part that is written.
     """
     parameters = {**trigger.parameters(), "batch_id": batch_id, "seed": seed, "claim": trigger.claim_seconds}
     parameters["first_items"] = FIRST_ITEMS
-    for name in ("plan_items", "reopen_deliveries", "plan_deliveries", "plan_invitations"):
-        conn.execute(sql(name), parameters)
+    for name, what in _PARTS:
+        report(what, conn.execute(sql(name), parameters).rowcount)
+
+
+#: The statements of a plan, and what their rows are.
+_PARTS: Final = (
+    ("plan_items", "candidates decided"),
+    ("reopen_deliveries", "failed or skipped deliveries reopened"),
+    ("plan_deliveries", "deliveries written"),
+    ("plan_invitations", "invitations written"),
+)
+
+
+def batches_to_plan(conn: Connection) -> list[int]:
+    """Batches that were triggered and are not planned, in the order of their triggers."""
+    return [row["id"] for row in conn.execute(sql("batches_to_plan"))]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchToPlan:
+    """What the trigger asked for."""
+
+    id: int
+    event_id: int
+    audience: str
+    initiator: str
+    trigger_key: str | None
+    shuffle_seed: int
+    hold_unknown: bool
+
+
+def claim_batch_to_plan(conn: Connection, batch_id: int) -> BatchToPlan | None:
+    """The batch, which nobody else plans until the transaction ends; None if another process does, or it is done."""
+    claim = conn.execute(sql("claim_planning"), {"batch_id": batch_id}).fetchone()
+    assert claim is not None
+    if not claim["is_claimed"]:
+        return None
+    row = conn.execute(sql("batch_to_plan"), {"batch_id": batch_id}).fetchone()
+    return None if row is None else BatchToPlan(**row)
+
+
+def finish_planning(conn: Connection, batch_id: int) -> bool:
+    """The batch is planned. False, and the transaction must be rolled back, if it was cancelled meanwhile."""
+    return conn.execute(sql("finish_planning"), {"batch_id": batch_id}).fetchone() is not None
+
+
+def refuse_planning(conn: Connection, batch_id: int, reason: str) -> None:
+    """The batch ends as cancelled, without an item and with the reason."""
+    conn.execute(sql("refuse_planning"), {"batch_id": batch_id, "reason": reason})
 
 
 def analyse(conn: Connection) -> None:
     """Update the planner's statistics after a large plan. Outside of the planning transaction."""
     conn.execute("ANALYZE batch_items, deliveries, invitations")
+
+
+def analyse_grown(conn: Connection, rows: int) -> list[str]:
+    """The same for tables that have grown by more than a tenth with these rows; returns which."""
+    names = [row["name"] for row in conn.execute(sql("tables_to_analyse"), {"rows": rows})]
+    for name in names:
+        conn.execute(psycopg.sql.SQL("ANALYZE {}").format(psycopg.sql.Identifier(name)))
+    return names

@@ -103,7 +103,7 @@ class Demonstration:
         planned = plan(conn, event_id=DEMO_EVENT_ID, audience=Audience.EVERYONE, initiator="demo")
         assert planned.batch_id is not None
         BatchPublisher(self._settings, now).publish(conn, planned.batch_id)
-        planning.analyse(conn)
+        planning.analyse_grown(conn, planned.deliveries)
         return planned.batch_id
 
     def result(self, status: dict[str, Any]) -> CampaignResult:

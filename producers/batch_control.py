@@ -92,6 +92,10 @@ def retry(conn: Connection, batch_id: int) -> int:
     """
     batch = _require_batch(conn, batch_id)
 
+    if batch.is_planning:
+        # A lock would wait for the end of the planning.
+        raise RefusedError(f"batch {batch_id} is still being planned: nothing of it has failed", field="batch")
+
     def require_open() -> None:
         _require_open_event(conn, batch.event_id)
         if batch_actions.lock_batch(conn, batch_id) == BatchState.CANCELLED:

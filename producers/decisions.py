@@ -110,27 +110,33 @@ def let_workers_go_on() -> None:
 class DecisionsLeft:
     """What a dispatcher does of the decisions that were not applied by their own command."""
 
-    #: After a lock that was not granted the dispatcher publishes for that long first.
-    _PAUSE_SECONDS: Final = 2.0
+    #: A batch whose lock was not granted is left alone for that long.
+    _PAUSE_SECONDS: Final = 1.0
+    #: Then it publishes what is due before it applies more.
+    _SHARE_SECONDS: Final = 0.25
     #: A dispatcher waits shorter than a command: it has mails to publish.
-    _LOCK_SECONDS: Final = 0.1
+    _LOCK_SECONDS: Final = 0.25
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._not_before = 0.0
+        self._locked_until: dict[int, float] = {}
 
     def apply_some(self, conn: Connection) -> bool:
-        """One chunk of each batch that has a decision left; whether there are more to apply at once.
+        """A chunk of each batch that has a decision left, for a short time; whether there are more to apply at once.
 
         `conn` must be in autocommit mode.
         """
-        if self._monotonic() < self._not_before:
-            return False
+        began = self._monotonic()
+        self._locked_until = {batch: until for batch, until in self._locked_until.items() if until > began}
         has_more = False
         for batch_id in batch_actions.unapplied_batches(conn):
+            if batch_id in self._locked_until:
+                continue
+            if self._monotonic() > began + self._SHARE_SECONDS:
+                return True
             step = apply_chunk(conn, batch_id, lock_seconds=self._LOCK_SECONDS)
             if step is Step.BUSY:
-                self._not_before = self._monotonic() + self._PAUSE_SECONDS
+                self._locked_until[batch_id] = self._monotonic() + self._PAUSE_SECONDS
                 log.info("the items of a batch are locked; its decision is applied later", batch=batch_id)
             has_more = has_more or step is Step.MORE
         return has_more

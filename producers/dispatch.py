@@ -24,7 +24,7 @@ from db.outbox import DueItem, TopicOffsets
 from db.planning import FIRST_ITEMS
 from producers import admission
 from producers.admission import Throughput
-from producers.decisions import DecisionsLeft
+from producers.planner import Planner
 from producers.publish import Publisher
 from producers.topics import Topics
 from schemas.errors import UnreachableError, first_line
@@ -79,7 +79,7 @@ class Dispatcher:
         self._monotonic = monotonic
         self._stop = stop
         self._permitted = permitted
-        self._chores = (DecisionsLeft(monotonic).apply_some, *chores)
+        self._chores = chores
         self._publisher = Publisher(settings, clock, "bidden-dispatcher")
         self._throughput = Throughput()
         self._next_lost_check = 0.0
@@ -91,7 +91,17 @@ class Dispatcher:
         self._offsets: TopicOffsets | None = None
 
     def run(self) -> None:
-        """Publish until stopped."""
+        """Publish, and plan in a thread beside, until stopped."""
+        planner = Planner(self._settings.require_database(), self._stop)
+        planner.start()
+        try:
+            self._publish_until_stopped()
+        finally:
+            # Also after an error, which ends this process: another dispatcher takes over.
+            self._stop.set()
+            planner.join()
+
+    def _publish_until_stopped(self) -> None:
         failures = 0
         while not self._stop.is_set():
             try:

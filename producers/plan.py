@@ -1,23 +1,27 @@
 """A trigger becomes a batch: refused, tried as a dry run, or planned in one transaction.
 
 Everything is decided before anything is written. From the commit on the batch is rows: no process owns it, and any
-dispatcher can publish it.
+dispatcher can publish it. A trigger may leave the planning of a large batch to the dispatchers (`producers.planner`):
+then it writes the batch alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from config import crash_points
 from config.crash_points import CrashPoint
 from db import planning
 from db.connect import Connection, in_transaction
-from db.planning import EventFacts, PlanCounts, Trigger
+from db.planning import EventFacts, PlanCounts, Report, Trigger
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import require_text
 from schemas.vocabulary import Action, Audience, EventKind, UnknownPolicy
+
+#: From so many list entries on, a trigger that must answer at once leaves the planning to the dispatchers.
+LARGE: Final = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class PlanResult:
     batch_id: int | None = None
     state: str = "dry_run"
     already_triggered: bool = False
+    #: A dispatcher is to plan it; until then the counts are 0.
+    planning: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The object of `bidden invite --json`."""
@@ -70,8 +76,13 @@ def plan(
     policy: UnknownPolicy = UnknownPolicy.HOLD,
     dry_run: bool = False,
     claim_seconds: float = planning.CLAIM_SECONDS,
+    later_from: int | None = None,
+    report: Report = lambda _what, _rows: None,
 ) -> PlanResult:
     """Plan a batch; with `dry_run` return what would be planned, by the same rule, and write nothing.
+
+    `later_from`: an audience with so many list entries is left to the dispatchers to plan. `report` hears of each part
+    of a plan that is written.
 
     NotFoundError for an unknown event; RefusedError for an event with a `refusal`, or a key used for another event or
     audience. A key used before for the same event and audience gives that batch again. `claim_seconds` is how long the
@@ -85,7 +96,7 @@ def plan(
         return trigger_of(event, audience, initiator=initiator, key=key, policy=policy, claim_seconds=claim_seconds)
 
     def decide() -> PlanResult:
-        planned = _plan_once(conn, event_id, trigger_for, dry_run=dry_run)
+        planned = _plan_once(conn, event_id, trigger_for, dry_run=dry_run, later_from=later_from, report=report)
         crash_points.reach(CrashPoint.PLAN_READY)
         return planned
 
@@ -131,7 +142,13 @@ def _dry_run_of(trigger: Trigger, counts: PlanCounts) -> PlanResult:
 
 
 def _plan_once(
-    conn: Connection, event_id: int, trigger_for: Callable[[EventFacts], Trigger], *, dry_run: bool
+    conn: Connection,
+    event_id: int,
+    trigger_for: Callable[[EventFacts], Trigger],
+    *,
+    dry_run: bool,
+    later_from: int | None,
+    report: Report,
 ) -> PlanResult:
     event = planning.lock_event(conn, event_id)
     if event is None:
@@ -148,7 +165,8 @@ def _plan_once(
         return _first_batch(conn, first, event_id, audience, key)
     if why_not:
         raise RefusedError(f"event {event_id} ({event.name}) {why_not}", field="event")
-    inserted = planning.insert_batch(conn, trigger)
+    later = later_from is not None and planning.has_subscribers(conn, trigger, later_from)
+    inserted = planning.insert_batch(conn, trigger, planned_later=later)
     if inserted is None:
         # A concurrent request with the same key won: it has committed, or the insert would still wait.
         assert key is not None
@@ -156,8 +174,9 @@ def _plan_once(
         assert first is not None
         return _first_batch(conn, first, event_id, audience, key)
     batch_id, seed = inserted
-    planning.write_plan(conn, trigger, batch_id, seed)
-    return _planned(conn, batch_id, event_id, audience, already=False)
+    if not later:
+        planning.write_plan(conn, trigger, batch_id, seed, report=report)
+    return _planned(conn, batch_id, event_id, audience, already=False, is_planning=later)
 
 
 def _first_batch(conn: Connection, first: dict[str, Any], event_id: int, audience: str, key: str) -> PlanResult:
@@ -167,10 +186,12 @@ def _first_batch(conn: Connection, first: dict[str, Any], event_id: int, audienc
             f"{first['audience']}): choose another key",
             field="key",
         )
-    return _planned(conn, first["id"], event_id, audience, already=True)
+    return _planned(conn, first["id"], event_id, audience, already=True, is_planning=first["is_planning"])
 
 
-def _planned(conn: Connection, batch_id: int, event_id: int, audience: str, *, already: bool) -> PlanResult:
+def _planned(
+    conn: Connection, batch_id: int, event_id: int, audience: str, *, already: bool, is_planning: bool
+) -> PlanResult:
     counts = planning.counts(conn, batch_id)
     return PlanResult(
         event_id=event_id,
@@ -181,4 +202,5 @@ def _planned(conn: Connection, batch_id: int, event_id: int, audience: str, *, a
         batch_id=batch_id,
         state=planning.batch_state(conn, batch_id),
         already_triggered=already,
+        planning=is_planning,
     )

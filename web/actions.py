@@ -24,7 +24,7 @@ from producers import batch_control
 from producers import redrive as redriving
 from producers.batch_control import Verdict
 from producers.dead_letters import DeadLetter, DeadLetterReader
-from producers.plan import PlanResult, plan
+from producers.plan import LARGE, PlanResult, plan
 from producers.redrive import Redriver
 from schemas.vocabulary import Audience
 from web.scope import BatchWithEvent
@@ -60,9 +60,10 @@ def invite(
     key: str,
     client: ApiClient | None = None,
 ) -> PlanResult:
-    """Plan a batch and leave it to the dispatchers. The same key again returns the first batch (FM-31).
+    """Start a batch and leave it to the dispatchers: to publish and, for a large audience, also to plan (FM-40).
 
-    If `client` has a webhook, the transaction that plans the batch also requests the notification of its end.
+    The same key again returns the first batch (FM-31). If `client` has a webhook, the transaction that starts the batch
+    also requests the notification of its end.
     """
     notifies = client is not None and client.has_webhook
     with audited(conn, AuditEntry(actor, "invite", event_id=event.id, detail=audience.value)) as entry:
@@ -75,15 +76,22 @@ def invite(
                 key=key,
                 policy=settings.unknown_policy,
                 claim_seconds=0,
+                later_from=LARGE,
             )
             if client is not None and notifies and not planned.already_triggered:
                 assert planned.batch_id is not None
                 webhooks.request(conn, planned.batch_id, client.id)
         entry.batch_id = planned.batch_id
-        entry.note("triggered before" if planned.already_triggered else f"{planned.planned} members")
-    if not planned.already_triggered:
-        planning.analyse(conn)
+        entry.note(_what_started(planned))
+    if not planned.already_triggered and not planned.planning:
+        planning.analyse_grown(conn, planned.deliveries)
     return planned
+
+
+def _what_started(planned: PlanResult) -> str:
+    if planned.already_triggered:
+        return "triggered before"
+    return "planned in the background" if planned.planning else f"{planned.planned} members"
 
 
 def decide(conn: Connection, actor: str, batch: BatchWithEvent, decision: Decision) -> None:

@@ -41,6 +41,8 @@ class Progress:
     @property
     def percent(self) -> int:
         """Rounded down: 100 only when nothing is pending."""
+        if self.status["planning"]:
+            return 0
         return 100 * self.done // self.status["deliveries"] if self.status["deliveries"] else 100
 
     @property

@@ -12,9 +12,10 @@ import click
 
 from cli.commands.reports import print_status
 from cli.options import DATABASE_SETTINGS, Id, environment, id_argument, json_option
-from cli.output import out, write_json
+from cli.output import err, out, write_json
 from config.settings import Settings
 from config.startup import load
+from db import batch_actions
 from db.connect import Connection, connect
 from schemas.errors import UsageError
 
@@ -32,6 +33,8 @@ def _apply(action: Callable[[Connection, int], None], batch: int, *, as_json: bo
     with _database(load()) as conn:
         action(conn, batch)
         print_status(conn, batch, as_json=as_json)
+        if batch_actions.unapplied_decision(conn, batch) is not None:
+            err.print("dispatchers apply it to the rest of the items: is `bidden dispatch` running?")
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS))

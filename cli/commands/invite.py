@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,6 +18,9 @@ from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON
 
 if TYPE_CHECKING:
     from producers.plan import PlanResult
+
+
+_REPORTED_FROM: Final = 5000
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, ("BIDDEN_UNKNOWN_POLICY",)))
@@ -56,11 +59,12 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
             key=key,
             policy=settings.unknown_policy,
             dry_run=dry_run,
+            report=_report,
         )
         with _already_planned(planned.batch_id):
             if planned.batch_id is not None and not planned.already_triggered:
                 published = publisher.publish(conn, planned.batch_id)
-                planning.analyse(conn)
+                planning.analyse_grown(conn, planned.deliveries)
                 if published < planned.planned and not checks.dispatchers(conn):
                     waiting = planned.planned - published
                     err.print(f"{waiting:,} items wait for a dispatcher: is `bidden dispatch` running?")
@@ -77,6 +81,12 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
         if ended is not None:
             return EXIT_NEEDS_A_PERSON if ended["failed"] or ended["unknown"] else EXIT_DONE
     return EXIT_DONE
+
+
+def _report(what: str, rows: int) -> None:
+    """Planning a large audience takes a while: what is written so far. It is all committed at once."""
+    if rows >= _REPORTED_FROM:
+        err.print(f"{rows:,} {what}")
 
 
 def _show(planned: PlanResult, title: str, *, dry_run: bool) -> None:

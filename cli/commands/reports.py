@@ -19,7 +19,7 @@ from schemas.vocabulary import Audience
 
 _STATUS_FIELDS = (
     "batch_id", "event_id", "audience", "state", "planned", "deliveries", "sent", "failed", "unknown", "skipped",
-    "pending", "started_at", "completed_at", "error", "initiator",
+    "pending", "started_at", "completed_at", "error", "initiator", "planning",
 )  # fmt: skip
 
 #: The table shows some members; --json has all of them.
@@ -48,6 +48,8 @@ def show_status(conn: Connection, status: dict[str, Any]) -> None:
             ]
         ],
     )  # fmt: skip
+    if status["planning"]:
+        out.print("its members are being selected: the counts follow when all are")
     excluded = db_reports.exclusions(conn, status["batch_id"])
     if excluded:
         table("Excluded at planning", ["reason", "#members"], excluded.items())

@@ -32,6 +32,7 @@ def dispatch(as_json: bool) -> None:
     Example: bidden dispatch
     """
     from db.connect import connect
+    from producers.decisions import DecisionsLeft
     from producers.dispatch import Dispatcher
     from producers.topics import Topics
 
@@ -40,7 +41,8 @@ def dispatch(as_json: bool) -> None:
     Topics(settings).check_reachable()
     stop = threading.Event()
     stop_on_signals(stop)
-    Dispatcher(settings, now, time.monotonic, stop).run()
+    chores = [DecisionsLeft(time.monotonic).apply_some]
+    Dispatcher(settings, now, time.monotonic, stop, chores=chores).run()
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS))

@@ -5,7 +5,7 @@
 -- batches by id, deliveries, items, log entries, like those of workers and of planning.
 
 -- name: find_batch
-SELECT id AS batch_id, event_id FROM batches WHERE id = %(batch_id)s
+SELECT id AS batch_id, event_id, planning IS NOT NULL AS is_planning FROM batches WHERE id = %(batch_id)s
 
 -- name: lock_batch_against_operators
 -- Excludes other operators, not workers, so that an action takes effect however many workers are committing.
@@ -24,8 +24,9 @@ SELECT id FROM batches WHERE event_id = %(event_id)s ORDER BY id FOR UPDATE
 
 -- name: decide_batch
 -- The whole decision: from its commit on nothing of a batch that does not run is published or claimed. Cancelled is for
--- good. A decision again, or another one, is applied from the first item on.
-UPDATE batches SET state = %(state)s,
+-- good, and what is cancelled before it was planned never is. A decision again, or another one, is applied from the
+-- first item on.
+UPDATE batches SET state = %(state)s, planning = CASE WHEN %(state)s <> 'cancelled' THEN planning END,
     cancelled_at = CASE %(state)s WHEN 'cancelled' THEN coalesce(cancelled_at, now()) END,
     unapplied_since = now(), applied_to = 0
 WHERE id = %(batch_id)s AND (state <> 'cancelled' OR %(state)s = 'cancelled')
@@ -60,7 +61,7 @@ WHERE id = %(batch_id)s
 -- name: reopen_paused_batches
 -- A paused batch whose items were all settled meanwhile is reported as completed: reopened, it runs.
 UPDATE batches b SET state = 'running'
-WHERE b.id = ANY(%(batches)s) AND b.state = 'paused'
+WHERE b.id = ANY(%(batches)s) AND b.state = 'paused' AND b.planning IS NULL
     AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL)
 
 -- name: make_items_not_due
@@ -288,7 +289,7 @@ ORDER BY i.position
 
 -- fragment: has_ended
 -- Nothing is unsettled, and nothing was written for `seconds`.
-(b.archived IS NULL
+(b.archived IS NULL AND b.planning IS NULL
     AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL)
     AND greatest(
         b.started_at, b.cancelled_at,

@@ -46,6 +46,11 @@ SELECT b.id::text AS name, count(*) OVER () AS n FROM batches b
 WHERE b.unapplied_since < now() - interval '1 minute' AND b.planning IS NULL
 ORDER BY b.id LIMIT 5
 
+-- name: check_waiting_to_be_planned
+SELECT b.id::text AS name, count(*) OVER () AS n FROM batches b
+WHERE b.planning IS NOT NULL AND b.started_at < now() - interval '5 minutes'
+ORDER BY b.id LIMIT 5
+
 -- name: check_items_set_aside
 SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
 FROM batch_items i JOIN batches b ON b.id = i.batch_id
@@ -110,7 +115,7 @@ SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
 FROM (
     {{lost_candidates}}
 ) c
-JOIN batches b ON b.id = c.batch_id AND b.state <> 'paused'
+JOIN batches b ON b.id = c.batch_id AND {{may_be_lost}}
 CROSS JOIN LATERAL (
     SELECT i.batch_id, i.member_id FROM batch_items i
     WHERE i.batch_id = c.batch_id AND i.member_id = c.member_id AND {{is_lost}} OFFSET 0

@@ -11,8 +11,8 @@
 -- that are a minute old it does.
 
 -- name: lock_batches
--- Held to the end of the transaction: pause and cancel lock the row FOR UPDATE and wait, so the batch's state as read
--- here stays true.
+-- Held to the end of the transaction: the first chunk of a pause or cancel locks the row FOR UPDATE and waits for those
+-- that may have read the state before it.
 SELECT id FROM batches WHERE id = ANY(%(batches)s) ORDER BY id FOR KEY SHARE
 
 -- name: transaction_time

@@ -22,6 +22,14 @@ queues AS (
     ) n
 )
 
+-- fragment: may_be_published
+-- Not of a paused batch, and not of a cancelled one while chunks settle its items (FM-39).
+(b.state <> 'paused' AND (b.state <> 'cancelled' OR b.unapplied_since IS NULL))
+
+-- fragment: may_be_lost
+-- While a decision is applied in chunks, the items of its batch follow by themselves.
+(b.state <> 'paused' AND b.unapplied_since IS NULL)
+
 -- name: claim_due_items
 -- The queues take turns: one item of each, then a second one of each that has more, up to the limit. Within a queue in
 -- the order of due times, then of the batch's shuffle. Turns are dealt without a lock, to a queue at most four times an
@@ -29,7 +37,7 @@ queues AS (
 WITH RECURSIVE {{due_queues}}, open AS MATERIALIZED (
     SELECT q.batch_id, q.again, b.event_id, b.action, 10 + 4 * %(limit)s::bigint / count(*) OVER () AS most
     FROM queues q
-    JOIN batches b ON b.id = q.batch_id AND b.state <> 'paused'
+    JOIN batches b ON b.id = q.batch_id AND {{may_be_published}}
     WHERE EXISTS (
         SELECT FROM batch_items i
         WHERE i.batch_id = q.batch_id AND (i.kafka_offset IS NOT NULL) = q.again AND i.publish_at <= now() OFFSET 0
@@ -170,7 +178,7 @@ FROM (
             ORDER BY i.batch_id LIMIT 1
         ) n
     )
-    SELECT r.batch_id FROM resting r JOIN batches b ON b.id = r.batch_id AND b.state <> 'paused' OFFSET 0
+    SELECT r.batch_id FROM resting r JOIN batches b ON b.id = r.batch_id AND {{may_be_lost}} OFFSET 0
 ) r
 CROSS JOIN LATERAL (
     SELECT i.batch_id, i.member_id FROM batch_items i
@@ -196,7 +204,7 @@ WITH lost AS MATERIALIZED (
         FROM (
             {{lost_candidates}}
         ) c
-        JOIN batches b ON b.id = c.batch_id AND b.state <> 'paused' OFFSET 0
+        JOIN batches b ON b.id = c.batch_id AND {{may_be_lost}} OFFSET 0
     ) b
     CROSS JOIN LATERAL (
         SELECT i.batch_id, i.member_id FROM batch_items i
@@ -227,7 +235,7 @@ CROSS JOIN LATERAL (
 WITH RECURSIVE {{due_queues}}
 SELECT EXISTS (
     SELECT FROM queues q
-    JOIN batches b ON b.id = q.batch_id AND b.state <> 'paused'
+    JOIN batches b ON b.id = q.batch_id AND {{may_be_published}}
     WHERE EXISTS (
         SELECT FROM batch_items i
         WHERE i.batch_id = q.batch_id AND (i.kafka_offset IS NOT NULL) = q.again AND i.publish_at <= now() OFFSET 0

@@ -8,13 +8,49 @@ FROM events e WHERE id = %(event_id)s FOR SHARE
 
 -- name: insert_batch
 -- The trigger's key is what makes a second click, request or retry return the first batch (FM-31).
-INSERT INTO batches (trigger_key, event_id, audience, action, initiator, shuffle_seed, started_at)
-VALUES (%(trigger_key)s, %(event_id)s, %(audience)s, %(action)s, %(initiator)s, %(seed)s, now())
+INSERT INTO batches (trigger_key, event_id, audience, action, initiator, shuffle_seed, started_at, planning)
+VALUES (%(trigger_key)s, %(event_id)s, %(audience)s, %(action)s, %(initiator)s, %(seed)s, now(), %(planning)s)
 ON CONFLICT (trigger_key) DO NOTHING
 RETURNING id
 
 -- name: batch_of_trigger
-SELECT id, event_id, audience, action FROM batches WHERE trigger_key = %(trigger_key)s
+SELECT id, event_id, audience, action, planning IS NOT NULL AS is_planning FROM batches
+WHERE trigger_key = %(trigger_key)s
+
+-- name: count_subscribers
+-- Counts no further than `limit`, so that this costs the same however large the lists are.
+WITH {{lists}}
+SELECT count(*) AS n FROM (
+    SELECT FROM lists l JOIN subscriptions s ON s.group_id = l.id AND {{is_on_list}} LIMIT %(limit)s
+) counted
+
+-- name: batches_to_plan
+SELECT id FROM batches WHERE planning IS NOT NULL ORDER BY id
+
+-- name: claim_planning
+-- One process plans a batch at a time. No row lock: a decision about the batch must not wait for its planning.
+SELECT pg_try_advisory_xact_lock(hashtextextended('bidden: plan batch', %(batch_id)s)) AS is_claimed
+
+-- name: batch_to_plan
+SELECT id, event_id, audience, initiator, trigger_key, shuffle_seed, (planning ->> 'hold_unknown')::bool AS hold_unknown
+FROM batches WHERE id = %(batch_id)s AND planning IS NOT NULL
+
+-- name: finish_planning
+-- No row: the batch was cancelled meanwhile, and its plan must not be committed.
+UPDATE batches SET planning = NULL WHERE id = %(batch_id)s AND planning IS NOT NULL RETURNING id
+
+-- name: refuse_planning
+-- What the trigger would have been refused for now: the batch ends without an item, with the reason.
+UPDATE batches SET planning = NULL, state = 'cancelled', cancelled_at = now(), first_error = %(reason)s
+WHERE id = %(batch_id)s AND planning IS NOT NULL
+
+-- name: tables_to_analyse
+-- Tables of which these new rows are more than a tenth, together with what has changed since they were analysed.
+SELECT c.relname::text AS name
+FROM pg_class c LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid
+WHERE c.oid IN ('batch_items'::regclass, 'deliveries'::regclass, 'invitations'::regclass)
+    AND (c.reltuples < 0 OR coalesce(s.n_mod_since_analyze, 0) + %(rows)s > 0.1 * c.reltuples)
+ORDER BY c.relname
 
 -- name: new_shuffle_seed
 SELECT ('x' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 15))::bit(60)::bigint AS seed

@@ -1,10 +1,12 @@
 -- Reports. Counts are derived from the rows each time.
 
 -- fragment: state_of_batch
--- A batch is complete when none of its items is unsettled (FM-24): derived, so that no process must write it.
+-- A batch is complete when it is planned and none of its items is unsettled (FM-24): derived, so that no process must
+-- write it.
 CASE
     WHEN b.state = 'cancelled' THEN 'cancelled'
-    WHEN NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL) THEN 'completed'
+    WHEN b.planning IS NULL
+        AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL) THEN 'completed'
     ELSE b.state
 END
 
@@ -20,7 +22,7 @@ CASE {{state_of_batch}}
     WHEN 'cancelled' THEN b.cancelled_at
     WHEN 'completed' THEN coalesce(a.last_settled_at, i.last_settled_at, b.started_at)
 END AS completed_at,
-b.first_error AS error, b.initiator
+b.first_error AS error, b.initiator, b.planning IS NOT NULL AS planning
 
 -- fragment: with_archived
 LEFT JOIN LATERAL jsonb_to_record(b.archived) AS a(planned bigint, deliveries bigint, sent bigint, failed bigint,

@@ -40,6 +40,8 @@ SELECT {{event_columns}}, b.batches, b.last_started_at,
     EXISTS (
         SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
         WHERE r.event_id = e.id AND r.state = 'running'
+    ) OR EXISTS (
+        SELECT FROM batches r WHERE r.event_id = e.id AND r.state = 'running' AND r.planning IS NOT NULL
     ) AS is_running,
     EXISTS (
         SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL

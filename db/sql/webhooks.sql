@@ -9,6 +9,7 @@ WITH due AS (
     SELECT w.batch_id FROM batch_webhooks w
     WHERE w.due_at <= now()
         AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = w.batch_id AND u.settled_at IS NULL)
+        AND NOT EXISTS (SELECT FROM batches b WHERE b.id = w.batch_id AND b.planning IS NOT NULL)
     ORDER BY w.due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE batch_webhooks w SET due_at = now() + %(seconds)s * interval '1 second', attempts = w.attempts + 1

@@ -233,8 +233,12 @@ def test_a_lock_that_lasts_does_not_hold_the_decision(scenario: Scenario, other:
     assert time.monotonic() - began < 5
     assert scenario.status(batch)["state"] == "cancelled"
     assert scenario.numbers(batch)[4] == 10
-    left = DecisionsLeft(time.monotonic)
-    assert not left.apply_some(scenario.conn)
+    second = scenario.plan()
+    batch_control.cancel(scenario.conn, second)
+    left = DecisionsLeft(lambda: 0.0)
+    while left.apply_some(scenario.conn):
+        pass
+    assert scenario.numbers(second)[4] == 0, "another batch waits for the locked one"
     other.rollback()
     assert not left.apply_some(scenario.conn), "it does not ask again at once: there are mails to publish"
     assert scenario.numbers(batch)[4] == 10
@@ -320,3 +324,16 @@ def test_resolve_in_chunks(scenario: Scenario, verdict: Verdict) -> None:
     expected = {Verdict.SENT: (10, 0, 0, 0, 0), Verdict.FAILED: (0, 10, 0, 0, 0), Verdict.RESEND: (0, 0, 0, 0, 10)}
     assert scenario.numbers(batch) == expected[verdict]
     assert batch_control.resolve(scenario.conn, 1, verdict, member_id=None, by="ada", resend_below=0).resolved == 0
+
+
+def test_a_cancelled_batch_is_settled_and_not_published(scenario: Scenario) -> None:
+    """FM-38, FM-39: while chunks settle a large cancelled batch, its due items take no turns from other batches."""
+    scenario.build(students=range(1, 21))
+    large, other = scenario.plan(), scenario.plan()
+    scenario.make_due()
+    batch_control.cancel(scenario.conn, large)
+    assert due(scenario, large) > 0
+    assert scenario.publish() == 20
+    assert due(scenario, other) == 0
+    dispatch(scenario.conn)
+    assert scenario.numbers(large) == (0, 0, 0, 20, 0)

@@ -31,6 +31,7 @@ LEFTOVERS: list[tuple[LiteralString, str, str]] = [
     ("UPDATE batch_items SET publish_at = NULL WHERE member_id = 3", "stuck items", "1/3"),
     ("UPDATE batch_items SET publish_at = now() - interval '2 minutes' WHERE member_id = 3", "overdue items", "1/3"),
     ("UPDATE batches SET unapplied_since = now() - interval '2 minutes'", "unapplied decisions", "1"),
+    ("UPDATE batches SET planning = '{}', started_at = now() - interval '9 minutes'", "waiting to be planned", "1"),
     ("INSERT INTO batch_items (batch_id, member_id, roles) VALUES (1, 999, '{Student}')", "items set aside", "1/999"),
     ("UPDATE batch_items SET roles = '{Guest}' WHERE member_id = 3", "items set aside", "1/3"),
     ("DELETE FROM deliveries WHERE member_id = 3", "items set aside", "1/3"),

@@ -13,6 +13,7 @@ from tests.protocol.state import (
     ABSENT,
     ACCEPTED,
     ANSWERED,
+    CANCELLED,
     CLAIMED,
     DONE,
     HANDING_OFF,
@@ -75,6 +76,8 @@ class Model:
         spent = state._replace(faults=state.faults - 1)
         for index, batch in enumerate(state.batches):
             rests = batch.state == PAUSED and rules.NO_PAUSED not in self.off
+            # Chunks settle it.
+            rests = rests or (batch.state == CANCELLED and batch.unapplied)
             if batch.due and room and not rests and batch.unacknowledged is None:
                 offset = len(state.topic)
                 if "late acknowledgement" in events:
@@ -109,6 +112,9 @@ class Model:
         if rules.LOST in self.off or batch.due or batch.offset != PASSED or batch.state in (PAUSED, ABSENT):
             return False
         if batch.settled and rules.SETTLED_IS_NOT_LOST not in self.off:
+            return False
+        # Its item follows the decision by itself.
+        if batch.unapplied:
             return False
         return not any(delivery.state == HANDING_OFF and delivery.live for delivery in state.deliveries)
 

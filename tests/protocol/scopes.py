@@ -122,7 +122,7 @@ SCOPES: Final = (
         "operators cancel, resolve and retry in a batch that has two deliveries of one member",
         _set(TAKEN, LOST, PERMANENT),
         _set("rebalance", "cancel", "resolve", "retry"),
-        states=49088,
+        states=49014,
         faults=1,
         decisions=1,
         slots=((0, 1),),

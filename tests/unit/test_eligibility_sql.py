@@ -41,6 +41,7 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "lock_event": {"cancelled_at"},
     # A batch is cancelled, or its delivery was sent by another: the ledger's states.
     "decide_batch": {"cancelled_at"},
+    "refuse_planning": {"cancelled_at"},
     "has_ended": {"cancelled_at"},
     "numbers_of_batch": {"cancelled_at"},
     "cancel_deliveries": {"'batch_cancelled'"},

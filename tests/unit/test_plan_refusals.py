@@ -99,4 +99,5 @@ def test_the_answer_of_a_trigger() -> None:
         "deliveries": 2,
         "excluded": {},
         "already_triggered": False,
+        "planning": False,
     }

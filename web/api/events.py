@@ -115,6 +115,11 @@ def list_people(
             "headers": _LOCATION,
         },
         201: {"description": "A new batch.", "headers": _LOCATION},
+        202: {
+            "model": models.StartedBatch,
+            "description": "A new batch for a large audience, which is planned in the background.",
+            "headers": _LOCATION,
+        },
         **documented(400, 404, 408, 409, 413, 415),
     },
 )
@@ -128,7 +133,7 @@ def start_batch(
     wanted: models.BatchRequest,
     key: IdempotencyKey,
 ) -> models.StartedBatch:
-    """Plan a batch and leave it to the dispatchers. 422 for a key that was used for another event or audience."""
+    """Start a batch and leave it to the dispatchers. 422 for a key that was used for another event or audience."""
     # With the client's id in it, nobody can reach or guess another client's batch by its key.
     try:
         planned = actions.invite(
@@ -146,7 +151,7 @@ def start_batch(
         raise HTTPException(422, "This Idempotency-Key was used for another event or audience") from error
     root = request.scope.get("root_path", "")
     response.headers["Location"] = f"{root}/batches/{planned.batch_id}"
-    response.status_code = 200 if planned.already_triggered else 201
+    response.status_code = 200 if planned.already_triggered else 202 if planned.planning else 201
     return models.StartedBatch.model_validate(planned)
 
 

@@ -120,6 +120,10 @@ class StartedBatch(_Response):
     excluded: dict[str, int] = Field(description="Members who were excluded, by reason.")
     state: BatchState
     already_triggered: bool = Field(description="Whether the key was used before, and started this batch then.")
+    planning: bool = Field(
+        description="A large audience is planned in the background: until then the counts are 0. `GET /batches/{batch}`"
+        " shows the progress."
+    )
 
 
 class ListedBatch(_Response):
@@ -149,6 +153,7 @@ class Batch(_Response):
     skipped: Count
     pending: Count
     excluded: dict[str, int] = Field(description="Members who were excluded at planning, by reason.")
+    planning: bool = Field(description="The batch is still being planned, and its counts are 0.")
     started_at: datetime
     completed_at: datetime | None = Field(description="When the last delivery was settled, or the batch cancelled.")
     error: str | None = Field(

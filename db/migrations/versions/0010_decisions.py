@@ -1,7 +1,7 @@
 """batches say what is left to do after a decision, and that they are still to be planned.
 
 Revision: 0010
-Follows: 0006
+Follows: 0009
 """
 
 from __future__ import annotations

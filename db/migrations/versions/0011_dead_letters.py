@@ -1,7 +1,7 @@
 """discarded dead letters; polls in flight and suspects, which find the message that ends its worker.
 
 Revision: 0011
-Follows: 0006
+Follows: 0010
 """
 
 from __future__ import annotations
