@@ -146,6 +146,7 @@ class Settings(BaseSettings):
     smtp_hello: Annotated[str | None, AfterValidator(lambda v: v and hello_name(v))] = None
     smtp_timeout_seconds: float = Field(30, gt=0, le=600)
     handover_window: int = Field(100, ge=1, le=10_000)
+    max_worker_ends: int = Field(3, ge=2, le=100)
     log_retention_days: int = Field(180, ge=1, le=36_500)
     oidc_issuer: str | None = None
     oidc_client_id: str | None = None

@@ -122,7 +122,7 @@ class DeadLetterReader:
         """How many dead letters the topic holds besides those at the places that were handled."""
         consumer = Consumer(self._config, logger=None)
         try:
-            found = DeadLetterPage[None]([], has_more=False, ranges=self._ranges(consumer))
+            found: DeadLetterPage[None] = DeadLetterPage([], has_more=False, ranges=self._ranges(consumer))
         finally:
             consumer.close()
         return found.waiting(handled)

@@ -92,6 +92,12 @@ class Pipeline:
             crash_points.reach(CrashPoint.DEAD_LETTER_DELIVERED)
         self._heartbeat.beat()
 
+    async def probe(self, record: Record) -> None:
+        """Decode, look up and compose one record, and claim nothing: whether that much ends the worker."""
+        decoded, _ = decode_records([record])
+        if decoded and not await self._ledger.find_settled([message for _, message in decoded]):
+            await self._look_up(decoded)
+
     async def _look_up(self, decoded: Sequence[Decoded]) -> tuple[list[Delivery], list[InvalidRecord]]:
         """The deliveries of unsettled items, composed; and the records whose message contradicts the database.
 

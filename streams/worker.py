@@ -8,15 +8,16 @@ import random
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
 from config.settings import Settings
 from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
+from db.suspects import PollLog
 from mail.sender import Sender
 from streams.pipeline import Composer, Pipeline
 from streams.policy import RetryPolicy
 from streams.records import DeadLetterSink, Heartbeat, Record
+from streams.suspects import Suspects
 from streams.window import Window
 
 
@@ -58,7 +59,9 @@ class Worker:
             jitter=random.SystemRandom().random,
             heartbeat=heartbeat,
         )
-        self._pipeline = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
+        polls = PollLog(url, settings.invitations_topic, on_wait=heartbeat.beat)
+        self._suspects = Suspects(polls, dead_letters, max_ends=settings.max_worker_ends)
+        self._pipeline = Pipeline(self._reader, self._suspects.guarded(composer), self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
 
     def start(self, on_end: Callable[[BaseException | None], None]) -> None:
@@ -68,18 +71,21 @@ class Worker:
         self._writing.add_done_callback(lambda task: on_end(None if task.cancelled() else task.exception()))
 
     async def process(self, records: Sequence[Record]) -> None:
-        """Process the records of one poll; see `streams.pipeline`."""
-        await self._pipeline.process(records)
+        """Process the records of one poll: `streams.pipeline`, and `streams.suspects` for those of an ended worker."""
+        await self._suspects.process(records, self._pipeline.process, self._pipeline.probe)
 
     async def stop(self) -> None:
         """Finish what is in flight, record it, close the connections. The caller bounds it in time."""
         self._window.stop()
         if self._writing is not None:
-            with suppress(Exception):  # it was reported through on_end
+            try:
                 await self._writing
+            except Exception:  # it was reported through on_end
+                self._suspects.worker_failed()
         await self._sender.close()
         await self._reader.close()
         await self._writer.close()
+        await self._suspects.close()
 
 
 #: Builds a worker inside the event loop that will run it.

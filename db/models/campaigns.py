@@ -203,7 +203,8 @@ class DiscardedDeadLetter(Base):
 class PollInFlight(Base):
     """The offsets of one partition that a worker took in one poll and has not finished: what its end leaves suspect.
 
-    `owner` is the key of an advisory lock that the worker's session holds: without it the worker has ended.
+    `ends`: how many workers, one after the other, ended with a part of it. `owner` is the key of an advisory lock that
+    the worker's session holds: without it the worker has ended.
     """
 
     __tablename__ = "polls_in_flight"
@@ -213,6 +214,7 @@ class PollInFlight(Base):
     partition: Mapped[int] = mapped_column(Integer)
     first_offset: Mapped[Id]
     last_offset: Mapped[Id]
+    ends: Mapped[int] = mapped_column(Integer)
     began_at: Mapped[Timestamp]
     # Nothing is lost with them but a suspicion, and they are written for every poll.
     __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 - SQLAlchemy's protocol
@@ -221,8 +223,7 @@ class PollInFlight(Base):
 class Suspect(Base):
     """A message that is processed by itself, because a worker ended that had it. Removed once it is done.
 
-    `ends`: how many workers ended with it. `owner`: the worker that has it now. `sending`: its mail is composed, and
-    others are on their way, too. `alone`: a worker ended while it was being sent among others.
+    `ends`: how many workers ended with it. `owner`: the worker that has it now.
     """
 
     __tablename__ = "suspects"
@@ -233,7 +234,5 @@ class Suspect(Base):
     timestamp: Mapped[Id]
     ends: Mapped[int] = mapped_column(Integer)
     owner: Mapped[int | None] = mapped_column(Integer)
-    sending: Mapped[bool]
-    alone: Mapped[bool]
     seen_at: Mapped[Timestamp]
     __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 - SQLAlchemy's protocol

@@ -42,7 +42,10 @@ def letters(settings: Settings, count: int) -> list[Message]:
 
 
 def test_poison_is_set_aside(make_runner: Callable[..., Runner]) -> None:
-    """FM-20: poison goes to the dead-letter topic as it came, with its reason, and the partition goes on."""
+    """FM-20: poison goes to the dead-letter topic as it came, with its reason, and the partition goes on.
+
+    FM-41: every message has a letter of its own, also one that repeats another.
+    """
     runner = make_runner(partitions=1)
     runner.people(2, events=2)
     batch = runner.invite()
@@ -63,6 +66,11 @@ def test_poison_is_set_aside(make_runner: Callable[..., Runner]) -> None:
         (b"1", due(4711, 1), "unknown batch 4711"),
         (b"1", due(batch, 1, event_id=4712), "unknown event 4712"),
         (b"4713", due(batch, 4713), "unknown member 4713"),
+        # FM-41: repeats in one poll, word for word and not, of an unknown member and of a known one with another key.
+        (b"4713", due(batch, 4713), "unknown member 4713"),
+        (b"4713", due(batch, 4713, roles=["Coach"]), "unknown member 4713"),
+        (b"2", due(batch, 1), "key"),
+        (b"1", due(4711, 1), "unknown batch 4711"),
         (b"1", due(batch, 2**63 - 1), "key"),
     ]
     producer = Producer(client_config(runner.settings, "test") | {"message.max.bytes": 1_000_000}, logger=None)

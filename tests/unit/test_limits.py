@@ -216,7 +216,7 @@ def test_deep_lines_are_refused(opening: str, depth: int) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_composing_takes_linear_time(unit: str, record_property: Callable[[str, object], None]) -> None:
+def test_composing_takes_linear_time(unit: str) -> None:
     """FM-41: an 8 MB description once folded in quadratic time. Prints how long a mail at the limit takes."""
     assert_linear(
         lambda size: lambda: composed(event(description=repeated(unit, size))), min(limits.DESCRIPTION // 2, 16_000)
