@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException
 from config import crash_points
 from config.crash_points import CrashPoint
 from config.settings import Settings
-from db import outbox
+from db import outbox, retention
 from db.connect import OUTAGES, Connection, connect
 from db.outbox import DueItem
 from producers.publish import Publisher
@@ -50,6 +50,7 @@ class Dispatcher:
         self._monotonic = monotonic
         self._stop = stop
         self._publisher = Publisher(settings, clock, "bidden-dispatcher")
+        self._retention = retention.Retention(settings.log_retention_days * 86_400.0, monotonic)
         self._next_lost_check = 0.0
         self._topic_id: UUID | None = None
 
@@ -79,6 +80,7 @@ class Dispatcher:
                 # Set before the check, which may fail: what is due is published between two checks all the same.
                 self._next_lost_check = self._monotonic() + _LOST_CHECK_SECONDS
                 self.make_lost_items_due(conn, topics)
+            self._retention.run_chunk(conn)
             yield self.dispatch_once(conn, topics)
 
     def dispatch_once(self, conn: Connection, topics: Topics) -> int:

@@ -36,12 +36,15 @@ class Batch(Base):
     started_at: Mapped[Timestamp]
     cancelled_at: Mapped[Timestamp | None]
     first_error: Mapped[Text | None]
-    #: The batch's counts, stored by the transaction that removed its items and its log; null while those exist.
+    #: The batch's counts, stored before its items and its log are removed, which `removed_up_to` says how far they are.
     archived: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     __table_args__ = (
         CheckConstraint(is_one_of("audience", "students", "coaches", "everyone"), name="audience"),
         CheckConstraint(is_one_of("action", "invite"), name="action"),
         CheckConstraint(is_one_of("state", "running", "paused", "cancelled"), name="state"),
+        # For retention: few batches have a log, and fewer lose it at the moment.
+        Index("ix_batches_with_log", "started_at", postgresql_where=text("archived IS NULL")),
+        Index("ix_batches_losing_log", "id", postgresql_where=text("archived ? 'removed_up_to'")),
     )
 
 
