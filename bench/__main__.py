@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk_data, end_to_end, pages, peers, stages
+from bench import bulk_data, end_to_end, pages, peers, scale, stages
 from bench.environment import prepare
 from bench.measure import calibrate
 from embedded.stack import Stack
@@ -18,10 +18,14 @@ from embedded.stack import Stack
 def main() -> None:
     """Parses the arguments, measures on servers of its own, prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("part", nargs="?", default="pipeline", choices=["pipeline", "pages"], help="what is measured")
+    parser.add_argument(
+        "part", nargs="?", default="pipeline", choices=["pipeline", "pages", "scale"], help="what is measured"
+    )
     parser.add_argument("--members", type=int, nargs="+", default=[5_000, 50_000], help="sizes of the campaigns")
     parser.add_argument("--rounds", type=int, default=20, help="how often each page is requested")
-    parser.add_argument("--only", default="", help="only pages whose name contains this")
+    parser.add_argument("--only", default="", help="only pages or cases whose name contains this")
+    parser.add_argument("--quick", action="store_true", help="scale: 2,000 and 20,000 members, not ten times as many")
+    parser.add_argument("--keep", type=Path, help="scale: a folder that keeps its databases for later runs")
     parser.add_argument("--runners", nargs="+", default=["confluent", "faust"], choices=["confluent", "faust"])
     parser.add_argument("--window", type=int, default=100, help="BIDDEN_HANDOVER_WINDOW")
     parser.add_argument("--latency-trials", type=int, default=50)
@@ -30,6 +34,10 @@ def main() -> None:
     console = Console(width=150)
     with tempfile.TemporaryDirectory(prefix="bidden-bench-") as folder:
         Path(folder).chmod(0o711)
+        if arguments.part == "scale":
+            sizes = scale.QUICK_SIZES if arguments.quick else scale.SIZES
+            scale.run(arguments.keep or Path(folder) / "home", sizes, arguments.only, console)
+            return
         if arguments.part == "pages":
             with pages.database(Path(folder) / "home") as url:
                 bulk_data.fill(url, bulk_data.MEMBERS)

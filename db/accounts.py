@@ -195,11 +195,10 @@ def _require_admin(conn: Connection) -> None:
 
 
 def add_session(conn: Connection, account_id: int, token_hash: bytes, *, password_hash: str | None = None) -> bool:
-    """Stores a session, and deletes expired ones.
+    """Stores a session. `db.retention` removes those that have ended.
 
     False if the account has been disabled meanwhile, or `password_hash` is given and is no longer the stored one.
     """
-    conn.execute(sql("delete_expired_sessions"), {"idle_seconds": IDLE_SECONDS})
     values = {
         "token_hash": token_hash,
         "account_id": account_id,
@@ -235,10 +234,9 @@ def count_attempt(conn: Connection, key: str, seconds: float) -> tuple[int, floa
     return row["attempts"], row["seconds_left"]
 
 
-def reset_attempts(conn: Connection, keys: Sequence[str], seconds: float) -> None:
-    """Resets the counts of these keys after a success, and deletes expired ones."""
+def reset_attempts(conn: Connection, keys: Sequence[str]) -> None:
+    """Resets the counts of these keys after a success. `db.retention` removes those of long ago."""
     conn.execute(sql("reset_attempts"), {"keys": list(keys)})
-    conn.execute(sql("delete_expired_attempts"), {"seconds": seconds})
 
 
 # API clients.

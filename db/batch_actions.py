@@ -222,16 +222,3 @@ def resolve(
 def items_to_replay(conn: Connection, batch_id: int) -> list[DueItem]:
     """Every planned item of the batch, settled or not, in the order of publishing."""
     return [DueItem(**row) for row in conn.execute(sql("items_to_replay"), {"batch_id": batch_id})]
-
-
-def batches_to_clean(conn: Connection, seconds: float) -> list[int]:
-    """Batches that ended, and were last written to, longer ago than that."""
-    return [row["id"] for row in conn.execute(sql("batches_to_clean"), {"seconds": seconds})]
-
-
-def clean_batch(conn: Connection, batch_id: int, seconds: float) -> int:
-    """Store the batch's counts and remove its log and items; returns how many rows, 0 for a batch to be kept."""
-    conn.execute(sql("lock_batch"), {"batch_id": batch_id})
-    if not conn.execute(sql("archive_batch"), {"batch_id": batch_id, "seconds": seconds}).rowcount:
-        return 0
-    return sum(conn.execute(sql(name), {"batch_id": batch_id}).rowcount for name in ("remove_log", "remove_items"))

@@ -6,25 +6,20 @@ statements of `db/sql/directory.sql`. Every error names the line and the field.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final
 
-import orjson
 from psycopg import errors, sql
 
-from db.chunks import chunked
 from db.connect import Connection
+from db.import_staging import StagedLines
+from db.retention import LINK_SECONDS
 from db.statements import sql as statement
-from schemas.directory import LINE_TYPES, Deletion, Key, Line, SubscriptionDeletion
+from schemas.directory import Line
 from schemas.errors import InputError, RefusedError
 
-#: Rows per statement: enough to make round trips cheap, few enough to keep a parameter at about 1 MB.
-_CHUNK: Final = 5000
-#: For long descriptions: a parameter must stay far below PostgreSQL's limit for one JSON value (256 MB).
-_CHUNK_CHARACTERS: Final = 8_000_000
 #: From this many rows on a table is analysed, so that planning right after the import is fast.
 _ANALYSE_FROM: Final = 1000
 #: The field of a constraint that fails nevertheless, because another transaction wrote at the same time.
@@ -35,18 +30,6 @@ _FIELD_OF_CONSTRAINT: Final[Mapping[str | None, str]] = {
     "fk_event_chapters_chapter_id": "chapter_ids",
     "fk_subscriptions_group_id": "group_id",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """The last line of a file for one key; `text` is the record as a JSON object, `line` included."""
-
-    line: int
-    deleted: bool
-    text: str
-
-
-_Rows = dict[Key, _Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +78,22 @@ def import_lines(conn: Connection, lines: Iterable[tuple[int, Line]]) -> dict[st
     """
     if conn.autocommit:
         raise ValueError("an import needs a transaction")
-    counts, records = _read(lines)
-    _refuse_repeats(records["member"], "email")
-    _refuse_repeats(records["invitation"], "token")
+    # The first statement opens the caller's transaction; the block below is a savepoint in it.
+    conn.execute("SELECT")
     try:
-        # The first statement opens the caller's transaction; the block below is a savepoint in it.
-        conn.execute(statement("lock_imports"))
         with conn.transaction():
-            conn.execute(statement("lock_events"), {"ids": _events_of(records)})
+            # Everything is read before anything is written: a bad last line takes no lock.
+            staged = StagedLines(conn, lines)
+            staged.refuse_repeats("member")
+            staged.refuse_repeats("invitation")
+            conn.execute(statement("lock_imports"))
+            conn.execute(statement("lock_events"), {"ids": staged.events()})
             for step in _STEPS:
-                _run(conn, step, records[step.type])
+                _run(conn, step, staged)
             # Deferred constraints are checked here, where their errors can be translated.
             conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            _analyse(conn, records)
+            _analyse(conn, staged)
+            staged.drop()
     except errors.IntegrityError as error:
         raise RefusedError(
             f"the database refused the import ({error.diag.constraint_name}): the same records were changed by "
@@ -119,61 +105,27 @@ def import_lines(conn: Connection, lines: Iterable[tuple[int, Line]]) -> dict[st
             "the same records were in use by other transactions and the database stopped the import; "
             "nothing was written, try again"
         ) from error
-    return counts
+    return staged.read
 
 
-def _read(lines: Iterable[tuple[int, Line]]) -> tuple[dict[str, int], dict[str, _Rows]]:
-    """Reads everything before anything is written: a bad last line takes no lock."""
-    counts = Counter[str]()
-    records: dict[str, _Rows] = {name: {} for name in LINE_TYPES}
-    for number, line in lines:
-        counts[line.type] += 1
-        deleted = isinstance(line, Deletion | SubscriptionDeletion)
-        text = f'{{"line":{number},{line.model_dump_json(exclude_none=True)[1:]}'
-        records[line.type][line.key] = _Row(number, deleted, text)
-    return {name: counts[name] for name in LINE_TYPES}, records
-
-
-def _refuse_repeats(rows: _Rows, field: str) -> None:
-    """InputError for the later of two records with one value in a unique column."""
-    first_line: dict[str, int] = {}
-    for row in sorted(rows.values(), key=lambda row: row.line):
-        value = None if row.deleted else orjson.loads(row.text).get(field)
-        if value is None:
-            continue
-        if value in first_line:
-            raise InputError(f"{field} is the same as in line {first_line[value]}", line=row.line, field=field)
-        first_line[value] = row.line
-
-
-def _events_of(records: Mapping[str, _Rows]) -> list[int | str]:
-    return sorted({key[0] for name in ("event", "invitation") for key in records[name]}, key=int)
-
-
-def _run(conn: Connection, step: _Step, rows: _Rows) -> None:
-    chosen = [item for item in rows.items() if step.deleted is None or item[1].deleted == step.deleted]
-    chosen.sort(key=itemgetter(0))
+def _run(conn: Connection, step: _Step, staged: StagedLines) -> None:
     for check in step.checks:
         found = [
             problem
-            for chunk in _chunks(chosen)
+            for chunk in staged.chunks(step.type, deleted=step.deleted)
             if (problem := conn.execute(statement(check), {"rows": chunk}).fetchone()) is not None
         ]
         if found:
             first = min(found, key=itemgetter("line"))
             raise InputError(first["problem"], line=first["line"], field=first["field"])
-    for chunk in _chunks(chosen):
+    if not step.writes:
+        return
+    for chunk in staged.chunks(step.type, deleted=step.deleted):
         for write in step.writes:
-            conn.execute(statement(write), {"rows": chunk})
+            conn.execute(statement(write), {"rows": chunk, "seconds": LINK_SECONDS})
 
 
-def _chunks(rows: list[tuple[Key, _Row]]) -> Iterator[str]:
-    """The rows as JSON arrays."""
-    for chunk in chunked((row.text for _, row in rows), _CHUNK, len, _CHUNK_CHARACTERS):
-        yield f"[{','.join(chunk)}]"
-
-
-def _analyse(conn: Connection, records: Mapping[str, _Rows]) -> None:
-    tables = [table for name, rows in records.items() if len(rows) >= _ANALYSE_FROM for table in _TABLES[name]]
+def _analyse(conn: Connection, staged: StagedLines) -> None:
+    tables = [table for name, n in staged.records.items() if n >= _ANALYSE_FROM for table in _TABLES[name]]
     if tables:
         conn.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(map(sql.Identifier, tables))))

@@ -26,6 +26,7 @@ class LinkedInvitation:
     attending: bool | None
     is_cancelled: bool
     has_begun: bool
+    is_over: bool
     on_list: bool
 
     @property

@@ -18,8 +18,7 @@ class SignInRequest:
 
 
 def add(conn: Connection, state_hash: bytes, request: SignInRequest, seconds: float) -> None:
-    """Stores a request for so many seconds, and deletes those that have expired."""
-    conn.execute(sql("delete_expired_sign_in_requests"))
+    """Stores a request for so many seconds. `db.retention` removes those that have expired."""
     values = {"nonce": request.nonce, "verifier": request.verifier, "next_path": request.next_path}
     conn.execute(sql("insert_sign_in_request"), {"state_hash": state_hash, "seconds": seconds, **values})
 

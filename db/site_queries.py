@@ -125,7 +125,7 @@ def _page(rows: list[dict[str, Any]], limit: int) -> Page:
 
 
 def _find(conn: Connection, statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """Not prepared: the right plan for a rare search or status is wrong for a common one."""
+    """Not prepared: the right plan for a rare search, status or scope is wrong for a common one."""
     return conn.execute(sql(statement), values, prepare=False).fetchall()
 
 
@@ -147,7 +147,7 @@ def events(
 ) -> tuple[list[ListedEvent], bool]:
     """Events whose name contains `search`, upcoming ones first; and whether more follow."""
     values = {"chapters": scope, "search": search, "skip": skip, "limit": limit + 1}
-    rows = conn.execute(sql("browse_events"), values).fetchall()
+    rows = _find(conn, "browse_events", values)
     listed = [
         ListedEvent(_event(row), row["batches"], row["last_started_at"], row["is_running"], row["is_paused"])
         for row in rows[:limit]
@@ -158,7 +158,7 @@ def events(
 def batches(conn: Connection, scope: Scope, *, event_id: int | None = None, skip: int = 0, limit: int = PAGE) -> Page:
     """Batches without their numbers, newest first."""
     values = {"chapters": scope, "event_id": event_id, "skip": skip, "limit": limit + 1}
-    return _page(conn.execute(sql("browse_batches"), values).fetchall(), limit)
+    return _page(_find(conn, "browse_batches", values), limit)
 
 
 def event_of_batch(conn: Connection, batch_id: int, scope: Scope) -> EventSummary | None:

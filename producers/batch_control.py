@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
-from db import batch_actions, planning
+from db import batch_actions, planning, retention
 from db.batch_actions import BatchRef, Chunk, Resolution, Resolved
 from db.connect import Connection, in_transaction
 from producers import decisions
@@ -157,13 +157,12 @@ class CleanupResult:
 
 
 def clean_up(conn: Connection, older_than: timedelta) -> CleanupResult:
-    """Remove logs and items of batches that ended longer ago, never the ledger; one transaction each (FM-26)."""
-    seconds = older_than.total_seconds()
-    removed = [
-        in_transaction(conn, partial(batch_actions.clean_batch, conn, batch_id, seconds))
-        for batch_id in batch_actions.batches_to_clean(conn, seconds)
-    ]
-    return CleanupResult(sum(removed), sum(rows > 0 for rows in removed))
+    """Run all rules of retention to their end. Never the ledger (FM-26).
+
+    `older_than`: how long ago a batch must have ended to lose its log and items.
+    """
+    done = retention.run_all(conn, older_than.total_seconds())
+    return CleanupResult(done.rows[retention.OF_BATCHES], done.batches)
 
 
 def _require_batch(conn: Connection, batch_id: int) -> BatchRef:

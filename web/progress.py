@@ -16,6 +16,8 @@ from web.single_flight import SingleFlightCache
 #: Between two events of a stream, and how long a query's result serves all streams of a batch.
 LIVE_SECONDS: Final = 1.0
 _THREADS: Final = 4
+#: The most of the time that queries about one batch take: of a large one the events come less often.
+_SHARE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,10 @@ def read_progress(conn: Connection, batch_id: int) -> Progress:
 
 
 class ProgressCache(SingleFlightCache[int, Progress]):
-    """The progress of watched batches by id: one query a second for each batch, however many watch it."""
+    """The progress of watched batches by id: one query a second for each batch at most, however many watch it."""
 
     def __init__(self, load: Callable[[int], Progress]) -> None:
-        super().__init__(load, LIVE_SECONDS)
+        super().__init__(load, LIVE_SECONDS, share=_SHARE)
         #: All other requests run in threads, too: however long the queries take, watchers leave them most.
         self.threads = anyio.CapacityLimiter(_THREADS)
 

@@ -19,13 +19,19 @@ _IDLE_TTLS: Final = 60
 class SingleFlightCache(Generic[K, T]):
     """Caches what `load(key)` returns for `ttl` seconds after it has returned. Thread-safe.
 
+    With `share`, loads of one key take at most that share of the time: a value counts as fresh for longer than `ttl` if
+    its load took long. So polling costs the same whatever the size of what is loaded; only the values are older.
+
     At most one thread loads a key at a time. An error is raised in every thread that waited for this load, and is not
     cached.
     """
 
-    def __init__(self, load: Callable[[K], T], ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, load: Callable[[K], T], ttl: float, clock: Callable[[], float] = time.monotonic, *, share: float = 1.0
+    ) -> None:
         self._load = load
         self._ttl = ttl
+        self._share = share
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: dict[K, _Entry[T]] = {}
@@ -72,7 +78,8 @@ class SingleFlightCache(Generic[K, T]):
             return entry, now, entry.failures
 
     def _is_fresh(self, cached: _Cached[T], now: float) -> bool:
-        return cached.ended_at > now - self._ttl
+        took = cached.ended_at - cached.began_at
+        return cached.ended_at > now - max(self._ttl, took / self._share - took)
 
     def _reload(self, key: K, entry: _Entry[T]) -> T:
         """Called with the entry's lock held."""

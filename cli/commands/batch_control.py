@@ -155,9 +155,9 @@ def _age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta 
 )
 @json_option
 def cleanup(older_than: timedelta | None, as_json: bool) -> None:
-    """Delete the logs and items of old batches.
+    """Delete the logs and items of old batches, and other old rows.
 
-    Their counts stay, and the ledger is never deleted: it knows who was mailed.
+    Dispatchers do the same in time. Counts stay, and the ledger is never deleted: it knows who was mailed.
 
     Example: bidden cleanup --older-than 180d
     """

@@ -32,6 +32,7 @@ def dispatch(as_json: bool) -> None:
     Example: bidden dispatch
     """
     from db.connect import connect
+    from db.retention import Retention
     from producers.decisions import DecisionsLeft
     from producers.dispatch import Dispatcher
     from producers.topics import Topics
@@ -41,7 +42,8 @@ def dispatch(as_json: bool) -> None:
     Topics(settings).check_reachable()
     stop = threading.Event()
     stop_on_signals(stop)
-    chores = [DecisionsLeft(time.monotonic).apply_some]
+    retention = Retention(settings.log_retention_days * 86_400.0, time.monotonic)
+    chores = [DecisionsLeft(time.monotonic).apply_some, retention.run_chunk]
     Dispatcher(settings, now, time.monotonic, stop, chores=chores).run()
 
 

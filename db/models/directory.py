@@ -92,6 +92,8 @@ class Event(Base):
         CheckConstraint(is_one_of("kind", "workshop", "virtual_workshop", "event"), name="kind"),
         CheckConstraint(is_one_of("role_policy", "each", "one"), name="role_policy"),
         CheckConstraint("ends_at >= starts_at", name="ends_after_start"),
+        # The order of the list of events.
+        Index("ix_events_starts_at", "starts_at", "id"),
     )
 
 
@@ -102,7 +104,7 @@ class EventChapter(Base):
     event_id: Mapped[Id] = mapped_column(
         ForeignKey("events.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
-    chapter_id: Mapped[Id] = mapped_column(ForeignKey("chapters.id"), primary_key=True, autoincrement=False)
+    chapter_id: Mapped[Id] = mapped_column(ForeignKey("chapters.id"), primary_key=True, autoincrement=False, index=True)
     position: Mapped[int] = mapped_column(Integer)
 
 

@@ -55,7 +55,7 @@ class SignInAttempts(Base):
     __tablename__ = "sign_in_attempts"
     key: Mapped[Text] = mapped_column(primary_key=True)
     attempts: Mapped[int] = mapped_column(Integer)
-    since: Mapped[Timestamp]
+    since: Mapped[Timestamp] = mapped_column(index=True)
 
 
 class SignInRequest(Base):
@@ -66,7 +66,7 @@ class SignInRequest(Base):
     nonce: Mapped[Text]
     verifier: Mapped[Text]
     next_path: Mapped[Text]
-    expires_at: Mapped[Timestamp]
+    expires_at: Mapped[Timestamp] = mapped_column(index=True)
 
 
 class ApiClient(Base):
@@ -107,7 +107,7 @@ class AuditLogEntry(Base):
 
     __tablename__ = "audit_log"
     id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
-    at: Mapped[Timestamp]
+    at: Mapped[Timestamp] = mapped_column(index=True)
     actor: Mapped[Text]
     action: Mapped[Text]
     event_id: Mapped[Id | None] = mapped_column(index=True)

@@ -78,9 +78,6 @@ DELETE FROM sessions WHERE token_hash = %(token_hash)s
 -- name: end_sessions_of_account
 DELETE FROM sessions WHERE account_id = %(id)s AND token_hash IS DISTINCT FROM %(keep)s
 
--- name: delete_expired_sessions
-DELETE FROM sessions WHERE expires_at < now() OR seen_at < now() - %(idle_seconds)s * interval '1 second'
-
 -- name: insert_sign_in_request
 INSERT INTO sign_in_requests (state_hash, nonce, verifier, next_path, expires_at)
 VALUES (%(state_hash)s, %(nonce)s, %(verifier)s, %(next_path)s, now() + %(seconds)s * interval '1 second')
@@ -89,9 +86,6 @@ VALUES (%(state_hash)s, %(nonce)s, %(verifier)s, %(next_path)s, now() + %(second
 -- Deleted whatever the outcome: a state is good for one callback.
 DELETE FROM sign_in_requests WHERE state_hash = %(state_hash)s
 RETURNING nonce, verifier, next_path, expires_at > now() AS is_current
-
--- name: delete_expired_sign_in_requests
-DELETE FROM sign_in_requests WHERE expires_at < now()
 
 -- name: count_attempt
 -- Counted before the password is verified: so concurrent guesses are all counted.
@@ -105,9 +99,6 @@ RETURNING attempts, extract(epoch FROM since - now())::float8 + %(seconds)s AS s
 
 -- name: reset_attempts
 DELETE FROM sign_in_attempts WHERE key = ANY(%(keys)s)
-
--- name: delete_expired_attempts
-DELETE FROM sign_in_attempts WHERE since < now() - %(seconds)s * interval '1 second'
 
 -- name: insert_client
 INSERT INTO api_clients (name, account_id, token_hash, scopes, webhook_url, webhook_secret, created_at)

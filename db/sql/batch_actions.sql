@@ -1,4 +1,4 @@
--- Actions of operators on batches: pause, resume, cancel, retry, resolve, clean up. A decision is one short transaction
+-- Actions of operators on batches: pause, resume, cancel, retry, resolve. A decision is one short transaction
 -- that stores the batch's state and marks it as not applied yet; producers/decisions.py applies it to the items in
 -- chunks, each a transaction of its own. Workers hold FOR KEY SHARE on a batch while they commit. A chunk that must not
 -- interleave with their commits locks the batch FOR UPDATE, for milliseconds. Locks are taken in the order event,
@@ -159,10 +159,11 @@ SELECT max(member_id) AS upto FROM (
 
 -- name: retry_deliveries
 -- Deliveries that failed in this batch, and are still failed in the ledger, are planned again with all their attempts.
+-- Not those of an archived batch, whose rows are being removed.
 WITH failed AS MATERIALIZED (
     SELECT l.batch_id, d.event_id, d.action, d.member_id, d.slot
     FROM log_entries l
-    JOIN batches b ON b.id = l.batch_id
+    JOIN batches b ON b.id = l.batch_id AND b.archived IS NULL
     JOIN batch_items i ON i.batch_id = l.batch_id AND i.member_id = l.member_id
     CROSS JOIN LATERAL (
         SELECT d.event_id, d.action, d.member_id, d.slot FROM deliveries d
@@ -205,7 +206,7 @@ WITH unresolved AS MATERIALIZED (
             JOIN batches b ON b.id = l.batch_id
             JOIN batch_items i ON i.batch_id = l.batch_id AND i.member_id = l.member_id
             WHERE l.member_id = d.member_id AND l.slot = d.slot AND l.status = 'unknown'
-                AND b.event_id = d.event_id AND b.action = d.action AND b.state <> 'cancelled'
+                AND b.event_id = d.event_id AND b.action = d.action AND b.state <> 'cancelled' AND b.archived IS NULL
         ) AS has_batch
     FROM jsonb_to_recordset(%(wanted)s) AS w(action text, member_id bigint, slot text)
     CROSS JOIN LATERAL (
@@ -287,44 +288,3 @@ FROM batch_items i JOIN batches b ON b.id = i.batch_id
 WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL
 ORDER BY i.position
 
--- fragment: has_ended
--- Nothing is unsettled, and nothing was written for `seconds`.
-(b.archived IS NULL AND b.planning IS NULL
-    AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL)
-    AND greatest(
-        b.started_at, b.cancelled_at,
-        (SELECT max(u.settled_at) FROM batch_items u WHERE u.batch_id = b.id),
-        (SELECT max(u.at) FROM log_entries u WHERE u.batch_id = b.id)
-    ) < now() - %(seconds)s * interval '1 second')
-
--- name: batches_to_clean
-SELECT b.id FROM batches b WHERE {{has_ended}} ORDER BY b.id
-
--- name: archive_batch
--- The counts outlive their rows: stored by the transaction that removes those.
-UPDATE batches b SET archived = jsonb_build_object(
-    'planned', i.planned, 'deliveries', i.deliveries, 'last_settled_at', i.last_settled_at,
-    'sent', l.sent, 'failed', l.failed, 'unknown', l.unknown, 'skipped', l.skipped,
-    'excluded', x.excluded, 'removed_at', now()
-)
-FROM (
-    SELECT count(*) FILTER (WHERE excluded IS NULL) AS planned,
-        coalesce(sum(cardinality(roles)), 0)::bigint AS deliveries, max(settled_at) AS last_settled_at
-    FROM batch_items WHERE batch_id = %(batch_id)s
-) i, (
-    SELECT count(*) FILTER (WHERE status = 'sent') AS sent, count(*) FILTER (WHERE status = 'failed') AS failed,
-        count(*) FILTER (WHERE status = 'unknown') AS unknown, count(*) FILTER (WHERE status = 'skipped') AS skipped
-    FROM log_entries WHERE batch_id = %(batch_id)s
-) l, (
-    SELECT coalesce(jsonb_object_agg(excluded, members), '{}') AS excluded FROM (
-        SELECT excluded, count(*) AS members FROM batch_items
-        WHERE batch_id = %(batch_id)s AND excluded IS NOT NULL GROUP BY excluded
-    ) counted
-) x
-WHERE b.id = %(batch_id)s AND {{has_ended}}
-
--- name: remove_log
-DELETE FROM log_entries WHERE batch_id = %(batch_id)s
-
--- name: remove_items
-DELETE FROM batch_items WHERE batch_id = %(batch_id)s

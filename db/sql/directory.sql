@@ -199,9 +199,14 @@ FROM {{invitation_rows}} WHERE r.sent_at > clock_timestamp()
 ORDER BY line LIMIT 1
 
 -- name: import_invitations
+-- What retention has removed, or would, is not written: each import of a whole history would bring it back.
 INSERT INTO invitations AS i (event_id, member_id, role, token, attending)
 SELECT r.event_id, r.member_id, r.role, coalesce(r.token, {{new_token}}), r.attending
-FROM {{invitation_rows}} ORDER BY r.event_id, r.member_id, r.role
+FROM {{invitation_rows}}
+JOIN events e ON e.id = r.event_id
+CROSS JOIN LATERAL (SELECT r.member_id, r.role) v
+WHERE r.attending IS NOT NULL OR NOT (e.ends_at {{is_old}} AND {{has_newer_link}})
+ORDER BY r.event_id, r.member_id, r.role
 -- A line without an answer removes none: the member may have given it by the link in their mail.
 ON CONFLICT (event_id, member_id, role) DO UPDATE SET attending = excluded.attending
 WHERE excluded.attending IS NOT NULL AND i.attending IS DISTINCT FROM excluded.attending

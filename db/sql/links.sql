@@ -3,6 +3,7 @@
 -- name: invitation_of_token
 SELECT v.event_id, v.member_id, v.role, v.attending, m.name AS member_name,
     e.cancelled_at IS NOT NULL AS is_cancelled, e.starts_at <= now() AS has_begun,
+    e.ends_at <= now() AS is_over,
     EXISTS (
         SELECT FROM event_subscriptions s
         WHERE s.event_id = v.event_id AND s.member_id = v.member_id AND s.role = v.role

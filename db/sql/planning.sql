@@ -185,8 +185,9 @@ ORDER BY i.member_id
 ON CONFLICT (event_id, member_id, role) DO NOTHING
 
 -- name: plan_counts
-SELECT excluded, count(*) AS members, sum(cardinality(roles))::bigint AS deliveries
-FROM batch_items WHERE batch_id = %(batch_id)s GROUP BY excluded
+SELECT i.excluded, count(*) AS members, sum(cardinality(i.roles))::bigint AS deliveries
+FROM batch_items i JOIN batches b ON b.id = i.batch_id AND b.archived IS NULL
+WHERE i.batch_id = %(batch_id)s GROUP BY i.excluded
 UNION ALL
 SELECT NULL, (archived ->> 'planned')::bigint, (archived ->> 'deliveries')::bigint
 FROM batches WHERE id = %(batch_id)s AND archived IS NOT NULL

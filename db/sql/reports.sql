@@ -51,8 +51,10 @@ WHERE %(batch_id)s::bigint IS NULL OR b.id = %(batch_id)s
 ORDER BY b.id
 
 -- name: batch_exclusions
-SELECT excluded AS reason, count(*) AS members
-FROM batch_items WHERE batch_id = %(batch_id)s AND excluded IS NOT NULL GROUP BY excluded
+-- An archived batch may have rows left.
+SELECT i.excluded AS reason, count(*) AS members
+FROM batch_items i JOIN batches b ON b.id = i.batch_id AND b.archived IS NULL
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL GROUP BY i.excluded
 UNION ALL
 SELECT x.key, x.value::bigint
 FROM batches b CROSS JOIN LATERAL jsonb_each_text(b.archived -> 'excluded') x

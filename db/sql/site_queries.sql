@@ -34,8 +34,32 @@ CROSS JOIN LATERAL (
 -- name: browse_event
 SELECT {{event_columns}} FROM events e {{with_chapters}} WHERE e.id = %(event_id)s AND {{event_in_scope}}
 
+-- fragment: is_in_scope_by_id
+-- For lists: the ids are read once, by an index. A condition on each event would be evaluated for all of them, where few
+-- are in scope. The id of the event is on the left of this.
+= ANY(ARRAY(SELECT x.event_id FROM event_chapters x WHERE x.chapter_id = ANY(%(chapters)s)))
+
+-- fragment: events_listed
+-- Only the page is sorted, of what two scans of one index bring in order; each of them stops at the page's end.
+SELECT e.id, e.starts_at, e.starts_at <= now() AS is_past FROM events e
+WHERE (%(chapters)s::bigint[] IS NULL OR e.id {{is_in_scope_by_id}})
+    AND (%(search)s = '' OR strpos(lower(e.name), lower(%(search)s)) > 0)
+
+-- fragment: order_of_events
+-- Of x: upcoming ones first, the next one on top; then past ones, the latest first.
+x.is_past, CASE WHEN NOT x.is_past THEN x.starts_at END, x.starts_at DESC, x.id
+
 -- name: browse_events
--- Upcoming events first, the next one on top; then past ones, the latest first.
+-- What is shown of an event is read for those of the page alone.
+WITH x AS MATERIALIZED (
+    SELECT * FROM (
+        ({{events_listed}} AND e.starts_at > now() ORDER BY e.starts_at, e.id
+            LIMIT %(limit)s::bigint + %(skip)s::bigint)
+        UNION ALL
+        ({{events_listed}} AND e.starts_at <= now() ORDER BY e.starts_at DESC, e.id
+            LIMIT %(limit)s::bigint + %(skip)s::bigint)
+    ) x ORDER BY {{order_of_events}} LIMIT %(limit)s OFFSET %(skip)s
+)
 SELECT {{event_columns}}, b.batches, b.last_started_at,
     EXISTS (
         SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
@@ -47,21 +71,24 @@ SELECT {{event_columns}}, b.batches, b.last_started_at,
         SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
         WHERE r.event_id = e.id AND r.state = 'paused'
     ) AS is_paused
-FROM events e {{with_chapters}}
+FROM x JOIN events e ON e.id = x.id {{with_chapters}}
 CROSS JOIN LATERAL (
     SELECT count(*) AS batches, max(started_at) AS last_started_at FROM batches WHERE event_id = e.id
 ) b
-WHERE {{event_in_scope}} AND (%(search)s = '' OR strpos(lower(e.name), lower(%(search)s)) > 0)
-ORDER BY e.starts_at <= now(), CASE WHEN e.starts_at > now() THEN e.starts_at END, e.starts_at DESC, e.id
-LIMIT %(limit)s OFFSET %(skip)s
+ORDER BY {{order_of_events}}
 
 -- name: browse_batches
 -- Without numbers, which are for a batch's own page. Newest first.
+WITH x AS MATERIALIZED (
+    SELECT b.id FROM batches b
+    WHERE (%(chapters)s::bigint[] IS NULL OR b.event_id {{is_in_scope_by_id}})
+        AND (%(event_id)s::bigint IS NULL OR b.event_id = %(event_id)s)
+    ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
+)
 SELECT b.id AS batch_id, b.event_id, e.name AS event_name, b.audience, {{state_of_batch}} AS state, b.initiator,
     b.started_at, b.first_error AS error, coalesce(e.time_zone, c.zones[1]) AS time_zone
-FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
-WHERE {{event_in_scope}} AND (%(event_id)s::bigint IS NULL OR b.event_id = %(event_id)s)
-ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
+FROM x JOIN batches b ON b.id = x.id JOIN events e ON e.id = b.event_id {{with_chapters}}
+ORDER BY b.id DESC
 
 -- name: event_of_batch
 SELECT {{event_columns}} FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
@@ -267,7 +294,7 @@ WHERE s.member_id = %(member_id)s AND (%(chapters)s::bigint[] IS NULL OR h.id = 
 ORDER BY h.name, g.name
 
 -- name: browse_member_events
--- Every batch that had the member as a candidate, with the outcome.
+-- Every batch that had the member as a candidate and still has its log, with the outcome.
 SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone, c.zones[1]) AS time_zone,
     b.id AS batch_id, i.excluded, coalesce(l.role, r.role) AS role,
     CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{log_status}} END AS status,
@@ -282,7 +309,7 @@ LEFT JOIN log_entries l ON l.batch_id = b.id AND l.member_id = i.member_id AND l
 LEFT JOIN deliveries d ON d.event_id = e.id AND d.action = b.action AND d.member_id = i.member_id
     AND d.slot = {{slot_of_role}}
 LEFT JOIN invitations v ON v.event_id = e.id AND v.member_id = i.member_id AND v.role = r.role
-WHERE {{event_in_scope}}
+WHERE b.archived IS NULL AND {{event_in_scope}}
 ORDER BY b.id DESC, role LIMIT %(limit)s
 
 -- name: browse_upcoming

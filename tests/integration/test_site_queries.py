@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db import batch_actions, planning, reports, site_queries
+from db import batch_actions, planning, reports, retention, site_queries
 from db.batch_actions import Chunk
 from db.site_queries import VisibleMembers
 from producers.plan import dry_runs, plan, trigger_of
@@ -160,8 +160,8 @@ def test_the_numbers_of_a_batch_are_those_of_the_reports(scenario: Scenario, bat
             assert found.per_second == (lately["n"] / 10 if running else 0.0)
         scenario.execute("UPDATE batches SET started_at = now() - interval '9 days'")
         scenario.execute("UPDATE batch_items SET settled_at = now() - interval '9 days' WHERE settled_at IS NOT NULL")
-        for batch in batch_actions.batches_to_clean(scenario.conn, 60):
-            batch_actions.clean_batch(scenario.conn, batch, 60)
+        scenario.execute("UPDATE log_entries SET at = now() - interval '9 days'")
+        retention.run_all(scenario.conn, 60)
     with pytest.raises(NotFoundError, match="no batch 99"):
         site_queries.batch_numbers(scenario.conn, 99)
 

@@ -74,7 +74,7 @@ def sign_in(
         )
     except RefusedError:
         return sign_in_page(request, next_path=next_path, email=email, problem="wrong", status=403)
-    accounts.reset_attempts(conn, [email_and_address, email_only], _WINDOW_SECONDS)
+    accounts.reset_attempts(conn, [email_and_address, email_only])
     return answer
 
 

@@ -183,7 +183,7 @@ def change_own(
     old_hash = _stored_hash(conn, user.account)
     if not tokens.verify_password(old, old_hash):
         return _own(user, conn, status=403, problem="this is not your old password")
-    accounts.reset_attempts(conn, [key], _WINDOW_SECONDS)
+    accounts.reset_attempts(conn, [key])
     if password != again:
         return _own(user, conn, status=409, problem="the two new passwords differ")
     keep = tokens.digest(request.cookies[cookie_name(request)])

@@ -90,5 +90,8 @@ def _unknown(token: str) -> HTMLResponse:
             "In a member's mail this link leads to their invitation, or to leaving the list.",
             status=404,
         )
-    text = "This link is unknown. Your mail program may have cut it off: copy the whole link into the address bar."
+    text = (
+        "This link is unknown. Your mail program may have cut it off: copy the whole link into the address bar."
+        " Or its event is over since long ago: to leave a list, use the link in the newest mail that you have."
+    )
     return message_page("Unknown link", text, status=404)

@@ -28,6 +28,8 @@ router = APIRouter(include_in_schema=False)
 
 #: The page asks every 5 s.
 _TTL_SECONDS: Final = 4.0
+#: The most of the time that a probe runs while somebody looks: the checks read whole tables.
+_SHARE: Final = 0.2
 
 
 class Probe(StrEnum):
@@ -71,7 +73,7 @@ class SystemProbes(SingleFlightCache[Probe, ProbeResult]):
             except BiddenError as error:
                 return ProbeResult(problem=error.detail)
 
-        super().__init__(load, _TTL_SECONDS)
+        super().__init__(load, _TTL_SECONDS, share=_SHARE)
 
 
 def _result(request: Request, wanted: Probe) -> ProbeResult | None:
