@@ -153,7 +153,8 @@ def test_every_failure_mode_names_its_tests() -> None:
     text = FAILURE_MODE_TESTS.read_text(encoding="utf-8")
     assert with_tests(text) == text, "run `make docs`"
     sections = dict(re.findall(r"^## (FM-\d\d)\n(.*?)(?=\n\n|\n<!--)", text, re.MULTILINE | re.DOTALL))
-    assert list(sections) == [f"FM-{number:02}" for number in range(1, 35)]
+    rows = re.findall(r"^\| (FM-\d\d) \|", FAILURE_MODES.read_text("utf-8"), re.MULTILINE)
+    assert list(sections) == rows
     found = numbered_tests()
     for number, section in sections.items():
         named = set(re.findall(r"`([\w/.]+::test_\w+)`", section))
