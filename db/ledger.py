@@ -22,6 +22,7 @@ from config.clock import elapsed
 from db import events as events_table
 from db.connect import OUTAGES, AsyncConnection, connect_hot
 from db.ledger_transaction import Committed, LedgerPolicy, run_cycle
+from db.lock_watch import LockWatch
 from db.record_fallback import is_caused_by_a_row, run_cycle_row_by_row
 from db.statements import sql
 from schemas.delivery import Cycle, CycleResult
@@ -76,6 +77,7 @@ class Ledger:
         self._clock = clock
         self._connection: AsyncConnection | None = None
         self._turn = asyncio.Lock()
+        self._locks = LockWatch(url, application, on_wait)
 
     async def look_up(self, messages: Sequence[InvitationDue]) -> list[LookedUp]:
         """What is known of each message."""
@@ -145,7 +147,11 @@ class Ledger:
                 try:
                     if self._connection is None:
                         self._connection = await connect_hot(self._url, application=self._application)
-                    result = await run(self._connection)
+                    self._locks.begin(self._connection.info.backend_pid)
+                    try:
+                        result = await run(self._connection)
+                    finally:
+                        self._locks.end()
                 except OUTAGES as error:
                     await self._back_off(error, failures)
                     failures += 1
@@ -158,9 +164,8 @@ class Ledger:
         delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
         await self.close()
         log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
-        # Another session's lock is no outage: how long that may last is the watchdog's decision.
-        if not isinstance(error, psycopg.errors.LockNotAvailable):
-            self._on_wait()
+        # Another session's lock, too, is an outage with a name.
+        self._on_wait()
         await asyncio.sleep(delay)
 
 

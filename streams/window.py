@@ -96,6 +96,7 @@ class Window:
         self._changed = asyncio.Event()
         self._enough = asyncio.Event()
         self._stopping = False
+        self._claims = True
         #: Open while the mail server takes no mails: it claims nothing and waits until the sender is ready.
         self._breaker: asyncio.Task[None] | None = None
         self._cycles = 0
@@ -128,6 +129,18 @@ class Window:
             self._breaker.cancel()
         self._changed.set()
         self._enough.set()
+
+    def stop_claiming(self) -> None:
+        """The process is about to end. From any thread, as the two below."""
+        self._claims = False
+
+    def outcomes(self) -> list[Delivery]:
+        """The deliveries in flight whose outcome is known: recorded a moment ago, or not yet."""
+        return [delivery for delivery in list(self._in_flight.values()) if delivery.outcome is not None]
+
+    def in_doubt(self) -> int:
+        """How many deliveries in flight have no outcome yet."""
+        return sum(delivery.outcome is None for delivery in list(self._in_flight.values()))
 
     async def run(self) -> None:
         """The writer. Returns after `stop`, once nothing is in flight; a bug or a broken database ends it."""
@@ -171,7 +184,7 @@ class Window:
 
     def _room(self) -> int:
         """How many may be claimed now: what is claimed should be sent at once, not wait while its lease runs."""
-        if self._stopping or self._breaker is not None:
+        if self._stopping or not self._claims or self._breaker is not None:
             return 0
         sending = len(self._in_flight) - len(self._unrecorded)
         return min(self._size - sending, self._sender.capacity())

@@ -17,6 +17,7 @@ from mail.sender import Sender
 from streams.pipeline import Composer, Pipeline
 from streams.policy import RetryPolicy
 from streams.records import DeadLetterSink, Heartbeat, Record
+from streams.rescue import rescue
 from streams.window import Window
 
 
@@ -39,10 +40,11 @@ class Worker:
             resend_below=settings.resend_below,
             retry_base_seconds=settings.retry_base_seconds,
         )
-        url = settings.require_database()
+        self._url = settings.require_database()
+        self._policy = policy
         self._sender = sender
-        self._reader = Ledger(url, policy, application="bidden-worker", on_wait=heartbeat.beat)
-        self._writer = Ledger(url, policy, application="bidden-worker-window", on_wait=heartbeat.beat)
+        self._reader = self._ledger("bidden-worker", heartbeat.beat)
+        self._writer = self._ledger("bidden-worker-window", heartbeat.beat)
         self._window = Window(
             self._writer,
             sender,
@@ -66,6 +68,13 @@ class Worker:
         self._writing = asyncio.get_running_loop().create_task(self._window.run(), name="window")
         # A dead task is silent: the runner must learn of it.
         self._writing.add_done_callback(lambda task: on_end(None if task.cancelled() else task.exception()))
+
+    def _ledger(self, application: str, on_wait: Callable[[], None]) -> Ledger:
+        return Ledger(self._url, self._policy, application=application, on_wait=on_wait)
+
+    def rescue(self, seconds: float) -> None:
+        """Records what is known of the mails in flight. Called in the watchdog's thread before it ends the process."""
+        rescue(self._window, lambda: self._ledger("bidden-worker-rescue", lambda: None), self.name, seconds)
 
     async def process(self, records: Sequence[Record]) -> None:
         """Process the records of one poll; see `streams.pipeline`."""
