@@ -23,6 +23,7 @@ from schemas.delivery import Cycle, CycleResult, Delivery
 from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
 from schemas.send_results import Lapsed, NotSent, Refused, SendResult
+from streams.composer import Composer, compose
 from streams.lease_clocks import LOST, LeaseClocks
 from streams.policy import RetryPolicy, decide
 from streams.records import Heartbeat, StoppingError
@@ -72,6 +73,7 @@ class Window:
         owner: str,
         size: int,
         lease_seconds: float,
+        composer: Composer,
         jitter: Callable[[], float],
         heartbeat: Heartbeat,
         clock: Callable[[], float] = elapsed,
@@ -85,6 +87,7 @@ class Window:
         self._clock = clock
         # Renewing also beats the heartbeat while every connection waits for a slow server.
         self._renew_after = min(lease_seconds / 3, LIMIT_SECONDS / 2)
+        self._composer = composer
         self._jitter = jitter
         self._heartbeat = heartbeat
         self._waiting: deque[Delivery] = deque()
@@ -252,11 +255,12 @@ class Window:
             self._waiting.extendleft(reversed(repeats))
 
     def _send(self, delivery: Delivery) -> None:
-        if isinstance(delivery.envelope, Unmailable):
-            self._complete(delivery, Refused(delivery.envelope.reason, permanent=True))
+        envelope = compose(self._composer, delivery)
+        if isinstance(envelope, Unmailable):
+            self._complete(delivery, Refused(envelope.reason, permanent=True))
         else:
             self._sender.submit(
-                delivery.envelope,
+                envelope,
                 lambda result: self._complete(delivery, result),
                 lambda: self._clock() < delivery.deadline,
             )

@@ -14,7 +14,8 @@ from config.settings import Settings
 from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
 from mail.sender import Sender
-from streams.pipeline import Composer, Pipeline
+from streams.composer import Composer
+from streams.pipeline import Pipeline
 from streams.policy import RetryPolicy
 from streams.records import DeadLetterSink, Heartbeat, Record
 from streams.rescue import rescue
@@ -56,11 +57,12 @@ class Worker:
             ),
             owner=self.name,
             size=settings.handover_window,
+            composer=composer,
             lease_seconds=settings.lease_seconds,
             jitter=random.SystemRandom().random,
             heartbeat=heartbeat,
         )
-        self._pipeline = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
+        self._pipeline = Pipeline(self._reader, self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
 
     def start(self, on_end: Callable[[BaseException | None], None]) -> None:

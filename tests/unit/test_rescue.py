@@ -11,7 +11,6 @@ import pytest
 
 from db.ledger import Ledger
 from schemas.delivery import Cycle, Delivery
-from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Sent
 from streams.records import Heartbeat
@@ -21,7 +20,7 @@ from streams.watchdog import RESCUE_SECONDS, Watchdog
 
 def delivery(member: int, *, sent: bool = True) -> Delivery:
     key = DeliveryKey(1, "invite", member, "Student")
-    return Delivery(1, key, "Student", 0, 0, Unmailable("no mail"), outcome=Sent("250") if sent else None)
+    return Delivery(1, key, "Student", 0, 0, outcome=Sent("250") if sent else None)
 
 
 class Window:
