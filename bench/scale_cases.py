@@ -28,7 +28,6 @@ from db.ledger_transaction import LedgerPolicy
 from db.outbox import PartitionOffsets, PublishReceipt, TopicOffsets
 from producers.plan import plan
 from schemas.delivery import Cycle, Delivery
-from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Sent
 from schemas.vocabulary import Audience
@@ -169,7 +168,7 @@ def _worker(database: Database) -> Iterator[Callable[[], object]]:
         "SELECT member_id, roles[1] AS role FROM batch_items WHERE batch_id = %s ORDER BY position LIMIT 4000", (batch,)
     )
     todo = [
-        Delivery(batch, DeliveryKey(event, "invite", row["member_id"], row["role"]), row["role"], 0, n, Unmailable("-"))
+        Delivery(batch, DeliveryKey(event, "invite", row["member_id"], row["role"]), row["role"], 0, n)
         for n, row in enumerate(rows)
     ]
     ledger = Ledger(database.url, LedgerPolicy(60, 0, 30), application="bidden-bench", on_wait=lambda: None)

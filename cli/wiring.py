@@ -44,8 +44,8 @@ async def build_worker(settings: Settings, heartbeat: Heartbeat, make_sender: Se
 
     Another `make_sender` replaces SMTP by a sender of one's own: see examples/own_sender.py.
     """
+    from streams.composer import TemplateComposer
     from streams.dead_letters import DeadLetterProducer
-    from streams.pipeline import TemplateComposer
     from streams.worker import Worker
 
     return Worker(

@@ -1,7 +1,8 @@
 """Named places at which a process can be made to die, to prove that nothing is lost there.
 
 `BIDDEN_CRASH_AT=outcome.ready` in the environment arms one: the process ends with SIGKILL when it first comes there;
-`smtp.data:5` lets it pass four times, and `smtp.data:5:stop` stops it with SIGSTOP instead, as a frozen machine would.
+`smtp.data:5` lets it pass four times, and `smtp.data:5:stop` stops it with SIGSTOP instead, as a frozen machine would;
+`smtp.data:5:hang` blocks the thread that comes there for ever, and with it its event loop.
 For the tests behind docs/reference/crash-matrix.md. Where the variable is not set, `reach` does nothing.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from itertools import count
@@ -65,7 +67,7 @@ def arm(environment: Mapping[str, str]) -> None:
 
 def _armed(wish: str) -> Callable[[CrashPoint], None]:
     name, times, how = (*wish.split(":"), "", "")[:3]
-    if name not in set(CrashPoint) or not (times or "1").isdecimal() or how not in ("", "stop"):
+    if name not in set(CrashPoint) or not (times or "1").isdecimal() or how not in ("", "stop", "hang"):
         known = ", ".join(CrashPoint)
         raise SettingsError(f"{VARIABLE}: not a crash point: {wish!r}; there are {known}", field=VARIABLE)
     armed, visit, visits = CrashPoint(name), int(times or 1), count(1)
@@ -73,6 +75,8 @@ def _armed(wish: str) -> Callable[[CrashPoint], None]:
 
     def die(point: CrashPoint) -> None:
         if point is armed and next(visits) == visit:
+            if how == "hang":
+                threading.Event().wait()
             os.kill(os.getpid(), number)
 
     return die

@@ -15,21 +15,20 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 import structlog
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from config.clock import elapsed
-from db import events as events_table
 from db.connect import OUTAGES, AsyncConnection, connect_hot
-from db.ledger_transaction import Committed, LedgerPolicy, run_cycle
+from db.event_cache import EventCache
+from db.ledger_transaction import Committed, LedgerPolicy, read_mails, run_cycle
+from db.lock_watch import LockWatch
 from db.record_fallback import is_caused_by_a_row, run_cycle_row_by_row
 from db.statements import sql
-from schemas.delivery import Cycle, CycleResult
+from schemas.delivery import Cycle, CycleResult, Delivery
 from schemas.errors import first_line
-from schemas.invitation import EventDetails
 from schemas.leases import ClockReading
 from schemas.message import InvitationDue
-from schemas.vocabulary import RolePolicy
 
 log = structlog.get_logger()
 
@@ -39,9 +38,9 @@ _BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class LookedUp:
-    """What the database knows of a message. `n` is its index in the sequence that was looked up, `tokens` are by role.
+    """What the database knows of a message. `n` is its index in the sequence that was looked up.
 
-    `roles`, `paused` and `settled` are None where the batch has no such item.
+    `roles`, `paused` and `settled` are None where the batch has no such item, `role_policy` where there is no event.
     """
 
     n: int
@@ -51,10 +50,7 @@ class LookedUp:
     paused: bool | None
     settled: bool | None
     roles: list[str] | None
-    name: str | None
-    surname: str | None
-    email: str | None
-    tokens: dict[str, str] | None
+    role_policy: str | None
 
 
 class Ledger:
@@ -76,6 +72,8 @@ class Ledger:
         self._clock = clock
         self._connection: AsyncConnection | None = None
         self._turn = asyncio.Lock()
+        self._events = EventCache()
+        self._locks = LockWatch(url, application, on_wait)
 
     async def look_up(self, messages: Sequence[InvitationDue]) -> list[LookedUp]:
         """What is known of each message."""
@@ -96,16 +94,9 @@ class Ledger:
 
         return await self._wait_out(run)
 
-    async def event_details(self, events: Sequence[int]) -> dict[int, tuple[EventDetails, RolePolicy]]:
-        """What the mails of these events say, as of now, and how their slots are named."""
-
-        async def run(conn: AsyncConnection) -> dict[int, tuple[EventDetails, RolePolicy]]:
-            async with conn.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(sql("event_details"), {"events": list(events)})
-                rows = [events_table.from_row(row) for row in await cursor.fetchall()]
-            return {details.event_id: (details, role_policy) for details, role_policy in rows}
-
-        return await self._wait_out(run)
+    async def read_mails(self, deliveries: Sequence[Delivery]) -> None:
+        """Sets what each mail says, as its claim would, and claims nothing. For the probe of a suspect message."""
+        await self._wait_out(lambda conn: read_mails(conn, self._events, deliveries))
 
     async def run_cycle(self, cycle: Cycle) -> CycleResult:
         """Commit a cycle; what was claimed has its fence and attempts set."""
@@ -113,7 +104,7 @@ class Ledger:
         async def timed(work: Callable[..., Awaitable[Committed]], conn: AsyncConnection) -> CycleResult:
             # Before the attempt that succeeds: a lease may not be counted from any later moment.
             before = self._clock()
-            done = await work(conn, self._policy, cycle)
+            done = await work(conn, self._policy, self._events, cycle)
             return CycleResult(done.claimed, done.renewed, ClockReading(before, done.at, self._clock()))
 
         async def run(conn: AsyncConnection) -> CycleResult:
@@ -145,7 +136,11 @@ class Ledger:
                 try:
                     if self._connection is None:
                         self._connection = await connect_hot(self._url, application=self._application)
-                    result = await run(self._connection)
+                    self._locks.begin(self._connection.info.backend_pid)
+                    try:
+                        result = await run(self._connection)
+                    finally:
+                        self._locks.end()
                 except OUTAGES as error:
                     await self._back_off(error, failures)
                     failures += 1
@@ -158,9 +153,8 @@ class Ledger:
         delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
         await self.close()
         log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
-        # Another session's lock is no outage: how long that may last is the watchdog's decision.
-        if not isinstance(error, psycopg.errors.LockNotAvailable):
-            self._on_wait()
+        # Another session's lock, too, is an outage with a name.
+        self._on_wait()
         await asyncio.sleep(delay)
 
 

@@ -16,8 +16,10 @@ from psycopg.types.json import Jsonb
 from config import crash_points
 from config.crash_points import CrashPoint
 from db.connect import AsyncConnection
+from db.event_cache import EventCache
 from db.statements import sql
 from schemas.delivery import Cycle, Delivery
+from schemas.invitation import Recipient
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 
@@ -107,7 +109,7 @@ def outcome_row(outcome: Outcome | None) -> dict[str, Any]:
             raise ValueError("a delivery without an outcome cannot be recorded")
 
 
-async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -> Committed:
+async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle) -> Committed:
     """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
     completed = [row_of(delivery) for delivery in cycle.record]
     recorded = [
@@ -135,9 +137,14 @@ async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -
         unclaimed: list[dict[str, Any]] = []
         if requested:
             cursor = await conn.execute(sql("claim_deliveries"), {**parameters, "requested": Jsonb(requested)})
+            about = {"events": sorted({row["event_id"] for row in requested})}
+            versions = await conn.execute(sql("event_versions"), about)
             # Not only flushed: until a sync the server keeps its answer, and both sides would wait in mid-transaction.
             await pipeline.sync()
-            claimed, unclaimed = _split(cycle.claim, requested, await cursor.fetchall())
+            claims = await cursor.fetchall()
+            if claims:
+                await events.update(conn, pipeline, await versions.fetchall())
+            claimed, unclaimed = _split(cycle.claim, requested, claims, events)
             crash_points.reach(CrashPoint.CLAIM_READY)
             if unclaimed:
                 await conn.execute(sql("conclude_unclaimed"), {**parameters, "requested": Jsonb(unclaimed)})
@@ -153,9 +160,12 @@ async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -
 
 
 def _split(
-    deliveries: Sequence[Delivery], requested: Sequence[dict[str, Any]], claims: Sequence[Sequence[Any]]
+    deliveries: Sequence[Delivery],
+    requested: Sequence[dict[str, Any]],
+    claims: Sequence[Sequence[Any]],
+    events: EventCache,
 ) -> tuple[list[Delivery], list[dict[str, Any]]]:
-    """The claimed deliveries, with their fence and attempts, and the rows of the others."""
+    """The claimed deliveries, with what their claims returned, and the rows of the others."""
     by_key = {tuple(claim[:4]): claim[4:] for claim in claims}
     claimed: list[Delivery] = []
     unclaimed: list[dict[str, Any]] = []
@@ -164,6 +174,30 @@ def _split(
         if claim is None:
             unclaimed.append(row)
         else:
-            delivery.fence, delivery.attempts, delivery.refused_for = claim
+            delivery.fence, delivery.attempts, delivery.refused_for, *about = claim
+            _describe(delivery, events, *about)
             claimed.append(delivery)
     return claimed, unclaimed
+
+
+def _describe(
+    delivery: Delivery, events: EventCache, name: str, surname: str | None, email: str, token: str | None
+) -> None:
+    """Sets what its mail says."""
+    if token is not None:
+        delivery.recipient = Recipient(delivery.key.member_id, name, surname, email, token)
+    delivery.event = events.get(delivery.key.event_id)
+
+
+async def read_mails(conn: AsyncConnection, events: EventCache, deliveries: Sequence[Delivery]) -> None:
+    """Sets what the mails of these deliveries say now, without a claim."""
+    rows = [row_of(delivery) | {"n": n} for n, delivery in enumerate(deliveries)]
+    async with conn.pipeline() as pipeline, conn.transaction():
+        found = await conn.execute(sql("read_mails"), {"requested": Jsonb(rows)})
+        about = {"events": sorted({row["event_id"] for row in rows})}
+        versions = await conn.execute(sql("event_versions"), about)
+        await pipeline.sync()
+        described = await found.fetchall()
+        await events.update(conn, pipeline, await versions.fetchall())
+    for n, *about_member in described:
+        _describe(deliveries[n], events, *about_member)

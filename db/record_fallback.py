@@ -15,6 +15,7 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from db.connect import OUTAGES, AsyncConnection
+from db.event_cache import EventCache
 from db.ledger_transaction import Committed, LedgerPolicy, row_of, run_cycle, storable_text
 from db.statements import sql
 from schemas.delivery import Cycle, Delivery
@@ -36,21 +37,23 @@ def is_caused_by_a_row(error: psycopg.Error) -> bool:
     return not isinstance(error, OUTAGES) and (error.sqlstate or "")[:2] in _CAUSED_BY_A_ROW
 
 
-async def run_cycle_row_by_row(conn: AsyncConnection, policy: LedgerPolicy, cycle: Cycle) -> Committed:
+async def run_cycle_row_by_row(
+    conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle
+) -> Committed:
     """`run_cycle` with a transaction for each delivery. After an outage all of it may be repeated."""
     committed = Committed()
     for delivery in cycle.record:
-        result = await _or_error(run_cycle(conn, policy, Cycle(cycle.owner, record=[delivery])))
+        result = await _or_error(run_cycle(conn, policy, events, Cycle(cycle.owner, record=[delivery])))
         if isinstance(result, psycopg.Error):
             await _record_bare(conn, delivery, delivery.fence, result)
     for delivery in cycle.claim:
-        result = await _or_error(run_cycle(conn, policy, Cycle(cycle.owner, claim=[delivery])))
+        result = await _or_error(run_cycle(conn, policy, events, Cycle(cycle.owner, claim=[delivery])))
         if isinstance(result, psycopg.Error):
             await _record_bare(conn, delivery, None, result)
         else:
             committed.add(result)
     for delivery in cycle.renew:
-        result = await _or_error(run_cycle(conn, policy, Cycle(cycle.owner, renew=[delivery])))
+        result = await _or_error(run_cycle(conn, policy, events, Cycle(cycle.owner, renew=[delivery])))
         if isinstance(result, psycopg.Error):
             # Its lease ends and it becomes unknown, unless its outcome is recorded first.
             log.error("a lease could not be renewed", delivery=str(delivery.key), cause=first_line(result))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from schemas.envelope import Envelope, Unmailable
+from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.leases import ClockReading
 from schemas.outcomes import Outcome
@@ -22,8 +22,8 @@ class Delivery:
     | step    | gains                                                              |
     |---------|--------------------------------------------------------------------|
     | look up | `batch_id`, `key`, `role`; `partition` and `offset` of its message |
-    | compose | `envelope`                                                         |
-    | claim   | `fence`, `attempts` used up, `refused_for`, `leased_at`, `deadline` |
+    | claim   | `fence`, `attempts` used up, `refused_for`, `leased_at`,           |
+    |         | `deadline`; what its mail says: `recipient`, `event`               |
     | send    | `outcome`, which is recorded under `fence`                         |
     """
 
@@ -32,12 +32,14 @@ class Delivery:
     role: str
     partition: int
     offset: int
-    envelope: Envelope | Unmailable = field(repr=False)
     #: The fencing token of its claim; 0 until it is claimed.
     fence: int = 0
     attempts: int = 0
     #: Seconds from its first temporary refusal to its claim, by the database's clock; None if it was never refused.
     refused_for: float | None = None
+    #: What its mail says, as the directory had it when it was claimed; None where the invitation has no token.
+    recipient: Recipient | None = field(default=None, repr=False)
+    event: EventDetails | None = field(default=None, repr=False)
     #: The clocks when its lease was taken or last renewed.
     leased_at: ClockReading = NEVER
     #: Until when it may be sent, by the worker's clock, in seconds.

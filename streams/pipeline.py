@@ -1,6 +1,6 @@
-"""The records of one poll, step by step: decode, look up, compose, deliver, write the dead letters.
+"""The records of one poll, step by step: decode, look up, deliver, write the dead letters.
 
-    Record ─ decode ─▶ InvitationDue ─ look up, compose ─▶ Delivery ─ claim, send, record ─▶ the ledger
+    Record ─ decode ─▶ InvitationDue ─ look up ─▶ Delivery ─ claim, compose, send, record ─▶ the ledger
                  └──────────┴─▶ InvalidRecord ─▶ the dead-letter topic
 
 When `process` returns, every record of the poll is settled, due again, on the dead-letter topic, or of a paused batch
@@ -9,21 +9,17 @@ When `process` returns, every record of the poll is settled, due again, on the d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Final
 
 from config import crash_points
 from config.crash_points import CrashPoint
 from db.ledger import Ledger, LookedUp
-from mail.compose import CompiledTemplate
 from schemas.delivery import Delivery
-from schemas.envelope import Envelope, Unmailable
-from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.message import InvitationDue, UndecodableError, decode
 from schemas.vocabulary import MEMBER_SLOT, Role, RolePolicy
+from streams.composer import Composer, compose
 from streams.records import DeadLetterSink, Heartbeat, InvalidRecord, Record
 from streams.window import Window
 
@@ -31,34 +27,6 @@ _ROLES: Final = frozenset(Role)
 
 #: A message, and the records of the poll that hold it: the first is processed, the others repeat it.
 Decoded = tuple[list[Record], InvitationDue]
-
-
-class Composer(Protocol):
-    """Composes the mail of one delivery. A member who cannot be mailed is a value, not an exception."""
-
-    def __call__(
-        self, event: EventDetails, role: Role, recipient: Recipient, key: DeliveryKey
-    ) -> Envelope | Unmailable: ...
-
-
-@dataclass(slots=True)
-class TemplateComposer:
-    """Composes from templates, each compiled once for as long as its event reads the same."""
-
-    mail_from: str
-    base_url: str
-    clock: Callable[[], datetime]
-    _templates: dict[tuple[int, Role], tuple[EventDetails, CompiledTemplate]] = field(default_factory=dict, init=False)
-
-    def __call__(
-        self, event: EventDetails, role: Role, recipient: Recipient, key: DeliveryKey
-    ) -> Envelope | Unmailable:
-        """The mail, or why this member cannot be mailed."""
-        compiled = self._templates.get((event.event_id, role))
-        if compiled is None or compiled[0] != event:
-            compiled = (event, CompiledTemplate(event, role, self.mail_from, self.base_url))
-            self._templates[event.event_id, role] = compiled
-        return compiled[1].compose(recipient, key, self.clock())
 
 
 class Pipeline:
@@ -96,10 +64,13 @@ class Pipeline:
         """Decode, look up and compose one record, and claim nothing: whether that much ends the worker."""
         decoded, _ = decode_records([record])
         if decoded and not await self._ledger.find_settled([message for _, message in decoded]):
-            await self._look_up(decoded)
+            deliveries, _ = await self._look_up(decoded)
+            await self._ledger.read_mails(deliveries)
+            for delivery in deliveries:
+                compose(self._composer, delivery)
 
     async def _look_up(self, decoded: Sequence[Decoded]) -> tuple[list[Delivery], list[InvalidRecord]]:
-        """The deliveries of unsettled items, composed; and the records whose message contradicts the database.
+        """The deliveries of unsettled items; and the records whose message contradicts the database.
 
         A slot that was sent already is requested, too: the claim decides.
         """
@@ -113,35 +84,25 @@ class Pipeline:
             elif not row.paused and not row.settled:
                 rows.append(row)
         deliveries: list[Delivery] = []
-        if rows:
-            events = await self._ledger.event_details(sorted({decoded[row.n][1].event_id for row in rows}))
-            for row in rows:
-                records, message = decoded[row.n]
-                deliveries += self._deliveries(records[0], message, row, *events[message.event_id])
+        for row in rows:
+            records, message = decoded[row.n]
+            deliveries += _deliveries(records[0], message, row)
         return deliveries, invalid
 
-    def _deliveries(
-        self, record: Record, message: InvitationDue, row: LookedUp, event: EventDetails, policy: RolePolicy
-    ) -> list[Delivery]:
-        deliveries = []
-        for role in row.roles or ():
-            slot = role if policy is RolePolicy.EACH else MEMBER_SLOT
-            key = DeliveryKey(message.event_id, message.action, message.member_id, slot)
-            envelope = self._compose(event, Role(role), row, key)
-            deliveries.append(Delivery(message.batch_id, key, role, record.partition, record.offset, envelope))
-        return deliveries
 
-    def _compose(self, event: EventDetails, role: Role, row: LookedUp, key: DeliveryKey) -> Envelope | Unmailable:
-        assert row.name is not None
-        assert row.email is not None
-        token = (row.tokens or {}).get(role)
-        if token is None:
-            return Unmailable("the invitation has no token: plan the member again")
-        recipient = Recipient(key.member_id, row.name, row.surname, row.email, token)
-        try:
-            return self._composer(event, role, recipient, key)
-        except Exception as error:
-            return Unmailable(f"the mail could not be composed: {error}")
+def _deliveries(record: Record, message: InvitationDue, row: LookedUp) -> list[Delivery]:
+    """One for each role that the batch plans for the member, under the slots that the event's policy names."""
+    each = row.role_policy == RolePolicy.EACH
+    return [
+        Delivery(
+            message.batch_id,
+            DeliveryKey(message.event_id, message.action, message.member_id, role if each else MEMBER_SLOT),
+            role,
+            record.partition,
+            record.offset,
+        )
+        for role in row.roles or ()
+    ]
 
 
 def decode_records(records: Sequence[Record]) -> tuple[list[Decoded], list[InvalidRecord]]:

@@ -26,7 +26,7 @@ from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.message import UndecodableError, decode
 from schemas.vocabulary import Role
-from streams.pipeline import Composer
+from streams.composer import Composer
 from streams.records import DeadLetterSink, InvalidRecord, Record, StoppingError
 
 log = structlog.get_logger()

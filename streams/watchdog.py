@@ -26,10 +26,17 @@ log = structlog.get_logger()
 LIMIT_SECONDS: Final = 30.0
 SHUTDOWN_SECONDS: Final = 20.0
 _CHECK_SECONDS: Final = 3.0
+#: How long known outcomes may take to be recorded before the end. A shutdown has tried for long already.
+RESCUE_SECONDS: Final = 20.0
+_SHUTDOWN_RESCUE_SECONDS: Final = 5.0
 
 
 class Watchdog:
-    """Checks the heartbeat every few seconds. `has_work` may block for a while; it runs in the watchdog's thread."""
+    """Checks the heartbeat every few seconds. `has_work` may block for a while; it runs in the watchdog's thread.
+
+    So does `rescue`, which is called with its time in seconds before the process ends, and must not raise: what is
+    known of mails is recorded first, whatever it was that stood still.
+    """
 
     def __init__(
         self,
@@ -40,6 +47,7 @@ class Watchdog:
         limit_seconds: float = LIMIT_SECONDS,
         check_seconds: float = _CHECK_SECONDS,
         end: Callable[[int], object] = exit_now,
+        rescue: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._heartbeat = heartbeat
         self._has_work = has_work
@@ -47,6 +55,7 @@ class Watchdog:
         self._limit = limit_seconds
         self._interval = check_seconds
         self._end = end
+        self._rescue = rescue
         self._closed = threading.Event()
         self._shutdown_by: float | None = None
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -73,17 +82,21 @@ class Watchdog:
             now = self._monotonic()
             if self._shutdown_by is not None:
                 if now > self._shutdown_by:
-                    self._log_and_end(EXIT_SHUTDOWN_TOO_LONG, "the shutdown takes too long; exiting", SHUTDOWN_SECONDS)
+                    said = "the shutdown takes too long; exiting"
+                    self._rescue_and_end(EXIT_SHUTDOWN_TOO_LONG, said, SHUTDOWN_SECONDS, _SHUTDOWN_RESCUE_SECONDS)
                 continue
             if self._heartbeat.beats != beats or not self._has_work():
                 beats, since = self._heartbeat.beats, now
             elif now - since > self._limit:
-                self._log_and_end(EXIT_NO_PROGRESS, "no progress despite work; exiting", round(now - since))
+                said = "no progress despite work; exiting"
+                self._rescue_and_end(EXIT_NO_PROGRESS, said, round(now - since), RESCUE_SECONDS)
 
-    def _log_and_end(self, code: int, event: str, seconds: float) -> None:
-        """It ends, whatever becomes of the log entry."""
+    def _rescue_and_end(self, code: int, event: str, seconds: float, rescue_seconds: float) -> None:
+        """What is known of mails is recorded first. It ends, whatever becomes of that and of the log entry."""
         try:
-            log.error(event, seconds=seconds, at=self._positions())
+            positions = self._positions()
+            self._rescue(rescue_seconds)
+            log.error(event, seconds=seconds, at=positions)
         finally:
             self._end(code)
 

@@ -23,6 +23,7 @@ from schemas.delivery import Cycle, CycleResult, Delivery
 from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
 from schemas.send_results import Lapsed, NotSent, Refused, SendResult
+from streams.composer import Composer, compose
 from streams.lease_clocks import LOST, LeaseClocks
 from streams.policy import RetryPolicy, decide
 from streams.records import Heartbeat, StoppingError
@@ -72,6 +73,7 @@ class Window:
         owner: str,
         size: int,
         lease_seconds: float,
+        composer: Composer,
         jitter: Callable[[], float],
         heartbeat: Heartbeat,
         clock: Callable[[], float] = elapsed,
@@ -85,6 +87,7 @@ class Window:
         self._clock = clock
         # Renewing also beats the heartbeat while every connection waits for a slow server.
         self._renew_after = min(lease_seconds / 3, LIMIT_SECONDS / 2)
+        self._composer = composer
         self._jitter = jitter
         self._heartbeat = heartbeat
         self._waiting: deque[Delivery] = deque()
@@ -96,6 +99,7 @@ class Window:
         self._changed = asyncio.Event()
         self._enough = asyncio.Event()
         self._stopping = False
+        self._claims = True
         #: Open while the mail server takes no mails: it claims nothing and waits until the sender is ready.
         self._breaker: asyncio.Task[None] | None = None
         self._cycles = 0
@@ -128,6 +132,18 @@ class Window:
             self._breaker.cancel()
         self._changed.set()
         self._enough.set()
+
+    def stop_claiming(self) -> None:
+        """The process is about to end. From any thread, as the two below."""
+        self._claims = False
+
+    def outcomes(self) -> list[Delivery]:
+        """The deliveries in flight whose outcome is known: recorded a moment ago, or not yet."""
+        return [delivery for delivery in list(self._in_flight.values()) if delivery.outcome is not None]
+
+    def in_doubt(self) -> int:
+        """How many deliveries in flight have no outcome yet."""
+        return sum(delivery.outcome is None for delivery in list(self._in_flight.values()))
 
     async def run(self) -> None:
         """The writer. Returns after `stop`, once nothing is in flight; a bug or a broken database ends it."""
@@ -171,7 +187,7 @@ class Window:
 
     def _room(self) -> int:
         """How many may be claimed now: what is claimed should be sent at once, not wait while its lease runs."""
-        if self._stopping or self._breaker is not None:
+        if self._stopping or not self._claims or self._breaker is not None:
             return 0
         sending = len(self._in_flight) - len(self._unrecorded)
         return min(self._size - sending, self._sender.capacity())
@@ -239,11 +255,12 @@ class Window:
             self._waiting.extendleft(reversed(repeats))
 
     def _send(self, delivery: Delivery) -> None:
-        if isinstance(delivery.envelope, Unmailable):
-            self._complete(delivery, Refused(delivery.envelope.reason, permanent=True))
+        envelope = compose(self._composer, delivery)
+        if isinstance(envelope, Unmailable):
+            self._complete(delivery, Refused(envelope.reason, permanent=True))
         else:
             self._sender.submit(
-                delivery.envelope,
+                envelope,
                 lambda result: self._complete(delivery, result),
                 lambda: self._clock() < delivery.deadline,
             )

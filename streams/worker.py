@@ -14,9 +14,11 @@ from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
 from db.suspects import PollLog
 from mail.sender import Sender
-from streams.pipeline import Composer, Pipeline
+from streams.composer import Composer
+from streams.pipeline import Pipeline
 from streams.policy import RetryPolicy
 from streams.records import DeadLetterSink, Heartbeat, Record
+from streams.rescue import rescue
 from streams.suspects import Suspects
 from streams.window import Window
 
@@ -40,10 +42,13 @@ class Worker:
             resend_below=settings.resend_below,
             retry_base_seconds=settings.retry_base_seconds,
         )
-        url = settings.require_database()
+        self._url = settings.require_database()
+        self._policy = policy
         self._sender = sender
-        self._reader = Ledger(url, policy, application="bidden-worker", on_wait=heartbeat.beat)
-        self._writer = Ledger(url, policy, application="bidden-worker-window", on_wait=heartbeat.beat)
+        self._reader = self._ledger("bidden-worker", heartbeat.beat)
+        self._writer = self._ledger("bidden-worker-window", heartbeat.beat)
+        polls = PollLog(self._url, settings.invitations_topic, on_wait=heartbeat.beat)
+        self._suspects = Suspects(polls, dead_letters, max_ends=settings.max_worker_ends)
         self._window = Window(
             self._writer,
             sender,
@@ -55,13 +60,12 @@ class Worker:
             ),
             owner=self.name,
             size=settings.handover_window,
+            composer=self._suspects.guarded(composer),
             lease_seconds=settings.lease_seconds,
             jitter=random.SystemRandom().random,
             heartbeat=heartbeat,
         )
-        polls = PollLog(url, settings.invitations_topic, on_wait=heartbeat.beat)
-        self._suspects = Suspects(polls, dead_letters, max_ends=settings.max_worker_ends)
-        self._pipeline = Pipeline(self._reader, self._suspects.guarded(composer), self._window, dead_letters, heartbeat)
+        self._pipeline = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
 
     def start(self, on_end: Callable[[BaseException | None], None]) -> None:
@@ -69,6 +73,13 @@ class Worker:
         self._writing = asyncio.get_running_loop().create_task(self._window.run(), name="window")
         # A dead task is silent: the runner must learn of it.
         self._writing.add_done_callback(lambda task: on_end(None if task.cancelled() else task.exception()))
+
+    def _ledger(self, application: str, on_wait: Callable[[], None]) -> Ledger:
+        return Ledger(self._url, self._policy, application=application, on_wait=on_wait)
+
+    def rescue(self, seconds: float) -> None:
+        """Records what is known of the mails in flight. Called in the watchdog's thread before it ends the process."""
+        rescue(self._window, lambda: self._ledger("bidden-worker-rescue", lambda: None), self.name, seconds)
 
     async def process(self, records: Sequence[Record]) -> None:
         """Process the records of one poll: `streams.pipeline`, and `streams.suspects` for those of an ended worker."""

@@ -20,12 +20,9 @@ SELECT id FROM batches WHERE id = ANY(%(batches)s) ORDER BY id FOR KEY SHARE
 SELECT extract(epoch FROM now())::float8
 
 -- name: look_up
--- For each message: whom it names, what is still to do, and what its mail needs. No lock, no decision.
+-- For each message: whom it names, and what is still to do. No lock, no decision; what its mail says is read by its claim.
 SELECT t.n, b.event_id AS batch_event_id, e.id IS NOT NULL AS event_known, m.id IS NOT NULL AS member_known,
-    b.state = 'paused' AS paused, i.roles, i.settled_at IS NOT NULL AS settled,
-    m.name, m.surname, m.email,
-    (SELECT jsonb_object_agg(v.role, v.token) FROM invitations v
-     WHERE v.event_id = b.event_id AND v.member_id = t.member_id) AS tokens
+    b.state = 'paused' AS paused, i.roles, i.settled_at IS NOT NULL AS settled, e.role_policy
 FROM jsonb_to_recordset(%(messages)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
 LEFT JOIN batches b ON b.id = t.batch_id
 LEFT JOIN events e ON e.id = t.event_id
@@ -97,9 +94,9 @@ WHERE b.id = f.batch_id AND b.first_error IS NULL
 -- and it was not sent and is no retry before its time. SKIP LOCKED:
 -- never waits, so two workers cannot deadlock; a key that another session has locked is not claimed, and `settle_items`
 -- makes its item due again. A claim whose commit was never acknowledged is taken again by its own owner: nothing was
--- sent under it.
+-- sent under it. Returns what the mail says of its member, too: who is mailed where is what the directory says now.
 WITH eligible AS MATERIALIZED (
-    SELECT w.*
+    SELECT w.*, m.name, m.surname, m.email
     FROM jsonb_to_recordset(%(requested)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
         slot text, role text)
     JOIN batches b ON b.id = w.batch_id
@@ -133,7 +130,27 @@ UPDATE deliveries d SET state = 'handing_off', fence = d.fence + 1, owner = %(ow
 FROM claimable t
 WHERE d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id AND d.slot = t.slot
 RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts,
-    extract(epoch FROM now() - d.first_refused_at)::float8 AS refused_for
+    extract(epoch FROM now() - d.first_refused_at)::float8 AS refused_for, t.name, t.surname, t.email,
+    (SELECT v.token FROM invitations v
+     WHERE v.event_id = t.event_id AND v.member_id = t.member_id AND v.role = t.role) AS token
+
+-- name: read_mails
+-- What claims would return of their members, without a claim.
+SELECT w.n, m.name, m.surname, m.email,
+    (SELECT v.token FROM invitations v
+     WHERE v.event_id = w.event_id AND v.member_id = w.member_id AND v.role = w.role) AS token
+FROM jsonb_to_recordset(%(requested)s) AS w(n int, event_id bigint, member_id bigint, role text)
+JOIN members m ON m.id = w.member_id
+
+-- name: event_versions
+-- Another text whenever what `event_details` says of the event may be another: the writes that its rows are of.
+SELECT e.id, concat_ws(' ', e.xmin, e.ctid, c.versions)
+FROM events e
+CROSS JOIN LATERAL (
+    SELECT string_agg(concat_ws(' ', l.xmin, l.ctid, c.xmin, c.ctid), ' ' ORDER BY l.position) AS versions
+    FROM event_chapters l JOIN chapters c ON c.id = l.chapter_id WHERE l.event_id = e.id
+) c
+WHERE e.id = ANY(%(events)s)
 
 -- name: conclude_unclaimed
 -- Of what was requested and not claimed: a member who is no longer eligible is skipped with the reason, and a delivery

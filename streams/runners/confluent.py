@@ -111,7 +111,7 @@ class ConfluentRunner:
         def submit(records: list[Record]) -> None:
             polls.put_nowait((records, loop.create_task(worker.process(records))))
 
-        watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic)
+        watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic, rescue=worker.rescue)
         watchdog.start()
 
         def consume() -> None:

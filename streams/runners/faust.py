@@ -84,7 +84,7 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         self._worker: Worker | None = None
         #: What ended the agent, where a person can act on it.
         self.failure: BiddenError | None = None
-        self._watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic)
+        self._watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic, rescue=self._rescue)
         self.on_partitions_assigned.connect(self._note_assignment, weak=False)
 
     async def process(self, records: list[Record]) -> None:
@@ -135,6 +135,11 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
             # The window's writer is dead: nothing can be recorded any more. The supervisor restarts the worker.
             log.error("the worker failed", cause=repr(error))
             exit_now(1)
+
+    def _rescue(self, seconds: float) -> None:
+        """Called by the watchdog, in its thread."""
+        if self._worker is not None:
+            self._worker.rescue(seconds)
 
     def _has_work(self) -> bool:
         """Called by the watchdog, in its thread."""

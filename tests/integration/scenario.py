@@ -20,7 +20,6 @@ from db.ledger_transaction import LedgerPolicy
 from db.outbox import PartitionOffsets, PublishReceipt, TopicOffsets
 from producers.plan import PlanResult, plan
 from schemas.delivery import Cycle, Delivery
-from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
 from schemas.message import InvitationDue
 from schemas.outcomes import Outcome, Sent
@@ -194,7 +193,7 @@ class Scenario:
     def request(self, batch: int, member_id: int, role: str = "Student", event: int = 1) -> Delivery:
         """A delivery, as a worker takes it from a new message."""
         key = DeliveryKey(event, "invite", member_id, "member" if self._one else role)
-        return Delivery(batch, key, role, 0, next(self._offsets), Unmailable("the ledger's tests send no mail"))
+        return Delivery(batch, key, role, 0, next(self._offsets))
 
     def publish(self, partition: int = 0, offset: int = 0) -> int:
         """Everything that is due goes to the topic, and the broker acknowledges it from `offset` on."""

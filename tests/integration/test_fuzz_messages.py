@@ -17,7 +17,7 @@ from hypothesis import example, given
 from config.settings import Settings
 from schemas.envelope import Envelope
 from schemas.send_results import Accepted, SendResult
-from streams.pipeline import TemplateComposer
+from streams.composer import TemplateComposer
 from streams.records import Heartbeat, InvalidRecord, Record
 from streams.worker import Worker
 from tests.fuzzing import fuzz

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from db import reports
 from db.connect import Connection
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
-from schemas.vocabulary import RolePolicy
-from tests.integration.scenario import Scenario, completed, invitation_due
+from tests.integration.importing import CHAPTER, EVENT, member
+from tests.integration.scenario import TERMS_ACCEPTED, Scenario, completed, invitation_due
 
 LATER = Retry("451 try later", delay=300, uses=1, reply="451 try later")
 
@@ -258,8 +259,7 @@ def test_a_take_is_looked_up(scenario: Scenario) -> None:
         invitation_due(batch, 1, 99),
     ]
     found = {row.n: row for row in scenario.run(agent.ledger.look_up(take))}
-    assert (found[0].roles, found[0].name, found[0].email) == (["Student", "Coach"], "M3", "m3@example.org")
-    assert set(found[0].tokens or {}) == {"Student", "Coach"}
+    assert (found[0].roles, found[0].role_policy) == (["Student", "Coach"], "each")
     assert (found[0].settled, found[0].paused, found[0].batch_event_id) == (False, False, 1)
     assert found[1].settled is True
     assert (found[2].batch_event_id, found[2].roles) == (None, None)
@@ -271,15 +271,49 @@ def test_a_take_is_looked_up(scenario: Scenario) -> None:
     scenario.set_state(batch, "running")
 
 
-def test_an_event_is_looked_up(scenario: Scenario) -> None:
-    """What the mails say of an event: its own time zone or its first chapter's, all its chapters, its host."""
-    scenario.build(role_policy="one")
-    agent = scenario.agent()
-    details, policy = scenario.run(agent.ledger.event_details([1, 99]))[1]
-    assert policy is RolePolicy.ONE
+def test_a_claim_returns_what_its_mail_says(scenario: Scenario) -> None:
+    """FM-41: an event's time zone or its first chapter's, its chapters, its host; and whom the mail is for."""
+    scenario.build(students=[1], role_policy="one")
+    claimed = scenario.agent().claim(scenario.request(scenario.plan(), 1))
+    details, recipient = claimed.event, claimed.recipient
+    assert details is not None
+    assert recipient is not None
     assert (details.time_zone, details.chapter_names, details.chapter_email) == (
         "Europe/London",
         ("London",),
         "london@example.org",
     )
     assert (details.host_name, details.starts_at.utcoffset()) == ("The Engine Room", timedelta(0))
+    assert (recipient.member_id, recipient.name, recipient.email) == (1, "M1", "m1@example.org")
+    (row,) = scenario.execute("SELECT token FROM invitations")
+    assert recipient.token == row["token"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        EVENT | {"host": {"name": "The New Place", "address": "2 Other Street"}},
+        CHAPTER | {"name": "Greater London"},
+    ],
+    ids=["event", "chapter"],
+)
+def test_a_claim_returns_what_the_directory_says_now(scenario: Scenario, change: dict[str, Any]) -> None:
+    """FM-41: what an import changed after the messages were looked up is in the mails that are claimed after it."""
+    scenario.build(students=[1, 2, 3])
+    agent, batch = scenario.agent(), scenario.plan()
+    first = agent.claim(scenario.request(batch, 1))
+    again = agent.claim(scenario.request(batch, 2))
+    assert again.event is first.event, "an event that reads the same is read once"
+    scenario.load(change, member(3, email="new@new.example", accepted_toc_at=TERMS_ACCEPTED))
+    later = agent.claim(scenario.request(batch, 3))
+    assert later.event != first.event
+    assert later.recipient is not None
+    assert later.recipient.email == "new@new.example"
+
+
+def test_a_claim_without_a_token(scenario: Scenario) -> None:
+    """It is claimed, and has nobody to be mailed to: its worker says that it failed."""
+    scenario.build(students=[1])
+    batch = scenario.plan()
+    scenario.execute("DELETE FROM invitations")
+    assert scenario.agent().claim(scenario.request(batch, 1)).recipient is None

@@ -34,6 +34,7 @@ from tests.protocol.state import (
     Move,
     State,
     Worker,
+    permit,
     put,
     with_batch,
     with_delivery,
@@ -125,9 +126,13 @@ class Model:
             if delivery.state == HANDING_OFF:
                 held = any(worker.hands[slot].newest for worker in state.workers)
                 if delivery.live and not (held and "steady" in self.scope.events):
-                    yield Move("lease {} ends", (slot,), with_delivery(state, slot, delivery._replace(live=False)))
+                    ended = with_delivery(state, slot, delivery._replace(live=False))
+                    if "deadline" in self.scope.events and rules.DEADLINE not in self.off:
+                        ended = permit(ended, slot, permitted=False)
+                    yield Move("lease {} ends", (slot,), ended)
                 if not delivery.live and held:
-                    yield Move("lease {} is renewed", (slot,), with_delivery(state, slot, delivery._replace(live=True)))
+                    renewed = with_delivery(state, slot, delivery._replace(live=True))
+                    yield Move("lease {} is renewed", (slot,), permit(renewed, slot, permitted=True))
 
     @staticmethod
     def _taking(state: State) -> Iterator[Move]:
@@ -193,10 +198,15 @@ class Model:
 
     def _answers(self, state: State, worker: int, slot: int) -> Iterator[Move]:
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
+        if not hand.permitted and rules.PERMITTED not in self.off:
+            # However long it was frozen: it sends nothing, and says so.
+            dropped = with_hand(state, worker, slot, hand._replace(phase=NOT_SENT))
+            yield Move("{} drops {}", (_who(worker), slot), dropped)
+            return
         for answer, phase, accepted in _ANSWERS:
             if answer in self.scope.answers:
-                after = with_hand(state, worker, slot, hand._replace(phase=phase))
-                if accepted and hand.counts:
+                after = with_hand(state, worker, slot, hand._replace(phase=phase, permitted=False))
+                if accepted:
                     after = with_delivery(after, slot, delivery._replace(accepted=delivery.accepted + 1))
                 yield Move("{} sends {}: {}", (_who(worker), slot, answer), after)
 

@@ -191,7 +191,7 @@ def _resolve_delivery(state: State, slot: int, verdict: str) -> State:
         accepted=0,
         word=False,
     )
-    return with_delivery(older_claims(state, slot, fence=True, era=True), slot, fresh)
+    return with_delivery(older_claims(state, slot), slot, fresh)
 
 
 def _settle_resolved(ledger: Ledger, state: State, index: int) -> State:

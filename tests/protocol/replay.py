@@ -12,7 +12,7 @@ from db.outbox import PublishReceipt
 from producers import batch_control, decisions
 from producers.batch_control import Verdict
 from schemas import delivery
-from schemas.send_results import Accepted, Ambiguous, NotSent, Refused, SendResult
+from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, SendResult
 from streams.policy import RetryPolicy, decide
 from tests.integration.scenario import TOPIC, Agent, Scenario
 from tests.protocol.scopes import AWAY, LOST, PERMANENT, TAKEN, TAKEN_UNHEARD, TEMPORARY, Scope
@@ -211,6 +211,8 @@ class Replay:
                     assert not agent.run_cycle(claim=[message.request[slot] for slot in about[0]])
             case "{} sends {}: {}":
                 message.answers[about[0]] = _HAND_OVERS[about[1]]
+            case "{} drops {}":
+                message.answers[about[0]] = Lapsed("its claim ended")
             case "{} records {}" | "{} records {} and is not answered":
                 slot = about[0]
                 claim = message.claims[slot]

@@ -226,6 +226,22 @@ IN_FLIGHT_IS_OPEN: Final = Rule(
     ("b.state = 'cancelled' AND NOT (d.state = 'handing_off' AND d.batch_id = b.id)",),
 )
 
+PERMITTED: Final = Rule(
+    "permitted",
+    "A mail is sent only before the deadline of its claim: asked before MAIL FROM and before the final dot.",
+    "mail.smtp.connection.Connection",
+    "by hand",
+    "a mail was accepted, and the ledger says planned",
+    ("if not submission.permitted():", "if not self._submission.permitted():", "if self._submission.permitted():"),
+)
+DEADLINE: Final = Rule(
+    "deadline",
+    "The deadline of a claim passes before its lease ends.",
+    "schemas.leases.ClockReading",
+    "by hand",
+    "a mail was accepted, and the ledger says planned",
+    ("return self.before + lease - margin(lease)",),
+)
 FALLBACK_CORRECTS: Final = Rule(
     "fallback corrects",
     "A late outcome that the fallback records corrects every log that calls the delivery unknown.",

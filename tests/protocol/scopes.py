@@ -18,6 +18,8 @@ class Scope:
     name: str
     says: str
     answers: frozenset[str]
+    #: With "deadline", who holds a claim whose lease has ended sends nothing under it, however long it was frozen.
+    #: Without, it may: where nobody resolves by hand, nothing depends on it.
     events: frozenset[str]
     #: How many states there are. Another number: the model, and perhaps the protocol, is another.
     states: int
@@ -57,8 +59,8 @@ SCOPES: Final = (
         "crashes",
         "workers die at any point, partitions move while zombies go on, messages get lost, rows are locked",
         _set(TAKEN, TAKEN_UNHEARD, TEMPORARY),
-        _set("crash", "rebalance", "lose message", "locked"),
-        states=27934,
+        _set("crash", "rebalance", "lose message", "locked", "deadline"),
+        states=50954,
         faults=2,
     ),
     Scope(
@@ -92,8 +94,8 @@ SCOPES: Final = (
         "by hand",
         "operators resolve what is unknown and retry what failed, while zombies still record outcomes",
         _set(TAKEN, LOST, TEMPORARY, PERMANENT),
-        _set("rebalance", "resolve", "retry"),
-        states=44718,
+        _set("rebalance", "resolve", "retry", "deadline"),
+        states=63338,
         faults=1,
         decisions=2,
     ),
@@ -121,8 +123,8 @@ SCOPES: Final = (
         "two slots by hand",
         "operators cancel, resolve and retry in a batch that has two deliveries of one member",
         _set(TAKEN, LOST, PERMANENT),
-        _set("rebalance", "cancel", "resolve", "retry"),
-        states=49014,
+        _set("rebalance", "cancel", "resolve", "retry", "deadline"),
+        states=152782,
         faults=1,
         decisions=1,
         slots=((0, 1),),
@@ -132,8 +134,8 @@ SCOPES: Final = (
         "late outcome",
         "an outcome arrives late, while another worker settles the delivery as unknown",
         _set(TAKEN, LOST, TEMPORARY),
-        _set("rebalance", "slow conclusion", "resolve", "cancel"),
-        states=38032,
+        _set("rebalance", "slow conclusion", "resolve", "cancel", "deadline"),
+        states=65216,
         faults=1,
         decisions=1,
     ),

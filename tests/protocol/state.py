@@ -89,8 +89,8 @@ class Hand(NamedTuple):
     phase: str = IDLE
     #: The fence of its claim is still the newest.
     newest: bool = False
-    #: No person has had it sent again since its claim.
-    counts: bool = False
+    #: The deadline of its claim has not passed, by the worker's own clock. Of no account once it was answered.
+    permitted: bool = False
 
 
 class Worker(NamedTuple):
@@ -157,11 +157,18 @@ def with_hand(state: State, index: int, slot: int, hand: Hand) -> State:
     return with_worker(state, index, worker._replace(hands=put(worker.hands, slot, hand)))
 
 
-def older_claims(state: State, slot: int, *, fence: bool, era: bool) -> State:
-    """No claim on the slot is the newest any more (`fence`), or counts with what is sent from now on (`era`)."""
+def older_claims(state: State, slot: int) -> State:
+    """No claim on the slot is the newest any more."""
+    for index, worker in enumerate(state.workers):
+        if worker.hands[slot].newest:
+            state = with_hand(state, index, slot, worker.hands[slot]._replace(newest=False))
+    return state
+
+
+def permit(state: State, slot: int, *, permitted: bool) -> State:
+    """Whether who has the newest claim on the slot may send."""
     for index, worker in enumerate(state.workers):
         hand = worker.hands[slot]
-        if hand.newest or hand.counts:
-            older = hand._replace(newest=hand.newest and not fence, counts=hand.counts and not era)
-            state = with_hand(state, index, slot, older)
+        if hand.newest and hand.phase in (CLAIMED, UNHEARD):
+            state = with_hand(state, index, slot, hand._replace(permitted=permitted))
     return state

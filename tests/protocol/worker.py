@@ -103,7 +103,7 @@ class Ledger:
         own = hand.phase == UNHEARD and hand.newest
         expired = delivery.state == HANDING_OFF and not own
         if rules.NEW_FENCE not in self.off:
-            state = older_claims(state, slot, fence=True, era=False)
+            state = older_claims(state, slot)
         claimed = delivery._replace(
             state=HANDING_OFF,
             live=True,
@@ -111,7 +111,7 @@ class Ledger:
             attempts=delivery.attempts + expired,
             waits=False,
         )
-        return with_hand(with_delivery(state, slot, claimed), worker, slot, Hand(phase, newest=True, counts=True))
+        return with_hand(with_delivery(state, slot, claimed), worker, slot, Hand(phase, newest=True, permitted=True))
 
     def reject(self, state: State, worker: int, slot: int) -> State:
         """What becomes of a delivery that was requested and not claimed."""
@@ -223,7 +223,6 @@ def reopened(state: State, slot: int) -> State:
     """What failed or was skipped is planned again. By a person's word it had not been sent: that counts from now on."""
     delivery = state.deliveries[slot]
     if delivery.word:
-        state = older_claims(state, slot, fence=False, era=True)
         delivery = delivery._replace(accepted=0, word=False)
     fresh = delivery._replace(state=PLANNED, live=False, batch=NONE, attempts=0, waits=False)
     return with_delivery(state, slot, fresh)

@@ -8,7 +8,6 @@ from hypothesis import given
 
 from config.clock import elapsed
 from schemas.delivery import Delivery
-from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
 from schemas.leases import MARGIN_SECONDS, ClockReading, margin
 from streams.lease_clocks import LOST, LeaseClocks
@@ -43,7 +42,7 @@ def test_steady_clocks_are_never_ahead(first: float, way: float, later: float, w
 
 
 def delivery(member: int = 1) -> Delivery:
-    return Delivery(1, DeliveryKey(1, "invite", member, "Student"), "Student", 0, 0, Unmailable("no mail"))
+    return Delivery(1, DeliveryKey(1, "invite", member, "Student"), "Student", 0, 0)
 
 
 def test_a_clock_that_is_set_forward_shortens_the_claims_in_flight() -> None:

@@ -75,10 +75,7 @@ LOOKED_UP = LookedUp(
     paused=False,
     settled=False,
     roles=["Student"],
-    name="Ada",
-    surname=None,
-    email="ada@example.org",
-    tokens={"Student": "t"},
+    role_policy="each",
 )
 
 
