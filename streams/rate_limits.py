@@ -140,13 +140,15 @@ def grant(
     result = Grants()
     limited: set[str] = set()
     waits: list[float] = []
-    held = 0
+    #: Those that stay have the first slots.
+    held: dict[str, int] = {}
     for domain in wanted:
         if left.get(SERVER, math.inf) < 1:
             limited.add(SERVER)
             waits.append(rooms[SERVER].wait)
-            result.verdicts.append(None)
-        elif left.get(domain, math.inf) >= 1:
+            result.verdicts += [None] * (len(wanted) - len(result.verdicts))
+            break
+        if left.get(domain, math.inf) >= 1:
             for scope in (SERVER, domain):
                 if scope in changed:
                     left[scope] -= 1
@@ -154,9 +156,9 @@ def grant(
             result.verdicts.append(0.0)
         else:
             limited.add(domain)
-            queued_to, delay = _slot(changed[domain], rooms[domain], now)
-            if delay < _NEAR and held < _MOST_HELD:
-                held += 1
+            queued_to, delay = _slot(changed[domain], rooms[domain], held.get(domain, 0), now)
+            if delay < _NEAR and sum(held.values()) < _MOST_HELD:
+                held[domain] = held.get(domain, 0) + 1
                 waits.append(rooms[domain].wait)
                 result.verdicts.append(None)
             else:
@@ -204,8 +206,8 @@ def _burst(pace: float) -> float:
     return max(pace * _BURST_SECONDS, _LEAST_BURST)
 
 
-def _slot(state: ScopeState, found: Room, now: float) -> tuple[float, float]:
-    """The next free slot in the scope's queue, and in how many seconds it is."""
+def _slot(state: ScopeState, found: Room, held: int, now: float) -> tuple[float, float]:
+    """The next free slot in the scope's queue after those `held`, and in how many seconds it is."""
     rate = found.rate if found.rate < math.inf else 10.0
-    slot = min(max(state.queued_to, now + found.wait) + 1 / rate, now + _FARTHEST)
+    slot = min(max(state.queued_to, now + found.wait + held / rate) + 1 / rate, now + _FARTHEST)
     return slot, slot - now

@@ -195,9 +195,7 @@ class SendRate:
             try:
                 self._rates = parse(found.settings.rate, found.settings.rate_domain, found.settings.warmup)
             except ValueError as error:
-                log.error(
-                    "the sending rates in the database make no sense; those of the settings hold", cause=str(error)
-                )
+                log.warning("the rates in the database make no sense; those of the settings hold", cause=str(error))
 
     def _close(self, state: ScopeState) -> None:
         learned = state.learned
