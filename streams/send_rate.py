@@ -224,12 +224,16 @@ class SendRate:
             for scope, state in states.items()
             if scope in scopes or adaptive_rate.is_learning(state.learned)
         }
-        grants, granted = grant(wanted, limited, self._rates, locked.usage, locked.now)
+        counted = {scope: dict(windows) for scope, windows in locked.usage.items()}
+        for scope, seconds, at, count in unused:
+            windows = counted.setdefault(scope, {})
+            windows[seconds] = [*windows.get(seconds, ()), (at, count)]
+        grants, granted = grant(wanted, limited, self._rates, counted, locked.now)
         states.update(granted)
         usage = list(unused)
         for scope, count in grants.counts.items():
-            windows = {rate.seconds for rate in rates_of(scope, self._rates, states[scope], locked.now)} - {SECOND}
-            usage += [(scope, seconds, bucket(locked.now, seconds), count) for seconds in windows]
+            lengths = {rate.seconds for rate in rates_of(scope, self._rates, states[scope], locked.now)} - {SECOND}
+            usage += [(scope, seconds, bucket(locked.now, seconds), count) for seconds in lengths]
         self._granted = {(scope, seconds): at for scope, seconds, at, count in usage if count > 0}
         return Change(list(states.values()), _summed(usage), (grants, states))
 
