@@ -20,6 +20,7 @@ from db import checks, outbox
 from db.connect import Connection, connect
 from db.migrate import current, drift, head
 from mail.check import check_mail_server
+from monitoring import sending
 from schemas.errors import BiddenError, first_line
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def _database(settings: Settings) -> Iterator[CheckResult]:
             yield _drift(url)
             for violation in checks.violations(conn):
                 yield CheckResult(violation.check, ok=violation.count == 0, detail=violation.detail)
+            now = sending.read(conn, settings.send_rates)
+            yield CheckResult("sending rate", ok=not now.needs_a_person, detail=sending.describe(now))
     except BiddenError as error:
         yield CheckResult("database", ok=False, detail=error.detail)
     except psycopg.Error as error:
