@@ -121,8 +121,8 @@ def normalize_domain(domain: str) -> str:
 
 
 def domain_of(address: str) -> str:
-    """The scope of a recipient's address."""
-    return normalize_domain(address.rpartition("@")[2])
+    """The scope of a recipient's address. Never empty: that is the server's."""
+    return normalize_domain(address.rpartition("@")[2]) or "invalid"
 
 
 def as_text(rates: Iterable[Rate]) -> str:

@@ -23,6 +23,7 @@ from schemas.envelope import Envelope, Unmailable
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.message import InvitationDue, UndecodableError, decode
+from schemas.send_rates import domain_of
 from schemas.vocabulary import MEMBER_SLOT, Role, RolePolicy
 from streams.records import DeadLetterSink, Heartbeat, InvalidRecord, Record
 from streams.window import Window
@@ -122,7 +123,10 @@ class Pipeline:
             slot = role if policy is RolePolicy.EACH else MEMBER_SLOT
             key = DeliveryKey(message.event_id, message.action, message.member_id, slot)
             envelope = self._compose(event, Role(role), row, key)
-            deliveries.append(Delivery(message.batch_id, key, role, record.partition, record.offset, envelope))
+            place = (record.partition, record.offset)
+            deliveries.append(
+                Delivery(message.batch_id, key, role, *place, envelope, domain=domain_of(row.email or ""))
+            )
         return deliveries
 
     def _compose(self, event: EventDetails, role: Role, row: LookedUp, key: DeliveryKey) -> Envelope | Unmailable:

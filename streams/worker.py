@@ -11,12 +11,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from config.settings import Settings
+from db.hot_connection import HotConnection
 from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
+from db.send_limits import SendLimits
 from mail.sender import Sender
 from streams.pipeline import Composer, Pipeline
 from streams.policy import RetryPolicy
 from streams.records import DeadLetterSink, Heartbeat, Record
+from streams.send_rate import SendRate
 from streams.window import Window
 
 
@@ -43,6 +46,9 @@ class Worker:
         self._sender = sender
         self._reader = Ledger(url, policy, application="bidden-worker", on_wait=heartbeat.beat)
         self._writer = Ledger(url, policy, application="bidden-worker-window", on_wait=heartbeat.beat)
+        jitter = random.SystemRandom().random
+        limits = SendLimits(HotConnection(url, application="bidden-worker-rate", on_wait=heartbeat.beat))
+        self._rate = SendRate(limits, settings.send_rates, clock=asyncio.get_running_loop().time, jitter=jitter)
         self._window = Window(
             self._writer,
             sender,
@@ -55,8 +61,9 @@ class Worker:
             owner=self.name,
             size=settings.handover_window,
             lease_seconds=settings.lease_seconds,
-            jitter=random.SystemRandom().random,
+            jitter=jitter,
             heartbeat=heartbeat,
+            rate=self._rate,
         )
         self._pipeline = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
@@ -80,6 +87,7 @@ class Worker:
         await self._sender.close()
         await self._reader.close()
         await self._writer.close()
+        await self._rate.close()
 
 
 #: Builds a worker inside the event loop that will run it.
