@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.environment import EVENT, Environment, wait_for
 from bench.throttling_server import Mode, ThrottlingServer
-from db import reports
+from db import checks, reports
 from db.connect import Connection, connect
 from producers.plan import plan
 from schemas.vocabulary import Audience
@@ -46,6 +46,7 @@ def campaign(
         for _ in range(workers):
             stack.enter_context(environment.worker("confluent", BIDDEN_SMTP_URL=server.url))
         stack.enter_context(_dispatcher(environment))
+        wait_for(lambda: checks.dispatchers(conn) > 0)
         server.began = started = time.monotonic()
         batch_id = plan(conn, event_id=EVENT, audience=Audience.EVERYONE).batch_id
         assert batch_id is not None

@@ -1,7 +1,7 @@
 """the sending rates that are set and learned, and what was used of them.
 
 Revision: 0008
-Follows: 0006
+Follows: 0007
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
