@@ -182,7 +182,10 @@ def _flow(settings: Settings, topics: Topics, lag: int, sleep: Callable[[float],
                 if waiting
                 else "none wait",
             )
-            stalled = stalled_partitions(topics, checks.seconds_since_outcome(conn), sleep)
+            # Workers that wait for the sending rate are not stalled.
+            limited = sending.read(conn, settings.send_rates).seconds_to_next > 0
+            idle = 0.0 if limited else checks.seconds_since_outcome(conn)
+            stalled = stalled_partitions(topics, idle, sleep)
             yield CheckResult("stalled partitions", ok=not stalled, detail="; ".join(stalled) or "none")
             lost = checks.lost_items(conn, topics.read_offsets(outbox.read_clock(conn)))
             dispatchers = checks.dispatchers(conn)

@@ -83,7 +83,11 @@ class RateGate:
     def end(self, delivery: Delivery, result: SendResult, outcome: Outcome) -> Outcome:
         """The result of a mail that was begun. What was throttled, or not tried for that, is due after the pause."""
         begun = self._begun.pop(delivery, None)
-        if self._rate is None or begun is None:
+        if self._rate is None:
+            return outcome
+        if begun is None:
+            # No mail could be composed.
+            self.not_claimed([delivery])
             return outcome
         self._rate.observe(result, delivery.domain, begun)
         set_aside = isinstance(result, Throttled) or (

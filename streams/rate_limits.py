@@ -26,8 +26,10 @@ _STEP: Final = 0.02
 _NEAR: Final = 1.5
 _MOST_HELD: Final = 20
 _FARTHEST: Final = 3600.0
-#: Nobody asks again sooner: one request then serves several mails.
+#: Nobody asks again sooner: one request then serves several mails. Nor later: the mail that tries after a pause may
+#: have passed, or an admin has set another rate.
 _SOONEST: Final = 0.05
+_LATEST: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def taken(state: ScopeState, rates: Sequence[Rate], mails: int, now: float) -> S
         since = max(state.paced_to, now - _burst(pace) / pace)
         state = replace(state, paced_to=since + mails / pace)
     if any(rate.seconds == SECOND for rate in rates):
-        at = math.ceil(now / _STEP) * _STEP
+        at = _step(now)
         recent = [(when, count) for when, count in state.recent if when > now - SECOND]
         if recent and recent[-1][0] >= at:
             recent[-1] = (recent[-1][0], recent[-1][1] + mails)
@@ -114,6 +116,13 @@ def taken(state: ScopeState, rates: Sequence[Rate], mails: int, now: float) -> S
     if state.learned.pause_seconds > 0:
         state = replace(state, learned=adaptive_rate.probing(state.learned, now))
     return state
+
+
+def given_back(state: ScopeState, rates: Sequence[Rate], mails: int, granted_at: float) -> ScopeState:
+    """The state when so many of what was granted then are not sent."""
+    pace = _pace(state, rates)
+    recent = tuple((at, max(n - mails, 0) if at == _step(granted_at) else n) for at, n in state.recent)
+    return replace(state, recent=recent, paced_to=state.paced_to - mails / pace)
 
 
 def grant(
@@ -172,7 +181,7 @@ def grant(
             learned = adaptive_rate.used(state.learned, now, limiting=scope in limited)
             state = replace(state, learned=learned)
         changed[scope] = state
-    result.wait = max(min(waits), _SOONEST) if waits else 0.0
+    result.wait = min(max(min(waits), _SOONEST), _LATEST) if waits else 0.0
     return result, changed
 
 
@@ -200,6 +209,10 @@ def _pace(state: ScopeState, rates: Sequence[Rate]) -> float:
     paces = [float(rate.count) for rate in rates if rate.seconds == SECOND]
     learned = adaptive_rate.rate_of(state.learned)
     return min([*paces, math.inf if learned is None else learned])
+
+
+def _step(now: float) -> float:
+    return math.ceil(now / _STEP) * _STEP
 
 
 def _burst(pace: float) -> float:

@@ -6,8 +6,7 @@ all workers share: `db.send_limits` locks, `streams.rate_limits` and `streams.ad
 
 from __future__ import annotations
 
-import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,20 +19,17 @@ from schemas.send_limits import RateSettings, ScopeState
 from schemas.send_rates import SECOND, SERVER, SendRates, parse
 from schemas.send_results import Accepted, NotSent, SendResult, Throttled
 from streams import adaptive_rate
-from streams.rate_limits import Grants, bucket, grant, rates_of
+from streams.observed import Shares, summed, without_addresses
+from streams.rate_limits import Grants, bucket, given_back, grant, rates_of
 
 log = structlog.get_logger()
 
 #: For how long what was read is used, in seconds.
 _VIEW_SECONDS: Final = 1.0
 _CLEAN_UP_SECONDS: Final = 60.0
-#: Over how long the own share of a domain is measured.
-_SHARE_SECONDS: Final = 10
 #: A mail that comes back while a scope is throttled is due within so many seconds after the pause.
 _MOST_SPREAD: Final = 60.0
 _GUESSED_RATE: Final = 10.0
-_ADDRESS: Final = re.compile(r"[^\s<>()\[\],;:\"']+@[^\s<>()\[\],;:\"']+")
-_MAX_REPLY: Final = 300
 
 
 @dataclass(slots=True)
@@ -44,11 +40,6 @@ class _Event:
     reply: str = ""
     passed: float = 0.0
     answered: float = 0.0
-
-
-def without_addresses(reply: str) -> str:
-    """A mail server's reply that may be logged and shown to everybody."""
-    return _ADDRESS.sub("(address)", reply)[:_MAX_REPLY]
 
 
 class SendRate:
@@ -74,9 +65,12 @@ class SendRate:
         self._closed_until: dict[str, float] = {}
         self._came_back: Counter[str] = Counter()
         self._accepted = 0
-        self._shares: deque[tuple[int, Counter[str]]] = deque()
+        self._shares = Shares(clock)
         self._granted: dict[tuple[str, int], float] = {}
+        self._granted_at = 0.0
         self._unused: list[tuple[str, int, float, int]] = []
+        #: Mails by scope to give back to the pace, and when they were granted.
+        self._returned: dict[str, tuple[int, float]] = {}
         self._throttle = LogThrottle(clock)
 
     async def reserve(self, wanted: Sequence[str]) -> Grants:
@@ -92,19 +86,25 @@ class SendRate:
         if any(event.throttled for event in events.values()):
             await self._flush()
         unused, self._unused = self._unused, []
+        returned, self._returned = self._returned, {}
 
         def decide(locked: Locked) -> Change[tuple[Grants, dict[str, ScopeState]]]:
-            return self._decide(locked, wanted, scopes, events, unused)
+            return self._decide(locked, wanted, scopes, events, unused, returned)
 
         grants, states = await self._limits.change(sorted(scopes | events.keys()), decide)
         self._remember(states, events)
         return grants
 
     def unused(self, domains: Sequence[str]) -> None:
-        """Give back the grants of mails that the reservation just before let pass, and that were not claimed."""
-        for scope in (SERVER, *domains):
-            count = len(domains) if scope == SERVER else 1
+        """Give back the grants of mails that the reservation just before let pass, and that are not sent."""
+        for scope, count in Counter({SERVER: len(domains), **Counter(domains)}).items():
             self._unused += [(s, seconds, at, -count) for (s, seconds), at in self._granted.items() if s == scope]
+            self._returned[scope] = (count + self._returned.get(scope, (0, 0.0))[0], self._granted_at)
+            state = self._states.get(scope)
+            if state is not None and state.learned.pause_seconds > 0:
+                # It may have been the one that tries.
+                event = self._events.setdefault(scope, _Event())
+                event.answered = max(event.answered, self._now())
 
     def permits(self, domain: str, begun: float) -> bool:
         """Whether a mail that was begun then, in the clock's time, may still be tried: no throttling since."""
@@ -123,7 +123,7 @@ class SendRate:
                 return
             case Accepted():
                 self._accepted += 1
-                self._share()[domain] += 1
+                self._shares.count(domain)
             case NotSent():
                 return
         for scope in (SERVER, domain):
@@ -142,7 +142,9 @@ class SendRate:
         pause = 1.0
         rate = _GUESSED_RATE
         if state is not None:
-            pause = max(adaptive_rate.resumes_at(state.learned) - self._now(), 2 * state.learned.pause_seconds, 1.0)
+            left = adaptive_rate.resumes_at(state.learned) - self._now()
+            # Over: then this very reply begins the next one.
+            pause = max(left if left > 0 else min(2 * state.learned.pause_seconds, _MOST_SPREAD), 1.0)
             rate = adaptive_rate.rate_of(state.learned) or rate
         self._came_back[scope] += 1
         return pause + min(self._came_back[scope] / rate, _MOST_SPREAD) * (0.9 + 0.2 * self._jitter())
@@ -215,8 +217,13 @@ class SendRate:
         scopes: set[str],
         events: Mapping[str, _Event],
         unused: Sequence[tuple[str, int, float, int]],
+        returned: Mapping[str, tuple[int, float]],
     ) -> Change[tuple[Grants, dict[str, ScopeState]]]:
         states = dict(locked.states)
+        for scope, (count, at) in returned.items():
+            if scope in states:
+                rates = rates_of(scope, self._rates, states[scope], locked.now)
+                states[scope] = given_back(states[scope], rates, count, at)
         for scope, event in events.items():
             states[scope] = self._apply(states[scope], event, locked)
         limited = {
@@ -234,8 +241,9 @@ class SendRate:
         for scope, count in grants.counts.items():
             lengths = {rate.seconds for rate in rates_of(scope, self._rates, states[scope], locked.now)} - {SECOND}
             usage += [(scope, seconds, bucket(locked.now, seconds), count) for seconds in lengths]
+        self._granted_at = locked.now
         self._granted = {(scope, seconds): at for scope, seconds, at, count in usage if count > 0}
-        return Change(list(states.values()), _summed(usage), (grants, states))
+        return Change(list(states.values()), summed(usage), (grants, states))
 
     def _apply(self, state: ScopeState, event: _Event, locked: Locked) -> ScopeState:
         learned = state.learned
@@ -257,21 +265,7 @@ class SendRate:
     def _accepted_rate(self, scope: str, locked: Locked) -> float:
         """Mails a second that the scope took lately, of all workers; a domain's by its share of our own mails."""
         rate = locked.accepted / max(locked.accepted_seconds, 1.0)
-        if scope == SERVER:
-            return rate
-        total: Counter[str] = Counter()
-        for _, counts in self._shares:
-            total += counts
-        return rate * total[scope] / max(total.total(), 1)
-
-    def _share(self) -> Counter[str]:
-        """The counts of this second."""
-        second = int(self._clock())
-        if not self._shares or self._shares[-1][0] != second:
-            self._shares.append((second, Counter()))
-            while self._shares[0][0] <= second - _SHARE_SECONDS:
-                self._shares.popleft()
-        return self._shares[-1][1]
+        return rate if scope == SERVER else rate * self._shares.of(scope)
 
     def _remember(self, states: Mapping[str, ScopeState], events: Mapping[str, _Event]) -> None:
         """What this worker has just written, without waiting for the next look; and says what changed."""
@@ -298,11 +292,3 @@ class SendRate:
                 per_second=rate and round(rate, 2),
                 next_try_seconds=round(max(learned.paused_until - self._now(), 0.0), 1),
             )
-
-
-def _summed(usage: Sequence[tuple[str, int, float, int]]) -> list[tuple[str, int, float, int]]:
-    """One row for each bucket: a statement can change a row only once."""
-    sums: Counter[tuple[str, int, float]] = Counter()
-    for scope, seconds, at, count in usage:
-        sums[scope, seconds, at] += count
-    return [(*key, count) for key, count in sums.items()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.send_limits import Learned, ScopeState
 from schemas.send_rates import DAY, SERVER, Rate, SendRates, domain_of, parse, parse_domains, parse_rates, parse_warmup
-from streams.rate_limits import Grants, bucket, grant, rate_in_force, rates_of, seconds_to_send
+from streams.rate_limits import Grants, bucket, given_back, grant, rate_in_force, rates_of, seconds_to_send
 from tests.fuzzing import fuzz
 
 
@@ -159,6 +159,18 @@ def test_a_limited_domain_holds_up_nobody_else() -> None:
     assert len(delays) >= 45
     assert delays == sorted(delays)
     assert 20 < delays[-1] < 30
+
+
+def test_what_is_given_back_may_be_granted_again() -> None:
+    """A cancelled batch's mails take nobody's slots; what was sent still counts."""
+    asking = Granted(parse("14/s", None, None))
+    assert asking.ask(["a"] * 9, 1000.0).counts == {SERVER: 3}
+    assert asking.ask(["a"] * 9, 1000.01).counts == {}
+    state = asking.states[SERVER]
+    asking.states[SERVER] = given_back(state, parse_rates("14/s"), 2, 1000.0)
+    assert sum(n for _, n in asking.states[SERVER].recent) == 1
+    assert asking.ask(["a"] * 9, 1000.01).counts == {SERVER: 2}
+    assert given_back(ScopeState(SERVER), (), 5, 1000.0) == ScopeState(SERVER)
 
 
 def test_a_warm_up_goes_by_days() -> None:
