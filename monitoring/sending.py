@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -18,6 +19,7 @@ from streams import adaptive_rate, rate_limits
 _MENTIONED_SECONDS: Final = 900.0
 #: A wait for the rate that is set is mentioned from here on.
 _WORTH_SAYING: Final = 5.0
+_KEPT_SECONDS: Final = 1.0
 #: After so long a pause the mail server takes nothing: a person should look.
 _LONG_PAUSE: Final = 30.0
 
@@ -52,6 +54,16 @@ class Sending:
         rates = rate_limits.rates_of(SERVER, self.rates, server.state, server.now)
         room = rate_limits.room(server.state, rates, server.usage, server.now)
         return room.wait if room.mails < 1 else 0.0
+
+    @property
+    def permitted(self) -> float | None:
+        """Mails a second that may go out now; None without a limit, 0 while the rate is used up or sending pauses."""
+        if self.seconds_to_next > _WORTH_SAYING:
+            return 0.0
+        if self.server is None:
+            return rate_limits.pace(ScopeState(SERVER), self.rates.server)
+        server = self.server
+        return rate_limits.pace(server.state, rate_limits.rates_of(SERVER, self.rates, server.state, server.now))
 
     def seconds_to_send(self, mails: int) -> float:
         """How long so many mails take at least, by the limits of the mail server."""
@@ -95,6 +107,18 @@ def read(conn: Connection, environment: SendRates) -> Sending:
             settings = None  # as workers do
     server = next((each for each in shown if each.state.scope == SERVER), None)
     return Sending(rates, settings, server, tuple(each for each in shown if each.state.scope != SERVER))
+
+
+def permitted(environment: SendRates, monotonic: Callable[[], float]) -> Callable[[Connection], float | None]:
+    """For dispatchers: the mails a second that workers may send now, read at most once a second."""
+    kept: list[tuple[float, float | None]] = []
+
+    def read_permitted(conn: Connection) -> float | None:
+        if not kept or monotonic() - kept[0][0] > _KEPT_SECONDS:
+            kept[:] = [(monotonic(), read(conn, environment).permitted)]
+        return kept[0][1]
+
+    return read_permitted
 
 
 def describe(sending: Sending) -> str:

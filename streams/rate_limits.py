@@ -205,6 +205,12 @@ def rate_in_force(state: ScopeState, rates: Sequence[Rate]) -> float | None:
     return rate if rate < math.inf else None
 
 
+def pace(state: ScopeState, rates: Sequence[Rate]) -> float | None:
+    """Mails a second at most, as set and as learned; None if only longer windows limit, or nothing."""
+    found = _pace(state, rates)
+    return found if found < math.inf else None
+
+
 def _pace(state: ScopeState, rates: Sequence[Rate]) -> float:
     paces = [float(rate.count) for rate in rates if rate.seconds == SECOND]
     learned = adaptive_rate.rate_of(state.learned)

@@ -12,6 +12,7 @@ import click
 from cli.options import (
     DATABASE_SETTINGS,
     KAFKA_SETTINGS,
+    RATE_SETTINGS,
     SITE_SETTINGS,
     WORKER_SETTINGS,
     environment,
@@ -22,7 +23,7 @@ from config.clock import now
 from config.startup import load
 
 
-@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, RATE_SETTINGS))
 @json_logs_option
 def dispatch(as_json: bool) -> None:
     """Publish due items of all batches, until stopped.
@@ -32,6 +33,7 @@ def dispatch(as_json: bool) -> None:
     Example: bidden dispatch
     """
     from db.connect import connect
+    from monitoring.sending import permitted
     from producers.dispatch import Dispatcher
     from producers.topics import Topics
 
@@ -40,7 +42,7 @@ def dispatch(as_json: bool) -> None:
     Topics(settings).check_reachable()
     stop = threading.Event()
     stop_on_signals(stop)
-    Dispatcher(settings, now, time.monotonic, stop).run()
+    Dispatcher(settings, now, time.monotonic, stop, permitted=permitted(settings.send_rates, time.monotonic)).run()
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS))
