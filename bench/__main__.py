@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk_data, end_to_end, pages, peers, scale, stages
+from bench import bulk_data, end_to_end, pages, peers, scale, stages, throttled
 from bench.environment import prepare
 from bench.measure import calibrate
+from bench.throttling_server import Mode
 from embedded.stack import Stack
 
 
@@ -19,7 +20,11 @@ def main() -> None:
     """Parses the arguments, measures on servers of its own, prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "part", nargs="?", default="pipeline", choices=["pipeline", "pages", "scale"], help="what is measured"
+        "part",
+        nargs="?",
+        default="pipeline",
+        choices=["pipeline", "pages", "scale", "throttled"],
+        help="what is measured",
     )
     parser.add_argument("--members", type=int, nargs="+", default=[5_000, 50_000], help="sizes of the campaigns")
     parser.add_argument("--rounds", type=int, default=20, help="how often each page is requested")
@@ -29,6 +34,10 @@ def main() -> None:
     parser.add_argument("--runners", nargs="+", default=["confluent", "faust"], choices=["confluent", "faust"])
     parser.add_argument("--window", type=int, default=100, help="BIDDEN_HANDOVER_WINDOW")
     parser.add_argument("--latency-trials", type=int, default=50)
+    parser.add_argument("--rate", type=float, default=14, help="throttled: mails a second that the server takes")
+    parser.add_argument("--modes", nargs="+", default=["454", "421", "body"], choices=[mode.value for mode in Mode])
+    parser.add_argument("--workers", type=int, default=2, help="throttled: how many")
+    parser.add_argument("--closed", type=float, nargs=2, default=[20, 500], help="throttled: 452 from … to, in seconds")
     parser.add_argument("--skip", nargs="*", default=[], choices=["stages", "peers", "replay", "latency"])
     arguments = parser.parse_args()
     console = Console(width=150)
@@ -44,7 +53,34 @@ def main() -> None:
                 _pages(arguments, url, console)
             return
         with Stack(Path(folder) / "home") as stack:
-            _run(arguments, stack, console)
+            (_throttled if arguments.part == "throttled" else _run)(arguments, stack, console)
+
+
+def _throttled(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
+    table = Table(title=f"A server that takes {arguments.rate:g} mails a second, {arguments.workers} workers")
+    for column in throttled.COLUMNS:
+        table.add_column(column, justify="right")
+    begin, end = arguments.closed
+    for members in arguments.members:
+        for mode in arguments.modes:
+            done = throttled.campaign(
+                prepare(stack, members),
+                arguments.rate,
+                Mode(mode),
+                workers=arguments.workers,
+                closed=lambda at: begin <= at < end,
+                seconds=4 * members / arguments.rate + 1200,
+            )
+            table.add_row(
+                done.mode,
+                f"{done.mails:,}",
+                f"{done.seconds:.0f}",
+                f"{done.mails / done.seconds:.1f}",
+                *(f"{n:,}" for n in (done.sent, done.failed, done.unknown, done.twice, done.throttled)),
+                f"{done.wasted:.1f}",
+                f"{done.connections:,}",
+            )
+            console.print(table)
 
 
 def _pages(arguments: argparse.Namespace, url: str, console: Console) -> None:

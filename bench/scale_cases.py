@@ -30,6 +30,7 @@ from producers.plan import plan
 from schemas.delivery import Cycle, Delivery
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Sent
+from schemas.send_rates import SendRates
 from schemas.vocabulary import Audience
 from web.auth import tokens
 from web.progress import read_progress
@@ -225,7 +226,7 @@ _HISTORY: Final = (
     ("reports", "batches, all", _with_conn(lambda d: list(reports.batches(d.conn)))),
     ("reports", "audit of an event", _with_conn(_audit)),
     ("reports", "doctor: checks of the database", _with_conn(_doctor)),
-    ("site", "a look at a batch's progress", _with_conn(lambda d: read_progress(d.conn, scale_data.OVER))),
+    ("site", "a look at a batch's progress", _with_conn(lambda d: read_progress(d.conn, scale_data.OVER, SendRates()))),
     ("site", "events", _page("/events")),
     ("site", "events, past middle", _page("/events?skip={deep}")),
     ("site", "events, search, no match", _page("/events?q=nothing+at+all")),

@@ -6,6 +6,7 @@ Each raises ValueError with what is wanted, never with what was given.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
@@ -52,3 +53,14 @@ def _is_literal(name: str) -> bool:
         return "%" not in address and ip_address(address).version == version
     except ValueError:
         return False
+
+
+def parsed_by(parse: Callable[[str], object]) -> Callable[[str | None], str | None]:
+    """For a setting that stays the text that it is: what its parser refuses is refused."""
+
+    def check(value: str | None) -> str | None:
+        if value:
+            parse(value)
+        return value
+
+    return check

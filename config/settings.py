@@ -24,9 +24,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.setting_forms import duration, hello_name, seconds
+from config.setting_forms import duration, hello_name, parsed_by, seconds
 from schemas.errors import SettingsError
 from schemas.mail_address import check_base_url, parse_sender
+from schemas.send_rates import SendRates, parse_domains, parse_rates, parse_warmup
+from schemas.send_rates import parse as parse_send_rates
 from schemas.vocabulary import UnknownPolicy
 
 PREFIX = "BIDDEN_"
@@ -142,6 +144,9 @@ class Settings(BaseSettings):
     retry_base_seconds: float = Field(30, gt=0, le=86400)
     retry_max_seconds: float = Field(3600, gt=0, le=7 * 86400)
     unknown_policy: UnknownPolicy = UnknownPolicy.HOLD
+    send_rate: Annotated[str | None, AfterValidator(parsed_by(parse_rates))] = None
+    send_rate_domain: Annotated[str | None, AfterValidator(parsed_by(parse_domains))] = None
+    send_warmup: Annotated[str | None, AfterValidator(parsed_by(parse_warmup))] = None
     smtp_connections: int = Field(10, ge=1, le=500)
     smtp_hello: Annotated[str | None, AfterValidator(lambda v: v and hello_name(v))] = None
     smtp_timeout_seconds: float = Field(30, gt=0, le=600)
@@ -217,6 +222,11 @@ class Settings(BaseSettings):
         if self.unknown_policy is UnknownPolicy.HOLD:
             return 0
         return _RESENDS if self.max_attempts is None else self.max_attempts
+
+    @property
+    def send_rates(self) -> SendRates:
+        """The rates of the environment; those that an admin set in the database hold instead."""
+        return parse_send_rates(self.send_rate, self.send_rate_domain, self.send_warmup)
 
     def require_database(self) -> str:
         """The database's address with its secrets."""

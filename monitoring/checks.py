@@ -20,6 +20,7 @@ from db import checks, outbox
 from db.connect import Connection, connect
 from db.migrate import current, drift, head
 from mail.check import check_mail_server
+from monitoring import sending
 from schemas.errors import BiddenError, first_line
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def _database(settings: Settings) -> Iterator[CheckResult]:
             yield _drift(url)
             for violation in checks.violations(conn):
                 yield CheckResult(violation.check, ok=violation.count == 0, detail=violation.detail)
+            now = sending.read(conn, settings.send_rates)
+            yield CheckResult("sending rate", ok=not now.needs_a_person, detail=sending.describe(now))
     except BiddenError as error:
         yield CheckResult("database", ok=False, detail=error.detail)
     except psycopg.Error as error:
@@ -179,7 +182,10 @@ def _flow(settings: Settings, topics: Topics, lag: int, sleep: Callable[[float],
                 if waiting
                 else "none wait",
             )
-            stalled = stalled_partitions(topics, checks.seconds_since_outcome(conn), sleep)
+            # Workers that wait for the sending rate are not stalled.
+            limited = sending.read(conn, settings.send_rates).seconds_to_next > 0
+            idle = 0.0 if limited else checks.seconds_since_outcome(conn)
+            stalled = stalled_partitions(topics, idle, sleep)
             yield CheckResult("stalled partitions", ok=not stalled, detail="; ".join(stalled) or "none")
             lost = checks.lost_items(conn, topics.read_offsets(outbox.read_clock(conn)))
             dispatchers = checks.dispatchers(conn)

@@ -22,6 +22,7 @@ class Delivery:
     | step    | gains                                                              |
     |---------|--------------------------------------------------------------------|
     | look up | `batch_id`, `key`, `role`; `partition` and `offset` of its message |
+    |         | `domain` of the address, which the sending rates go by             |
     | claim   | `fence`, `attempts` used up, `refused_for`, `leased_at`,           |
     |         | `deadline`; what its mail says: `recipient`, `event`               |
     | send    | `outcome`, which is recorded under `fence`                         |
@@ -45,6 +46,8 @@ class Delivery:
     #: Until when it may be sent, by the worker's clock, in seconds.
     deadline: float = 0.0
     outcome: Outcome | None = None
+    #: The recipient's, as `schemas.send_rates.domain_of` names it.
+    domain: str = "invalid"
 
 
 @dataclass(frozen=True, slots=True)

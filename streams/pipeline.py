@@ -18,6 +18,7 @@ from db.ledger import Ledger, LookedUp
 from schemas.delivery import Delivery
 from schemas.keys import DeliveryKey
 from schemas.message import InvitationDue, UndecodableError, decode
+from schemas.send_rates import domain_of
 from schemas.vocabulary import MEMBER_SLOT, Role, RolePolicy
 from streams.composer import Composer, compose
 from streams.records import DeadLetterSink, Heartbeat, InvalidRecord, Record
@@ -100,6 +101,7 @@ def _deliveries(record: Record, message: InvitationDue, row: LookedUp) -> list[D
             role,
             record.partition,
             record.offset,
+            domain=domain_of(row.email or ""),
         )
         for role in row.roles or ()
     ]

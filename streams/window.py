@@ -26,8 +26,10 @@ from schemas.send_results import Lapsed, NotSent, Refused, SendResult
 from streams.composer import Composer, compose
 from streams.lease_clocks import LOST, LeaseClocks
 from streams.policy import RetryPolicy, decide
+from streams.rate_gate import RateGate
 from streams.records import Heartbeat, StoppingError
 from streams.refused_by_all import RefusedByAll
+from streams.send_rate import SendRate
 from streams.watchdog import LIMIT_SECONDS
 
 log = structlog.get_logger()
@@ -77,6 +79,7 @@ class Window:
         jitter: Callable[[], float],
         heartbeat: Heartbeat,
         clock: Callable[[], float] = elapsed,
+        rate: SendRate | None = None,
     ) -> None:
         self._ledger = ledger
         self._sender = sender
@@ -106,6 +109,7 @@ class Window:
         self._throttle = LogThrottle(asyncio.get_running_loop().time)
         self._clocks = LeaseClocks(lease_seconds)
         self._refused_by_all = RefusedByAll()
+        self._gate = RateGate(rate, asyncio.get_running_loop().time)
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Returns when each delivery is settled or due again. StoppingError when the worker stops before."""
@@ -169,11 +173,14 @@ class Window:
             if self._unrecorded or (self._waiting and self._room()) or self._is_done():
                 break
             try:
-                async with asyncio.timeout(self._renew_after / 2 if self._in_flight else None):
+                async with asyncio.timeout(self._longest_wait()):
                     await self._changed.wait()
             except TimeoutError:
                 if self._due_for_renewal():
                     return
+                if not self._in_flight:
+                    # It waits for the sending rate, which is no stall.
+                    self._heartbeat.beat()
         sending = len(self._in_flight) - len(self._unrecorded)
         if sending and len(self._unrecorded) * 2 < self._size and not (self._waiting and sending * 4 < self._size):
             # Less than half a window to record while mails are being sent: linger, so that more outcomes share this
@@ -185,9 +192,16 @@ class Window:
             except TimeoutError:
                 pass
 
+    def _longest_wait(self) -> float | None:
+        """Until a lease may be due for renewal, or the sending rate lets mails pass."""
+        waits = [self._renew_after / 2] if self._in_flight else []
+        if self._waiting and self._gate.seconds_to_open() > 0:
+            waits.append(min(self._gate.seconds_to_open(), self._renew_after / 2))
+        return min(waits, default=None)
+
     def _room(self) -> int:
         """How many may be claimed now: what is claimed should be sent at once, not wait while its lease runs."""
-        if self._stopping or not self._claims or self._breaker is not None:
+        if self._stopping or not self._claims or self._breaker is not None or self._gate.seconds_to_open() > 0:
             return 0
         sending = len(self._in_flight) - len(self._unrecorded)
         return min(self._size - sending, self._sender.capacity())
@@ -211,9 +225,12 @@ class Window:
         return list(requested.values())
 
     async def _run_cycle(self) -> None:
-        requested = self._next_to_claim()
+        requested = await self._admitted(self._next_to_claim())
         completed, self._unrecorded = self._unrecorded, []
         renewed = [delivery for delivery in self._due_for_renewal() if delivery.outcome is None]
+        if not (requested or completed or renewed):
+            self._heartbeat.beat()
+            return
         self._cycles += 1
         if completed:
             crash_points.reach(CrashPoint.OUTCOME_BEGUN)
@@ -224,6 +241,8 @@ class Window:
         if done.claimed:
             crash_points.reach(CrashPoint.CLAIM_COMMITTED)
         self._limit_claims(done, renewed)
+        claims = set(done.claimed)
+        self._gate.not_claimed([delivery for delivery in requested if delivery not in claims])
         for delivery in completed:
             del self._in_flight[delivery.key]
             self._conclude(delivery)
@@ -234,6 +253,18 @@ class Window:
                 self._send(delivery)
             else:
                 self._conclude(delivery)
+
+    async def _admitted(self, next_to_claim: Sequence[Delivery]) -> Sequence[Delivery]:
+        """What the sending rate lets pass of these; the rest goes on waiting, or is due again when its slot comes."""
+        admission = await self._gate.admit(next_to_claim)
+        if self._stopping:
+            for delivery in admission.waiting:
+                self._latches.pop(delivery).abandon()
+        else:
+            self._waiting.extendleft(reversed(admission.waiting))
+        for delivery in admission.put_back:
+            self._conclude(delivery)
+        return admission.granted
 
     def _limit_claims(self, done: CycleResult, renewed: Sequence[Delivery]) -> None:
         """Until when each claim permits sending; what was not renewed may not be sent from now on."""
@@ -259,17 +290,19 @@ class Window:
         if isinstance(envelope, Unmailable):
             self._complete(delivery, Refused(envelope.reason, permanent=True))
         else:
+            may_be_tried = self._gate.begin(delivery)
             self._sender.submit(
                 envelope,
                 lambda result: self._complete(delivery, result),
-                lambda: self._clock() < delivery.deadline,
+                lambda: self._clock() < delivery.deadline and may_be_tried(),
             )
 
     def _complete(self, delivery: Delivery, result: SendResult) -> None:
-        if isinstance(result, Lapsed) and self._throttle.admits("lapsed"):
+        if isinstance(result, Lapsed) and self._clock() >= delivery.deadline and self._throttle.admits("lapsed"):
             log.warning("a claim ended before its mail could be sent; it was not sent, and is due again")
         result = self._refused_by_all.judge(result, delivery.key, delivery.refused_for, self._clock())
-        delivery.outcome = decide(result, delivery.attempts, self._policy, self._jitter(), delivery.refused_for)
+        outcome = decide(result, delivery.attempts, self._policy, self._jitter(), delivery.refused_for)
+        delivery.outcome = self._gate.end(delivery, result, outcome)
         self._unrecorded.append(delivery)
         if isinstance(result, NotSent) and self._breaker is None and not self._stopping:
             self._breaker = asyncio.get_running_loop().create_task(self._wait_for_sender(result.reason))

@@ -10,8 +10,10 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 from config.settings import Settings
+from db.hot_connection import HotConnection
 from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
+from db.send_limits import SendLimits
 from db.suspects import PollLog
 from mail.sender import Sender
 from streams.composer import Composer
@@ -19,6 +21,7 @@ from streams.pipeline import Pipeline
 from streams.policy import RetryPolicy
 from streams.records import DeadLetterSink, Heartbeat, Record
 from streams.rescue import rescue
+from streams.send_rate import SendRate
 from streams.suspects import Suspects
 from streams.window import Window
 
@@ -49,6 +52,9 @@ class Worker:
         self._writer = self._ledger("bidden-worker-window", heartbeat.beat)
         polls = PollLog(self._url, settings.invitations_topic, on_wait=heartbeat.beat)
         self._suspects = Suspects(polls, dead_letters, max_ends=settings.max_worker_ends)
+        jitter = random.SystemRandom().random
+        limits = SendLimits(HotConnection(self._url, application="bidden-worker-rate", on_wait=heartbeat.beat))
+        self._rate = SendRate(limits, settings.send_rates, clock=asyncio.get_running_loop().time, jitter=jitter)
         self._window = Window(
             self._writer,
             sender,
@@ -62,8 +68,9 @@ class Worker:
             size=settings.handover_window,
             composer=self._suspects.guarded(composer),
             lease_seconds=settings.lease_seconds,
-            jitter=random.SystemRandom().random,
+            jitter=jitter,
             heartbeat=heartbeat,
+            rate=self._rate,
         )
         self._pipeline = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
@@ -97,6 +104,7 @@ class Worker:
         await self._reader.close()
         await self._writer.close()
         await self._suspects.close()
+        await self._rate.close()
 
 
 #: Builds a worker inside the event loop that will run it.

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from config.settings import Settings
-from db import planning, webhooks
+from db import planning, send_limits, webhooks
 from db.accounts import ApiClient
 from db.audit_log import AuditEntry, audited
 from db.batch_actions import Resolved
@@ -26,6 +26,8 @@ from producers.batch_control import Verdict
 from producers.dead_letters import DeadLetter, DeadLetterReader
 from producers.plan import LARGE, PlanResult, plan
 from producers.redrive import Redriver
+from schemas.errors import RefusedError
+from schemas.send_rates import parse_domains, parse_rates, parse_warmup
 from schemas.vocabulary import Audience
 from web.scope import BatchWithEvent
 
@@ -44,6 +46,7 @@ _DECISIONS: Final = {
     Decision.CANCEL: batch_control.cancel,
 }
 _MAX_ACTOR_LENGTH: Final = 200
+_MAX_RATE_DETAIL: Final = 500
 #: An entry of the audit log names no more places than this.
 _NAMED_PLACES: Final = 20
 #: The brokers' time for the dead letters that are produced at once.
@@ -129,6 +132,32 @@ def resolve(
         )
         entry.note(f"{done.resolved} deliveries")
     return done
+
+
+def set_send_rates(conn: Connection, actor: str, *, rate: str, rate_domain: str, warmup: str) -> None:
+    """Set the sending rates for all workers, instead of their settings. RefusedError for what makes no sense."""
+    texts = {"rate": rate.strip(), "rate_domain": rate_domain.strip(), "warmup": warmup.strip()}
+    detail = "; ".join(f"{name} {text or 'none'}" for name, text in texts.items())
+    with audited(conn, AuditEntry(actor, "set sending rate", detail=detail[:_MAX_RATE_DETAIL])):
+        for name, check in (("rate", parse_rates), ("rate_domain", parse_domains), ("warmup", parse_warmup)):
+            try:
+                if texts[name]:
+                    check(texts[name])
+            except ValueError as error:
+                raise RefusedError(f"{name.replace('_', ' ')}: {error}", field=name) from error
+        send_limits.set_rates(
+            conn,
+            rate=texts["rate"] or None,
+            rate_domain=texts["rate_domain"] or None,
+            warmup=texts["warmup"] or None,
+            by=actor[:_MAX_ACTOR_LENGTH],
+        )
+
+
+def unset_send_rates(conn: Connection, actor: str) -> None:
+    """Let the workers' settings hold again."""
+    with audited(conn, AuditEntry(actor, "unset sending rate")):
+        send_limits.unset_rates(conn)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from web.pages import (
     invitation_links,
     mail,
     members,
+    send_rate,
     system,
 )
 from web.pages.rendering import FOLDER
@@ -43,6 +44,7 @@ ROUTERS: Final = (
     members.router,
     dead_letters.router,
     system.router,
+    send_rate.router,
     directory.router,
     accounts.router,
     api_clients.router,
@@ -66,7 +68,7 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     app = FastAPI(title="bidden", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.pool = pool
     app.state.settings = settings
-    app.state.progress_cache = progress_cache(pool)
+    app.state.progress_cache = progress_cache(pool, settings.send_rates)
     app.state.system_probes = system.SystemProbes(settings)
     app.state.https = urlsplit(settings.base_url).scheme == "https"
     #: Polled by streams. The server replaces it.

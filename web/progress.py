@@ -10,6 +10,9 @@ import anyio
 
 from db import site_queries
 from db.connect import Connection
+from monitoring import sending
+from monitoring.sending import Sending
+from schemas.send_rates import SendRates
 from web.database import Pool
 from web.single_flight import SingleFlightCache
 
@@ -32,6 +35,8 @@ class Progress:
     per_second: float
     excluded: dict[str, int] = field(default_factory=dict)
     error_lists: list[int] | None = None
+    #: Why mails are not sent faster, where anything is pending.
+    sending: Sending = field(default_factory=lambda: Sending(SendRates()))
 
     @property
     def done(self) -> int:
@@ -49,9 +54,12 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the current pace; None if nothing is being sent."""
-        left: float | None = self.status["pending"] / self.per_second if self.per_second else None
-        return left
+        """At the current pace, and at the rate in force; None if nothing is being sent."""
+        if self.status["state"] != "running" or not self.status["pending"]:
+            return None
+        pending: int = self.status["pending"]
+        at_pace = pending / self.per_second if self.per_second else 0.0
+        return max(at_pace, self.sending.seconds_to_send(pending)) or None
 
     @property
     def has_ended(self) -> bool:
@@ -61,11 +69,13 @@ class Progress:
         )
 
 
-def read_progress(conn: Connection, batch_id: int) -> Progress:
-    """The current progress."""
+def read_progress(conn: Connection, batch_id: int, rates: SendRates) -> Progress:
+    """The current progress. `rates`: those of the settings."""
     found = site_queries.batch_numbers(conn, batch_id)
     lists = site_queries.chapters_of_error(conn, batch_id) if found.status["error"] else None
-    return Progress(found.status, found.per_second, found.excluded, lists)
+    running = found.status["state"] == "running" and found.status["pending"]
+    now = sending.read(conn, rates) if running else Sending(rates)
+    return Progress(found.status, found.per_second, found.excluded, lists, now)
 
 
 class ProgressCache(SingleFlightCache[int, Progress]):
@@ -77,11 +87,11 @@ class ProgressCache(SingleFlightCache[int, Progress]):
         self.threads = anyio.CapacityLimiter(_THREADS)
 
 
-def progress_cache(pool: Pool) -> ProgressCache:
+def progress_cache(pool: Pool, rates: SendRates) -> ProgressCache:
     """The cache of one application."""
 
     def load(batch_id: int) -> Progress:
         with pool.connection() as conn:
-            return read_progress(conn, batch_id)
+            return read_progress(conn, batch_id, rates)
 
     return ProgressCache(load)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, environment, id_argument, json_option
+from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, RATE_SETTINGS, environment, id_argument, json_option
 from cli.output import err, out, reasons, write_json
 from cli.progress import watch
 from config.clock import now
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _REPORTED_FROM: Final = 5000
 
 
-@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, ("BIDDEN_UNKNOWN_POLICY",)))
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, RATE_SETTINGS, ("BIDDEN_UNKNOWN_POLICY",)))
 @id_argument("event")
 @click.option("--audience", required=True, metavar="students|coaches|everyone", help="The members to invite.")
 @click.option("--dry-run", is_flag=True, help="Show who would be invited and why others are excluded; write nothing.")
@@ -40,6 +41,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
     """
     from db import checks, planning
     from db.connect import connect
+    from monitoring.sending import permitted
     from producers.dispatch import BatchPublisher
     from producers.plan import parse_audience, plan
     from producers.topics import Topics
@@ -49,7 +51,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
     if not dry_run:
         # Before the plan: no batch may exist that nothing can publish.
         Topics(settings).check_reachable()
-        publisher = BatchPublisher(settings, now)
+        publisher = BatchPublisher(settings, now, permitted=permitted(settings.send_rates, time.monotonic))
     with connect(settings.require_database(), application="bidden-invite", autocommit=True) as conn:
         planned = plan(
             conn,

@@ -12,6 +12,7 @@ import click
 from cli.options import (
     DATABASE_SETTINGS,
     KAFKA_SETTINGS,
+    RATE_SETTINGS,
     SITE_SETTINGS,
     WORKER_SETTINGS,
     environment,
@@ -22,7 +23,7 @@ from config.clock import now
 from config.startup import load
 
 
-@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS))
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, RATE_SETTINGS))
 @json_logs_option
 def dispatch(as_json: bool) -> None:
     """Publish due items of all batches, until stopped.
@@ -33,6 +34,7 @@ def dispatch(as_json: bool) -> None:
     """
     from db.connect import connect
     from db.retention import Retention
+    from monitoring.sending import permitted
     from producers.decisions import DecisionsLeft
     from producers.dispatch import Dispatcher
     from producers.topics import Topics
@@ -44,7 +46,8 @@ def dispatch(as_json: bool) -> None:
     stop_on_signals(stop)
     retention = Retention(settings.log_retention_days * 86_400.0, time.monotonic)
     chores = [DecisionsLeft(time.monotonic).apply_some, retention.run_chunk]
-    Dispatcher(settings, now, time.monotonic, stop, chores=chores).run()
+    allowed = permitted(settings.send_rates, time.monotonic)
+    Dispatcher(settings, now, time.monotonic, stop, permitted=allowed, chores=chores).run()
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS))

@@ -22,7 +22,7 @@ SELECT extract(epoch FROM now())::float8
 -- name: look_up
 -- For each message: whom it names, and what is still to do. No lock, no decision; what its mail says is read by its claim.
 SELECT t.n, b.event_id AS batch_event_id, e.id IS NOT NULL AS event_known, m.id IS NOT NULL AS member_known,
-    b.state = 'paused' AS paused, i.roles, i.settled_at IS NOT NULL AS settled, e.role_policy
+    b.state = 'paused' AS paused, i.roles, i.settled_at IS NOT NULL AS settled, m.email, e.role_policy
 FROM jsonb_to_recordset(%(messages)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
 LEFT JOIN batches b ON b.id = t.batch_id
 LEFT JOIN events e ON e.id = t.event_id

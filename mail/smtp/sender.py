@@ -26,7 +26,7 @@ from mail.smtp.submission import Submission
 from mail.smtp.url import Tls, parse
 from schemas.envelope import Envelope
 from schemas.errors import SettingsError, UnreachableError
-from schemas.send_results import NotSent, SendResult, Undecided
+from schemas.send_results import NotSent, SendResult, Throttled, Undecided
 
 _log = structlog.get_logger()
 
@@ -152,14 +152,21 @@ class SmtpSender:
     # -- what connections tell (mail.smtp.connection.ConnectionOwner) --------------------------------------------------
 
     def finished(self, connection: Connection, submission: Submission, result: SendResult) -> None:
-        """The connection first takes its next mail: the server works while the result is handled."""
+        """The connection first takes its next mail: the server works while the result is handled.
+
+        Not after a throttling reply: whether the next mail may still be tried is known only once it was handled.
+        """
         self._pace.note(time.monotonic() - connection.begun)
+        throttled = isinstance(result, Throttled)
+        if throttled:
+            self._report(submission, result)
         if connection.usable:
             self._feed(connection)
         elif self._queue:
             self._pump()
         self._changed.set()
-        self._report(submission, result)
+        if not throttled:
+            self._report(submission, result)
 
     def stale(self, connection: Connection, submission: Submission) -> None:
         """Back to the front of the queue. The limit guards against a server that drops every connection."""

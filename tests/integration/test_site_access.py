@@ -110,6 +110,10 @@ TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | 
     ("GET", "/system/lag"): (SIGN_IN, NO, NO, IN),
     ("GET", "/system/servers"): (SIGN_IN, NO, NO, IN),
     ("GET", "/system/doctor"): (SIGN_IN, NO, NO, IN),
+    ("GET", "/system/rate"): (SIGN_IN, NO, NO, 200),
+    ("GET", "/system/rate/now"): (SIGN_IN, NO, NO, 200),
+    ("POST", "/system/rate"): (SIGN_IN, NO, NO, 303),
+    ("POST", "/system/rate/unset"): (SIGN_IN, NO, NO, 303),
 }
 
 #: Members whom an organiser of chapter 2 must not see, and one whom they may. Their ids are used for nothing else.

@@ -75,6 +75,7 @@ LOOKED_UP = LookedUp(
     paused=False,
     settled=False,
     roles=["Student"],
+    email="ada@example.org",
     role_policy="each",
 )
 

@@ -21,7 +21,7 @@ from web import actions
 from web.actions import Decision
 from web.auth.current_user import BatchInScope, CurrentUser, SignedInUser
 from web.database import Pool
-from web.dependencies import Database
+from web.dependencies import Config, Database
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect, render
 from web.progress import LIVE_SECONDS, ProgressCache, read_progress
@@ -47,14 +47,16 @@ def show_batches(user: SignedInUser, conn: Database, skip: Skip = 0) -> HTMLResp
 
 
 @router.get("/batches/{batch}")
-def show_batch(user: SignedInUser, batch: BatchInScope, conn: Database, notice: Notice = "") -> HTMLResponse:
+def show_batch(
+    user: SignedInUser, batch: BatchInScope, conn: Database, config: Config, notice: Notice = ""
+) -> HTMLResponse:
     """A batch, and the first page of its log. `watch` keeps the progress up to date."""
     return page(
         "batch",
         user=user,
         batch=batch,
         event=batch.event,
-        progress=read_progress(conn, batch.id),
+        progress=read_progress(conn, batch.id, config.send_rates),
         notice=notice,
         is_fragment=False,
         **_entries(conn, user, batch, "", "", 0, ""),
@@ -183,9 +185,9 @@ def retry(user: SignedInUser, batch: BatchInScope, conn: Database) -> Response:
 
 
 @router.get("/batches/{batch}/cancel")
-def confirm_cancel(user: SignedInUser, batch: BatchInScope, conn: Database) -> HTMLResponse:
+def confirm_cancel(user: SignedInUser, batch: BatchInScope, conn: Database, config: Config) -> HTMLResponse:
     """The question before cancelling, which cannot be undone."""
-    progress = read_progress(conn, batch.id)
+    progress = read_progress(conn, batch.id, config.send_rates)
     return page("cancel_batch", user=user, batch=batch, event=batch.event, progress=progress)
 
 

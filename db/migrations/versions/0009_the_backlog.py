@@ -1,7 +1,7 @@
 """items have the time of their receipt, and indexes in the order of claims and of the topic.
 
 Revision: 0009
-Follows: 0006
+Follows: 0008
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

@@ -1,7 +1,7 @@
 """indexes by which the lists of events and the rules of retention find their rows.
 
 Revision: 0012
-Follows: 0006
+Follows: 0011
 """
 
 from __future__ import annotations

@@ -1,0 +1,70 @@
+"""One connection of a worker that outlives outages: what is run is repeated until the database is there.
+
+`on_wait` is called meanwhile: a known outage is no stall.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, TypeVar
+
+import structlog
+
+from db.connect import OUTAGES, AsyncConnection, connect_hot
+from db.lock_watch import LockWatch
+from schemas.errors import first_line
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+_BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
+
+
+class HotConnection:
+    """Concurrent calls take turns. What runs must be harmless to repeat, even after a commit whose answer was lost."""
+
+    def __init__(self, url: str, *, application: str, on_wait: Callable[[], None]) -> None:
+        self._url = url
+        self._application = application
+        self._on_wait = on_wait
+        self._connection: AsyncConnection | None = None
+        self._turn = asyncio.Lock()
+        self._locks = LockWatch(url, application, on_wait)
+
+    async def wait_out(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """The result of `run`. Errors other than outages are raised."""
+        async with self._turn:
+            failures = 0
+            while True:
+                try:
+                    if self._connection is None:
+                        self._connection = await connect_hot(self._url, application=self._application)
+                    self._locks.begin(self._connection.info.backend_pid)
+                    try:
+                        result = await run(self._connection)
+                    finally:
+                        self._locks.end()
+                except OUTAGES as error:
+                    await self._back_off(error, failures)
+                    failures += 1
+                else:
+                    if failures:
+                        log.info("PostgreSQL is back")
+                    return result
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._connection is not None:
+            with suppress(*OUTAGES):
+                await self._connection.close()
+            self._connection = None
+
+    async def _back_off(self, error: Exception, failures: int) -> None:
+        delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
+        await self.close()
+        log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
+        # Another session's lock, too, is an outage with a name.
+        self._on_wait()
+        await asyncio.sleep(delay)
