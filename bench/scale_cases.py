@@ -21,11 +21,12 @@ import orjson
 from bench import scale_data
 from bench.measure import peak_memory_mb
 from bench.scale_database import Case, Database, Prepare
-from db import checks, outbox, reports, site_queries
+from db import checks, outbox, reports, retention, site_queries
 from db.connect import connect
 from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
 from db.outbox import PartitionOffsets, PublishReceipt, TopicOffsets
+from db.statements import sql
 from producers.plan import plan
 from schemas.delivery import Cycle, Delivery
 from schemas.keys import DeliveryKey
@@ -90,6 +91,18 @@ def _doctor(database: Database) -> None:
 
 def _upcoming(database: Database) -> None:
     site_queries.upcoming(database.conn, 5, [7], limit=10)
+
+
+def _retention(table: str) -> Prepare:
+    """A chunk of what is old, rolled back."""
+    rule = next(rule for rule in retention.rules(180 * 86_400.0) if rule.table == table)
+
+    def work(database: Database) -> None:
+        with database.conn.transaction(force_rollback=True):
+            database.conn.execute(sql("limit_retention"))
+            assert rule.run(database.conn, rule.seconds, None).removed
+
+    return _with_conn(work)
 
 
 def _plan(database: Database, **options: Any) -> None:
@@ -246,6 +259,9 @@ _HISTORY: Final = (
     ("api", "events", _page("/api/v1/events")),
     ("api", "batches", _page("/api/v1/batches")),
     ("api", "batches of an event", _page("/api/v1/batches?event=100")),
+    ("retention", "a chunk of logs and items", _retention("batch_items")),
+    ("retention", "a chunk of invitations", _retention("invitations")),
+    ("retention", "a chunk of the audit log", _retention("audit_log")),
     ("input", "import, a line for each member", _with_conn(_import)),
     ("input", "its memory, MB", _with_conn(lambda d: d.notes["import"])),
     ("trigger", "dry run", _with_conn(partial(_plan, dry_run=True))),

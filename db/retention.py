@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 #: Rows that a chunk looks at or removes: some ten milliseconds. Of batches: members, with up to three rows each.
 CHUNK: Final = 5000
+#: Small batches that one chunk takes.
+_BATCHES: Final = 20
 _DAY: Final = 86_400.0
 #: Between two chunks of one process.
 _PAUSE_SECONDS: Final = 1.0
@@ -100,23 +102,25 @@ def _invitations(conn: Connection, seconds: float, place: Any) -> Chunk:
 
 
 def _batch_rows(conn: Connection, seconds: float, _: Any) -> Chunk:
-    """The rows of a batch that is archived already, else archives the next one."""
-    batch = conn.execute(sql("find_archived_batch_with_rows")).fetchone()
-    if batch is None:
-        found = conn.execute(sql("find_batch_to_archive"), {"seconds": seconds}).fetchone()
-        if found is None:
-            return Chunk(0, more=False)
-        conn.execute(sql("archive_batch"), {"batch_id": found["id"]})
-        return Chunk(0, more=True)
-    values = {"batch_id": batch["id"], "removed_up_to": batch["removed_up_to"], "limit": CHUNK}
-    row = conn.execute(sql("remove_batch_rows"), values).fetchone()
-    assert row is not None
-    if row["members"] >= CHUNK:
-        return Chunk(row["removed"], more=True)
-    last = conn.execute(sql("remove_last_batch_rows"), values).fetchone()
-    assert last is not None
-    removed = row["removed"] + last["removed"]
-    return Chunk(removed, more=True, batches=int(removed > 0 or batch["removed_up_to"] >= 0))
+    """The rows of the batch that is archived already, then of the next ones, until they are enough for a chunk."""
+    removed = batches = 0
+    while removed < CHUNK and batches < _BATCHES:
+        batch = conn.execute(sql("find_archived_batch_with_rows")).fetchone()
+        if batch is None:
+            batch = conn.execute(sql("find_batch_to_archive"), {"seconds": seconds}).fetchone()
+            if batch is None:
+                return Chunk(removed, more=False, batches=batches)
+            conn.execute(sql("archive_batch"), {"batch_id": batch["id"]})
+        values = {"batch_id": batch["id"], "removed_up_to": batch["removed_up_to"], "limit": CHUNK}
+        row = conn.execute(sql("remove_batch_rows"), values).fetchone()
+        assert row is not None
+        removed += row["removed"]
+        if row["members"] < CHUNK:
+            last = conn.execute(sql("remove_last_batch_rows"), values).fetchone()
+            assert last is not None
+            removed += last["removed"]
+            batches += int(row["removed"] + last["removed"] > 0 or batch["removed_up_to"] >= 0)
+    return Chunk(removed, more=True, batches=batches)
 
 
 def _rule(table: str, after: str, days: float, **options: Any) -> Rule:

@@ -16,8 +16,11 @@ SELECT pg_try_advisory_xact_lock(7091318039316589641) AS locked
 SELECT pg_advisory_xact_lock(7091318039316589641) IS NOT NULL AS locked
 
 -- name: limit_retention
--- Nobody waits long for a chunk, and it waits for nobody long.
-SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '30s', true)
+-- Nobody waits long for a chunk, and it waits for nobody long. For some thousand rows of millions the planner may take
+-- a scan of the whole table: as for workers (ADR 10), plans are forced to probe indexes.
+SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '30s', true),
+    set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true)
 
 -- name: remove_sessions
 WITH gone AS (
@@ -95,21 +98,24 @@ WITH looked_at AS MATERIALIZED (
     SELECT x.* FROM (
         SELECT e.id, e.ends_at FROM events e WHERE e.ends_at {{is_old}} AND e.id >= %(place_event)s ORDER BY e.id
     ) e CROSS JOIN LATERAL (
-        SELECT v.event_id, v.member_id, v.role, e.ends_at, v.attending IS NULL AS is_unanswered FROM invitations v
+        SELECT e.id, v.member_id, v.role, e.ends_at, v.attending IS NULL AS is_unanswered FROM invitations v
         WHERE v.event_id = e.id AND (v.event_id, v.member_id, v.role)
             > (%(place_event)s, %(place_member)s, %(place_role)s)
         ORDER BY v.member_id, v.role LIMIT %(limit)s
     ) x
     ORDER BY e.id, x.member_id, x.role LIMIT %(limit)s
 ), gone AS (
-    DELETE FROM invitations v USING looked_at x, (SELECT id, ends_at FROM events) e
-    WHERE x.is_unanswered AND (v.event_id, v.member_id, v.role) = (x.event_id, x.member_id, x.role)
-        AND e.id = v.event_id AND v.attending IS NULL
-        AND (EXISTS (SELECT FROM members m WHERE m.id = v.member_id AND m.deleted_at IS NOT NULL) OR {{has_newer_link}})
+    DELETE FROM invitations v USING looked_at e
+    WHERE e.is_unanswered AND (v.event_id, v.member_id, v.role) = (e.id, e.member_id, e.role) AND v.attending IS NULL
+        AND (
+            -- OFFSET 0: by the key, for one member after the other.
+            EXISTS (SELECT FROM members m WHERE m.id = v.member_id AND m.deleted_at IS NOT NULL OFFSET 0)
+            OR {{has_newer_link}}
+        )
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone) AS removed, count(*) >= %(limit)s AS more,
-    (array_agg(jsonb_build_array(event_id, member_id, role) ORDER BY event_id DESC, member_id DESC, role DESC))[1] AS place
+    (array_agg(jsonb_build_array(id, member_id, role) ORDER BY id DESC, member_id DESC, role DESC))[1] AS place
 FROM looked_at
 
 -- fragment: has_ended
@@ -124,7 +130,7 @@ FROM looked_at
     ) {{is_old}})
 
 -- name: find_batch_to_archive
-SELECT b.id FROM batches b WHERE {{has_ended}} ORDER BY b.started_at LIMIT 1 FOR UPDATE OF b SKIP LOCKED
+SELECT b.id, -1 AS removed_up_to FROM batches b WHERE {{has_ended}} ORDER BY b.started_at LIMIT 1 FOR UPDATE OF b SKIP LOCKED
 
 -- name: archive_batch
 -- The counts outlive their rows: they are stored before the first of those is removed. `removed_up_to`: rows are left,

@@ -49,6 +49,11 @@ WHERE (%(chapters)s::bigint[] IS NULL OR e.id {{is_in_scope_by_id}})
 -- Of x: upcoming ones first, the next one on top; then past ones, the latest first.
 x.is_past, CASE WHEN NOT x.is_past THEN x.starts_at END, x.starts_at DESC, x.id
 
+-- fragment: is_unfinished
+-- Of the batch r. OFFSET 0: by an index, for one batch after the other; never a hash of all unsettled items.
+(r.planning IS NOT NULL
+    OR EXISTS (SELECT FROM batch_items u WHERE u.batch_id = r.id AND u.settled_at IS NULL OFFSET 0))
+
 -- name: browse_events
 -- What is shown of an event is read for those of the page alone.
 WITH x AS MATERIALIZED (
@@ -60,20 +65,13 @@ WITH x AS MATERIALIZED (
             LIMIT %(limit)s::bigint + %(skip)s::bigint)
     ) x ORDER BY {{order_of_events}} LIMIT %(limit)s OFFSET %(skip)s
 )
-SELECT {{event_columns}}, b.batches, b.last_started_at,
-    EXISTS (
-        SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
-        WHERE r.event_id = e.id AND r.state = 'running'
-    ) OR EXISTS (
-        SELECT FROM batches r WHERE r.event_id = e.id AND r.state = 'running' AND r.planning IS NOT NULL
-    ) AS is_running,
-    EXISTS (
-        SELECT FROM batches r JOIN batch_items u ON u.batch_id = r.id AND u.settled_at IS NULL
-        WHERE r.event_id = e.id AND r.state = 'paused'
-    ) AS is_paused
+SELECT {{event_columns}}, b.batches, b.last_started_at, b.is_running, b.is_paused
 FROM x JOIN events e ON e.id = x.id {{with_chapters}}
 CROSS JOIN LATERAL (
-    SELECT count(*) AS batches, max(started_at) AS last_started_at FROM batches WHERE event_id = e.id
+    SELECT count(*) AS batches, max(r.started_at) AS last_started_at,
+        coalesce(bool_or(r.state = 'running' AND {{is_unfinished}}), false) AS is_running,
+        coalesce(bool_or(r.state = 'paused' AND {{is_unfinished}}), false) AS is_paused
+    FROM batches r WHERE r.event_id = e.id
 ) b
 ORDER BY {{order_of_events}}
 
@@ -294,7 +292,8 @@ WHERE s.member_id = %(member_id)s AND (%(chapters)s::bigint[] IS NULL OR h.id = 
 ORDER BY h.name, g.name
 
 -- name: browse_member_events
--- Every batch that had the member as a candidate and still has its log, with the outcome.
+-- Every batch that had the member as a candidate and still has its log, with the outcome. Reads the key of all items,
+-- of which retention leaves those of half a year: an index by member would slow the hottest updates.
 SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone, c.zones[1]) AS time_zone,
     b.id AS batch_id, i.excluded, coalesce(l.role, r.role) AS role,
     CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{log_status}} END AS status,
