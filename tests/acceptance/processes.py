@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -80,13 +80,25 @@ class Result:
 
 
 class Process:
-    """A process of ours that runs until it is stopped."""
+    """A process of ours that runs until it is stopped. `piped`: its log goes through `log_reader`."""
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], folder: Path, name: str) -> None:
+    def __init__(
+        self, arguments: Sequence[str], env: Mapping[str, str], folder: Path, name: str, *, piped: bool = False
+    ) -> None:
         self.arguments = arguments
         self.out = folder / f"{name}.out"
         self.err = folder / f"{name}.err"
-        with self.out.open("wb") as out, self.err.open("wb") as err:
+        self.log_reader: subprocess.Popen[bytes] | None = None
+        with contextlib.ExitStack() as files:
+            out: IO[bytes] = files.enter_context(self.out.open("wb"))
+            err: IO[bytes] = files.enter_context(self.err.open("wb"))
+            if piped:
+                self.log_reader = subprocess.Popen(
+                    [*end_with_owner(signal.SIGKILL), "cat"], stdin=subprocess.PIPE, stdout=err, start_new_session=True
+                )
+                assert self.log_reader.stdin is not None
+                files.callback(self.log_reader.stdin.close)
+                err = self.log_reader.stdin
             # No process outlives the tests, however they end.
             self.popen = subprocess.Popen(
                 [*end_with_owner(signal.SIGKILL), sys.executable, "-P", "-m", "cli.main", *arguments],
@@ -118,6 +130,12 @@ class Process:
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log entries with this event."""
         return [entry for entry in self.log if entry.get("event") == event]
+
+    def close_log(self) -> None:
+        """Wait until the log of a process that has ended is written."""
+        if self.log_reader is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.log_reader.wait(5)
 
     def ready(self, seconds: float = TIMEOUT_SECONDS) -> Self:
         """Returns once it is a member of the group and has partitions."""
@@ -195,7 +213,15 @@ class Bidden:
 
         Call it from the main thread: the process ends with the thread that started it.
         """
-        process = Process(arguments, self._env(env), self.folder, f"{len(self.processes)}-{arguments[0]}")
+        return self._start(arguments, env, piped=False)
+
+    def start_piped(self, *arguments: str, **env: str) -> Process:
+        """The same; its log goes through a pipe whose reader may be killed."""
+        return self._start(arguments, env, piped=True)
+
+    def _start(self, arguments: Sequence[str], env: Mapping[str, str], *, piped: bool) -> Process:
+        name = f"{len(self.processes)}-{arguments[0]}"
+        process = Process(arguments, self._env(env), self.folder, name, piped=piped)
         self.processes.append(process)
         return process
 
