@@ -80,7 +80,7 @@ class Result:
 
 
 class Process:
-    """A process of ours that runs until it is stopped."""
+    """A process of ours that runs until it is stopped. `log_reader`: what copies its log from a pipe, if it has one."""
 
     def __init__(
         self, arguments: Sequence[str], env: Mapping[str, str], folder: Path, name: str, stderr: int | None = None
@@ -89,6 +89,7 @@ class Process:
         self.arguments = arguments
         self.out = folder / f"{name}.out"
         self.err = folder / f"{name}.err"
+        self.log_reader: subprocess.Popen[bytes] | None = None
         with self.out.open("wb") as out, self.err.open("wb") as err:
             # No process outlives the tests, however they end.
             self.popen = subprocess.Popen(
@@ -121,6 +122,12 @@ class Process:
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log entries with this event."""
         return [entry for entry in self.log if entry.get("event") == event]
+
+    def close_log(self) -> None:
+        """Wait until the log of a process that has ended is written."""
+        if self.log_reader is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.log_reader.wait(5)
 
     def ready(self, seconds: float = TIMEOUT_SECONDS) -> Self:
         """Returns once it is a member of the group and has partitions."""
@@ -203,6 +210,18 @@ class Bidden:
     def start_with_stderr(self, stderr: int, *arguments: str, **env: str) -> Process:
         """The same, with a descriptor for its log in place of a file."""
         return self._start(arguments, env, stderr)
+
+    def start_piped(self, *arguments: str, **env: str) -> Process:
+        """The same; its log goes through a pipe to the file, and the pipe's reader may be killed."""
+        with (self.folder / f"{len(self.processes)}-{arguments[0]}.err").open("wb") as log:
+            reader = subprocess.Popen(
+                [*end_with_owner(signal.SIGKILL), "cat"], stdin=subprocess.PIPE, stdout=log, start_new_session=True
+            )
+        assert reader.stdin is not None
+        with reader.stdin:
+            process = self._start(arguments, env, reader.stdin.fileno())
+        process.log_reader = reader
+        return process
 
     def _start(self, arguments: Sequence[str], env: Mapping[str, str], stderr: int | None = None) -> Process:
         process = Process(arguments, self._env(env), self.folder, f"{len(self.processes)}-{arguments[0]}", stderr)

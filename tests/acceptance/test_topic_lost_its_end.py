@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from db.migrate import upgrade
 from embedded.stack import Stack
 from producers.topics import Topics
 from tests.acceptance.books import Books, directory
+from tests.acceptance.kafka_log import cut
 from tests.acceptance.processes import Bidden, eventually
 from tests.conftest import quick_settings
 from tests.servers import embedded_installed
@@ -63,23 +63,6 @@ def broker_stopped(stack: Stack) -> Iterator[Path]:
         yield stack.kafka.folder / "data"
     finally:
         stack.kafka.start()
-
-
-def cut(data: Path, topic: str, keep: Callable[[int], int]) -> None:
-    """Cut each partition's log to the bytes that `keep` gives for its size, and forget what was known of its end."""
-    for folder in data.glob(f"{topic}-[0-9]*"):
-        (log,) = folder.glob("*.log")
-        with log.open("r+b") as file:
-            file.truncate(keep(log.stat().st_size))
-        for known in (*folder.glob("*.index"), *folder.glob("*.timeindex"), *folder.glob("*.snapshot")):
-            known.unlink()
-        (folder / "leader-epoch-checkpoint").unlink(missing_ok=True)
-    # Recovered from the log's beginning, and no high watermark beyond its end.
-    for name in ("recovery-point-offset-checkpoint", "replication-offset-checkpoint", "log-start-offset-checkpoint"):
-        lines = (data / name).read_text().splitlines()
-        kept = [line for line in lines[2:] if not re.match(rf"{re.escape(topic)} ", line)]
-        (data / name).write_text("\n".join([lines[0], str(len(kept)), *kept]) + "\n")
-    (data / ".kafka_cleanshutdown").unlink(missing_ok=True)
 
 
 def ends(settings: Settings) -> int:

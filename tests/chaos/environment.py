@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -74,6 +75,9 @@ class Environment:
         self.sampler = sampling.LedgerSampler(self.settings.require_database())
         self.tail = sampling.MailTail(stack.mail.folder)
         self.profile = first_profile(options.seed)
+        #: A worker is stopped until its deliveries are resolved.
+        self.resolving = False
+        self._mail_hit_at = -math.inf
         self._topic_deleted = False
         self._scheduled: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
@@ -165,6 +169,14 @@ class Environment:
     def mails_in_dialogue(self) -> int:
         """The most mails that may be in mid-dialogue: one per connection of each worker."""
         return CONNECTIONS * self.replicas.count("worker")
+
+    def mail_was_hit(self) -> None:
+        """A fault of the mail server begins or ends."""
+        self._mail_hit_at = time.monotonic()
+
+    def mail_log_is_complete(self, seconds: float) -> bool:
+        """Whether the mail server is up, and the last fault that stopped it ended that long ago."""
+        return self.servers.is_up(self.stack.mail) and time.monotonic() - self._mail_hit_at > seconds
 
     def claimed_by(self, process: Process) -> int:
         """Deliveries that this worker, stopped or dead, has claimed and not recorded; its whole window in an outage.

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from embedded.server import Server
+from tests.acceptance.processes import Process
 from tests.chaos.environment import Environment
+from tests.chaos.operator import resolve_unknown
 from tests.chaos.plan import Fault, FaultKind
 from tests.chaos.supervision import Replica
 
 T = TypeVar("T")
+_OF_KAFKA: Final = frozenset(
+    {
+        FaultKind.TOPIC,
+        FaultKind.KAFKA_KILL,
+        FaultKind.KAFKA_RESTART,
+        FaultKind.KAFKA_FREEZE,
+        FaultKind.KAFKA_TAIL,
+    }
+)
 
 
 def can_inject(environment: Environment, fault: Fault) -> bool:
     """Whether its target is up: a server that is away cannot be killed."""
     match fault.kind:
-        case FaultKind.WORKER_KILL | FaultKind.WORKER_FREEZE | FaultKind.WORKER_TERM:
+        case FaultKind.WORKER_KILL | FaultKind.WORKER_FREEZE | FaultKind.WORKER_TERM | FaultKind.WORKER_HUP:
             return bool(environment.replicas.living("worker"))
+        case FaultKind.WORKER_FREEZE_RESOLVED:
+            # One at a time: the others must own its partitions meanwhile.
+            return len(environment.replicas.living("worker")) > 1 and not environment.resolving
+        case FaultKind.WORKER_LOG_GONE:
+            return bool(_with_log(environment))
         case FaultKind.DISPATCHER_KILL | FaultKind.DISPATCHER_FREEZE:
             return bool(environment.replicas.living("dispatch"))
         case FaultKind.INVITE_KILL:
@@ -31,7 +47,7 @@ def can_inject(environment: Environment, fault: Fault) -> bool:
 
 def inject(environment: Environment, fault: Fault) -> str:
     """Injects the fault; returns its target, for the log."""
-    if fault.kind in {FaultKind.TOPIC, FaultKind.KAFKA_KILL, FaultKind.KAFKA_RESTART, FaultKind.KAFKA_FREEZE}:
+    if fault.kind in _OF_KAFKA:
         environment.exits.kafka_was_hit()
     match fault.kind:
         case FaultKind.WORKER_KILL:
@@ -39,9 +55,20 @@ def inject(environment: Environment, fault: Fault) -> str:
             return f"pid {environment.replicas.kill(replica).popen.pid}"
         case FaultKind.WORKER_FREEZE:
             return _freeze(environment, _one(environment.replicas.living("worker"), fault.pick), fault.seconds)
-        case FaultKind.WORKER_TERM:
+        case FaultKind.WORKER_FREEZE_RESOLVED:
+            environment.resolving = True
+            environment.schedule(fault.seconds - 0.5, lambda: resolve_unknown(environment))
+            return _freeze(environment, _one(environment.replicas.living("worker"), fault.pick), fault.seconds)
+        case FaultKind.WORKER_TERM | FaultKind.WORKER_HUP:
+            number = signal.SIGTERM if fault.kind is FaultKind.WORKER_TERM else signal.SIGHUP
             replica = _one(environment.replicas.living("worker"), fault.pick)
-            return f"pid {environment.replicas.replace(replica).popen.pid}"
+            return f"pid {environment.replicas.replace(replica, number).popen.pid}"
+        case FaultKind.WORKER_LOG_GONE:
+            process = _one(_with_log(environment), fault.pick)
+            assert process.log_reader is not None
+            process.log_reader.kill()
+            process.log_reader.wait(10)
+            return f"pid {process.popen.pid}"
         case FaultKind.DISPATCHER_KILL:
             replica = _one(environment.replicas.living("dispatch"), fault.pick)
             return f"pid {environment.replicas.kill(replica).popen.pid}"
@@ -56,6 +83,9 @@ def inject(environment: Environment, fault: Fault) -> str:
         case FaultKind.TOPIC:
             environment.delete_topic(fault.seconds)
             return f"away for {fault.seconds} s"
+        case FaultKind.KAFKA_TAIL:
+            environment.servers.lose_tail(fault.seconds)
+            return f"away for {fault.seconds} s"
         case FaultKind.POSTGRES_FREEZE | FaultKind.KAFKA_FREEZE | FaultKind.MAIL_FREEZE:
             server = _server(environment, fault.kind)
             _count_in_doubt(environment, fault.kind)
@@ -67,6 +97,12 @@ def inject(environment: Environment, fault: Fault) -> str:
             _count_in_doubt(environment, fault.kind)
             environment.servers.restart(_server(environment, fault.kind), kill=kill, seconds=fault.seconds)
             return f"away for {fault.seconds} s"
+
+
+def _with_log(environment: Environment) -> list[Process]:
+    """Living workers whose log is read."""
+    processes = [replica.process for replica in environment.replicas.living("worker")]
+    return [p for p in processes if p is not None and p.log_reader is not None and p.log_reader.poll() is None]
 
 
 def _one(targets: Sequence[T], pick: float) -> T:
@@ -103,11 +139,9 @@ def _kill_invite(environment: Environment, fault: Fault) -> str:
 def _count_in_doubt(environment: Environment, kind: FaultKind) -> None:
     """Counts mails that may become unknown although no worker dies."""
     in_doubt = environment.report.in_doubt
-    in_doubt = environment.report.in_doubt
     if kind in {FaultKind.MAIL_RESTART, FaultKind.MAIL_KILL, FaultKind.MAIL_FREEZE}:
-        environment.report.in_doubt["in mid-dialogue with a mail server that went down"] += (
-            environment.mails_in_dialogue()
-        )
+        environment.mail_was_hit()
+        in_doubt["in mid-dialogue with a mail server that went down"] += environment.mails_in_dialogue()
         # The new process counts the `times` of its rules from zero again.
         if kind is not FaultKind.MAIL_FREEZE:
             in_doubt["mails dropped in or after the data"] += environment.profile.in_doubt
@@ -119,7 +153,7 @@ def _server(environment: Environment, kind: FaultKind) -> Server:
     match kind:
         case FaultKind.POSTGRES_RESTART | FaultKind.POSTGRES_KILL | FaultKind.POSTGRES_FREEZE:
             return environment.stack.postgres
-        case FaultKind.KAFKA_RESTART | FaultKind.KAFKA_KILL | FaultKind.KAFKA_FREEZE:
+        case FaultKind.KAFKA_RESTART | FaultKind.KAFKA_KILL | FaultKind.KAFKA_FREEZE | FaultKind.KAFKA_TAIL:
             return environment.stack.kafka
         case _:
             return environment.stack.mail

@@ -7,7 +7,7 @@ that run when the fault is injected. How long a batch takes is not planned.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -25,6 +25,9 @@ class FaultKind(StrEnum):
     WORKER_KILL = "worker killed"
     WORKER_FREEZE = "worker stopped past its lease, continued"
     WORKER_TERM = "worker stopped by SIGTERM, another started"
+    WORKER_HUP = "worker stopped by SIGHUP, another started"
+    WORKER_FREEZE_RESOLVED = "worker stopped until its deliveries were resolved and retried, continued"
+    WORKER_LOG_GONE = "reader of a worker's log killed"
     DISPATCHER_KILL = "dispatcher killed"
     DISPATCHER_FREEZE = "dispatcher stopped, continued"
     INVITE_KILL = "trigger killed half-way"
@@ -34,6 +37,7 @@ class FaultKind(StrEnum):
     KAFKA_RESTART = "Kafka restarted"
     KAFKA_KILL = "Kafka killed"
     KAFKA_FREEZE = "Kafka stopped past the lease, continued"
+    KAFKA_TAIL = "Kafka killed, the end of the topic lost"
     MAIL_RESTART = "mail server restarted"
     MAIL_KILL = "mail server killed"
     MAIL_FREEZE = "mail server stopped past its timeout, continued"
@@ -43,11 +47,14 @@ class FaultKind(StrEnum):
 
 #: How many of each are in a hundred faults.
 WEIGHTS: Final[Mapping[FaultKind, int]] = {
-    FaultKind.WORKER_KILL: 12,
-    FaultKind.WORKER_FREEZE: 8,
-    FaultKind.WORKER_TERM: 8,
+    FaultKind.WORKER_KILL: 9,
+    FaultKind.WORKER_FREEZE: 6,
+    FaultKind.WORKER_TERM: 4,
+    FaultKind.WORKER_HUP: 4,
+    FaultKind.WORKER_FREEZE_RESOLVED: 3,
+    FaultKind.WORKER_LOG_GONE: 4,
     FaultKind.DISPATCHER_KILL: 8,
-    FaultKind.DISPATCHER_FREEZE: 5,
+    FaultKind.DISPATCHER_FREEZE: 3,
     FaultKind.INVITE_KILL: 8,
     FaultKind.POSTGRES_RESTART: 4,
     FaultKind.POSTGRES_KILL: 4,
@@ -55,10 +62,11 @@ WEIGHTS: Final[Mapping[FaultKind, int]] = {
     FaultKind.KAFKA_RESTART: 2,
     FaultKind.KAFKA_KILL: 2,
     FaultKind.KAFKA_FREEZE: 2,
+    FaultKind.KAFKA_TAIL: 2,
     FaultKind.MAIL_RESTART: 4,
     FaultKind.MAIL_KILL: 4,
     FaultKind.MAIL_FREEZE: 3,
-    FaultKind.MAIL_PROFILE: 22,
+    FaultKind.MAIL_PROFILE: 20,
     FaultKind.TOPIC: 1,
 }
 
@@ -107,6 +115,9 @@ def _seconds(kind: FaultKind, rng: random.Random) -> float:
         case FaultKind.WORKER_FREEZE:
             longest = rng.random() < 0.15
             return SESSION_SECONDS + 2 if longest else LEASE_SECONDS + rng.uniform(0.5, 2.5)
+        case FaultKind.WORKER_FREEZE_RESOLVED:
+            # Another worker meets its deliveries, and finds them unknown, once the group has given it the partitions.
+            return SESSION_SECONDS + rng.uniform(4, 7)
         case FaultKind.DISPATCHER_FREEZE | FaultKind.POSTGRES_FREEZE | FaultKind.KAFKA_FREEZE:
             return LEASE_SECONDS + rng.uniform(0.5, 2)
         case FaultKind.MAIL_FREEZE:
@@ -116,7 +127,7 @@ def _seconds(kind: FaultKind, rng: random.Random) -> float:
         case FaultKind.POSTGRES_RESTART | FaultKind.POSTGRES_KILL | FaultKind.MAIL_RESTART | FaultKind.MAIL_KILL:
             # How long it is down; sometimes longer than a lease.
             return rng.uniform(3, 4.5) if rng.random() < 0.2 else rng.uniform(0, 1.5)
-        case FaultKind.KAFKA_RESTART | FaultKind.KAFKA_KILL:
+        case FaultKind.KAFKA_RESTART | FaultKind.KAFKA_KILL | FaultKind.KAFKA_TAIL:
             return rng.uniform(0, 1)
         case FaultKind.TOPIC:
             return rng.uniform(0, 2)
@@ -197,8 +208,24 @@ def _drops_after(rng: random.Random) -> _Rules:
     return [{"do": "drop_after_store", "times": times}], times
 
 
-_PROFILES: Final = {
+def _throttled(reply: str) -> Callable[[random.Random], _Rules]:
+    """A provider's limit: what comes faster gets this reply to MAIL."""
+
+    def rules(rng: random.Random) -> _Rules:
+        return [{"do": "refuse_sender", "reply": reply, "per_second": rng.randint(5, 30)}], 0
+
+    return rules
+
+
+def _full(rng: random.Random) -> _Rules:
+    return [{"do": "refuse_sender", "reply": "452 4.3.1 Insufficient system storage", "times": rng.randint(10, 60)}], 0
+
+
+_PROFILES: Final[Mapping[str, Callable[[random.Random], _Rules]]] = {
     "well": _well,
+    "throttles with 454": _throttled("454 4.7.0 Throttling failure: Maximum sending rate exceeded"),
+    "throttles with 421": _throttled("421 4.7.0 Too many messages, slow down"),
+    "full": _full,
     "slow": _slow,
     "4xx": _later,
     "5xx": _never,

@@ -18,6 +18,7 @@ from config.settings import Settings
 from embedded.server import Server
 from embedded.stack import Stack
 from producers.topics import Topics
+from tests.acceptance.kafka_log import cut
 
 _DELETE_SECONDS: Final = 30.0
 
@@ -64,6 +65,18 @@ class Servers:
             server.start()
 
         self._busy[server.name] = self._pool.submit(work)
+
+    def lose_tail(self, seconds: float) -> None:
+        """Kill Kafka, cut half of each partition's log of invitations, and start it again after so many seconds."""
+        kafka = self.stack.kafka
+
+        def work() -> None:
+            kafka.kill()
+            cut(kafka.folder / "data", self._settings.invitations_topic, lambda size: size // 2)
+            time.sleep(seconds)
+            kafka.start()
+
+        self._busy[kafka.name] = self._pool.submit(work)
 
     def freeze(self, server: Server) -> None:
         """SIGSTOP to all its processes."""

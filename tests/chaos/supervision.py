@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from signal import SIGKILL, SIGTERM, Signals
+from signal import SIGHUP, SIGKILL, SIGTERM, Signals
 from typing import Final
 
 from schemas.errors import EXIT_NO_PROGRESS, EXIT_REFUSED, EXIT_SHUTDOWN_TOO_LONG, EXIT_UNREACHABLE
@@ -22,6 +22,8 @@ _START_SECONDS: Final = 30.0
 #: A worker bounds its own shutdown at 20 s.
 _SHUTDOWN_SECONDS: Final = 40.0
 _COMMANDS_AT_ONCE: Final = 3
+#: How a worker ends that was stopped, by chance during an outage.
+_STOPPED: Final = frozenset({0, EXIT_SHUTDOWN_TOO_LONG, EXIT_UNREACHABLE})
 #: Log events that show that the start is over.
 _STARTED: Final = ("partitions assigned", "published", "waiting for a server")
 #: What a crash leaves in the output: of Python, and of libraries in C.
@@ -60,11 +62,12 @@ class Exits:
         """Count the exit code of a process, and judge it. `expected`: codes that need no fault. Returns the code."""
         code = process.popen.returncode
         assert code is not None
+        process.close_log()
         signalled = self._signalled.pop(process.popen.pid, None)
         self.codes[f"{process.arguments[0]} {code}"] += 1
         explained = code in expected or (signalled is not None and code == -signalled)
-        # A worker that gets SIGTERM during an outage may have to give up.
-        explained = explained or (signalled is SIGTERM and code in {0, EXIT_SHUTDOWN_TOO_LONG, EXIT_UNREACHABLE})
+        # A worker that is stopped during an outage may have to give up.
+        explained = explained or (signalled in {SIGTERM, SIGHUP} and code in _STOPPED)
         explained = explained or (code == EXIT_NO_PROGRESS and time.monotonic() - self._kafka_at < _KAFKA_SECONDS)
         if not explained:
             self.findings.append(f"ended by itself: {process.log_tail()}")
@@ -156,11 +159,11 @@ class Replicas:
         replica.frozen = False
         return replica.process
 
-    def replace(self, replica: Replica) -> Process:
-        """SIGTERM, and another one at once: both run for a while."""
+    def replace(self, replica: Replica, number: Signals = SIGTERM) -> Process:
+        """This signal, and another one at once: both run for a while."""
         assert replica.process is not None
         leaving = replica.process
-        self._exits.send(leaving, SIGTERM)
+        self._exits.send(leaving, number)
         self._terminating[leaving.popen.pid] = (leaving, time.monotonic())
         self._start(replica)
         return leaving
@@ -206,7 +209,9 @@ class Replicas:
             self._on_loss(process)
 
     def _start(self, replica: Replica) -> None:
-        replica.process, replica.frozen = self._bidden.start(*replica.arguments, PYTHONFAULTHANDLER="1"), False
+        # Logs go through a pipe, as to a log shipper.
+        replica.process = self._bidden.start_piped(*replica.arguments, PYTHONFAULTHANDLER="1")
+        replica.frozen = False
         replica.started = time.monotonic()
 
 
