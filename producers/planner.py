@@ -28,7 +28,9 @@ _IDLE_SECONDS: Final = 0.2
 _BACK_OFF_SECONDS: Final = 2.0
 #: After an error that waiting may not cure.
 _ERROR_SECONDS: Final = 10.0
-_END_SECONDS: Final = 5.0
+#: Between two tries to end what a planner is doing, and how many there are.
+_END_SECONDS: Final = 0.5
+_END_TRIES: Final = 10
 
 
 class _Cancelled(Exception):  # noqa: N818 # no error: the plan is not wanted any more
@@ -107,11 +109,15 @@ class Planner:
 
     def join(self) -> None:
         """End, after `stop` was set: a plan under way is rolled back, and planned by another dispatcher or later."""
-        connection = self._connection
-        if connection is not None:
-            with suppress(*OUTAGES):
-                connection.cancel_safe(timeout=_END_SECONDS)
-        self._thread.join(_END_SECONDS)
+        # A cancel that comes between two statements has no effect, so it is repeated.
+        for _ in range(_END_TRIES):
+            connection = self._connection
+            if connection is not None:
+                with suppress(*OUTAGES):
+                    connection.cancel_safe(timeout=_END_SECONDS)
+            self._thread.join(_END_SECONDS)
+            if not self._thread.is_alive():
+                return
 
     @property
     def is_alive(self) -> bool:
