@@ -50,7 +50,7 @@ def test_a_group_moves_on(stack: Stack, tmp_path: Path, runner: str) -> None:
         books = Books(conn, stack.mail)
         books.slow(1.0)
         bidden.dispatcher()
-        workers = [bidden.worker(runner).ready(), bidden.worker(runner)]
+        workers = [bidden.worker(runner).ready(), bidden.worker(runner).ready()]
         batch = bidden.invite()["batch_id"]
         books.wait_mails(30)
         workers[0].kill()
