@@ -24,10 +24,11 @@ from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
 from schemas.send_results import Lapsed, NotSent, Refused, SendResult
 from streams.composer import Composer, compose
+from streams.latch import Latch
 from streams.lease_clocks import LOST, LeaseClocks
 from streams.policy import RetryPolicy, decide
 from streams.rate_gate import RateGate
-from streams.records import Heartbeat, StoppingError
+from streams.records import Heartbeat
 from streams.refused_by_all import RefusedByAll
 from streams.send_rate import SendRate
 from streams.watchdog import LIMIT_SECONDS
@@ -36,31 +37,6 @@ log = structlog.get_logger()
 
 #: How long outcomes wait for others to share their commit, in seconds.
 _LINGER_SECONDS: Final = 0.004
-
-
-class Latch:
-    """Counts down the deliveries of one poll. `wait` returns at zero, or raises StoppingError."""
-
-    def __init__(self, deliveries: int) -> None:
-        self._open = deliveries
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not deliveries:
-            self._done.set_result(None)
-
-    def count_down(self) -> None:
-        """One delivery is settled or due again."""
-        self._open -= 1
-        if not self._open and not self._done.done():
-            self._done.set_result(None)
-
-    def abandon(self) -> None:
-        """The worker stops before zero."""
-        if not self._done.done():
-            self._done.set_exception(StoppingError())
-
-    async def wait(self) -> None:
-        """Until zero."""
-        await self._done
 
 
 class Window:
