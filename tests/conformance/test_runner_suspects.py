@@ -133,8 +133,8 @@ def test_ends_that_are_nobodys_fault(runner: Runner) -> None:
     runner.books.wait_completed(batch)
     worker.stop()
     assert runner.bidden.run("dlq", "list", "--json").lines == []
-    assert runner.books.status(batch)["failed"] == 0
-    runner.books.check()
+    # What each of the four kills left in doubt.
+    runner.books.check(unknown=4 * runner.settings.handover_window)
 
 
 def notes(runner: Runner) -> list[dict[str, Any]]:
