@@ -126,6 +126,7 @@ def _parse(number: int, raw: bytes) -> Line:
         _refuse_unknown(number, value, model)
         model = DELETION_MODELS[kind]
         value = {name: value[name] for name in model.model_fields if name in value}
+    _refuse_crowded_host(number, value.get("host"))
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -150,6 +151,13 @@ def _refuse_unknown(number: int, value: dict[str, Any], model: type[Line]) -> No
                 raise _wrong(number, f"deleted is not possible: {record} cannot be removed by an import", name)
             fields = ", ".join(model.model_fields)
             raise _wrong(number, f"{name} is no field of {record}; these are: {fields}", name)
+
+
+def _refuse_crowded_host(number: int, host: object) -> None:
+    """Before validation, which would make an error of each of its fields."""
+    if isinstance(host, dict) and len(host) > len(Host.model_fields):
+        field = f"host.{_quoted(next(name for name in host if name not in Host.model_fields))}"
+        raise _wrong(number, f"{field} is no field; these are: {', '.join(Host.model_fields)}", field)
 
 
 def _refuse_unstorable(number: int, value: dict[str, Any]) -> None:

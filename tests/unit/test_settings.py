@@ -111,6 +111,7 @@ def test_a_saved_dotenv_of_the_version_before(tmp_path: Path) -> None:
         "smtp_connections": 20,
         "smtp_timeout_seconds": 15,
         "handover_window": 200,
+        "max_worker_ends": 3,
         "log_retention_days": 90,
         "oidc_issuer": "https://login.example.org",
         "oidc_client_id": "bidden",
