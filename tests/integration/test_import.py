@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -180,3 +181,18 @@ def test_chapters_of_an_event_are_replaced_in_order(conn: Connection) -> None:
     load(conn, *BASE, CHAPTER | {"id": 2}, CHAPTER | {"id": 3}, EVENT | {"chapter_ids": [3, 1]})
     load(conn, EVENT | {"chapter_ids": [2, 3]})
     assert rows(conn, "SELECT chapter_id FROM event_chapters ORDER BY position") == [(2,), (3,)]
+
+
+def test_memory_does_not_grow_with_the_file(conn: Connection) -> None:
+    """FM-40: an import keeps a chunk of lines in memory, however many there are."""
+    load(conn, *BASE)
+    lines = (json.dumps(member(number, name="A name of usual length")).encode() for number in range(10, 30_010))
+    with connect(address(conn)) as transaction:
+        tracemalloc.start()
+        try:
+            assert import_lines(transaction, parse_lines(lines))["member"] == 30_000
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    # It took 430 bytes a line.
+    assert peak < 8_000_000

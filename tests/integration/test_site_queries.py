@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, LiteralString
 
 import pytest
 
@@ -323,3 +325,65 @@ def test_a_search_has_no_wildcards(scenario: Scenario) -> None:
         assert found == [n for n in everybody if holds(scenario, n, words)], words
     for words in ("9" * 19, "9" * 30, "²", "٣", "-1", "1 ", "\t"):
         site_queries.members(scenario.conn, None, words)
+
+
+def many_events(scenario: Scenario, events: int) -> None:
+    """So many events of 20 chapters, every tenth upcoming, some at the same time; each past one has a batch."""
+    scenario.conn.execute(
+        """
+        INSERT INTO chapters SELECT n, 'Chapter ' || n, 'c@example.org', 'UTC' FROM generate_series(2, 20) n;
+        INSERT INTO events (id, kind, name, starts_at, ends_at, invitable)
+        SELECT n, 'event', 'Evening ' || n % 7, t, t, true FROM generate_series(2, {events}) n,
+            LATERAL (SELECT now() + (n / 3 - {events} * 3 / 10) * interval '1 day') s(t);
+        INSERT INTO event_chapters SELECT n, 1 + n % 20, 0 FROM generate_series(2, {events}) n;
+        INSERT INTO batches (event_id, audience, action, initiator, shuffle_seed, started_at)
+        SELECT id, 'everyone', 'invite', 'Ada', 1, now() FROM events WHERE starts_at <= now() ORDER BY id;
+        """.replace("{events}", str(events)).encode()
+    )
+    for table in ("chapters", "events", "event_chapters", "batches"):
+        scenario.conn.execute(f"ANALYZE {table}".encode())
+
+
+@pytest.mark.parametrize("chapters", [None, [1], [3, 5, 7], []])
+@pytest.mark.parametrize("search", ["", "EVENING 3", "nothing"])
+def test_the_list_of_events_page_by_page(scenario: Scenario, chapters: list[int] | None, search: str) -> None:
+    """Each event of the scope once: upcoming ones first, the next one on top; then past ones, the latest first."""
+    scenario.build(students=[1])
+    many_events(scenario, 200)
+    rows = scenario.execute("SELECT e.id, name, starts_at, now() AS now, chapter_id FROM events e, event_chapters c"
+                            " WHERE c.event_id = e.id")  # fmt: skip
+    wanted = [
+        row for row in rows
+        if (chapters is None or row["chapter_id"] in chapters) and search.lower() in row["name"].lower()
+    ]  # fmt: skip
+    upcoming = sorted((row for row in wanted if row["starts_at"] > row["now"]), key=lambda e: (e["starts_at"], e["id"]))
+    past = sorted((row for row in wanted if row["starts_at"] <= row["now"]), key=lambda e: e["id"])
+    past.sort(key=lambda e: e["starts_at"], reverse=True)
+    found: list[int] = []
+    has_more = True
+    while has_more:
+        page, has_more = site_queries.events(scenario.conn, chapters, search=search, skip=len(found), limit=7)
+        found += [entry.event.id for entry in page]
+        assert all(entry.batches == (entry.event.is_past) for entry in page)
+        assert has_more == (len(found) < len(wanted))
+    assert found == [row["id"] for row in (*upcoming, *past)]
+
+
+def rows_read(scenario: Scenario, work: Callable[[], object]) -> int:
+    """Rows that the work reads from tables, its statements in one transaction."""
+    read: LiteralString = (
+        "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint AS n FROM pg_stat_xact_user_tables"
+    )
+    with scenario.conn.transaction():
+        before = scenario.execute(read)[0]["n"]
+        work()
+        return int(scenario.execute(read)[0]["n"] - before)
+
+
+def test_lists_read_a_page_whatever_there_is(scenario: Scenario) -> None:
+    """FM-40: a page of events or batches reads some rows for each that it shows, not all that there are."""
+    scenario.build(students=[1])
+    many_events(scenario, 6000)
+    for scope in (None, [3]):
+        assert rows_read(scenario, partial(site_queries.events, scenario.conn, scope, limit=20)) < 2500
+        assert rows_read(scenario, partial(site_queries.batches, scenario.conn, scope, limit=20)) < 2500

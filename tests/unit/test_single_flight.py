@@ -150,3 +150,23 @@ def test_a_stale_value_is_served_during_a_load() -> None:
     began = time.monotonic()
     assert cache.get_without_waiting("lag") == 1
     assert time.monotonic() - began < 1
+
+
+def test_loads_take_a_share_of_the_time() -> None:
+    """FM-40: what takes long to load is loaded less often: polling costs the same for a large batch and a small one."""
+    now, loads = 0.0, 0
+
+    def load(seconds: float) -> int:
+        nonlocal now, loads
+        loads += 1
+        now += seconds
+        return loads
+
+    cache = SingleFlightCache(load, 1.0, lambda: now, share=0.1)
+    for seconds, most in ((0.01, 100), (2.0, 6)):
+        loads, started = 0, now
+        while now < started + 100:
+            cache.get(seconds)
+            now += 0.25
+        assert 0 < loads <= most
+        assert loads * seconds <= 0.1 * (now - started) + seconds
