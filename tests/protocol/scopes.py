@@ -124,7 +124,7 @@ SCOPES: Final = (
         "operators cancel, resolve and retry in a batch that has two deliveries of one member",
         _set(TAKEN, LOST, PERMANENT),
         _set("rebalance", "cancel", "resolve", "retry", "deadline"),
-        states=152782,
+        states=151738,
         faults=1,
         decisions=1,
         slots=((0, 1),),

@@ -42,6 +42,8 @@ ALLOWED: Final[dict[str, set[str]]] = {
     # A batch is cancelled, or its delivery was sent by another: the ledger's states.
     "decide_batch": {"cancelled_at"},
     "refuse_planning": {"cancelled_at"},
+    # What is removed from old events, not who may be mailed.
+    "remove_invitations": {"deleted_at", "attending"},
     "has_ended": {"cancelled_at"},
     "numbers_of_batch": {"cancelled_at"},
     "cancel_deliveries": {"'batch_cancelled'"},

@@ -79,7 +79,7 @@ def test_logging_goes_on(why: str) -> None:
     began = time.monotonic()
     done = _run(stderr)
     assert (done.returncode, done.stdout) == (0, "all was logged\n")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
     for descriptor in (stderr, *kept):
         os.close(descriptor)
 
