@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, TIMESTAMP_CREATE_TIME, TopicPartition
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, TopicPartition
 
 from config.settings import Settings
 from embedded.process import wait_until
@@ -92,11 +92,11 @@ class Message:
     def value(self) -> bytes:
         return b"{}"
 
-    def headers(self) -> list[tuple[str, bytes]]:
-        return []
+    def headers(self) -> None:
+        return None
 
     def timestamp(self) -> tuple[int, int]:
-        return TIMESTAMP_CREATE_TIME, 1
+        return TIMESTAMP_NOT_AVAILABLE, 0
 
 
 class StuckConsumer:
