@@ -48,7 +48,7 @@ def campaign(
         stack.enter_context(_dispatcher(environment))
         wait_for(lambda: checks.dispatchers(conn) > 0)
         server.began = started = time.monotonic()
-        batch_id = plan(conn, event_id=EVENT, audience=Audience.EVERYONE).batch_id
+        batch_id = plan(conn, event_id=EVENT, audience=Audience.EVERYONE, claim_seconds=0).batch_id
         assert batch_id is not None
         wait_for(lambda: not _pending(conn, batch_id), seconds, every=0.5)
         took = time.monotonic() - started

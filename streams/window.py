@@ -146,15 +146,17 @@ class Window:
         """Until there is something to record or claim, or a lease to renew; lingers a little for more."""
         while True:
             self._changed.clear()
-            if self._unrecorded or (self._waiting and self._room()) or self._is_done():
+            # Read once: what is closed here must also be waited for.
+            closed_for = self._gate.seconds_to_open()
+            if self._unrecorded or (self._waiting and not closed_for and self._room()) or self._is_done():
                 break
             try:
-                async with asyncio.timeout(self._longest_wait()):
+                async with asyncio.timeout(self._longest_wait(closed_for)):
                     await self._changed.wait()
             except TimeoutError:
                 if self._due_for_renewal():
                     return
-                if not self._in_flight:
+                if closed_for and not self._in_flight:
                     # It waits for the sending rate, which is no stall.
                     self._heartbeat.beat()
         sending = len(self._in_flight) - len(self._unrecorded)
@@ -168,16 +170,16 @@ class Window:
             except TimeoutError:
                 pass
 
-    def _longest_wait(self) -> float | None:
-        """Until a lease may be due for renewal, or the sending rate lets mails pass."""
+    def _longest_wait(self, closed_for: float) -> float | None:
+        """Until a lease may be due for renewal, or the sending rate lets mails pass in so many seconds."""
         waits = [self._renew_after / 2] if self._in_flight else []
-        if self._waiting and self._gate.seconds_to_open() > 0:
-            waits.append(min(self._gate.seconds_to_open(), self._renew_after / 2))
+        if self._waiting and closed_for:
+            waits.append(closed_for)
         return min(waits, default=None)
 
     def _room(self) -> int:
         """How many may be claimed now: what is claimed should be sent at once, not wait while its lease runs."""
-        if self._stopping or not self._claims or self._breaker is not None or self._gate.seconds_to_open() > 0:
+        if self._stopping or not self._claims or self._breaker is not None or self._gate.seconds_to_open():
             return 0
         sending = len(self._in_flight) - len(self._unrecorded)
         return min(self._size - sending, self._sender.capacity())
