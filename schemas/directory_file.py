@@ -126,6 +126,9 @@ def _parse(number: int, raw: bytes) -> Line:
         _refuse_unknown(number, value, model)
         model = DELETION_MODELS[kind]
         value = {name: value[name] for name in model.model_fields if name in value}
+    # Before validation, which would make an error of each unknown field.
+    if len(value) > len(model.model_fields):
+        _refuse_unknown(number, value, model)
     _refuse_crowded_host(number, value.get("host"))
     try:
         return model.model_validate(value)
@@ -154,7 +157,7 @@ def _refuse_unknown(number: int, value: dict[str, Any], model: type[Line]) -> No
 
 
 def _refuse_crowded_host(number: int, host: object) -> None:
-    """Before validation, which would make an error of each of its fields."""
+    """More fields than a host has: one of them is unknown."""
     if isinstance(host, dict) and len(host) > len(Host.model_fields):
         field = f"host.{_quoted(next(name for name in host if name not in Host.model_fields))}"
         raise _wrong(number, f"{field} is no field; these are: {', '.join(Host.model_fields)}", field)

@@ -7,10 +7,19 @@ import time
 
 from db.connect import Connection
 from db.suspects import DeadRange, Known, PollLog, Range
+from tests.acceptance.processes import eventually
 
 
 def log_of(url: str) -> PollLog:
     return PollLog(url, "t", on_wait=lambda: None)
+
+
+async def end(log: PollLog, conn: Connection) -> None:
+    """The worker ends; returns once PostgreSQL has noticed."""
+    await log.close(clean=False)
+    held = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s"
+    owner = log._owner
+    await asyncio.to_thread(eventually, lambda: not conn.execute(held, [owner]).fetchall(), "the session has ended")
 
 
 def rows(conn: Connection, table: str) -> int:
@@ -26,7 +35,7 @@ def test_what_an_ended_worker_leaves_is_found(database_url: str, conn: Connectio
         begun = await first.begin([Range(0, 10, 19), Range(3, 0, 4)], [])
         assert begun.dead == []
         assert (await second.begin([Range(0, 15, 30)], [])).dead == [], "its worker lives"
-        await first.close(clean=False)
+        await end(first, conn)
         third = log_of(database_url)
         assert (await third.begin([Range(0, 20, 30), Range(1, 0, 100)], [])).dead == [], "other offsets"
         assert (await third.begin([Range(0, 12, 18)], [])).dead == [DeadRange(0, 10, 19, 1)]
@@ -47,7 +56,7 @@ def test_a_finished_poll_is_removed_with_the_next(database_url: str, conn: Conne
         begun = await log.begin([Range(0, 0, 9)], [])
         await log.begin([Range(0, 10, 19)], begun.ids)
         assert rows(conn, "polls") == 1
-        await log.close(clean=False)
+        await end(log, conn)
         assert rows(conn, "polls") == 1
         other = log_of(database_url)
         assert [found.first for found in (await other.begin([Range(0, 0, 99)], [])).dead] == [10]
@@ -56,7 +65,7 @@ def test_a_finished_poll_is_removed_with_the_next(database_url: str, conn: Conne
     asyncio.run(main())
 
 
-def test_ends_of_a_range_add_up(database_url: str) -> None:
+def test_ends_of_a_range_add_up(database_url: str, conn: Connection) -> None:
     """FM-41: workers that end with the same messages, one after the other, are counted."""
 
     async def main() -> None:
@@ -64,12 +73,12 @@ def test_ends_of_a_range_add_up(database_url: str) -> None:
             log = log_of(database_url)
             begun = await log.begin([Range(0, 0, 9)], [])
             assert [found.ends for found in begun.dead] == ([ends] if ends else [])
-            await log.close(clean=False)
+            await end(log, conn)
 
     asyncio.run(main())
 
 
-def test_marks(database_url: str) -> None:
+def test_marks(database_url: str, conn: Connection) -> None:
     """FM-41: the message that was marked when its worker ended has an end more, and no other."""
 
     async def main() -> None:
@@ -82,7 +91,7 @@ def test_marks(database_url: str) -> None:
             await log.clear(0, 0)
             await log.release(0, 3)
             assert await other.known([Range(0, 0, 2)]) == {}, "it lives"
-            await log.close(clean=False)
+            await end(log, conn)
             assert await other.known([Range(0, 0, 9)]) == {(0, 1): Known(ends, 7), (0, 3): Known(1, 7)}
         await other.mark(0, 1, 8)
         await other.close(clean=True)
