@@ -83,6 +83,9 @@ KEPT: Final[Mapping[str, str]] = {
     "discarded_dead_letters": "the topic keeps its letters: without the row a letter would wait again",
     "polls_in_flight": "workers remove it, and what workers that ended have left",
     "suspects": "workers remove it, and what workers that ended have left",
+    "send_rate_settings": "one row",
+    "send_limits": "workers remove domains that no mail went to for a day",
+    "send_usage": "workers remove what no window counts any more",
 }
 
 

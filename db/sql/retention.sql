@@ -119,8 +119,8 @@ SELECT (SELECT count(*) FROM gone) AS removed, count(*) >= %(limit)s AS more,
 FROM looked_at
 
 -- fragment: has_ended
--- Of the batch b: nothing is unsettled, and nothing was written for `seconds`.
-(b.archived IS NULL AND b.planning IS NULL AND b.started_at {{is_old}}
+-- Of the batch b: no decision is left to apply, nothing is unsettled, and nothing was written for `seconds`.
+(b.archived IS NULL AND b.planning IS NULL AND b.unapplied_since IS NULL AND b.started_at {{is_old}}
     AND NOT EXISTS (SELECT FROM batch_items u WHERE u.batch_id = b.id AND u.settled_at IS NULL)
     AND greatest(
         b.cancelled_at,
