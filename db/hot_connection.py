@@ -19,14 +19,17 @@ from schemas.errors import first_line
 log = structlog.get_logger()
 
 T = TypeVar("T")
+Begin = Callable[[AsyncConnection], Awaitable[None]]
 _BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 
 class HotConnection:
     """Concurrent calls take turns. What runs must be harmless to repeat, even after a commit whose answer was lost."""
 
-    def __init__(self, url: str, *, application: str, on_wait: Callable[[], None]) -> None:
+    def __init__(self, url: str, *, application: str, on_wait: Callable[[], None], begin: Begin | None = None) -> None:
+        """`begin` is called with each new connection before it is used."""
         self._url = url
+        self._begin = begin
         self._application = application
         self._on_wait = on_wait
         self._connection: AsyncConnection | None = None
@@ -40,7 +43,7 @@ class HotConnection:
             while True:
                 try:
                     if self._connection is None:
-                        self._connection = await connect_hot(self._url, application=self._application)
+                        self._connection = await self._connect()
                     self._locks.begin(self._connection.info.backend_pid)
                     try:
                         result = await run(self._connection)
@@ -54,8 +57,27 @@ class HotConnection:
                         log.info("PostgreSQL is back")
                     return result
 
-    async def close(self) -> None:
-        """Closes the connection."""
+    async def close(self, last: Begin | None = None) -> None:
+        """Closes the connection, after a `last` use of it if it is open."""
+        if last is not None:
+            async with self._turn:
+                if self._connection is not None:
+                    with suppress(*OUTAGES):
+                        await last(self._connection)
+        await self._disconnect()
+
+    async def _connect(self) -> AsyncConnection:
+        connection = await connect_hot(self._url, application=self._application)
+        if self._begin is not None:
+            try:
+                await self._begin(connection)
+            except BaseException:
+                with suppress(*OUTAGES):
+                    await connection.close()
+                raise
+        return connection
+
+    async def _disconnect(self) -> None:
         if self._connection is not None:
             with suppress(*OUTAGES):
                 await self._connection.close()
@@ -63,7 +85,7 @@ class HotConnection:
 
     async def _back_off(self, error: Exception, failures: int) -> None:
         delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
-        await self.close()
+        await self._disconnect()
         log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
         # Another session's lock, too, is an outage with a name.
         self._on_wait()

@@ -53,12 +53,16 @@ class LockWatch:
 
     async def _look(self, pid: int) -> None:
         while True:
-            # What cannot be asked is not known: then it is the watchdog's to decide.
-            with suppress(psycopg.Error, OSError):
-                await self._ask(pid)
+            # Not cancelled in its middle, which would leave its connection open.
+            await asyncio.shield(self._ask(pid))
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _ask(self, pid: int) -> None:
+        # What cannot be asked is not known: then it is the watchdog's to decide.
+        with suppress(psycopg.Error, OSError):
+            await self._say_who_holds(pid)
+
+    async def _say_who_holds(self, pid: int) -> None:
         connection = await psycopg.AsyncConnection.connect(
             self._url,
             autocommit=True,

@@ -6,25 +6,16 @@ that has ended. Every method waits while the database is away. Nothing here deci
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import structlog
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from config.log_throttle import LogThrottle
-from db.connect import OUTAGES, AsyncConnection, connect_hot
+from db.connect import AsyncConnection
+from db.hot_connection import HotConnection
 from db.statements import sql
-from schemas.errors import first_line
-
-log = structlog.get_logger()
-
-T = TypeVar("T")
-_BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 
 class Range(NamedTuple):
@@ -62,13 +53,9 @@ class PollLog:
     """One worker's record of what it has begun. Concurrent calls take turns."""
 
     def __init__(self, url: str, topic: str, *, on_wait: Callable[[], None]) -> None:
-        self._url = url
+        self._connection = HotConnection(url, application="bidden-worker-polls", on_wait=on_wait, begin=self._begin)
         self._topic = topic
-        self._on_wait = on_wait
         self._owner = _new_owner()
-        self._connection: AsyncConnection | None = None
-        self._turn = asyncio.Lock()
-        self._throttle = LogThrottle()
 
     async def begin(self, ranges: Sequence[Range], finished: Sequence[int]) -> Begun:
         """Note a poll before it is processed, and that these are finished."""
@@ -94,20 +81,17 @@ class PollLog:
 
     async def close(self, *, clean: bool) -> None:
         """Closes the connection. `clean`: the worker ends in good order, and what it had is no cause of anything."""
-        async with self._turn:
-            if self._connection is None:
-                return
-            if clean:
-                with suppress(*OUTAGES):
-                    for name in ("leave_polls", "leave_suspects"):
-                        await self._connection.execute(sql(name), {"owner": self._owner})
-            await self._disconnect()
+        await self._connection.close(self._leave if clean else None)
+
+    async def _leave(self, conn: AsyncConnection) -> None:
+        for name in ("leave_polls", "leave_suspects"):
+            await conn.execute(sql(name), {"owner": self._owner})
 
     async def _execute(self, name: str, **parameters: Any) -> None:
         async def run(conn: AsyncConnection) -> None:
             await conn.execute(sql(name), {"topic": self._topic, "owner": self._owner, **parameters})
 
-        await self._wait_out(run)
+        await self._connection.wait_out(run)
 
     async def _fetch(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
         async def run(conn: AsyncConnection) -> list[dict[str, Any]]:
@@ -115,46 +99,17 @@ class PollLog:
                 await cursor.execute(sql(name), {"topic": self._topic, "owner": self._owner, **parameters})
                 return await cursor.fetchall()
 
-        return await self._wait_out(run)
+        return await self._connection.wait_out(run)
 
-    async def _wait_out(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        async with self._turn:
-            failures = 0
-            while True:
-                try:
-                    return await run(self._connection or await self._connect())
-                except OUTAGES as error:
-                    delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
-                    failures += 1
-                    await self._disconnect()
-                    if self._throttle.admits():
-                        log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
-                    self._on_wait()
-                    await asyncio.sleep(delay)
-
-    async def _connect(self) -> AsyncConnection:
-        connection = await connect_hot(self._url, application="bidden-worker-polls")
-        try:
-            # The old session may not have ended yet, so the key is new.
-            before, self._owner = self._owner, _new_owner()
-            await connection.execute(sql("hold_owner"), {"owner": self._owner})
-            # Losing the last of these rows costs a suspicion; waiting for the disk costs time at each poll.
-            await connection.execute("SET synchronous_commit = off")
-            for name in ("rename_polls", "rename_suspects", "forget_old_polls", "forget_old_suspects"):
-                await connection.execute(sql(name), {"owner": self._owner, "before": before})
-        except BaseException:
-            self._owner = before
-            with suppress(*OUTAGES):
-                await connection.close()
-            raise
-        self._connection = connection
-        return connection
-
-    async def _disconnect(self) -> None:
-        if self._connection is not None:
-            with suppress(*OUTAGES):
-                await self._connection.close()
-            self._connection = None
+    async def _begin(self, conn: AsyncConnection) -> None:
+        """Of a new session. The old one may not have ended yet, so the key is new."""
+        owner = _new_owner()
+        await conn.execute(sql("hold_owner"), {"owner": owner})
+        # Losing the last of these rows costs a suspicion; waiting for the disk costs time at each poll.
+        await conn.execute("SET synchronous_commit = off")
+        for name in ("rename_polls", "rename_suspects", "forget_old_polls", "forget_old_suspects"):
+            await conn.execute(sql(name), {"owner": owner, "before": self._owner})
+        self._owner = owner
 
 
 def _new_owner() -> int:
