@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 #: What waits is begun within about so many seconds.
-_AHEAD_SECONDS: Final = 0.05
+_AHEAD_SECONDS: Final = 0.1
 #: The weight of the newest mail in the mean.
 _NEWEST: Final = 0.1
 
