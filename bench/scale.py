@@ -70,7 +70,7 @@ def _measure_size(server: str, members: int, only: str) -> Iterator[tuple[Case, 
     source, database = None, None
     try:
         for case in CASES:
-            if only not in f"{case.part}: {case.name}":
+            if only not in f"{case.source}: {case.part}: {case.name}":
                 continue
             if case.source != source:
                 if database is not None:

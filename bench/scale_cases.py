@@ -27,7 +27,9 @@ from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy
 from db.outbox import PartitionOffsets, PublishReceipt, TopicOffsets
 from db.statements import sql
+from producers.decisions import DecisionsLeft
 from producers.plan import plan
+from producers.planner import plan_waiting
 from schemas.delivery import Cycle, Delivery
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Sent
@@ -89,8 +91,17 @@ def _doctor(database: Database) -> None:
     list(checks.violations(database.conn))
 
 
-def _upcoming(database: Database) -> None:
-    site_queries.upcoming(database.conn, 5, [7], limit=10)
+def _plan_rest(database: Database) -> None:
+    """By this process or by the site, whichever was first."""
+    while database.conn.execute("SELECT FROM batches WHERE planning IS NOT NULL").fetchone() is not None:
+        if not plan_waiting(database.conn):
+            time.sleep(0.005)
+
+
+def _decide_rest(database: Database) -> None:
+    decisions = DecisionsLeft(time.monotonic)
+    while decisions.apply_some(database.conn):
+        pass
 
 
 def _retention(table: str) -> Prepare:
@@ -147,7 +158,7 @@ def _publish(database: Database) -> Iterator[Callable[[], object]]:
 
 def _offsets(database: Database, read: int) -> TopicOffsets:
     """The group has read so much of the first partition, and nothing of the others."""
-    partitions = {p: PartitionOffsets(0, 10**10, 0 if p else read) for p in range(scale_data.PARTITIONS)}
+    partitions = {p: PartitionOffsets(0, 10**12, 0 if p else read) for p in range(scale_data.PARTITIONS)}
     return TopicOffsets(outbox.read_clock(database.conn), scale_data.TOPIC, partitions)
 
 
@@ -254,7 +265,7 @@ _HISTORY: Final = (
     ("site", "members, a common name", _page("/members?q=ada")),
     ("site", "members, no match", _page("/members?q=nobody+at+all")),
     ("site", "a member", _page("/members/{middle}")),
-    ("site", "events for a test mail", _with_conn(_upcoming)),
+    ("site", "events for a test mail", _with_conn(lambda d: site_queries.upcoming(d.conn, 5, [7], limit=10))),
     ("site", "audit log", _page("/trail")),
     ("api", "events", _page("/api/v1/events")),
     ("api", "batches", _page("/api/v1/batches")),
@@ -266,6 +277,7 @@ _HISTORY: Final = (
     ("input", "its memory, MB", _with_conn(lambda d: d.notes["import"])),
     ("trigger", "dry run", _with_conn(partial(_plan, dry_run=True))),
     ("trigger", "invite, the request", _post("/events/{event}/invite", scale_data.UNTOUCHED, audience="everyone")),
+    ("trigger", "invite, the rest", _with_conn(_plan_rest)),
 )
 _PLANNED: Final = (
     ("dispatch", "claim of 1,000 due", _with_conn(_claim)),
@@ -274,8 +286,10 @@ _PLANNED: Final = (
     ("worker", "cycle: record 100, claim 100", _worker),
     ("decide", "pause, the request", _post("/batches/{batch}/pause", scale_data.PLANNED[3])),
     ("decide", "resume, the request", _post("/batches/{batch}/resume", scale_data.PLANNED[3])),
+    ("decide", "pause and resume, the rest", _with_conn(_decide_rest)),
     ("decide", "cancel: longest wait of a worker", _while_waiting(_CANCEL, scale_data.PLANNED[0])),
     ("decide", "cancel, the request", _post("/batches/{batch}/cancel", scale_data.PLANNED[1])),
+    ("decide", "cancel of two, the rest", _with_conn(_decide_rest)),
 )
 _PUBLISHED: Final = (
     ("dispatch", "lost check, all published, none lost", _with_conn(_lost)),

@@ -52,6 +52,12 @@ def room(bound: int, backlog: int, dispatchers: int) -> int:
     return -(-free // max(1, dispatchers))
 
 
+def seconds_to_room(bound: int, backlog: int, measured: float | None) -> float:
+    """In how many seconds there will be room for a chunk, at the measured rate; 0 when that is unknown."""
+    missing = max(1, bound // _FREE_PART) - (bound - backlog)
+    return max(missing, 0) / measured if measured else 0.0
+
+
 @dataclass(slots=True)
 class Throughput:
     """Measures how many items the workers complete in a second, from what was published and what is left of it.

@@ -41,6 +41,8 @@ FIRST_SHARE: Final = 100
 _IDLE_SECONDS: Final = 0.2
 #: Between two rounds while workers take what was published.
 _BUSY_SECONDS: Final = 0.05
+#: The same while there is no room on the topic, at most: a test mail of another batch must not wait for longer.
+_FULL_SECONDS: Final = 0.25
 #: So long after anything was published or completed.
 _BUSY_FOR_SECONDS: Final = 1.0
 _LOST_CHECK_SECONDS: Final = 5.0
@@ -85,6 +87,7 @@ class Dispatcher:
         self._next_lost_check = 0.0
         self._next_chores = 0.0
         self._busy_until = 0.0
+        self._room_in = 0.0
         self._next_log = 0.0
         self._published = 0
         self._dispatchers = 1
@@ -132,7 +135,8 @@ class Dispatcher:
             if more:
                 yield 0.0
             else:
-                yield _BUSY_SECONDS if due and self._monotonic() < self._busy_until else _IDLE_SECONDS
+                busy = max(_BUSY_SECONDS, min(_FULL_SECONDS, self._room_in / 2))
+                yield busy if due and self._monotonic() < self._busy_until else _IDLE_SECONDS
 
     def _run_chores(self, conn: Connection) -> bool:
         """One chunk of each chore; whether any has more to do."""
@@ -180,7 +184,9 @@ class Dispatcher:
         self._throughput.observe(at, sum(p.end for p in offsets.partitions.values()) - backlog, backlog=backlog)
         if self._throughput.completed != before:
             self._busy_until = at + _BUSY_FOR_SECONDS
-        most = admission.bound(self._throughput.per_second, self._permitted(conn))
+        measured = self._throughput.per_second
+        most = admission.bound(measured, self._permitted(conn))
+        self._room_in = admission.seconds_to_room(most, backlog, measured)
         return admission.room(most, backlog, self._dispatchers)
 
     def make_lost_items_due(self, conn: Connection, topics: Topics) -> int:

@@ -31,7 +31,7 @@ _DOUBLING_SECONDS: Final = 10.0
 _FORGET_FACTOR: Final = 64.0
 _FORGET_SECONDS: Final = 86_400.0
 _FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
+LONGEST_PAUSE: Final = 60.0
 #: How long the mail that tries may take before another one does.
 _PROBE_SECONDS: Final = 15.0
 #: Time that passed unobserved counts as this many seconds of growth at most.
@@ -60,7 +60,16 @@ def is_learning(state: Learned) -> bool:
     return state.ceiling is not None or state.pause_seconds > 0
 
 
-def throttled(state: Learned, now: float, *, begun: float, accepted_rate: float, jitter: float, reply: str) -> Learned:
+def throttled(
+    state: Learned,
+    now: float,
+    *,
+    begun: float,
+    accepted_rate: float,
+    jitter: float,
+    reply: str,
+    longest_pause: float = LONGEST_PAUSE,
+) -> Learned:
     """The server asked for fewer mails, in reply to one that was begun at `begun`.
 
     `accepted_rate`: mails a second of all workers that it took lately. `jitter` in [0, 1) spreads the pause over
@@ -80,7 +89,7 @@ def throttled(state: Learned, now: float, *, begun: float, accepted_rate: float,
         else:
             wanted = min(max(wanted, _MOST_DECREASE * rate), _LEAST_DECREASE * rate)
         ceiling = max(wanted, _SLOWEST) / _BELOW
-    pause = min(max(2 * state.pause_seconds, _FIRST_PAUSE), _LONGEST_PAUSE)
+    pause = min(max(2 * state.pause_seconds, _FIRST_PAUSE), longest_pause)
     return replace(
         state,
         ceiling=ceiling,

@@ -46,9 +46,16 @@ class SendRate:
     """One per worker. Not thread-safe; `clock` is the event loop's, `jitter` returns numbers in [0, 1)."""
 
     def __init__(
-        self, limits: SendLimits, rates: SendRates, *, clock: Callable[[], float], jitter: Callable[[], float]
+        self,
+        limits: SendLimits,
+        rates: SendRates,
+        *,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        longest_pause: float = adaptive_rate.LONGEST_PAUSE,
     ) -> None:
         self._limits = limits
+        self._longest_pause = longest_pause
         self._environment = rates
         self._rates = rates
         self._settings: RateSettings | None = None
@@ -259,6 +266,7 @@ class SendRate:
                 accepted_rate=self._accepted_rate(state.scope, locked),
                 jitter=self._jitter(),
                 reply=event.reply,
+                longest_pause=self._longest_pause,
             )
         return replace(state, learned=learned)
 

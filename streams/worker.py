@@ -16,6 +16,7 @@ from db.ledger_transaction import LedgerPolicy
 from db.send_limits import SendLimits
 from db.suspects import PollLog
 from mail.sender import Sender
+from streams.adaptive_rate import LONGEST_PAUSE
 from streams.composer import Composer
 from streams.pipeline import Pipeline
 from streams.policy import RetryPolicy
@@ -54,7 +55,14 @@ class Worker:
         self._suspects = Suspects(polls, dead_letters, max_ends=settings.max_worker_ends)
         jitter = random.SystemRandom().random
         limits = SendLimits(HotConnection(self._url, application="bidden-worker-rate", on_wait=heartbeat.beat))
-        self._rate = SendRate(limits, settings.send_rates, clock=asyncio.get_running_loop().time, jitter=jitter)
+        self._rate = SendRate(
+            limits,
+            settings.send_rates,
+            clock=asyncio.get_running_loop().time,
+            jitter=jitter,
+            # As for a recipient, so for the server: no wait is longer than the longest back-off.
+            longest_pause=min(LONGEST_PAUSE, settings.retry_max_seconds),
+        )
         self._window = Window(
             self._writer,
             sender,
