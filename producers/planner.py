@@ -15,6 +15,7 @@ import structlog
 
 from config import crash_points
 from config.crash_points import CrashPoint
+from config.log_throttle import LogThrottle
 from db import planning
 from db.connect import OUTAGES, Connection, connect, in_transaction
 from db.planning import BatchToPlan
@@ -101,6 +102,7 @@ class Planner:
         self._url = url
         self._stop = stop
         self._connection: Connection | None = None
+        self._throttle = LogThrottle()
         self._thread = threading.Thread(target=self._run, name="planner", daemon=True)
 
     def start(self) -> None:
@@ -129,7 +131,7 @@ class Planner:
             try:
                 self._plan()
             except (*OUTAGES, UnreachableError) as error:
-                if not self._stop.is_set():
+                if not self._stop.is_set() and self._throttle.admits():
                     log.warning("planning waits for PostgreSQL", seconds=_BACK_OFF_SECONDS, cause=first_line(error))
                 self._stop.wait(_BACK_OFF_SECONDS)
             # Whatever it is: the thread lives as long as its process, and says why nothing is planned.

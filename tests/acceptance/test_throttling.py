@@ -27,8 +27,9 @@ def test_a_server_that_throttles(bidden: Bidden, books: Books, mode: Mode) -> No
         assert (status["sent"], status["failed"], status["unknown"]) == (1000, 0, 0)
         assert set(books.attempts().values()) == {1}
         assert set(server.accepted.values()) == {1}
-        # What is in mid-dialogue when the first reply comes, on every connection of both workers; then hardly any.
-        assert server.throttled <= 20 + 0.05 * 1000
+        # What is in mid-dialogue when the first reply comes, on every connection of both workers, and once more while
+        # the rate is still a guess; then hardly any.
+        assert server.throttled <= 2 * 20 + 0.05 * 1000
         assert server.connections <= 150
         said = [entry for worker in workers for entry in worker.log if "asks for fewer mails" in entry.get("event", "")]
         assert said

@@ -204,9 +204,9 @@ def test_any_messages(bench: Bench) -> None:
     scenario = bench.scenario
 
     def others() -> list[dict[str, Any]]:
-        return scenario.execute("SELECT i::text FROM batch_items i WHERE batch_id = 1") + scenario.execute(
+        return scenario.execute("SELECT i::text FROM batch_items i WHERE batch_id = 1 ORDER BY 1") + scenario.execute(
             "SELECT d::text FROM deliveries d WHERE event_id = 1 UNION ALL SELECT l::text FROM log_entries l"
-            " WHERE batch_id = 1"
+            " WHERE batch_id = 1 ORDER BY 1"
         )
 
     untouched = others()
