@@ -116,7 +116,8 @@ class Dialogue:
             return step._replace(usable=step.usable and not (more or unsent))
         if step and (more or unsent):
             # Nothing of this step was written: the body, if it was the body, is still here.
-            return self._finish(self._lost_at(stage, "the server sent a reply out of turn"), usable=False)
+            out_of_turn = self._lost_at(stage, "the server sent a reply out of turn")
+            return self._finish(self._failure or out_of_turn, usable=False)
         return step
 
     def lost(self, reason: str, *, by_us: bool = False) -> SendResult:
