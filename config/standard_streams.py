@@ -24,7 +24,7 @@ from typing import Any, Final
 
 #: What a process keeps in memory for an output that takes nothing.
 _MAX_BYTES: Final = 1_000_000
-#: How long whoever writes waits for the thread, once.
+#: How long a writing thread waits for the log's thread, once.
 _PATIENCE_SECONDS: Final = 0.25
 #: How long the end of a process waits for what was written before it.
 _EXIT_SECONDS: Final = 1.0
@@ -141,7 +141,7 @@ class BackgroundOutput(io.RawIOBase):
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:
-                # Whoever shares the descriptor made it non-blocking.
+                # Another process that shares the descriptor made it non-blocking.
                 self._wait_until_writable()
             except OSError:
                 self._in_mid_line = self._in_mid_line if len(rest) == len(text) else True

@@ -21,6 +21,8 @@ Report = Callable[[str, int], None]
 CLAIM_SECONDS = 30.0
 #: A trigger claims, and may publish, no more than the first items of its batch; the others are due for dispatchers.
 FIRST_ITEMS = 500
+#: From so many candidates on neighbourhoods of members are shuffled, not single members.
+LARGE_BATCH = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ def write_plan(
     """
     parameters = {**trigger.parameters(), "batch_id": batch_id, "seed": seed, "claim": trigger.claim_seconds}
     parameters["first_items"] = FIRST_ITEMS
+    parameters["large"] = LARGE_BATCH
     for name, what in _PARTS:
         report(what, conn.execute(sql(name), parameters).rowcount)
 

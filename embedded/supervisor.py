@@ -70,7 +70,7 @@ class Supervisor:
         pool = ThreadPoolExecutor(max_workers=len(self._children) or 1, thread_name_prefix="supervisor")
         watches = [pool.submit(_watch, Watch(child), until, report) for child in self._children]
         until.wait()
-        # One that is starting a server ends when whoever stops the servers cancels that start.
+        # One that is starting a server ends when the stop of the servers cancels that start.
         ended = wait(watches, timeout=_END_SECONDS).done
         pool.shutdown(wait=False)
         for future in ended:

@@ -27,8 +27,8 @@ _FORGET_SECONDS: Final = 2.0
 _LEAST_SECONDS: Final = 0.1
 #: What other publishers may have on the topic without a receipt.
 _JITTER: Final = 5000
-#: Publish when this part of the bound is free: fewer, larger chunks.
-_FREE_PART: Final = 4
+#: Publish when this part of the bound is free: fewer, larger chunks, and polls that are worth their statements.
+_FREE_PART: Final = 2
 
 
 def bound(measured: float | None, permitted: float | None) -> int:

@@ -70,7 +70,7 @@ def _lock(conn: Connection, batch_id: int, decision: UnappliedDecision) -> None:
     if decision.state == BatchState.RUNNING:
         batch_actions.lock_batch_against_operators(conn, batch_id)
     else:
-        # Whoever read the old state has committed when this is granted; nobody claims after that.
+        # Workers that read the old state have committed when this is granted; none claims after that.
         batch_actions.lock_batch(conn, batch_id)
 
 

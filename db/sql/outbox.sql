@@ -189,7 +189,7 @@ CROSS JOIN LATERAL (
 -- Whether a candidate, item i of batch b, is lost. `read_at` is a time of this database from before Kafka was asked for
 -- the offsets: a receipt is stored after the brokers' acknowledgement, so an item with an older receipt was in the log
 -- when its end was read, unless the log has lost it. One with a newer receipt may have an offset beyond that end and be
--- perfectly alive; the next check decides on it. An item that is published anew while this statement waits for its row is
+-- perfectly alive; the next check decides on it. An item that is published again while this statement waits for its row is
 -- evaluated again by its new receipt.
 i.settled_at IS NULL AND i.publish_at IS NULL AND (i.published_at < %(read_at)s) IS NOT FALSE
     AND NOT {{is_under_lease}} AND NOT {{is_set_aside}}

@@ -110,21 +110,25 @@ class Dialogue:
             return self._finish(Ambiguous(f"answered before the mail had left: {reply}"), usable=False)
         if reply.code == CLOSING:
             return self._finish(self._failure or self._judge(reply), usable=False)
-        out_of_turn = self.lost("the server sent a reply out of turn")
+        stage = self.stage
         step = self._step(reply)
         if isinstance(step, DialogueEnd):
             return step._replace(usable=step.usable and not (more or unsent))
         if step and (more or unsent):
             # Nothing of this step was written: the body, if it was the body, is still here.
+            out_of_turn = self._lost_at(stage, "the server sent a reply out of turn")
             return self._finish(self._failure or out_of_turn, usable=False)
         return step
 
     def lost(self, reason: str, *, by_us: bool = False) -> SendResult:
         """The result if the connection ends here, or the server breaks the protocol. `by_us`: we closed it."""
-        if self.stage is Stage.BODY:
+        return self._lost_at(self.stage, reason, by_us=by_us)
+
+    def _lost_at(self, stage: Stage, reason: str, *, by_us: bool = False) -> SendResult:
+        if stage is Stage.BODY:
             return Ambiguous(reason)
         # With PIPELINING the server has read RCPT before it answers MAIL, and some close before they have answered.
-        named = self.stage in (Stage.RCPT, Stage.DATA) or (self.stage is Stage.MAIL and self._extensions.pipelining)
+        named = stage in (Stage.RCPT, Stage.DATA) or (stage is Stage.MAIL and self._extensions.pipelining)
         if self._failure is None and named and not by_us:
             return Undecided(reason)
         return self._failure or NotSent(reason)

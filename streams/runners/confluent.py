@@ -24,7 +24,7 @@ from config.stop_signals import stop_signals
 from schemas.errors import EXIT_DONE
 from streams.lag import GroupLag
 from streams.records import Heartbeat, Record, StoppingError
-from streams.runners.consumer import consumer_config, offsets_not_fetched, position_lost, to_record
+from streams.runners.consumer import LINGER_SECONDS, consumer_config, offsets_not_fetched, position_lost, to_record
 from streams.runners.fetch_watch import Cure, FetchWatch
 from streams.runners.positions import LostPositions
 from streams.watchdog import Watchdog
@@ -224,7 +224,8 @@ class ConfluentRunner:
         messages, self._early = self._early, []
         first = self._consumer.poll(0 if messages else _POLL_SECONDS)
         if first is not None:
-            messages += [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, timeout=0)]
+            linger = LINGER_SECONDS if self._in_flight else 0
+            messages += [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, timeout=linger)]
         for message in messages:
             if (partition := position_lost(message)) is not None:
                 self._positions.lost(partition)

@@ -13,6 +13,9 @@ from streams.records import Headers, Record
 
 log = structlog.get_logger()
 
+#: How long a poll may take to fill while another one is processed: small ones cost more than they bring.
+LINGER_SECONDS: Final = 0.05
+
 #: The errors of a group's coordinator that has moved, or not yet read its topic.
 _COORDINATOR_MOVED: Final = frozenset(
     {

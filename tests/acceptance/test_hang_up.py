@@ -116,7 +116,7 @@ def test_a_closed_terminal_leaves_nothing_unknown(
 
 
 def test_processes_without_a_terminal(bidden: Bidden) -> None:
-    """FM-41: SIGHUP stops a process with 0; one that `nohup` started goes on, as whoever used it wants."""
+    """FM-41: SIGHUP stops a process with 0; one that `nohup` started goes on, as its user wants."""
     code = "import signal; signal.signal(signal.SIGHUP, signal.{}); from cli.main import main; main(['dispatch'])"
     stopped, outlives = (
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Decisions about batches: short, final at once, and applied to the items in chunks by whoever is there."""
+"""Decisions about batches: short, final at once, and applied to the items in chunks by any process."""
 
 from __future__ import annotations
 

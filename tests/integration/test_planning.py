@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import psycopg
@@ -262,6 +263,20 @@ def test_the_order_is_shuffled_per_batch(scenario: Scenario) -> None:
     assert again["members"] == orders[0]
     positions = scenario.execute("SELECT position FROM batch_items WHERE batch_id = %s ORDER BY 1", first)
     assert [row["position"] for row in positions] == list(range(1, 41))
+
+
+def test_a_large_batch_is_shuffled_by_neighbourhoods(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FM-34: neighbourhoods of 64 ids are in another order in each batch, and so are the members of each."""
+    monkeypatch.setattr("db.planning.LARGE_BATCH", 100)
+    scenario.build(students=range(1, 641))
+    orders = [order(scenario, scenario.plan("students")) for _ in range(2)]
+    blocks = [[block for block, _ in groupby(members, key=lambda member: member // 64)] for members in orders]
+    assert [sorted(found) for found in blocks] == [list(range(11))] * 2, "each neighbourhood is sent in one piece"
+    assert blocks[0] != blocks[1]
+    assert all(found != sorted(found) for found in blocks)
+    inside = [[member for member in members if member // 64 == 3] for members in orders]
+    assert inside[0] != inside[1]
+    assert sorted(inside[0]) == sorted(inside[1]) == list(range(192, 256))
 
 
 def test_the_same_seed_gives_the_same_order(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:

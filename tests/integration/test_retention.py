@@ -257,7 +257,7 @@ def _run_on_its_own(url: str) -> None:
 def test_a_locked_table_delays_only_its_own_rule(
     scenario: Scenario, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """FM-39, FM-40: whoever holds a lock for long keeps a chunk for 2 s at most; the other rules go on."""
+    """FM-39, FM-40: a session that holds a lock for long keeps a chunk for 2 s at most; the other rules go on."""
     scenario.execute("INSERT INTO sign_in_attempts VALUES ('x', 1, now() - interval '9 days')")
     scenario.execute("INSERT INTO audit_log (at, actor, action) VALUES (now() - interval '9 years', 'Ada', 'x')")
     clock = Clock()

@@ -41,7 +41,7 @@ def decisions(ledger: Ledger, state: State) -> Iterator[Move]:
     """What people can do now. A paused batch can always be resumed; the rest is bounded.
 
     A decision about a batch stores its state and waits for nobody; a later step applies it to the item, at any time,
-    by whoever is there.
+    by any process.
     """
     for index, batch in enumerate(state.batches):
         if batch.state == PAUSED:

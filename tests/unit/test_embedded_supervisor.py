@@ -169,7 +169,7 @@ def test_an_error_of_one_child_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_report_that_cannot_be_written_ends_nothing() -> None:
-    """FM-41: whoever reads the reports may be gone; the child is started again all the same."""
+    """FM-41: the reader of the reports may be gone; the child is started again all the same."""
 
     def broken(_: str) -> None:
         raise BrokenPipeError
