@@ -18,8 +18,14 @@ from embedded import ports
 from embedded.mail_server import MailServer
 from producers.topics import Topics
 from tests import servers
+from tests.acceptance.processes import heed_hang_ups
 from tests.databases import Databases
 from tests.servers import Servers
+
+
+def pytest_configure() -> None:
+    """Processes inherit what their parent ignores."""
+    heed_hang_ups()
 
 
 def pytest_report_header() -> str:

@@ -31,6 +31,11 @@ TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
 
+def heed_hang_ups() -> None:
+    """Processes that are started from now on heed SIGHUP, although `nohup` may have started this one."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def eventually(condition: Callable[[], bool], what: str, seconds: float = TIMEOUT_SECONDS) -> None:
     """Returns once the condition holds; fails with `what` when it does not in time."""
     end = time.monotonic() + seconds

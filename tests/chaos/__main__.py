@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tests.acceptance.processes import heed_hang_ups
 from tests.chaos.environment import Options
 from tests.chaos.run import run
 
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the run's folder, which is kept anyway if it fails")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
+    heed_hang_ups()
     faults = arguments.faults if arguments.faults is not None or arguments.minutes is not None else 100
     options = Options(
         arguments.seed, arguments.runner, faults, arguments.minutes, arguments.members, arguments.expire_claims
