@@ -59,7 +59,11 @@ def produce_all(
         except KafkaException as error:
             results[index] = error.args[0].str()
         producer.poll(0)
-    producer.flush(flush_seconds)
+    try:
+        producer.flush(flush_seconds)
+    except SystemError as error:
+        # How the client raises a fatal error, after which a producer takes nothing more.
+        raise error.__cause__ if isinstance(error.__cause__, KafkaException) else error from error
     return results
 
 
