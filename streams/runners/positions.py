@@ -6,8 +6,10 @@ told to report an error instead, and this module decides:
 
 - no committed offset (a new group, or a topic that was created again): the earliest message;
 - a committed offset below the earliest message (retention, deleted records): the earliest message;
-- otherwise the log has lost its end: its end now, which is committed. What lies below and was not read, a dispatcher
-  finds lost, and publishes again.
+- otherwise the log has lost its end: its end now. What lies below and was not read, a dispatcher finds lost, and
+  publishes again.
+
+Where it goes on is committed.
 """
 
 from __future__ import annotations
@@ -62,12 +64,13 @@ class LostPositions:
         (answer,) = self._consumer.committed([partition], timeout=_SECONDS)
         position = next_position(answer.offset, earliest, end)
         target = TopicPartition(self._topic, number, position)
-        if answer.offset > position:
-            log.error("the topic lost its end", partition=number, committed=answer.offset, end=end)
-            self._consumer.commit(offsets=[target], asynchronous=False)
         # No seek: the client refuses one in a partition that it has stopped fetching.
         self._consumer.incremental_unassign([partition])
         self._consumer.incremental_assign([target])
+        # Always, and last: to unassign has committed what was stored before, which may lie beyond the end.
+        self._consumer.commit(offsets=[target], asynchronous=False)
+        if answer.offset > position:
+            log.error("the topic lost its end", partition=number, committed=answer.offset, end=end)
 
 
 def next_position(committed: int, earliest: int, end: int) -> int:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from config.kafka import client_config
+from config.settings import Settings
+from producers.topics import Topics
+from streams.runners.consumer import consumer_config
+from streams.runners.positions import LostPositions
 from tests.acceptance.processes import eventually
 from tests.conformance.conftest import Runner
 
@@ -30,6 +36,35 @@ def test_a_commit_beyond_the_end(runner: Runner) -> None:
     assert runner.books.sink.count() == MEMBERS
     for process in (dispatcher, worker):
         process.stop()
+
+
+@pytest.mark.parametrize("committed", [None, 5, 500])
+def test_what_was_stored_is_not_committed_beyond_the_end(
+    settings_for: Callable[..., Settings], committed: int | None
+) -> None:
+    """FM-36: offsets that were stored and not committed when the log lost its end do not come after the move."""
+    settings = settings_for(partitions=1)
+    Topics(settings).create()
+    topic = settings.invitations_topic
+    producer = Producer(client_config(settings, "test"), logger=None)
+    for _ in range(10):
+        producer.produce(topic, b"x", partition=0)
+    assert not producer.flush(10)
+    consumer = Consumer({**consumer_config(settings), "auto.commit.interval.ms": 60_000}, logger=None)
+    assigned: list[TopicPartition] = []
+    consumer.subscribe([topic], on_assign=lambda _, partitions: assigned.extend(partitions))
+    try:
+        eventually(lambda: consumer.poll(0.1) is None and bool(assigned), "it has the partition")
+        if committed is not None:
+            consumer.commit(offsets=[TopicPartition(topic, 0, committed)], asynchronous=False)
+        consumer.store_offsets(offsets=[TopicPartition(topic, 0, 600)])
+        positions = LostPositions(consumer, topic)
+        positions.lost(0)
+        positions.find(after_poll=1)
+    finally:
+        consumer.close()
+    topics = Topics(settings)
+    assert topics.committed(topics.partitions()) == {0: 0 if committed is None else 10}
 
 
 def test_records_are_deleted(runner: Runner) -> None:
