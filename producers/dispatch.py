@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 import structlog
@@ -83,8 +82,7 @@ class Dispatcher:
         self._stop = stop
         self._permitted = permitted
         self._chores = chores
-        self._make_publisher = partial(Publisher, settings, clock, "bidden-dispatcher")
-        self._publisher = self._make_publisher()
+        self._publisher = Publisher(settings, clock, "bidden-dispatcher")
         self._throughput = Throughput()
         self._next_lost_check = 0.0
         self._next_chores = 0.0
@@ -119,9 +117,6 @@ class Dispatcher:
                         failures = 0
                         self._stop.wait(seconds)
             except _OUTAGES as error:
-                if isinstance(error, KafkaException):
-                    # After a fatal error, as when a topic has lost its end, a producer takes nothing more.
-                    self._publisher = self._make_publisher()
                 delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
                 failures += 1
                 log.warning("waiting for a server", seconds=delay, cause=first_line(error))

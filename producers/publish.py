@@ -13,12 +13,11 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from confluent_kafka import Producer
 
 from config import crash_points
 from config.crash_points import CrashPoint
 from config.kafka import producer_config
-from config.kafka_producer import OutgoingMessage, Receipt, produce_all
+from config.kafka_producer import BatchProducer, OutgoingMessage, Receipt
 from config.settings import Settings
 from db import outbox
 from db.connect import Connection
@@ -36,7 +35,7 @@ class Publisher:
     def __init__(self, settings: Settings, clock: Callable[[], datetime], client_id: str = "bidden-producer") -> None:
         self._topic = settings.invitations_topic
         self._clock = clock
-        self._producer = Producer(producer_config(settings, client_id), logger=None)
+        self._producer = BatchProducer(producer_config(settings, client_id))
         self._random = random.SystemRandom()
 
     def publish(self, conn: Connection, topic_id: UUID, items: Sequence[DueItem]) -> int:
@@ -44,7 +43,7 @@ class Publisher:
 
         The others stay claimed and are due again when the claim ends. Blocks for at most 25 s.
         """
-        results = produce_all(self._producer, self._topic, self._messages(items), _FLUSH_SECONDS)
+        results = self._producer.produce_all(self._topic, self._messages(items), _FLUSH_SECONDS)
         crash_points.reach(CrashPoint.PUBLISH_DELIVERED)
         receipts: list[PublishReceipt] = []
         causes: list[str] = []

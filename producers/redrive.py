@@ -10,12 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import Producer
-
 from config import crash_points
 from config.crash_points import CrashPoint
 from config.kafka import ANY_SIZE, producer_config
-from config.kafka_producer import OutgoingMessage, Receipt, produce_all
+from config.kafka_producer import BatchProducer, OutgoingMessage, Receipt
 from config.settings import Settings
 from db import dead_letters as handled_letters
 from db.chunks import chunked
@@ -57,7 +55,7 @@ class Redriver:
         config = {**producer_config(settings, "bidden-redrive"), **ANY_SIZE}
         # A message that was reported as failed must not arrive later.
         config["message.timeout.ms"] = int(min(config["message.timeout.ms"], timeout * 800))
-        self._producer = Producer(config, logger=None)
+        self._producer = BatchProducer(config)
 
     def is_from_source(self, dead_letter: DeadLetter) -> bool:
         """Whether its headers, which anyone may have written, name the topic of these settings."""
@@ -134,7 +132,7 @@ class Redriver:
             )
             for dead_letter in dead_letters
         )
-        results = produce_all(self._producer, self._source, messages, self._timeout)
+        results = self._producer.produce_all(self._source, messages, self._timeout)
         acknowledged = []
         for dead_letter, result in zip(dead_letters, results, strict=True):
             if isinstance(result, Receipt):

@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 import structlog
-from confluent_kafka import KafkaException, Producer
 
 from config.kafka import ANY_SIZE, producer_config
-from config.kafka_producer import OutgoingMessage, produce_all
+from config.kafka_producer import BatchProducer, OutgoingMessage
 from config.log_throttle import LogThrottle
 from config.settings import Settings
 from schemas import dead_letter
@@ -58,7 +56,7 @@ class DeadLetterProducer:
         self._sleep = sleep
         self._throttle = LogThrottle(monotonic)
         self._given_up = False
-        self._producer = Producer(
+        self._producer = BatchProducer(
             {
                 **producer_config(settings, "bidden-dead-letters"),
                 # A record that could not be produced would block its partition.
@@ -67,8 +65,7 @@ class DeadLetterProducer:
                 "batch.num.messages": 1,
                 # Given up before the next attempt: a late letter would be a second one.
                 "message.timeout.ms": int(_FLUSH_SECONDS * 800),
-            },
-            logger=None,
+            }
         )
 
     async def put(self, invalid: Sequence[InvalidRecord]) -> None:
@@ -84,7 +81,7 @@ class DeadLetterProducer:
             if not rest:
                 break
             self._heartbeat.beat()
-            if not await asyncio.to_thread(self._brokers_answer):
+            if not await asyncio.to_thread(self._producer.brokers_answer, _METADATA_SECONDS):
                 refused_since = None
                 self._warn("waiting for Kafka to take dead letters", len(rest), cause)
             else:
@@ -112,11 +109,6 @@ class DeadLetterProducer:
         if self._throttle.admits(what):
             log.warning(what, topic=self._topic, letters=letters, cause=cause)
 
-    def _brokers_answer(self) -> bool:
-        with suppress(KafkaException):
-            return bool(self._producer.list_topics(timeout=_METADATA_SECONDS).brokers)
-        return False
-
     def _produce(self, invalid: Sequence[InvalidRecord]) -> tuple[list[InvalidRecord], str]:
         """Those that were not acknowledged, and the cause of the last of them."""
         at = self._clock().isoformat()
@@ -136,6 +128,6 @@ class DeadLetterProducer:
             )
             for letter in invalid
         )
-        results = produce_all(self._producer, self._topic, messages, _FLUSH_SECONDS)
+        results = self._producer.produce_all(self._topic, messages, _FLUSH_SECONDS)
         failed = [(letter, cause) for letter, cause in zip(invalid, results, strict=True) if isinstance(cause, str)]
         return [letter for letter, _ in failed], failed[-1][1] if failed else ""

@@ -14,7 +14,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from structlog.testing import capture_logs
 
 from config.kafka import client_config
-from config.kafka_producer import OutgoingMessage, produce_all
+from config.kafka_producer import BatchProducer, OutgoingMessage
 from config.settings import Settings
 from db.connect import Connection
 from monitoring.dead_letters import obstacle
@@ -68,11 +68,11 @@ def admit(settings: Settings, size: int) -> None:
     resource.add_incremental_config(entry)
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(timeout=30)
-    producer = Producer(client_config(settings, "test"), logger=None)
+    producer = BatchProducer(client_config(settings, "test"))
     is_small = size < len(LARGE)
 
     def is_as_told() -> bool:
-        (result,) = produce_all(producer, settings.dead_letter_topic, [OutgoingMessage(None, PROBE + LARGE)], 10)
+        (result,) = producer.produce_all(settings.dead_letter_topic, [OutgoingMessage(None, PROBE + LARGE)], 10)
         return isinstance(result, str) == is_small
 
     eventually(is_as_told, "the topic admits other sizes")
