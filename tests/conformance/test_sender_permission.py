@@ -94,7 +94,7 @@ def test_mails_whose_claims_ended_while_they_waited(server: Server, run: Run) ->
 
 
 class _Reading:
-    """A server that lets the body begin and then reads nothing until it is told to."""
+    """A server that lets the body begin and then reads nothing until the test lets it."""
 
     def __init__(self, **options: Any) -> None:
         self.goes_on = asyncio.Event()

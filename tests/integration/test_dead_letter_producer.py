@@ -61,7 +61,7 @@ def invalid(settings: Settings, value: bytes | None = b"{", headers: Headers = H
 
 
 def admit(settings: Settings, size: int) -> None:
-    """Lets the dead-letter topic take messages of so many bytes; returns once the broker does as it is told."""
+    """Lets the dead-letter topic take messages of so many bytes; returns once the broker has applied it."""
     admin = AdminClient(client_config(settings, "test"))
     resource = ConfigResource(ConfigResource.Type.TOPIC, settings.dead_letter_topic)
     entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)

@@ -110,7 +110,7 @@ def test_the_page_of_a_batch_that_is_being_planned(site: Site, scenario: Scenari
 
 
 def test_two_planners_at_once(scenario: Scenario) -> None:
-    """FM-15, FM-40: each batch is planned once, whoever asks."""
+    """FM-15, FM-40: each batch is planned once, however many processes ask."""
     batches = [waiting(scenario) for _ in range(3)]
     start = threading.Barrier(2)
 

@@ -38,7 +38,7 @@ class Clock:
 
 
 def run_all_chunks(conn: Connection, chunk: Callable[[], bool] | None = None) -> None:
-    """What a dispatcher does in a quarter of an hour: every rule comes to its end."""
+    """What a dispatcher does in a quarter of an hour: every rule runs until nothing is left."""
     clock = Clock()
     chore = Retention(LOG_SECONDS, clock)
     for _ in range(900):

@@ -134,7 +134,7 @@ def most_in(times: list[float], seconds: float) -> int:
 
 @pytest.mark.parametrize("text", ["2/s", "14/s", "500/s", "600/min", "14/s,600/min"])
 def test_nearly_all_of_the_rate_is_used(text: str) -> None:
-    """A caller that asks again when it is told to gets at least 90 % of the rate over two minutes."""
+    """A caller that asks again at the time that it was given gets at least 90 % of the rate over two minutes."""
     rates = parse(text, None, None)
     asking = Granted(rates)
     start = now = 1_700_000_000.0
