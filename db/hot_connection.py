@@ -14,7 +14,7 @@ import structlog
 
 from db.connect import OUTAGES, AsyncConnection, connect_hot
 from db.lock_watch import LockWatch
-from schemas.errors import first_line
+from schemas.errors import StoppingError, first_line
 
 log = structlog.get_logger()
 
@@ -34,13 +34,14 @@ class HotConnection:
         self._on_wait = on_wait
         self._connection: AsyncConnection | None = None
         self._turn = asyncio.Lock()
+        self._closing = asyncio.Event()
         self._locks = LockWatch(url, application, on_wait)
 
     async def wait_out(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """The result of `run`. Errors other than outages are raised."""
+        """The result of `run`. Errors other than outages are raised; after `close` StoppingError, also in an outage."""
         async with self._turn:
             failures = 0
-            while True:
+            while not self._closing.is_set():
                 try:
                     if self._connection is None:
                         self._connection = await self._connect()
@@ -56,15 +57,17 @@ class HotConnection:
                     if failures:
                         log.info("PostgreSQL is back")
                     return result
+            raise StoppingError
 
     async def close(self, last: Begin | None = None) -> None:
-        """Closes the connection, after a `last` use of it if it is open."""
-        if last is not None:
-            async with self._turn:
-                if self._connection is not None:
-                    with suppress(*OUTAGES):
-                        await last(self._connection)
-        await self._disconnect()
+        """Closes the connection for good, after what runs, and after a `last` use of it if it is open."""
+        self._closing.set()
+        # What runs ends first: a socket that is closed under a statement never wakes who waits for its answer.
+        async with self._turn:
+            if last is not None and self._connection is not None:
+                with suppress(*OUTAGES):
+                    await last(self._connection)
+            await self._disconnect()
 
     async def _connect(self) -> AsyncConnection:
         connection = await connect_hot(self._url, application=self._application)
@@ -89,4 +92,6 @@ class HotConnection:
         log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
         # Another session's lock, too, is an outage with a name.
         self._on_wait()
-        await asyncio.sleep(delay)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._closing.wait()

@@ -31,6 +31,10 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+class StoppingError(Exception):
+    """The worker stops: what was begun is not finished and must not be acknowledged. No member's failure (FM-13)."""
+
+
 class BiddenError(Exception):
     """Base of all errors for people.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from streams.records import StoppingError
+from schemas.errors import StoppingError
 
 
 class Latch:

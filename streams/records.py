@@ -44,10 +44,6 @@ class DeadLetterSink(Protocol):
         ...
 
 
-class StoppingError(Exception):
-    """The worker stops: the poll was not finished and must not be acknowledged. No member's failure (FM-13)."""
-
-
 class Heartbeat:
     """The time of the last sign of progress, for the watchdog. Touched from the event loop, read by a thread."""
 

@@ -21,13 +21,13 @@ import structlog
 
 from db.suspects import Begun, DeadRange, Known, Range
 from schemas.envelope import Envelope, Unmailable
-from schemas.errors import BiddenError
+from schemas.errors import BiddenError, StoppingError
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.message import UndecodableError, decode
 from schemas.vocabulary import Role
 from streams.composer import Composer
-from streams.records import DeadLetterSink, InvalidRecord, Record, StoppingError
+from streams.records import DeadLetterSink, InvalidRecord, Record
 
 log = structlog.get_logger()
 

@@ -21,9 +21,9 @@ from config import crash_points
 from config.crash_points import CrashPoint
 from config.settings import Settings
 from config.stop_signals import stop_signals
-from schemas.errors import EXIT_DONE
+from schemas.errors import EXIT_DONE, StoppingError
 from streams.lag import GroupLag
-from streams.records import Heartbeat, Record, StoppingError
+from streams.records import Heartbeat, Record
 from streams.runners.consumer import LINGER_SECONDS, consumer_config, offsets_not_fetched, position_lost, to_record
 from streams.runners.fetch_watch import Cure, FetchWatch
 from streams.runners.positions import LostPositions

@@ -27,9 +27,9 @@ from config.crash_points import CrashPoint
 from config.settings import Settings
 from config.standard_streams import exit_now
 from config.stop_signals import stop_signals
-from schemas.errors import BiddenError, UnreachableError
+from schemas.errors import BiddenError, StoppingError, UnreachableError
 from streams.lag import GroupLag
-from streams.records import Heartbeat, Record, StoppingError
+from streams.records import Heartbeat, Record
 from streams.watchdog import Watchdog
 from streams.worker import Worker, WorkerFactory
 

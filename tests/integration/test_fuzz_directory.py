@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
-from db import directory
+from db import import_staging
 from db.connect import Connection
 from tests.fuzzing import fingerprint, fuzz, run
 from tests.integration.importing import BASE, CHAPTER, COACHES, EVENT, STUDENTS, invitation, load, member, subscription
@@ -143,7 +143,7 @@ def test_any_file(bidden: Connection) -> None:
 
 def test_lines_that_are_too_much_for_one_statement(bidden: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """FM-32: long texts go to the database in as many statements as they need; a file that cannot be read is named."""
-    monkeypatch.setattr(directory, "_CHUNK_CHARACTERS", 5_000)
+    monkeypatch.setattr(import_staging, "_CHUNK_CHARACTERS", 5_000)
     lines = [EVENT | {"id": number, "description": "x" * 2_000 * number} for number in range(1, 9)]
     said = run("import", "-", "--json", stdin="\n".join(map(json.dumps, lines)).encode())
     assert said.code == 0, said

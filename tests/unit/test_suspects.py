@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from db.suspects import Begun, DeadRange, Known, Range
-from schemas.errors import NoProgressError
+from schemas.errors import NoProgressError, StoppingError
 from schemas.keys import DeliveryKey
 from schemas.message import encode_fast, key_of
 from schemas.vocabulary import Role
 from streams import suspects
-from streams.records import InvalidRecord, Record, StoppingError
+from streams.records import InvalidRecord, Record
 from streams.suspects import Suspects, is_in, ranges_of
 
 DEADLY = 13
