@@ -200,7 +200,7 @@ def _worker(database: Database) -> Iterator[Callable[[], object]]:
     owners = (f"bench#{n}" for n in count())
     claimed: list[Delivery] = []
     with asyncio.Runner() as runner:
-        runner.run(ledger.find_settled([]))
+        runner.run(ledger.look_up([]))
 
         def cycle() -> None:
             nonlocal claimed

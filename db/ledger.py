@@ -35,7 +35,7 @@ log = structlog.get_logger()
 class LookedUp:
     """What the database knows of a message. `n` is its index in the sequence that was looked up.
 
-    `roles`, `paused` and `settled` are None where the batch has no such item, `role_policy` where there is no event.
+    `paused` is None where there is no batch, `roles` where it has no such item, `role_policy` where there is no event.
     """
 
     n: int
@@ -43,7 +43,6 @@ class LookedUp:
     event_known: bool
     member_known: bool
     paused: bool | None
-    settled: bool | None
     roles: list[str] | None
     email: str | None
     role_policy: str | None
@@ -67,21 +66,12 @@ class Ledger:
         self._events = EventCache()
 
     async def look_up(self, messages: Sequence[InvitationDue]) -> list[LookedUp]:
-        """What is known of each message."""
+        """What is known of each message that is not settled. One that is missing has nothing left to do."""
 
         async def run(conn: AsyncConnection) -> list[LookedUp]:
             async with conn.cursor(row_factory=class_row(LookedUp)) as cursor:
                 await cursor.execute(sql("look_up"), {"messages": _rows(messages)})
                 return await cursor.fetchall()
-
-        return await self._connection.wait_out(run)
-
-    async def find_settled(self, messages: Sequence[InvitationDue]) -> set[int]:
-        """The indexes of messages that have nothing left to do."""
-
-        async def run(conn: AsyncConnection) -> set[int]:
-            cursor = await conn.execute(sql("find_settled"), {"messages": _rows(messages)})
-            return {row[0] for row in await cursor.fetchall()}
 
         return await self._connection.wait_out(run)
 

@@ -111,52 +111,70 @@ def outcome_row(outcome: Outcome | None) -> dict[str, Any]:
 
 async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle) -> Committed:
     """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
-    completed = [row_of(delivery) for delivery in cycle.record]
-    recorded = [
-        row | {"fence": delivery.fence, **outcome_row(delivery.outcome)}
-        for row, delivery in zip(completed, cycle.record, strict=True)
+    completed = [
+        row_of(delivery) | {"fence": delivery.fence, **outcome_row(delivery.outcome)} for delivery in cycle.record
     ]
+    accepted = [row for row in completed if row["state"] == "sent"]
+    others = [row for row in completed if row["state"] != "sent"]
     requested = [row_of(delivery) for delivery in cycle.claim]
     parameters = policy.parameters(cycle.owner)
     claimed: list[Delivery] = []
+    unclaimed: list[dict[str, Any]] = []
     renewing: AsyncCursor[Any] | None = None
-    # One commit and two round trips: only the claims are waited for, the rest goes with the commit.
+    # One commit and two round trips: claims and settled items are waited for, the rest goes with the commit.
     async with conn.pipeline() as pipeline, conn.transaction():
         clock = await conn.execute(sql("transaction_time"))
         batches = sorted({row["batch_id"] for row in (*completed, *requested)})
         if batches:
             await conn.execute(sql("lock_batches"), {"batches": batches})
-        if recorded:
-            await conn.execute(sql("record_outcomes"), {"recorded": Jsonb(recorded)})
-            failures = [row | {"n": n} for n, row in enumerate(recorded) if row["state"] == "failed"]
-            if failures:
-                await conn.execute(sql("keep_first_error"), {"failures": Jsonb(failures)})
+        if accepted:
+            settling = await conn.execute(sql("settle_accepted"), {"accepted": Jsonb(accepted)})
+        if others:
+            await _record(conn, others)
         if cycle.renew:
             renewed = [row_of(delivery) | {"fence": delivery.fence} for delivery in cycle.renew]
             renewing = await conn.execute(sql("renew_leases"), {**parameters, "renewed": Jsonb(renewed)})
-        unclaimed: list[dict[str, Any]] = []
         if requested:
-            cursor = await conn.execute(sql("claim_deliveries"), {**parameters, "requested": Jsonb(requested)})
+            claiming = await conn.execute(sql("claim_deliveries"), {**parameters, "requested": Jsonb(requested)})
             about = {"events": sorted({row["event_id"] for row in requested})}
             versions = await conn.execute(sql("event_versions"), about)
+        if accepted or requested:
             # Not only flushed: until a sync the server keeps its answer, and both sides would wait in mid-transaction.
             await pipeline.sync()
-            claims = await cursor.fetchall()
+        if accepted:
+            settled = {tuple(row) for row in await settling.fetchall()}
+            late = [row for row in accepted if (row["batch_id"], row["member_id"]) not in settled]
+            if late:
+                await _record(conn, late)
+                others += late
+        if requested:
+            claims = await claiming.fetchall()
             if claims:
                 await events.update(conn, pipeline, await versions.fetchall())
             claimed, unclaimed = _split(cycle.claim, requested, claims, events)
             crash_points.reach(CrashPoint.CLAIM_READY)
             if unclaimed:
                 await conn.execute(sql("conclude_unclaimed"), {**parameters, "requested": Jsonb(unclaimed)})
+        if others or unclaimed:
+            touched = {**parameters, "touched": Jsonb([*others, *unclaimed])}
+            for name in ("lock_unknown", "settle_items"):
+                await conn.execute(sql(name), touched)
         if completed or unclaimed:
             touched = {**parameters, "touched": Jsonb([*completed, *unclaimed])}
-            for name in ("lock_unknown", "settle_items", "correct_log_entries"):
-                await conn.execute(sql(name), touched)
-        if recorded:
+            await conn.execute(sql("correct_log_entries"), touched)
+        if completed:
             crash_points.reach(CrashPoint.OUTCOME_READY)
     renewed_keys = {DeliveryKey(*row) for row in await renewing.fetchall()} if renewing is not None else set()
     ((at,),) = await clock.fetchall()
     return Committed(claimed, renewed_keys, at)
+
+
+async def _record(conn: AsyncConnection, recorded: Sequence[dict[str, Any]]) -> None:
+    """Any outcome in the ledger; `settle_items` follows."""
+    await conn.execute(sql("record_outcomes"), {"recorded": Jsonb(recorded)})
+    failures = [row | {"n": n} for n, row in enumerate(recorded) if row["state"] == "failed"]
+    if failures:
+        await conn.execute(sql("keep_first_error"), {"failures": Jsonb(failures)})
 
 
 def _split(

@@ -47,12 +47,10 @@ class Pipeline:
         crash_points.reach(CrashPoint.POLL_FETCHED)
         decoded, invalid = decode_records(records)
         if decoded:
-            settled = await self._ledger.find_settled([message for _, message in decoded])
-            unsettled = [pair for n, pair in enumerate(decoded) if n not in settled]
-            if unsettled:
-                deliveries, contradictory = await self._look_up(unsettled)
-                invalid += contradictory
-                self._heartbeat.beat()
+            deliveries, contradictory = await self._look_up(decoded)
+            invalid += contradictory
+            self._heartbeat.beat()
+            if deliveries:
                 crash_points.reach(CrashPoint.POLL_LOOKED_UP)
                 await self._window.deliver(deliveries)
         if invalid:
@@ -64,14 +62,14 @@ class Pipeline:
     async def probe(self, record: Record) -> None:
         """Decode, look up and compose one record, and claim nothing: whether that much ends the worker."""
         decoded, _ = decode_records([record])
-        if decoded and not await self._ledger.find_settled([message for _, message in decoded]):
+        if decoded:
             deliveries, _ = await self._look_up(decoded)
             await self._ledger.read_mails(deliveries)
             for delivery in deliveries:
                 compose(self._composer, delivery)
 
     async def _look_up(self, decoded: Sequence[Decoded]) -> tuple[list[Delivery], list[InvalidRecord]]:
-        """The deliveries of unsettled items; and the records whose message contradicts the database.
+        """The deliveries of items that are not settled; and the records whose message contradicts the database.
 
         A slot that was sent already is requested, too: the claim decides.
         """
@@ -82,7 +80,7 @@ class Pipeline:
             reason = contradiction(message, row)
             if reason is not None:
                 invalid += [InvalidRecord(record, reason) for record in records]
-            elif not row.paused and not row.settled:
+            elif not row.paused:
                 rows.append(row)
         deliveries: list[Delivery] = []
         for row in rows:

@@ -1,7 +1,8 @@
--- The hot path of a worker. One transaction runs, in this order: transaction_time; lock_batches; record_outcomes,
--- keep_first_error; renew_leases; claim_deliveries; conclude_unclaimed for what was requested and not claimed; then
--- lock_unknown, settle_items and correct_log_entries for what was recorded or not claimed. All take their rows as one
--- JSON array. Times are the database's: one clock for all workers.
+-- The hot path of a worker. One transaction runs, in this order: transaction_time; lock_batches; settle_accepted, which
+-- ends the usual case; record_outcomes and keep_first_error for other outcomes; renew_leases; claim_deliveries;
+-- record_outcomes for what was accepted in an unusual case; conclude_unclaimed for what was requested and not claimed;
+-- then lock_unknown and settle_items for all but the usual case, and correct_log_entries. All take their rows as one JSON
+-- array. Times are the database's: one clock for all workers.
 --
 -- Parameters: `owner` names one cycle of one worker, not the worker; `resend_below` is the number of attempts below which an `unknown`
 -- delivery may be claimed again (0 under the policy `hold`: never).
@@ -20,28 +21,25 @@ SELECT id FROM batches WHERE id = ANY(%(batches)s) ORDER BY id FOR KEY SHARE
 SELECT extract(epoch FROM now())::float8
 
 -- name: look_up
--- For each message: whom it names, and what is still to do. No lock, no decision; what its mail says is read by its claim.
-SELECT t.n, b.event_id AS batch_event_id, e.id IS NOT NULL AS event_known, m.id IS NOT NULL AS member_known,
-    b.state = 'paused' AS paused, i.roles, i.settled_at IS NOT NULL AS settled, m.email, e.role_policy
-FROM jsonb_to_recordset(%(messages)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
-LEFT JOIN batches b ON b.id = t.batch_id
+-- Of each message that has something left to do: whom it names, and what. No lock, no decision; what its mail says is read
+-- by its claim. What is settled is left out before anything else is read: a replay of a settled topic runs on that alone.
+-- A batch whose items were removed by `cleanup` had settled them all.
+SELECT t.n, t.batch_event_id, e.id IS NOT NULL AS event_known, m.id IS NOT NULL AS member_known, t.paused, t.roles,
+    m.email, e.role_policy
+FROM (
+    SELECT t.*, b.event_id AS batch_event_id, b.state = 'paused' AS paused, i.roles
+    FROM jsonb_to_recordset(%(messages)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
+    LEFT JOIN batches b ON b.id = t.batch_id
+    LEFT JOIN LATERAL (
+        SELECT roles, settled_at, excluded FROM batch_items
+        WHERE batch_id = t.batch_id AND member_id = t.member_id OFFSET 0
+    ) i ON true
+    WHERE (b.event_id = t.event_id AND ((i.settled_at IS NOT NULL AND i.excluded IS NULL) OR b.archived IS NOT NULL))
+        IS NOT TRUE
+    OFFSET 0
+) t
 LEFT JOIN events e ON e.id = t.event_id
 LEFT JOIN members m ON m.id = t.member_id
-LEFT JOIN LATERAL (
-    SELECT roles, settled_at FROM batch_items WHERE batch_id = t.batch_id AND member_id = t.member_id OFFSET 0
-) i ON true
-
--- name: find_settled
--- Which messages have nothing left to do. A replay of a settled topic runs on this alone. A batch whose items were
--- removed by `cleanup` had settled them all.
-SELECT t.n
-FROM jsonb_to_recordset(%(messages)s) AS t(n int, batch_id bigint, event_id bigint, member_id bigint)
-JOIN batches b ON b.id = t.batch_id AND b.event_id = t.event_id
-LEFT JOIN LATERAL (
-    SELECT settled_at, excluded FROM batch_items
-    WHERE batch_id = t.batch_id AND member_id = t.member_id OFFSET 0
-) i ON true
-WHERE (i.settled_at IS NOT NULL AND i.excluded IS NULL) OR b.archived IS NOT NULL
 
 -- name: event_details
 SELECT e.id AS event_id, e.kind, e.name, e.description, e.starts_at, e.ends_at,
@@ -55,6 +53,49 @@ CROSS JOIN LATERAL (
     FROM event_chapters JOIN chapters ON chapters.id = chapter_id WHERE event_id = e.id
 ) c
 WHERE e.id = ANY(%(events)s)
+
+-- name: settle_accepted
+-- The usual end, in one statement: accepted by the mail server, under the fence of a claim that this batch still holds,
+-- and nothing else open for the member. Ledger, log and item change together (FM-17). Returns the members whose items are
+-- settled. Of the others, what the fence allowed is in ledger and log as well; `record_outcomes` and `settle_items` look
+-- at them again. By ctid: a row that has moved since this statement began is theirs, too.
+WITH found AS MATERIALIZED (
+    SELECT r.*, d.place
+    FROM jsonb_to_recordset(%(accepted)s) AS r(batch_id bigint, event_id bigint, action text, member_id bigint,
+        slot text, fence bigint, reply text, partition int, kafka_offset bigint)
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM deliveries
+        WHERE event_id = r.event_id AND action = r.action AND member_id = r.member_id AND slot = r.slot OFFSET 0
+    ) d
+), recorded AS MATERIALIZED (
+    UPDATE deliveries d SET state = 'sent', reason = NULL, reply = coalesce(r.reply, d.reply),
+        attempts = d.attempts + 1, not_before = NULL, first_refused_at = NULL, lease_until = NULL, owner = NULL,
+        updated_at = now()
+    FROM found r
+    WHERE d.ctid = r.place AND d.state = 'handing_off' AND d.fence = r.fence AND d.batch_id = r.batch_id
+        AND d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member_id AND d.slot = r.slot
+    RETURNING d.batch_id, d.member_id, d.slot, d.role, 'sent' AS status, d.reason, d.attempts, d.updated_at AS at,
+        r.partition, r.kafka_offset
+), entries AS (
+    SELECT * FROM recorded
+), logged AS (
+    {{insert_log_entries}}
+), ended AS MATERIALIZED (
+    SELECT t.*, i.place
+    FROM (
+        SELECT batch_id, member_id, count(*) AS slots FROM recorded GROUP BY batch_id, member_id
+        -- The order in which items are locked: see `settle_items`.
+        ORDER BY batch_id, member_id
+    ) t
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM batch_items WHERE batch_id = t.batch_id AND member_id = t.member_id OFFSET 0
+    ) i
+)
+UPDATE batch_items i SET settled_at = now(), publish_at = NULL
+FROM ended t
+WHERE i.ctid = t.place AND i.batch_id = t.batch_id AND i.member_id = t.member_id AND i.excluded IS NULL
+    AND i.settled_at IS NULL AND cardinality(i.roles) = t.slots
+RETURNING i.batch_id, i.member_id
 
 -- name: record_outcomes
 -- Writes an outcome only under the fence of its own claim: an older claim changes nothing. A late outcome replaces
@@ -92,8 +133,8 @@ WHERE b.id = f.batch_id AND b.first_error IS NULL
 -- The claim, committed before the mail's data goes out: what makes sure that two workers never mail the same key. Takes
 -- a delivery only if its batch runs, its item is open, its member is still eligible, no other worker has it in flight,
 -- and it was not sent and is no retry before its time. SKIP LOCKED:
--- never waits, so two workers cannot deadlock; a key that another session has locked is not claimed, and `settle_items`
--- makes its item due again. A claim whose commit was never acknowledged is taken again by its own owner: nothing was
+-- never waits, so two workers cannot deadlock; a key that another session has locked, or whose row has moved since this
+-- statement began, is not claimed, and `settle_items` makes its item due again. A claim whose commit was never acknowledged is taken again by its own owner: nothing was
 -- sent under it. Returns what the mail says of its member, too: who is mailed where is what the directory says now.
 WITH eligible AS MATERIALIZED (
     SELECT w.*, m.name, m.surname, m.email
@@ -107,10 +148,10 @@ WITH eligible AS MATERIALIZED (
     ) i
     WHERE b.state = 'running' AND i.settled_at IS NULL AND {{ineligibility_reason_at_claim}} IS NULL
 ), claimable AS MATERIALIZED (
-    SELECT w.*
+    SELECT w.*, d.place
     FROM eligible w
     CROSS JOIN LATERAL (
-        SELECT FROM deliveries d
+        SELECT d.ctid AS place FROM deliveries d
         WHERE d.event_id = w.event_id AND d.action = w.action AND d.member_id = w.member_id AND d.slot = w.slot
             AND (
                 d.state = 'planned'
@@ -128,7 +169,7 @@ UPDATE deliveries d SET state = 'handing_off', fence = d.fence + 1, owner = %(ow
     attempts = d.attempts + CASE WHEN d.state = 'handing_off' AND d.owner <> %(owner)s THEN 1 ELSE 0 END,
     reason = NULL, reply = NULL, not_before = NULL, updated_at = now()
 FROM claimable t
-WHERE d.event_id = t.event_id AND d.action = t.action AND d.member_id = t.member_id AND d.slot = t.slot
+WHERE d.ctid = t.place
 RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts,
     extract(epoch FROM now() - d.first_refused_at)::float8 AS refused_for, t.name, t.surname, t.email,
     (SELECT v.token FROM invitations v

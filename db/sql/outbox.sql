@@ -22,6 +22,14 @@ queues AS (
     ) n
 )
 
+-- fragment: queue_is_due
+-- Whether queue q has an item that is due now: its first by the index, and never a scan of the table.
+(
+    SELECT i.publish_at FROM batch_items i
+    WHERE i.batch_id = q.batch_id AND (i.kafka_offset IS NOT NULL) = q.again AND i.publish_at IS NOT NULL
+    ORDER BY i.publish_at LIMIT 1
+) <= now()
+
 -- fragment: may_be_published
 -- Not of a paused batch, and not of a cancelled one while chunks settle its items (FM-39).
 (b.state <> 'paused' AND (b.state <> 'cancelled' OR b.unapplied_since IS NULL))
@@ -33,15 +41,13 @@ queues AS (
 -- name: claim_due_items
 -- The queues take turns: one item of each, then a second one of each that has more, up to the limit. Within a queue in
 -- the order of due times, then of the batch's shuffle. Turns are dealt without a lock, to a queue at most four times an
--- equal share and ten; then each queue's items are locked, and SKIP LOCKED gives a second dispatcher the next ones.
+-- equal share and ten; then each queue's items are locked, and SKIP LOCKED gives a second dispatcher the next ones. By
+-- ctid: one that has moved since this statement began is claimed by the next.
 WITH RECURSIVE {{due_queues}}, open AS MATERIALIZED (
-    SELECT q.batch_id, q.again, b.event_id, b.action, 10 + 4 * %(limit)s::bigint / count(*) OVER () AS most
+    SELECT q.batch_id, q.again, 10 + 4 * %(limit)s::bigint / count(*) OVER () AS most
     FROM queues q
     JOIN batches b ON b.id = q.batch_id AND {{may_be_published}}
-    WHERE EXISTS (
-        SELECT FROM batch_items i
-        WHERE i.batch_id = q.batch_id AND (i.kafka_offset IS NOT NULL) = q.again AND i.publish_at <= now() OFFSET 0
-    )
+    WHERE {{queue_is_due}}
 ), turns AS (
     SELECT o.batch_id, o.again, t.turn
     FROM open o
@@ -56,25 +62,24 @@ WITH RECURSIVE {{due_queues}}, open AS MATERIALIZED (
 ), shares AS MATERIALIZED (
     SELECT batch_id, again, count(*) AS share FROM turns GROUP BY batch_id, again
 ), due AS MATERIALIZED (
-    SELECT o.batch_id, i.member_id, o.event_id, o.action,
-        row_number() OVER (PARTITION BY o.batch_id, o.again ORDER BY i.publish_at, i.position) AS turn
+    SELECT i.place
     FROM shares s
-    JOIN open o ON o.batch_id = s.batch_id AND o.again = s.again
     CROSS JOIN LATERAL (
-        SELECT i.member_id, i.publish_at, i.position FROM batch_items i
+        SELECT i.ctid AS place FROM batch_items i
         WHERE i.batch_id = s.batch_id AND (i.kafka_offset IS NOT NULL) = s.again AND i.publish_at <= now()
         ORDER BY i.publish_at, i.position LIMIT s.share
         FOR UPDATE SKIP LOCKED
     ) i
 ), claimed AS (
     UPDATE batch_items i SET publish_at = now() + %(claim_seconds)s * interval '1 second'
-    FROM due
-    WHERE i.batch_id = due.batch_id AND i.member_id = due.member_id
-    RETURNING i.batch_id, i.member_id, i.roles, i.publish_at AS claimed_until
+    -- As an array: joined, the planner reads the whole table for a few hundred rows.
+    WHERE i.ctid = ANY(ARRAY(SELECT place FROM due))
+    RETURNING i.batch_id, i.member_id, i.roles, i.publish_at AS claimed_until, i.position,
+        i.kafka_offset IS NOT NULL AS again
 )
-SELECT c.*, due.event_id, due.action
-FROM claimed c JOIN due ON due.batch_id = c.batch_id AND due.member_id = c.member_id
-ORDER BY due.turn, due.batch_id
+SELECT c.batch_id, c.member_id, c.roles, c.claimed_until, b.event_id, b.action
+FROM claimed c JOIN batches b ON b.id = c.batch_id
+ORDER BY row_number() OVER (PARTITION BY c.batch_id, c.again ORDER BY c.position), c.batch_id
 
 -- name: items_claimed_by_trigger
 -- What a trigger has just planned and claimed, in the order of publishing. The rest of its batch is due already.
@@ -94,11 +99,11 @@ WHERE i.batch_id = r.batch_id AND i.member_id = r.member_id AND i.publish_at = r
 -- The brokers have the messages. Only the publish claim under which they were sent is cleared: a newer due time stays.
 -- SKIP LOCKED: an item that a worker is settling at this moment needs no acknowledgement.
 WITH acked AS MATERIALIZED (
-    SELECT i.batch_id, i.member_id, a.claimed_until, a.topic_id, a.partition, a.kafka_offset
+    SELECT i.place, a.claimed_until, a.topic_id, a.partition, a.kafka_offset
     FROM jsonb_to_recordset(%(acks)s) AS a(batch_id bigint, member_id bigint, claimed_until timestamptz,
         topic_id uuid, partition int, kafka_offset bigint)
     CROSS JOIN LATERAL (
-        SELECT batch_id, member_id FROM batch_items
+        SELECT ctid AS place FROM batch_items
         WHERE batch_id = a.batch_id AND member_id = a.member_id AND settled_at IS NULL
         FOR UPDATE SKIP LOCKED
     ) i
@@ -106,7 +111,7 @@ WITH acked AS MATERIALIZED (
 UPDATE batch_items i SET topic_id = a.topic_id, partition = a.partition, kafka_offset = a.kafka_offset,
     published_at = now(), publish_at = CASE WHEN i.publish_at = a.claimed_until THEN NULL ELSE i.publish_at END
 FROM acked a
-WHERE i.batch_id = a.batch_id AND i.member_id = a.member_id
+WHERE i.ctid = a.place
 
 -- fragment: is_set_aside
 -- No worker can settle item i of batch b: its member or a role of it does not exist, or the ledger has no row for it.
@@ -236,10 +241,7 @@ WITH RECURSIVE {{due_queues}}
 SELECT EXISTS (
     SELECT FROM queues q
     JOIN batches b ON b.id = q.batch_id AND {{may_be_published}}
-    WHERE EXISTS (
-        SELECT FROM batch_items i
-        WHERE i.batch_id = q.batch_id AND (i.kafka_offset IS NOT NULL) = q.again AND i.publish_at <= now() OFFSET 0
-    )
+    WHERE {{queue_is_due}}
 ) AS any
 
 -- name: count_unpublished

@@ -75,6 +75,10 @@ class Agent:
         cycle = Cycle(owner or self.next_owner(), record, requested, renewed)
         return {delivery.key: delivery for delivery in self._scenario.run(self.ledger.run_cycle(cycle)).claimed}
 
+    def settled(self, messages: Sequence[InvitationDue]) -> set[int]:
+        """The indexes of messages that have nothing left to do."""
+        return set(range(len(messages))) - {row.n for row in self._scenario.run(self.ledger.look_up(messages))}
+
     def next_owner(self) -> str:
         """A name for one cycle."""
         return next(self._owners)

@@ -260,12 +260,11 @@ def test_a_take_is_looked_up(scenario: Scenario) -> None:
     ]
     found = {row.n: row for row in scenario.run(agent.ledger.look_up(take))}
     assert (found[0].roles, found[0].role_policy) == (["Student", "Coach"], "each")
-    assert (found[0].settled, found[0].paused, found[0].batch_event_id) == (False, False, 1)
-    assert found[1].settled is True
+    assert (found[0].paused, found[0].batch_event_id) == (False, 1)
     assert (found[2].batch_event_id, found[2].roles) == (None, None)
     assert found[3].event_known is False
     assert (found[4].member_known, found[4].roles) == (False, None)
-    assert scenario.run(agent.ledger.find_settled(take)) == {1}
+    assert agent.settled(take) == {1}
     scenario.set_state(batch, "paused")
     assert scenario.run(agent.ledger.look_up(take[:1]))[0].paused is True
     scenario.set_state(batch, "running")

@@ -166,7 +166,7 @@ def test_a_cancelled_batch_is_over(scenario: Scenario) -> None:
     for decision in (batch_control.resume, batch_control.pause, batch_control.retry):
         with pytest.raises(RefusedError, match="cancelled, for good"):
             decision(scenario.conn, batch)
-    assert scenario.run(agent.ledger.find_settled([invitation_due(batch, 1, 1)])) == {0}
+    assert agent.settled([invitation_due(batch, 1, 1)]) == {0}
     again = scenario.plan()
     scenario.load(ban(1, 2, permanent=True))
     agent.deliver(scenario.request(again, 1))

@@ -79,8 +79,8 @@ def test_a_replay_of_what_was_cleaned(scenario: Scenario) -> None:
     batch_control.clean_up(scenario.conn, OLD)
     agent = scenario.agent()
     take = [invitation_due(batch, 1, number) for n, number in enumerate((1, 2, 3, 4, 5))]
-    assert scenario.run(agent.ledger.find_settled(take)) == {0, 1, 2, 3, 4}
-    assert scenario.run(agent.ledger.find_settled([invitation_due(batch, 2, 1)])) == set()
+    assert agent.settled(take) == {0, 1, 2, 3, 4}
+    assert agent.settled([invitation_due(batch, 2, 1)]) == set()
     assert agent.try_claim(scenario.request(batch, 2)) is None
     assert scenario.delivery(2)["state"] == "failed"
     assert scenario.find_lost({}) == 0

@@ -47,10 +47,10 @@ async def work(ledger: Ledger, name: str, messages: Sequence[Delivery], claimed_
         claimed_keys.extend(delivery.key for delivery in claimed)
         finished = [completed(delivery, delivery.fence, outcome_of(delivery.key)) for delivery in claimed]
         if not rest and not finished:
-            settled = await ledger.find_settled(
+            open_items = await ledger.look_up(
                 [invitation_due(d.batch_id, d.key.event_id, d.key.member_id) for d in messages]
             )
-            rest = [delivery for n, delivery in enumerate(messages) if n not in settled]
+            rest = [messages[row.n] for row in open_items]
 
 
 def work_at_once(scenario: Scenario, request: Sequence[Delivery], agents: int = AGENTS) -> list[DeliveryKey]:
@@ -125,7 +125,7 @@ def test_one_key_asked_for_by_all(scenario: Scenario) -> None:
     agents = [scenario.agent(f"agent{number}") for number in range(AGENTS)]
 
     async def run() -> list[int]:
-        await asyncio.gather(*(agent.ledger.find_settled([]) for agent in agents))  # all are connected
+        await asyncio.gather(*(agent.ledger.look_up([]) for agent in agents))  # all are connected
         claims = await asyncio.gather(
             *(
                 agent.ledger.run_cycle(Cycle(agent.next_owner(), claim=[scenario.request(batch, 1)]))

@@ -73,7 +73,6 @@ LOOKED_UP = LookedUp(
     event_known=True,
     member_known=True,
     paused=False,
-    settled=False,
     roles=["Student"],
     email="ada@example.org",
     role_policy="each",
@@ -84,7 +83,6 @@ LOOKED_UP = LookedUp(
     ("change", "reason"),
     [
         ({}, None),
-        ({"settled": True}, None),
         ({"paused": True}, None),
         ({"batch_event_id": None, "roles": None}, "unknown batch 1"),
         ({"event_known": False}, "unknown event 3"),
