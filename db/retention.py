@@ -70,6 +70,7 @@ OF_BATCHES: Final = "batch_items"
 KEPT: Final[Mapping[str, str]] = {
     "deliveries": "the ledger: who was mailed must never be forgotten (FM-26)",
     "members": "a deleted member is anonymised; the ledger's keys, and their bans, refer to the row",
+    "former_mailboxes": "digests only, of members who were invited or banned; as the ledger refers to them",
     "chapters": "the directory: as large as the community",
     "groups": "the directory",
     "subscriptions": "the directory; who left a list must stay off it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, Integer, LargeBinary, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, Id, Text, Timestamp, is_one_of
@@ -42,8 +42,29 @@ class Member(Base):
     search: Mapped[Text] = mapped_column(
         Computed("lower(name || ' ' || coalesce(surname || ' ', '') || email)", persisted=True)
     )
+    #: The digest of the address's normal form (`schemas.mailboxes`): members who share one are mailed once. Null for a
+    #: deleted member.
+    mailbox: Mapped[bytes | None] = mapped_column(LargeBinary, index=True)
+    #: Whether another member has the same mailbox, or had it when they were deleted. Kept by the import, so that a
+    #: claim costs nothing more for all others.
+    shares_mailbox: Mapped[bool] = mapped_column(server_default=text("false"))
     # Deferred: one import may swap the addresses of two members.
-    __table_args__ = (UniqueConstraint("email", deferrable=True, initially="DEFERRED"),)
+    __table_args__ = (
+        UniqueConstraint("email", deferrable=True, initially="DEFERRED"),
+        # Few rows.
+        Index("ix_members_shares_mailbox", "id", postgresql_where=text("shares_mailbox")),
+    )
+
+
+class FormerMailbox(Base):
+    """A mailbox that a member had before their address changed or they were deleted.
+
+    Kept of members who were invited or banned: what was promised to a person is found again under a new id.
+    """
+
+    __tablename__ = "former_mailboxes"
+    mailbox: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    member_id: Mapped[Id] = mapped_column(ForeignKey("members.id"), primary_key=True, autoincrement=False)
 
 
 class Subscription(Base):

@@ -9,7 +9,7 @@
 -- Every reason about a member, a list or the event, in the order in which they count. `batch_cancelled` is about the
 -- batch: db/sql/ledger.sql has it.
 ARRAY['member_deleted', 'event_cancelled', 'not_subscribed', 'signed_up', 'declined', 'already_sent',
-    'terms_not_accepted', 'banned', 'left_list', 'unknown']
+    'terms_not_accepted', 'banned', 'same_mailbox', 'left_list', 'unknown']
 
 -- fragment: ineligibility
 -- The reasons that count at every stage, as rows (member_id, ordinal) for the event e. A new reason is a branch here.
@@ -30,10 +30,43 @@ SELECT v.member_id, array_position({{reasons_in_order}}, 'declined')
 FROM invitations v WHERE v.event_id = e.id AND v.attending IS NOT NULL GROUP BY v.member_id HAVING NOT bool_or(v.attending)
 UNION ALL
 SELECT x.member_id, array_position({{reasons_in_order}}, 'banned') FROM bans x WHERE {{ban_is_in_force}}
+UNION ALL
+SELECT p.member_id, array_position({{reasons_in_order}}, 'same_mailbox')
+FROM same_person p WHERE {{other_goes_first}}
 
 -- fragment: ban_is_in_force
 -- Of the ban x. One such ban is enough, whatever other bans the member has (FM-33).
 (x.permanent OR x.expires_at > now())
+
+-- fragment: other_goes_first
+-- Of two members with one mailbox, the pair p: whether p.other_id is mailed about e and p.member_id is not (ADR 31). Who
+-- was mailed, or may have been, goes first, whatever became of them; then who is planned; then who has an address that
+-- every mail server takes; then the lower id. Who cannot be mailed themselves does not stand in the way; the reasons
+-- that both share (answers, bans, lists left) are not asked again. Members on lists of different roles that are planned
+-- at once are told apart at the claim.
+EXISTS (
+    SELECT FROM members a
+    JOIN members b ON b.id = p.other_id
+    CROSS JOIN LATERAL (
+        SELECT coalesce(max({{hold_on_mailbox}}) FILTER (WHERE d.member_id = a.id), 0) AS own,
+            coalesce(max({{hold_on_mailbox}}) FILTER (WHERE d.member_id = b.id), 0) AS other
+        FROM deliveries d WHERE d.event_id = e.id AND d.action = 'invite' AND d.member_id IN (a.id, b.id)
+    ) h
+    WHERE a.id = p.member_id AND (h.other = 2 OR (
+        h.own < 2 AND b.deleted_at IS NULL AND b.accepted_toc_at IS NOT NULL AND EXISTS (
+            SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = b.id AND (h.other = 1 OR EXISTS (
+                SELECT FROM event_subscriptions x
+                WHERE x.event_id = e.id AND x.member_id = a.id AND x.role = s.role
+            ))
+        ) AND (h.other > h.own OR (
+            h.other = h.own AND (b.email ~ '[^ -~]', b.id) < (a.email ~ '[^ -~]', a.id)
+        ))
+    ))
+)
+
+-- fragment: hold_on_mailbox
+-- What the delivery d makes of its member's mailbox: 2 mailed, or maybe; 1 to be mailed; 0 nothing.
+CASE WHEN d.state IN ('sent', 'handing_off', 'unknown') THEN 2 WHEN d.state IN ('planned', 'retry') THEN 1 ELSE 0 END
 
 -- fragment: ineligible_members
 -- Every member who has any of these reasons, with the first. For statements about many members.

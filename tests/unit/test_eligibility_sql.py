@@ -26,6 +26,7 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "event_rows": {"cancelled_at"},
     "invitation_rows": {"attending"},
     "member_is_absent": {"deleted_at"},
+    "keep_former_mailboxes": {"bans"},
     "import_member_deletions": {"accepted_toc_at", "deleted_at"},
     "import_members": {"accepted_toc_at", "deleted_at"},
     "import_ban_deletions": {"bans"},
