@@ -77,6 +77,7 @@ INSERT INTO former_mailboxes (mailbox, member_id)
 SELECT m.mailbox, m.id FROM members m JOIN r ON r.id = m.id
 WHERE m.mailbox IS NOT NULL AND m.mailbox IS DISTINCT FROM r.mailbox AND (
     EXISTS (SELECT FROM invitations v WHERE v.member_id = m.id) OR EXISTS (SELECT FROM bans b WHERE b.member_id = m.id)
+    OR EXISTS (SELECT FROM opt_outs o WHERE o.member_id = m.id)
 )
 ORDER BY m.mailbox, m.id
 ON CONFLICT (mailbox, member_id) DO NOTHING

@@ -17,7 +17,7 @@ from db.planning import Trigger
 from db.statements import sql
 from producers.plan import trigger_of
 from schemas.vocabulary import Audience, Reason, UnknownPolicy
-from tests.integration.scenario import Scenario
+from tests.integration.scenario import LEAVE, Scenario
 
 #: Brings the reason about for one member of event 1, and no other reason. LEFT_LIST and NOT_SUBSCRIBED are one fact,
 #: which has a name of its own at the claim. `slot` is the slot of the members' role.
@@ -41,7 +41,7 @@ FACTS: Final[dict[str, LiteralString]] = {
     " INSERT INTO deliveries (event_id, action, member_id, slot, role, state, updated_at)"
     " VALUES (1, 'invite', 10000 + %(member)s, %(slot)s, 'Student', 'sent', now()))"
     " UPDATE members SET shares_mailbox = true WHERE id = %(member)s",
-    Reason.LEFT_LIST: "UPDATE subscriptions SET left_at = now() WHERE member_id = %(member)s",
+    Reason.LEFT_LIST: f"{LEAVE} WHERE s.member_id = %(member)s",
     Reason.NOT_SUBSCRIBED: "DELETE FROM subscriptions WHERE member_id = %(member)s",
     Reason.MEMBER_DELETED: "UPDATE members SET deleted_at = now() WHERE id = %(member)s",
 }
