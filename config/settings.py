@@ -29,7 +29,7 @@ from schemas.errors import SettingsError
 from schemas.mail_address import check_base_url, parse_sender
 from schemas.send_rates import SendRates, parse_domains, parse_rates, parse_warmup
 from schemas.send_rates import parse as parse_send_rates
-from schemas.vocabulary import UnknownPolicy
+from schemas.vocabulary import RolePolicy, UnknownPolicy
 
 PREFIX = "BIDDEN_"
 #: The file below BIDDEN_HOME that `bidden up` writes and every command reads.
@@ -144,6 +144,7 @@ class Settings(BaseSettings):
     retry_base_seconds: float = Field(30, gt=0, le=86400)
     retry_max_seconds: float = Field(3600, gt=0, le=7 * 86400)
     unknown_policy: UnknownPolicy = UnknownPolicy.HOLD
+    role_policy: RolePolicy = RolePolicy.EACH
     send_rate: Annotated[str | None, AfterValidator(parsed_by(parse_rates))] = None
     send_rate_domain: Annotated[str | None, AfterValidator(parsed_by(parse_domains))] = None
     send_warmup: Annotated[str | None, AfterValidator(parsed_by(parse_warmup))] = None

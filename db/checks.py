@@ -72,6 +72,11 @@ def unread_items(conn: Connection, seconds: float) -> Violation:
     return _find(conn, "unread_items", meaning, {"seconds": seconds})
 
 
+def shared_mailboxes(conn: Connection) -> Violation:
+    """Members with one mailbox, of whom one is mailed; names them by their ids."""
+    return _find(conn, "shared_mailboxes", "mailboxes belong to several members, of whom one is mailed", {})
+
+
 def dispatchers(conn: Connection) -> int:
     """How many dispatchers are connected."""
     return int(_number(conn, "dispatchers", "n") or 0)

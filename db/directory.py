@@ -19,6 +19,7 @@ from db.retention import LINK_SECONDS
 from db.statements import sql as statement
 from schemas.directory import Line
 from schemas.errors import InputError, RefusedError
+from schemas.vocabulary import RolePolicy
 
 #: From this many rows on a table is analysed, so that planning right after the import is fast.
 _ANALYSE_FROM: Final = 1000
@@ -47,9 +48,9 @@ _STEPS: Final = (
     _Step("chapter", deleted=False, writes=("import_chapters",)),
     _Step("group", deleted=True, writes=("import_group_deletions",)),
     _Step("group", deleted=False, checks=("check_groups",), writes=("import_groups",)),
-    _Step("member", deleted=True, writes=("import_member_deletions",)),
-    _Step("member", deleted=False, writes=("import_members",)),
-    _Step("member", deleted=None, checks=("check_emails",)),
+    _Step("member", deleted=True, writes=("keep_mailboxes_of_deleted", "import_member_deletions")),
+    _Step("member", deleted=False, writes=("keep_mailboxes_of_changed", "import_members")),
+    _Step("member", deleted=None, checks=("check_emails",), writes=("mark_shared_mailboxes",)),
     _Step("subscription", deleted=True, writes=("import_subscription_deletions",)),
     _Step("subscription", deleted=False, checks=("check_subscriptions",), writes=("import_subscriptions",)),
     _Step("ban", deleted=True, writes=("import_ban_deletions",)),
@@ -60,7 +61,7 @@ _STEPS: Final = (
 _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "chapter": ("chapters",),
     "group": ("groups",),
-    "member": ("members",),
+    "member": ("members", "former_mailboxes"),
     "subscription": ("subscriptions",),
     "ban": ("bans",),
     "event": ("events", "event_chapters"),
@@ -68,10 +69,13 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def import_lines(conn: Connection, lines: Iterable[tuple[int, Line]]) -> dict[str, int]:
+def import_lines(
+    conn: Connection, lines: Iterable[tuple[int, Line]], *, role_policy: RolePolicy = RolePolicy.EACH
+) -> dict[str, int]:
     """Write the numbered lines of `schemas.directory_file.parse_lines`; returns how many were read, by type.
 
-    Upserts by key; of several lines for one key the last counts. Works in the connection's transaction, which the
+    Upserts by key; of several lines for one key the last counts. A new event whose
+    line has no role policy takes `role_policy`. Works in the connection's transaction, which the
     caller commits; after an error nothing of the import is in it. Imports take turns, and planning for the events
     they name waits for them. Raises InputError (line and field) for a wrong line, RefusedError where another
     transaction changed the same records meanwhile. `conn` must not be in autocommit mode.
@@ -89,7 +93,7 @@ def import_lines(conn: Connection, lines: Iterable[tuple[int, Line]]) -> dict[st
             conn.execute(statement("lock_imports"))
             conn.execute(statement("lock_events"), {"ids": staged.events()})
             for step in _STEPS:
-                _run(conn, step, staged)
+                _run(conn, step, staged, role_policy)
             # Deferred constraints are checked here, where their errors can be translated.
             conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
             _analyse(conn, staged)
@@ -108,7 +112,7 @@ def import_lines(conn: Connection, lines: Iterable[tuple[int, Line]]) -> dict[st
     return staged.read
 
 
-def _run(conn: Connection, step: _Step, staged: StagedLines) -> None:
+def _run(conn: Connection, step: _Step, staged: StagedLines, role_policy: RolePolicy) -> None:
     for check in step.checks:
         found = [
             problem
@@ -122,7 +126,7 @@ def _run(conn: Connection, step: _Step, staged: StagedLines) -> None:
         return
     for chunk in staged.chunks(step.type, deleted=step.deleted):
         for write in step.writes:
-            conn.execute(statement(write), {"rows": chunk, "seconds": LINK_SECONDS})
+            conn.execute(statement(write), {"rows": chunk, "seconds": LINK_SECONDS, "role_policy": role_policy})
 
 
 def _analyse(conn: Connection, staged: StagedLines) -> None:

@@ -12,8 +12,9 @@ from typing import Final
 
 from db.chunks import chunked
 from db.connect import Connection
-from schemas.directory import LINE_TYPES, Deletion, Line, SubscriptionDeletion
+from schemas.directory import LINE_TYPES, Deletion, Line, Member, SubscriptionDeletion
 from schemas.errors import InputError
+from schemas.mailboxes import digest
 
 #: Rows per statement: enough to make round trips cheap, few enough to keep a parameter at about 1 MB.
 _CHUNK: Final = 5000
@@ -99,5 +100,6 @@ def _row(number: int, line: Line) -> tuple[object, ...]:
     deleted = isinstance(line, Deletion | SubscriptionDeletion)
     first, second, role = (*line.key, None, None)[:3]
     unique = None if deleted or line.type not in _UNIQUE else getattr(line, _UNIQUE[line.type])
-    record = f'{{"line":{number},{line.model_dump_json(exclude_none=True)[1:]}'
+    derived = rf'"mailbox":"\\x{digest(line.email).hex()}",' if isinstance(line, Member) else ""
+    record = f'{{"line":{number},{derived}{line.model_dump_json(exclude_none=True)[1:]}'
     return line.type, first, second, role, number, deleted, unique, record

@@ -70,9 +70,11 @@ OF_BATCHES: Final = "batch_items"
 KEPT: Final[Mapping[str, str]] = {
     "deliveries": "the ledger: who was mailed must never be forgotten (FM-26)",
     "members": "a deleted member is anonymised; the ledger's keys, and their bans, refer to the row",
+    "former_mailboxes": "digests only, of members who were invited or banned; as the ledger refers to them",
     "chapters": "the directory: as large as the community",
     "groups": "the directory",
-    "subscriptions": "the directory; who left a list must stay off it",
+    "subscriptions": "the directory",
+    "opt_outs": "a promise to a person: they or an admin take it back",
     "bans": "the directory; the source removes them",
     "events": "the ledger's keys refer to them; ten a day are 36,500 in ten years",
     "event_chapters": "one or two for each event",

@@ -243,6 +243,12 @@ def missing(conn: Connection, rows: Sequence[dict[str, Any]], visible: VisibleMe
     return Page(found[:limit], len(found) > limit or len(asked) < len(rows))
 
 
+def lost_answers(conn: Connection, event_id: int, visible: VisibleMembers, *, limit: int = PAGE) -> Page:
+    """Who said yes and may no longer come: member, name, role and reason."""
+    values = {**visible.parameters(), "event_id": event_id, "limit": limit + 1}
+    return _page(_find(conn, "browse_lost_answers", values), limit)
+
+
 def hides_members(conn: Connection, batch_id: int, visible: VisibleMembers) -> bool:
     """Whether a member of the batch may not be named. True, unasked, where another chapter holds the event too."""
     if visible.chapters is None or not visible.unlisted:
@@ -268,6 +274,8 @@ class MemberDetails:
 
     record: dict[str, Any]
     lists: list[dict[str, Any]]
+    #: What the member left by a link: chapter_id, chapter_name and role, all None for every list; left_at.
+    opt_outs: list[dict[str, Any]]
     events: list[dict[str, Any]]
 
 
@@ -286,6 +294,7 @@ def member(conn: Connection, member_id: int, scope: Scope, *, limit: int = 500) 
     return MemberDetails(
         record,
         conn.execute(sql("browse_lists_of_member"), values).fetchall(),
+        conn.execute(sql("browse_opt_outs"), values).fetchall(),
         conn.execute(sql("browse_member_events"), values).fetchall(),
     )
 

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from schemas import limits
+from schemas.mailboxes import unseen_character
 from schemas.vocabulary import EventKind, Role, RolePolicy
 
 MAX_ID: Final = 2**63 - 1
@@ -84,6 +85,8 @@ def _end_of_ban(value: object) -> datetime | None:
 def _email(value: str) -> str:
     if not _EMAIL.fullmatch(value):
         raise ValueError("must be an e-mail address: one @ with something on both sides, no spaces or <>")
+    if unseen := unseen_character(value):
+        raise ValueError(f"must be an e-mail address, and holds a character that cannot be seen ({unseen}): remove it")
     if len(value.encode(errors="replace")) > limits.EMAIL:
         raise ValueError(f"must not be longer than {limits.EMAIL} bytes")
     return value
@@ -211,7 +214,8 @@ class Event(_WithId):
     time_zone: TimeZone | None = None
     invitable: StrictBool
     host: Host | None = None
-    role_policy: RolePolicy = RolePolicy.EACH
+    #: Absent: an event keeps the one that it has, and a new one takes BIDDEN_ROLE_POLICY.
+    role_policy: RolePolicy | None = None
     cancelled_at: Timestamp | None = None
 
     @field_validator("ends_at", mode="after")

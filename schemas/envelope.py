@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from schemas.mailboxes import ascii_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,18 @@ class Envelope:
     recipient: str
     data: bytes
     needs_utf8: bool = False
+
+    def in_ascii(self) -> Envelope | None:
+        """The same mail for a server without SMTPUTF8: the recipient's domain as A-labels, in its header too.
+
+        None where the address is beyond ASCII in another way.
+        """
+        recipient = ascii_address(self.recipient)
+        if recipient is None or not self.sender.isascii():
+            return None
+        # The header To comes first, and all before its address is ASCII.
+        data = self.data.replace(f"<{self.recipient}>".encode(), f"<{recipient}>".encode(), 1)
+        return replace(self, recipient=recipient, data=data, needs_utf8=False) if data.isascii() else None
 
 
 @dataclass(frozen=True, slots=True)

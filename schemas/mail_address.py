@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from schemas import limits
+from schemas.mailboxes import unseen_character
 
 # RFC 5322 atoms, and beyond ASCII (RFC 6531) whatever is neither white space nor control nor surrogate.
 _ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
@@ -39,6 +40,8 @@ def address_problem(address: str) -> str | None:
     match = _ADDRESS.fullmatch(address)
     if match is None or re.search(r"\s", address):
         return "the e-mail address cannot be used: it is not of the form name@domain"
+    if unseen := unseen_character(address):
+        return f"the e-mail address cannot be used: it holds a character that cannot be seen ({unseen})"
     if len(address.encode()) > limits.EMAIL:
         return f"the e-mail address cannot be used: it is longer than {limits.EMAIL} bytes"
     domain = match["domain"]

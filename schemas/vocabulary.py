@@ -101,6 +101,7 @@ class Reason(StrEnum):
     ALREADY_SENT = "already_sent"
     TERMS_NOT_ACCEPTED = "terms_not_accepted"
     BANNED = "banned"
+    SAME_MAILBOX = "same_mailbox"
     UNKNOWN = "unknown"
     LEFT_LIST = "left_list"
     EVENT_CANCELLED = "event_cancelled"

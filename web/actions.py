@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from config.settings import Settings
-from db import planning, send_limits, webhooks
+from db import links, planning, send_limits, webhooks
 from db.accounts import ApiClient
 from db.audit_log import AuditEntry, audited
 from db.batch_actions import Resolved
@@ -28,7 +28,7 @@ from producers.plan import LARGE, PlanResult, plan
 from producers.redrive import Redriver
 from schemas.errors import RefusedError
 from schemas.send_rates import parse_domains, parse_rates, parse_warmup
-from schemas.vocabulary import Audience
+from schemas.vocabulary import Audience, Role
 from web.scope import BatchWithEvent
 
 
@@ -132,6 +132,15 @@ def resolve(
         )
         entry.note(f"{done.resolved} deliveries")
     return done
+
+
+def take_back_opt_out(conn: Connection, actor: str, member_id: int, chapter_id: int | None, role: Role | None) -> int:
+    """A person who left lists by a link gets their invitations again; returns how many opt-outs were removed."""
+    detail = "every list" if chapter_id is None else f"chapter {chapter_id}, {role}"
+    with audited(conn, AuditEntry(actor, "take back opt-out", member_id=member_id, detail=detail)) as entry:
+        count = links.take_back_opt_out(conn, member_id, chapter_id, role)
+        entry.note(f"{count} opt-outs")
+    return count
 
 
 def set_send_rates(conn: Connection, actor: str, *, rate: str, rate_domain: str, warmup: str) -> None:

@@ -37,7 +37,7 @@ def migrate(as_json: bool) -> None:
         out.print(f"database at revision {result['revision']}; topics: {', '.join(result['topics'])}")
 
 
-@click.command("import", epilog=environment(DATABASE_SETTINGS))
+@click.command("import", epilog=environment(DATABASE_SETTINGS, ("BIDDEN_ROLE_POLICY",)))
 @click.argument("file", type=click.File("rb", lazy=True))
 @json_option
 def import_directory(file: BinaryIO, as_json: bool) -> None:
@@ -55,7 +55,7 @@ def import_directory(file: BinaryIO, as_json: bool) -> None:
     settings = load()
     with connect(settings.require_database(), application="bidden-import") as conn:
         try:
-            counts = import_lines(conn, parse_lines(read_lines(file)))
+            counts = import_lines(conn, parse_lines(read_lines(file)), role_policy=settings.role_policy)
         except OSError as error:
             raise InputError(f"{file.name!r} cannot be read: {error.strerror}", field="file") from error
         crash_points.reach(CrashPoint.IMPORT_READY)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy import (
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, Id, Text, Timestamp, is_one_of
@@ -42,22 +52,67 @@ class Member(Base):
     search: Mapped[Text] = mapped_column(
         Computed("lower(name || ' ' || coalesce(surname || ' ', '') || email)", persisted=True)
     )
+    #: The digest of the address's normal form (`schemas.mailboxes`): members who share one are mailed once. Null for a
+    #: deleted member.
+    mailbox: Mapped[bytes | None] = mapped_column(LargeBinary, index=True)
+    #: Whether another member has the same mailbox, or had it when they were deleted. Kept by the import, so that a
+    #: claim costs nothing more for all others.
+    shares_mailbox: Mapped[bool] = mapped_column(server_default=text("false"))
     # Deferred: one import may swap the addresses of two members.
-    __table_args__ = (UniqueConstraint("email", deferrable=True, initially="DEFERRED"),)
+    __table_args__ = (
+        UniqueConstraint("email", deferrable=True, initially="DEFERRED"),
+        # Few rows.
+        Index("ix_members_shares_mailbox", "id", postgresql_where=text("shares_mailbox")),
+    )
+
+
+class FormerMailbox(Base):
+    """A mailbox that a member had before their address changed or they were deleted.
+
+    Kept of members who were invited or banned, or left a list: what was promised to a person is found under a new id.
+    """
+
+    __tablename__ = "former_mailboxes"
+    mailbox: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    member_id: Mapped[Id] = mapped_column(ForeignKey("members.id"), primary_key=True, autoincrement=False)
 
 
 class Subscription(Base):
-    """A member on a list. The directory removes the row; leaving by the link in a mail sets `left_at` and keeps it.
-
-    So the next import, whose file still names the member, does not put them on the list again.
-    """
+    """A member on a list, as the directory says. Who left it by a link has an `OptOut`, whatever the directory says."""
 
     __tablename__ = "subscriptions"
     member_id: Mapped[Id] = mapped_column(ForeignKey("members.id"), primary_key=True, autoincrement=False)
     group_id: Mapped[Id] = mapped_column(
         ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
     )
-    left_at: Mapped[Timestamp | None]
+
+
+class OptOut(Base):
+    """A person left the lists of a role in a chapter, or, with neither, every list there is. No import changes it.
+
+    It holds for the member and for everybody with the same mailbox (the view `opted_out`), until they or an admin take
+    it back.
+    """
+
+    __tablename__ = "opt_outs"
+    id: Mapped[Id] = mapped_column(Identity(always=True), primary_key=True)
+    member_id: Mapped[Id] = mapped_column(ForeignKey("members.id"), index=True)
+    chapter_id: Mapped[Id | None] = mapped_column(ForeignKey("chapters.id"))
+    role: Mapped[Text | None]
+    left_at: Mapped[Timestamp]
+    __table_args__ = (
+        CheckConstraint(is_one_of("role", "Student", "Coach"), name="role"),
+        CheckConstraint("(chapter_id IS NULL) = (role IS NULL)", name="of_a_list_or_of_all"),
+        Index(
+            "uq_opt_outs_of_list",
+            "member_id",
+            "chapter_id",
+            "role",
+            unique=True,
+            postgresql_where=text("chapter_id IS NOT NULL"),
+        ),
+        Index("uq_opt_outs_of_all", "member_id", unique=True, postgresql_where=text("chapter_id IS NULL")),
+    )
 
 
 class Ban(Base):

@@ -122,6 +122,12 @@ CROSS JOIN LATERAL (
 ) i
 ORDER BY i.batch_id, i.member_id LIMIT 5
 
+-- name: check_shared_mailboxes
+-- Members whose addresses mean one mailbox. Not impossible: one of them is mailed. By their ids, never by the address.
+SELECT string_agg(id::text, ' = ' ORDER BY id) AS name, count(*) OVER () AS n
+FROM members WHERE shares_mailbox GROUP BY mailbox HAVING count(*) > 1
+ORDER BY min(id) LIMIT 20
+
 -- name: dispatchers
 SELECT count(*) AS n FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'bidden-dispatcher'

@@ -11,7 +11,7 @@ jsonb_to_recordset(%(rows)s::jsonb) AS r(line integer, id bigint, chapter_id big
 
 -- fragment: member_rows
 jsonb_to_recordset(%(rows)s::jsonb)
-    AS r(line integer, id bigint, name text, surname text, email text, accepted_toc_at timestamptz)
+    AS r(line integer, id bigint, name text, surname text, email text, mailbox bytea, accepted_toc_at timestamptz)
 
 -- fragment: subscription_rows
 jsonb_to_recordset(%(rows)s::jsonb) AS r(line integer, member_id bigint, group_id bigint)
@@ -70,13 +70,42 @@ SELECT r.id, r.chapter_id, r.name FROM {{group_rows}} ORDER BY r.id
 ON CONFLICT (id) DO UPDATE SET chapter_id = excluded.chapter_id, name = excluded.name
 WHERE (g.chapter_id, g.name) IS DISTINCT FROM (excluded.chapter_id, excluded.name)
 
+-- fragment: keep_former_mailboxes
+-- Of members m in the rows r: the mailbox that they are about to lose, if anything was promised to them, or could be by a
+-- link that they have (ADR 31).
+INSERT INTO former_mailboxes (mailbox, member_id)
+SELECT m.mailbox, m.id FROM members m JOIN r ON r.id = m.id
+WHERE m.mailbox IS NOT NULL AND m.mailbox IS DISTINCT FROM r.mailbox AND (
+    EXISTS (SELECT FROM invitations v WHERE v.member_id = m.id) OR EXISTS (SELECT FROM bans b WHERE b.member_id = m.id)
+    OR EXISTS (SELECT FROM opt_outs o WHERE o.member_id = m.id)
+)
+ORDER BY m.mailbox, m.id
+ON CONFLICT (mailbox, member_id) DO NOTHING
+
+-- name: keep_mailboxes_of_deleted
+WITH r AS (SELECT r.id, NULL::bytea AS mailbox FROM {{rows_by_id}})
+{{keep_former_mailboxes}}
+
+-- name: keep_mailboxes_of_changed
+WITH r AS (SELECT r.id, r.mailbox FROM {{member_rows}})
+{{keep_former_mailboxes}}
+
+-- name: mark_shared_mailboxes
+-- Every member whose mailbox is also that of a member in the rows.
+UPDATE members m SET shares_mailbox = true
+FROM {{rows_by_id}} JOIN members n ON n.id = r.id
+WHERE m.mailbox = n.mailbox AND NOT m.shares_mailbox AND (
+    EXISTS (SELECT FROM members o WHERE o.mailbox = m.mailbox AND o.id <> m.id)
+    OR EXISTS (SELECT FROM former_mailboxes f WHERE f.mailbox = m.mailbox AND f.member_id <> m.id)
+)
+
 -- name: import_member_deletions
 -- Anonymised and not removed, so that the ledger's keys keep their meaning; bans stay for the same reason. Mailed links
 -- stop working. Unknown members, and those deleted before, are unchanged.
 WITH anonymised AS (
     UPDATE members m
     SET name = 'Deleted', surname = NULL, email = format('deleted-%%s@deleted.invalid', m.id),
-        accepted_toc_at = NULL, deleted_at = now()
+        mailbox = NULL, shares_mailbox = false, accepted_toc_at = NULL, deleted_at = now()
     FROM {{rows_by_id}} WHERE m.id = r.id AND m.deleted_at IS NULL
     RETURNING m.id
 ), unsubscribed AS (
@@ -85,13 +114,14 @@ WITH anonymised AS (
 UPDATE invitations i SET token = {{new_token}} FROM anonymised a WHERE i.member_id = a.id
 
 -- name: import_members
-INSERT INTO members AS m (id, name, surname, email, accepted_toc_at)
-SELECT r.id, r.name, r.surname, r.email, r.accepted_toc_at FROM {{member_rows}} ORDER BY r.id
+INSERT INTO members AS m (id, name, surname, email, mailbox, accepted_toc_at)
+SELECT r.id, r.name, r.surname, r.email, r.mailbox, r.accepted_toc_at FROM {{member_rows}} ORDER BY r.id
 ON CONFLICT (id) DO UPDATE
-SET name = excluded.name, surname = excluded.surname, email = excluded.email,
+SET name = excluded.name, surname = excluded.surname, email = excluded.email, mailbox = excluded.mailbox,
+    shares_mailbox = m.shares_mailbox AND m.mailbox = excluded.mailbox,
     accepted_toc_at = excluded.accepted_toc_at, deleted_at = NULL
-WHERE (m.name, m.surname, m.email, m.accepted_toc_at, m.deleted_at)
-    IS DISTINCT FROM (excluded.name, excluded.surname, excluded.email, excluded.accepted_toc_at, NULL)
+WHERE (m.name, m.surname, m.email, m.mailbox, m.accepted_toc_at, m.deleted_at)
+    IS DISTINCT FROM (excluded.name, excluded.surname, excluded.email, excluded.mailbox, excluded.accepted_toc_at, NULL)
 
 -- name: check_emails
 -- Runs after the members are written: the constraint is deferred, so that two may swap their addresses.
@@ -153,8 +183,8 @@ ORDER BY line LIMIT 1
 INSERT INTO events AS e (id, kind, name, description, starts_at, ends_at, time_zone, invitable, host_name,
                          host_address, role_policy, cancelled_at)
 SELECT r.id, r.kind, r.name, r.description, r.starts_at, r.ends_at, r.time_zone, r.invitable, r.host->>'name',
-       r.host->>'address', r.role_policy, r.cancelled_at
-FROM {{event_rows}} ORDER BY r.id
+       r.host->>'address', coalesce(r.role_policy, known.role_policy, %(role_policy)s), r.cancelled_at
+FROM {{event_rows}} LEFT JOIN events known ON known.id = r.id ORDER BY r.id
 ON CONFLICT (id) DO UPDATE
 SET kind = excluded.kind, name = excluded.name, description = excluded.description, starts_at = excluded.starts_at,
     ends_at = excluded.ends_at, time_zone = excluded.time_zone, invitable = excluded.invitable,

@@ -9,31 +9,103 @@
 -- Every reason about a member, a list or the event, in the order in which they count. `batch_cancelled` is about the
 -- batch: db/sql/ledger.sql has it.
 ARRAY['member_deleted', 'event_cancelled', 'not_subscribed', 'signed_up', 'declined', 'already_sent',
-    'terms_not_accepted', 'banned', 'left_list', 'unknown']
+    'terms_not_accepted', 'banned', 'same_mailbox', 'left_list', 'unknown']
 
 -- fragment: ineligibility
 -- The reasons that count at every stage, as rows (member_id, ordinal) for the event e. A new reason is a branch here.
 -- A branch is a set, not a condition on one member: a dry run reads it whole, a claim probes it for one member (ADR 19). So each
 -- needs an index by member, and a constant ordinal, by which PostgreSQL skips the branches a page does not ask for.
--- A deleted member has no terms either: that is no second reason. An answer is the member's: given for one role it
--- counts for both, and a yes counts before a no.
+-- A deleted member has no terms either: that is no second reason. An answer is the person's: given for one role it
+-- counts for both, and a yes counts before a no. What a person answered, or was banned for, counts under every id with
+-- their mailbox (ADR 32).
 SELECT p.id AS member_id, array_position({{reasons_in_order}}, 'member_deleted') AS ordinal
 FROM members p WHERE p.deleted_at IS NOT NULL
 UNION ALL
 SELECT p.id, array_position({{reasons_in_order}}, 'terms_not_accepted')
 FROM members p WHERE p.accepted_toc_at IS NULL AND p.deleted_at IS NULL
 UNION ALL
-SELECT v.member_id, array_position({{reasons_in_order}}, 'signed_up')
-FROM invitations v WHERE v.event_id = e.id AND v.attending
+SELECT v.member_id, array_position({{reasons_in_order}}, 'signed_up') FROM ({{answers}}) v WHERE v.attending
 UNION ALL
 SELECT v.member_id, array_position({{reasons_in_order}}, 'declined')
-FROM invitations v WHERE v.event_id = e.id AND v.attending IS NOT NULL GROUP BY v.member_id HAVING NOT bool_or(v.attending)
+FROM ({{answers}}) v GROUP BY v.member_id HAVING NOT bool_or(v.attending)
 UNION ALL
 SELECT x.member_id, array_position({{reasons_in_order}}, 'banned') FROM bans x WHERE {{ban_is_in_force}}
+UNION ALL
+SELECT p.member_id, array_position({{reasons_in_order}}, 'banned')
+FROM same_person p JOIN bans x ON x.member_id = p.other_id AND {{ban_is_in_force}}
+UNION ALL
+SELECT p.member_id, array_position({{reasons_in_order}}, 'same_mailbox')
+FROM same_person p WHERE {{other_goes_first}}
 
 -- fragment: ban_is_in_force
 -- Of the ban x. One such ban is enough, whatever other bans the member has (FM-33).
 (x.permanent OR x.expires_at > now())
+
+-- fragment: answers
+-- Of the event e: each answer, under every id of its person.
+SELECT v.member_id, v.attending FROM invitations v WHERE v.event_id = e.id AND v.attending IS NOT NULL
+UNION ALL
+SELECT p.member_id, v.attending
+FROM same_person p JOIN invitations v ON v.event_id = e.id AND v.member_id = p.other_id AND v.attending IS NOT NULL
+
+-- fragment: obstacle_to_yes
+-- Why the member m of the invitation v may not say yes to the event e now, or may no longer: the rule of the claim,
+-- without what is no obstacle to the answer itself. Whoever was never on a list, but has an invitation of another
+-- system, may answer it; who was mailed by us, or left by a link, was on one.
+({{reasons_in_order}})[least(
+    (SELECT min(r.ordinal) FROM ({{ineligibility}}) r WHERE r.member_id = m.id
+        AND ({{reasons_in_order}})[r.ordinal] NOT IN ('signed_up', 'declined', 'same_mailbox')),
+    CASE WHEN e.cancelled_at IS NOT NULL THEN array_position({{reasons_in_order}}, 'event_cancelled') END,
+    CASE WHEN NOT EXISTS (
+        SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = m.id AND s.role = v.role
+    ) AND ({{has_left}} OR EXISTS (
+        SELECT FROM deliveries d
+        WHERE d.event_id = e.id AND d.action = 'invite' AND d.member_id = m.id AND d.batch_id IS NOT NULL
+    )) THEN array_position({{reasons_in_order}}, 'left_list') END
+)]
+
+-- fragment: has_left
+-- Whether the person of the invitation v has left its lists, or all.
+({{has_left_all}} OR {{has_left_list}})
+
+-- fragment: has_left_all
+EXISTS (SELECT FROM opted_out o WHERE o.member_id = v.member_id AND o.chapter_id IS NULL)
+
+-- fragment: has_left_list
+EXISTS (
+    SELECT FROM opted_out o JOIN event_chapters ec ON ec.chapter_id = o.chapter_id
+    WHERE o.member_id = v.member_id AND o.role = v.role AND ec.event_id = v.event_id
+)
+
+-- fragment: other_goes_first
+-- Of two members with one mailbox, the pair p: whether p.other_id is mailed about e and p.member_id is not (ADR 31). Who
+-- was mailed, or may have been, goes first, whatever became of them; then who is planned; then who has an address that
+-- every mail server takes; then the lower id. Who cannot be mailed themselves does not stand in the way; the reasons
+-- that both share (answers, bans, lists left) are not asked again. Members on lists of different roles that are planned
+-- at once are told apart at the claim.
+EXISTS (
+    SELECT FROM members a
+    JOIN members b ON b.id = p.other_id
+    CROSS JOIN LATERAL (
+        SELECT coalesce(max({{hold_on_mailbox}}) FILTER (WHERE d.member_id = a.id), 0) AS own,
+            coalesce(max({{hold_on_mailbox}}) FILTER (WHERE d.member_id = b.id), 0) AS other
+        FROM deliveries d WHERE d.event_id = e.id AND d.action = 'invite' AND d.member_id IN (a.id, b.id)
+    ) h
+    WHERE a.id = p.member_id AND (h.other = 2 OR (
+        h.own < 2 AND b.mailbox = a.mailbox AND b.accepted_toc_at IS NOT NULL AND EXISTS (
+            SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = b.id AND (h.other = 1 OR EXISTS (
+                SELECT FROM event_subscriptions x
+                WHERE x.event_id = e.id AND x.member_id = a.id AND x.role = s.role
+            ))
+        ) AND (h.other > h.own OR (
+            h.other = h.own AND (b.email ~ '[^ -~]', b.id) < (a.email ~ '[^ -~]', a.id)
+        ))
+    ))
+)
+
+-- fragment: hold_on_mailbox
+-- What the delivery d makes of its member's mailbox: 2 mailed, or maybe; 1 to be mailed; 0 nothing.
+CASE WHEN d.state IN ('sent', 'handing_off', 'unknown') THEN 2 WHEN d.state IN ('planned', 'retry') THEN 1 ELSE 0 END
 
 -- fragment: ineligible_members
 -- Every member who has any of these reasons, with the first. For statements about many members.
@@ -103,7 +175,7 @@ subscribed AS MATERIALIZED (
 -- A CTE: the event's lists of the audience, with the slot of their subscribers. For statements that must walk
 -- subscriptions in an order of their own.
 lists AS MATERIALIZED (
-    SELECT r.id, r.role, {{slot_of_role}} AS slot
+    SELECT r.id, r.chapter_id, r.role, {{slot_of_role}} AS slot
     FROM events e
     JOIN event_chapters c ON c.event_id = e.id
     JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) r ON r.chapter_id = c.chapter_id
@@ -111,8 +183,12 @@ lists AS MATERIALIZED (
 )
 
 -- fragment: is_on_list
--- As in the view `event_subscriptions`: who left a list by a link keeps the row (ADR 16).
-s.left_at IS NULL
+-- Of the subscription s to the list l (chapter_id, role), as in the view `event_subscriptions`: who left it by a link
+-- stays off it, whatever the directory says (ADR 32).
+NOT EXISTS (
+    SELECT FROM opted_out o
+    WHERE o.member_id = s.member_id AND (o.chapter_id IS NULL OR (o.chapter_id = l.chapter_id AND o.role = l.role))
+)
 
 -- fragment: roles_to_mail
 -- Of the subscriber s: the roles they are to be mailed for about e, in the event's order of precedence.

@@ -134,10 +134,11 @@ WHERE b.id = f.batch_id AND b.first_error IS NULL
 -- a delivery only if its batch runs, its item is open, its member is still eligible, no other worker has it in flight,
 -- and it was not sent and is no retry before its time. SKIP LOCKED:
 -- never waits, so two workers cannot deadlock; a key that another session has locked, or whose row has moved since this
--- statement began, is not claimed, and `settle_items` makes its item due again. A claim whose commit was never acknowledged is taken again by its own owner: nothing was
+-- statement began, is not claimed, and `settle_items` makes its item due again. Members with one mailbox are claimed one at
+-- a time (`mailbox_is_free`). A claim whose commit was never acknowledged is taken again by its own owner: nothing was
 -- sent under it. Returns what the mail says of its member, too: who is mailed where is what the directory says now.
 WITH eligible AS MATERIALIZED (
-    SELECT w.*, m.name, m.surname, m.email
+    SELECT w.*, m.name, m.surname, m.email, m.mailbox, m.shares_mailbox
     FROM jsonb_to_recordset(%(requested)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
         slot text, role text)
     JOIN batches b ON b.id = w.batch_id
@@ -163,6 +164,7 @@ WITH eligible AS MATERIALIZED (
             )
         FOR UPDATE SKIP LOCKED
     ) d
+    WHERE NOT w.shares_mailbox OR {{mailbox_is_free}}
 )
 UPDATE deliveries d SET state = 'handing_off', fence = d.fence + 1, owner = %(owner)s,
     lease_until = now() + %(lease)s * interval '1 second', role = t.role, batch_id = t.batch_id,
@@ -174,6 +176,27 @@ RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts,
     extract(epoch FROM now() - d.first_refused_at)::float8 AS refused_for, t.name, t.surname, t.email,
     (SELECT v.token FROM invitations v
      WHERE v.event_id = t.event_id AND v.member_id = t.member_id AND v.role = t.role) AS token
+
+-- fragment: mailbox_is_free
+-- For the claim w of a member who shares their mailbox: nobody else of that mailbox is claimed for this event now, nor
+-- can be before this transaction ends. All their deliveries are locked, and looked at as they are then: of two workers
+-- one does not get the locks, of two in one transaction the lower id is claimed (ADR 31).
+(NOT EXISTS (
+    SELECT FROM eligible o WHERE o.event_id = w.event_id AND o.action = w.action AND o.mailbox = w.mailbox
+        AND o.member_id < w.member_id
+) AND (
+    SELECT count(*) FROM same_person p
+    JOIN deliveries x ON x.event_id = w.event_id AND x.action = w.action AND x.member_id = p.other_id
+    WHERE p.member_id = w.member_id
+) = (
+    SELECT count(*) FROM (
+        SELECT FROM deliveries x
+        WHERE x.event_id = w.event_id AND x.action = w.action
+            AND x.member_id = ANY(ARRAY(SELECT p.other_id FROM same_person p WHERE p.member_id = w.member_id))
+            AND x.state NOT IN ('handing_off', 'sent', 'unknown')
+        FOR UPDATE SKIP LOCKED
+    ) free
+))
 
 -- name: read_mails
 -- What claims would return of their members, without a claim.

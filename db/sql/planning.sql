@@ -83,7 +83,7 @@ slots AS MATERIALIZED (
 -- `facts` has bits for: on a list as a student 0, as a coach 1; the ordinal of their slot as a student 2 to 6, as a
 -- coach 7 to 11, as a member 12 to 16; and 17 and up for each ordinal of their own.
 WITH list_facts AS MATERIALIZED (
-    SELECT g.id, CASE {{role_of_list}} WHEN 'Student' THEN 1 ELSE 2 END::bigint AS facts
+    SELECT g.id, g.chapter_id, {{role_of_list}} AS role, CASE {{role_of_list}} WHEN 'Student' THEN 1 ELSE 2 END::bigint AS facts
     FROM event_chapters c JOIN groups g ON g.chapter_id = c.chapter_id WHERE c.event_id = %(event_id)s
 ), known AS (
     SELECT s.member_id, l.facts FROM list_facts l JOIN subscriptions s ON s.group_id = l.id AND {{is_on_list}}

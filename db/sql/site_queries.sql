@@ -272,7 +272,8 @@ FROM members m
 CROSS JOIN LATERAL (
     -- Null for a ban without an end: drivers cannot read an infinite timestamp.
     SELECT count(*) > 0 AS is_banned, nullif(max(coalesce(x.expires_at, 'infinity')), 'infinity') AS banned_until
-    FROM bans x WHERE x.member_id = m.id AND {{ban_is_in_force}}
+    FROM bans x WHERE {{ban_is_in_force}}
+        AND (x.member_id = m.id OR x.member_id IN (SELECT p.other_id FROM same_person p WHERE p.member_id = m.id))
 ) b
 WHERE m.id = %(member_id)s AND ({{member_in_scope}} OR (
     NOT EXISTS (SELECT FROM subscriptions x WHERE x.member_id = m.id)
@@ -286,10 +287,31 @@ WHERE m.id = %(member_id)s AND ({{member_in_scope}} OR (
 ))
 
 -- name: browse_lists_of_member
-SELECT h.name AS chapter_name, g.name AS group_name, s.left_at
+SELECT h.name AS chapter_name, g.name AS group_name, (
+    SELECT min(o.left_at) FROM opted_out o, (SELECT {{role_of_list}} AS role FROM (SELECT g.name) x) l
+    WHERE o.member_id = s.member_id AND (o.chapter_id IS NULL OR (o.chapter_id = g.chapter_id AND o.role = l.role))
+) AS left_at
 FROM subscriptions s JOIN groups g ON g.id = s.group_id JOIN chapters h ON h.id = g.chapter_id
 WHERE s.member_id = %(member_id)s AND (%(chapters)s::bigint[] IS NULL OR h.id = ANY(%(chapters)s))
 ORDER BY h.name, g.name
+
+-- name: browse_opt_outs
+-- What the member left by a link, under whatever id.
+SELECT o.chapter_id, h.name AS chapter_name, o.role, min(o.left_at) AS left_at
+FROM opted_out o LEFT JOIN chapters h ON h.id = o.chapter_id
+WHERE o.member_id = %(member_id)s
+    AND (%(chapters)s::bigint[] IS NULL OR o.chapter_id IS NULL OR o.chapter_id = ANY(%(chapters)s))
+GROUP BY o.chapter_id, h.name, o.role
+ORDER BY h.name NULLS FIRST, o.role
+
+-- name: browse_lost_answers
+-- Who said yes and may no longer come, with the reason. That the event is cancelled is no news of a member.
+SELECT x.* FROM (
+    SELECT m.id AS member_id, {{full_name}} AS name, v.role, {{obstacle_to_yes}} AS reason
+    FROM invitations v JOIN events e ON e.id = v.event_id JOIN members m ON m.id = v.member_id
+    WHERE v.event_id = %(event_id)s AND v.attending AND e.cancelled_at IS NULL AND {{may_be_named}}
+) x
+WHERE x.reason IS NOT NULL ORDER BY x.member_id, x.role LIMIT %(limit)s
 
 -- name: browse_member_events
 -- Every batch that had the member as a candidate and still has its log, with the outcome. Reads the key of all items,

@@ -81,6 +81,8 @@ class Dialogue:
 
     def begin(self, envelope: Envelope) -> bytes | Refused:
         """What to write first for this mail; or Refused, with nothing to write, if this server cannot take it."""
+        if envelope.needs_utf8 and not self._extensions.smtputf8:
+            envelope = envelope.in_ascii() or envelope
         sender, recipient = envelope.sender, envelope.recipient
         if not recipient or _UNSAFE.search(sender) or _UNSAFE.search(recipient):
             return Refused("no address, or one with white space, brackets or controls", permanent=True)

@@ -31,6 +31,10 @@ T = TypeVar("T")
 TERMS_ACCEPTED = "2020-01-01T00:00:00Z"
 TOPIC = UUID(int=1)
 OTHER_TOPIC = UUID(int=2)
+#: Members of subscriptions s leave these lists by a link; a condition may follow.
+LEAVE: LiteralString = """INSERT INTO opt_outs (member_id, chapter_id, role, left_at)
+SELECT DISTINCT s.member_id, g.chapter_id, CASE g.name WHEN 'Students' THEN 'Student' ELSE 'Coach' END, now()
+FROM subscriptions s JOIN groups g ON g.id = s.group_id"""
 FIVE = ("sent", "failed", "unknown", "skipped", "pending")
 
 

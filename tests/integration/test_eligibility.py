@@ -17,7 +17,7 @@ from db.planning import Trigger
 from db.statements import sql
 from producers.plan import trigger_of
 from schemas.vocabulary import Audience, Reason, UnknownPolicy
-from tests.integration.scenario import Scenario
+from tests.integration.scenario import LEAVE, Scenario
 
 #: Brings the reason about for one member of event 1, and no other reason. LEFT_LIST and NOT_SUBSCRIBED are one fact,
 #: which has a name of its own at the claim. `slot` is the slot of the members' role.
@@ -36,7 +36,12 @@ FACTS: Final[dict[str, LiteralString]] = {
     " ON CONFLICT (event_id, action, member_id, slot) DO UPDATE SET state = 'unknown'",
     Reason.TERMS_NOT_ACCEPTED: "UPDATE members SET accepted_toc_at = NULL WHERE id = %(member)s",
     Reason.BANNED: "INSERT INTO bans (id, member_id, permanent) VALUES (%(member)s, %(member)s, true)",
-    Reason.LEFT_LIST: "UPDATE subscriptions SET left_at = now() WHERE member_id = %(member)s",
+    Reason.SAME_MAILBOX: "WITH twin AS (INSERT INTO members (id, name, email, mailbox) SELECT 10000 + id, 'Twin',"
+    " 'twin' || email, mailbox FROM members WHERE id = %(member)s), mailed AS ("
+    " INSERT INTO deliveries (event_id, action, member_id, slot, role, state, updated_at)"
+    " VALUES (1, 'invite', 10000 + %(member)s, %(slot)s, 'Student', 'sent', now()))"
+    " UPDATE members SET shares_mailbox = true WHERE id = %(member)s",
+    Reason.LEFT_LIST: f"{LEAVE} WHERE s.member_id = %(member)s",
     Reason.NOT_SUBSCRIBED: "DELETE FROM subscriptions WHERE member_id = %(member)s",
     Reason.MEMBER_DELETED: "UPDATE members SET deleted_at = now() WHERE id = %(member)s",
 }
@@ -46,14 +51,20 @@ OF_THE_EVENT: Final = Reason.EVENT_CANCELLED
 OF_THE_BATCH: Final = Reason.BATCH_CANCELLED
 
 #: What each stage asks, in the order in which it counts: the contract's.
-PLANNING: Final = ("signed_up", "declined", "already_sent", "terms_not_accepted", "banned", "unknown")
+PLANNING: Final = (
+    "signed_up", "declined", "already_sent", "terms_not_accepted", "banned", "same_mailbox", "unknown",
+)  # fmt: skip
 CLAIM: Final = (
-    "member_deleted", "event_cancelled", "signed_up", "declined", "terms_not_accepted", "banned", "left_list",
+    "member_deleted", "event_cancelled", "signed_up", "declined", "terms_not_accepted", "banned", "same_mailbox",
+    "left_list",
 )  # fmt: skip
 WHY: Final = (
     "member_deleted", "event_cancelled", "not_subscribed", "signed_up", "declined", "terms_not_accepted", "banned",
+    "same_mailbox",
 )  # fmt: skip
-AUDIT: Final = ("member_deleted", "signed_up", "declined", "terms_not_accepted", "banned", "not_subscribed")
+AUDIT: Final = (
+    "member_deleted", "signed_up", "declined", "terms_not_accepted", "banned", "same_mailbox", "not_subscribed",
+)  # fmt: skip
 #: Who is not on a list, or is deleted, is no candidate.
 NO_CANDIDATE: Final = frozenset({"member_deleted", "left_list"})
 #: A first reason that leaves no room for the second: terms are deleted with the member, a yes counts before a no.
@@ -255,6 +266,7 @@ def test_the_audit_misses_who_is_eligible(directory: Directory) -> None:
     directory.bring_about()
     eligible = {case.member for case in directory.cases if case.first(AUDIT) is None}
     outcome = {case.member for case in directory.cases if case.holds & {"already_sent", "unknown"}}
+    outcome |= {case.member + 10_000 for case in directory.cases if "same_mailbox" in case.holds}
     audit = directory.scenario.audit()
     assert {row["member_id"] for row in audit["missing"]} == eligible - outcome
     assert (audit["eligible"], audit["balanced"]) == (len(eligible | outcome), True)

@@ -81,6 +81,8 @@ def test_a_deleted_member_is_anonymised(conn: Connection) -> None:
         "email": "deleted-1@deleted.invalid",
         "accepted_toc_at": None,
         "search": "deleted deleted-1@deleted.invalid",
+        "mailbox": None,
+        "shares_mailbox": False,
     }
     assert rows(conn, "SELECT member_id FROM subscriptions") == [(2,)]
     assert rows(conn, "SELECT id FROM bans") == [(1,)]

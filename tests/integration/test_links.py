@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from config.settings import Settings
 from embedded import ports
-from tests.integration.importing import EVENT, invitation, subscription
+from tests.integration.importing import EVENT, STUDENTS, invitation, subscription
 from tests.integration.scenario import Scenario
 from web.app import build
 
@@ -50,7 +50,7 @@ def on_lists(scenario: Scenario) -> list[tuple[int, str]]:
 
 def everything(scenario: Scenario) -> list[dict[str, Any]]:
     """Whatever a request could change."""
-    return scenario.execute("SELECT to_jsonb(v) FROM invitations v UNION ALL SELECT to_jsonb(s) FROM subscriptions s")
+    return scenario.execute("SELECT to_jsonb(v) FROM invitations v UNION ALL SELECT to_jsonb(o) FROM opt_outs o")
 
 
 @pytest.mark.parametrize("path", ["invitation", "unsubscribe"])
@@ -142,13 +142,19 @@ def test_left_by_the_page_and_joined_again(invited: Scenario, site: TestClient) 
 
 
 def test_an_import_does_not_undo_it(invited: Scenario, site: TestClient) -> None:
-    """The next directory file still names them; only if it removes and adds them are they on the list again."""
-    site.post(f"/unsubscribe/{TOKEN}", data=ONE_CLICK)
-    invited.load(subscription(1, 1))
-    assert on_lists(invited) == [(2, "Coach")]
-    invited.load(subscription(1, 1, deleted=True))
-    invited.load(subscription(1, 1))
-    assert on_lists(invited) == [(1, "Student"), (2, "Coach")]
+    """Whatever the next files say: the subscription again, removed and added, on another list, on the list's new id."""
+    site.post(f"/unsubscribe/{TOKEN}", data={"leave": "list"})
+    for lines in (
+        [subscription(1, 1)],
+        [subscription(1, 1, deleted=True)],
+        [subscription(1, 1)],
+        [STUDENTS | {"id": 5}, subscription(1, 5)],
+        [{"type": "group", "id": 1, "deleted": True}, STUDENTS | {"id": 7}, subscription(1, 7)],
+    ):
+        invited.load(*lines)
+        assert on_lists(invited) == [(2, "Coach")]
+    site.post(f"/unsubscribe/{TOKEN}", data={"again": "list"})
+    assert set(on_lists(invited)) == {(1, "Student"), (2, "Coach")}
 
 
 def test_only_her_own_list(scenario: Scenario, site: TestClient) -> None:
@@ -161,9 +167,11 @@ def test_only_her_own_list(scenario: Scenario, site: TestClient) -> None:
         EVENT | {"id": 2, "chapter_ids": [2]},
         invitation(1, token=TOKEN),
     )
+    site.post(f"/unsubscribe/{TOKEN}", data={"leave": "list"})
+    left = "SELECT event_id, role FROM event_subscriptions ORDER BY 1, 2"
+    assert scenario.execute(left) == [{"event_id": 1, "role": "Coach"}, {"event_id": 2, "role": "Student"}]
     site.post(f"/unsubscribe/{TOKEN}", data=ONE_CLICK)
-    left = scenario.execute("SELECT group_id FROM subscriptions WHERE left_at IS NOT NULL")
-    assert left == [{"group_id": 1}]
+    assert scenario.execute(left) == []
 
 
 def test_it_counts_for_mails_already_planned(invited: Scenario, site: TestClient) -> None:

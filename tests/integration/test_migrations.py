@@ -115,7 +115,13 @@ def test_a_filled_database_of_the_version_before_keeps_every_row(conn: Connectio
         _migrate(database_url, "0006")
         assert _rows(conn) == expected
         assert upgrade(database_url) == head()
-        assert not any(rows for table, rows in _rows(conn).items() if table not in expected), "new tables are empty"
+        assert not any(rows for table, rows in _rows(conn).items() if table not in (*expected, "opt_outs")), (
+            "new tables are empty"
+        )
+        (left,) = conn.execute(
+            "SELECT member_id, chapter_id, role, left_at::date::text AS day FROM opt_outs"
+        ).fetchall()
+        assert left == {"member_id": 2, "chapter_id": 1, "role": "Coach", "day": "2026-01-01"}
         assert _names(conn) == fresh
         assert drift(database_url) == []
         _migrate(database_url, "0005")

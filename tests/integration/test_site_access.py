@@ -76,6 +76,7 @@ TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | 
     ("GET", "/events/{event}/audit"): (SIGN_IN, HIDDEN, 200, 200),
     ("GET", "/events/{event}/audit/answer"): (SIGN_IN, HIDDEN, 200, 200),
     ("POST", "/events/{event}/resolve"): (SIGN_IN, HIDDEN, 303, 303),
+    ("POST", "/members/{member}/opt-outs"): (SIGN_IN, NO, NO, 303),
     ("GET", "/events/{event}/mail/{role}"): (SIGN_IN, HIDDEN, 200, 200),
     ("GET", "/events/{event}/mail/{role}/html"): (SIGN_IN, HIDDEN, 200, 200),
     ("POST", "/events/{event}/mail/{role}/test"): (SIGN_IN, HIDDEN, IN, IN),

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.outcomes import Failed, Sent, Unknown
 from tests.integration.importing import CHAPTER, EVENT, STUDENTS, invitation, member, subscription
-from tests.integration.scenario import TERMS_ACCEPTED, Scenario
+from tests.integration.scenario import LEAVE, TERMS_ACCEPTED, Scenario
 from tests.integration.site import Site, open_site, page_text
 
 
@@ -61,7 +61,7 @@ def test_of_an_event_that_was_moved(site: Site, scenario: Scenario) -> None:
         scenario.agent().deliver(scenario.request(batch, number))
     scenario.load(EVENT | {"chapter_ids": [2]})
     scenario.execute("DELETE FROM subscriptions WHERE member_id = 2")
-    scenario.execute("UPDATE subscriptions SET left_at = now() WHERE member_id = 3")
+    scenario.execute(f"{LEAVE} WHERE s.member_id = 3")
     berlin, london = site.browser(site.account("berta@bidden.example", chapters=[2])), site.organiser(1)
     assert [berlin.get(f"/members/{number}").status_code for number in (1, 2, 3)] == [404, 200, 404]
     assert [london.get(f"/members/{number}").status_code for number in (1, 2, 3)] == [200, 404, 200]
@@ -118,7 +118,8 @@ def test_upcoming_events(site: Site, scenario: Scenario) -> None:
         member(2),
         {"type": "ban", "id": 1, "member_id": 2, "permanent": True},
     )
-    scenario.execute("UPDATE subscriptions SET left_at = '2024-01-01T00:00:00Z' WHERE member_id = 3")
+    scenario.execute(f"{LEAVE} WHERE s.member_id = 3")
+    scenario.execute("UPDATE opt_outs SET left_at = '2024-01-01T00:00:00Z'")
     browser = site.organiser(1)
     first = page_text(browser.get("/members/1"))
     assert re.search(r"Workshop \d+ April 2096, 18:30 BST Yes\.", first)

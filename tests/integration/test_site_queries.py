@@ -20,7 +20,7 @@ from schemas.outcomes import Failed, Retry, Sent, Unknown
 from schemas.vocabulary import Audience, Reason, UnknownPolicy
 from tests.integration.calling import organisers
 from tests.integration.importing import CHAPTER, COACHES, EVENT, STUDENTS, invitation, member, subscription
-from tests.integration.scenario import TERMS_ACCEPTED, Scenario
+from tests.integration.scenario import LEAVE, TERMS_ACCEPTED, Scenario
 from tests.integration.site import open_site
 from tests.integration.test_planning import ban
 
@@ -173,7 +173,7 @@ def leavers(scenario: Scenario, batches: list[int]) -> None:
     """Some members were deleted after the batches, and some left a list."""
     assert batches
     scenario.execute("UPDATE members SET deleted_at = now() WHERE id %% 7 = 3")
-    scenario.execute("UPDATE subscriptions SET left_at = now() WHERE (member_id + group_id) %% 5 = 2")
+    scenario.execute(f"{LEAVE} WHERE (s.member_id + s.group_id) %% 5 = 2 ON CONFLICT DO NOTHING")
 
 
 @pytest.mark.usefixtures("leavers")
@@ -258,7 +258,7 @@ def test_an_event_that_was_moved(scenario: Scenario, batches: list[int]) -> None
     gone = max(n for n in {row["member_id"] for row in walk(scenario, batches[1])} if n not in ours)
     left = min(ours)
     scenario.execute("DELETE FROM subscriptions WHERE member_id = %s", gone)
-    scenario.execute("UPDATE subscriptions SET left_at = now() WHERE member_id = %s", left)
+    scenario.execute(f"{LEAVE} WHERE s.member_id = %s", left)
     event = site_queries.event(scenario.conn, 1, [2])
     assert event is not None
     names = event.visible_members([2])

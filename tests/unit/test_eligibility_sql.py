@@ -26,6 +26,7 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "event_rows": {"cancelled_at"},
     "invitation_rows": {"attending"},
     "member_is_absent": {"deleted_at"},
+    "keep_former_mailboxes": {"bans"},
     "import_member_deletions": {"accepted_toc_at", "deleted_at"},
     "import_members": {"accepted_toc_at", "deleted_at"},
     "import_ban_deletions": {"bans"},
@@ -34,9 +35,8 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "import_invitations": {"attending"},
     "invitation_of_token": {"attending", "deleted_at", "cancelled_at"},
     "answer_invitation": {"attending", "deleted_at", "cancelled_at"},
-    "lists_of_token": {"deleted_at"},
-    "leave_lists": {"left_at"},
-    "join_lists_again": {"left_at"},
+    "leave_lists": {"left_at", "deleted_at"},
+    "leave_all_lists": {"left_at", "deleted_at"},
     # Refusals of a trigger, which are about the event.
     "lock_event": {"cancelled_at"},
     # A batch is cancelled, or its delivery was sent by another: the ledger's states.
@@ -63,6 +63,8 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "browse_members": {"deleted_at"},
     "browse_member": {"accepted_toc_at", "bans", "deleted_at"},
     "browse_lists_of_member": {"left_at"},
+    "browse_opt_outs": {"left_at"},
+    "browse_lost_answers": {"attending", "cancelled_at"},
     "browse_member_events": {"attending"},
 }
 

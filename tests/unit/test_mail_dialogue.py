@@ -93,6 +93,20 @@ def test_address_beyond_ascii_is_noticed_anyway() -> None:
     assert isinstance(Dialogue(Extensions(smtputf8=True)).begin(surrogate), Refused)
 
 
+def test_a_domain_beyond_ascii_without_smtputf8() -> None:
+    """A server without SMTPUTF8 is given the domain's A-label; one with it the address as the member wrote it."""
+    data = "To: <anna@bücher.example>\r\n\r\nhello\r\n".encode()
+    envelope = Envelope("club@example.org", "anna@bücher.example", data, needs_utf8=True)
+    dialogue = Dialogue(Extensions())
+    assert dialogue.begin(envelope) == b"MAIL FROM:<club@example.org>\r\n"
+    assert dialogue.receive(Reply(250, "ok")) == b"RCPT TO:<anna@xn--bcher-kva.example>\r\n"
+    assert dialogue.receive(Reply(250, "ok")) == b"DATA\r\n"
+    assert dialogue.receive(Reply(354, "go")) == b"To: <anna@xn--bcher-kva.example>\r\n\r\nhello\r\n.\r\n"
+    other = Dialogue(Extensions(smtputf8=True))
+    assert other.begin(envelope) == b"MAIL FROM:<club@example.org> SMTPUTF8\r\n"
+    assert other.receive(Reply(250, "ok")) == "RCPT TO:<anna@bücher.example>\r\n".encode()
+
+
 def test_verdict_before_the_mail_has_left() -> None:
     """FM-12: consent while some of the body is still here cannot be about it; a refusal stands, and ends it."""
     for code, expected in ((250, Ambiguous), (552, Refused)):

@@ -86,7 +86,7 @@ def _import(settings: Settings, file: UploadFile) -> dict[str, int]:
     try:
         # The request's connection is in autocommit mode; an import is one transaction.
         with connect(settings.require_database(), application="bidden-import") as conn:
-            return import_lines(conn, parse_lines(read_lines(file.file)))
+            return import_lines(conn, parse_lines(read_lines(file.file)), role_policy=settings.role_policy)
     finally:
         _import_lock.release()
 

@@ -57,6 +57,7 @@ def show_event(user: SignedInUser, event: EventInScope, conn: Database, notice: 
         why_not=refusal(event.facts),
         batches=site_queries.batches(conn, user.account.scope, event_id=event.id),
         roles=[role.value for role in event.kind.precedence],
+        lost=site_queries.lost_answers(conn, event.id, event.visible_members(user.account.scope)),
         notice=notice,
     )
 

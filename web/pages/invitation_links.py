@@ -6,7 +6,7 @@ every link; changes need a form, or the one-click request of RFC 8058.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -20,6 +20,10 @@ from web.dependencies import Database
 from web.pages.rendering import message_page, page
 
 router = APIRouter(include_in_schema=False)
+
+#: The values of the forms' buttons.
+THIS_LIST: Final = "list"
+EVERYTHING: Final = "everything"
 
 
 @router.get("/invitation/{token}", name="invitation")
@@ -53,15 +57,21 @@ def leave_lists(
     token: str,
     conn: Database,
     one_click: Annotated[str, Form(alias="List-Unsubscribe")] = "",
+    leave: Annotated[str, Form()] = "",
     again: Annotated[str, Form()] = "",
 ) -> Response:
-    """Leaves the list, or joins it `again`. A one-click request of a mail program gets a plain-text response."""
-    if links.find(conn, token) is None:
+    """Leaves this list or `everything`, or takes that back (`again`).
+
+    A one-click request of a mail program leaves everything: it is about the sender, and all mails have one. It gets a
+    plain-text response.
+    """
+    invitation = links.find(conn, token)
+    if invitation is None:
         return PlainTextResponse("unknown link\n", status_code=404) if one_click else _unknown(token)
     if again and not one_click:
-        links.join_lists_again(conn, token)
+        links.join_lists_again(conn, invitation, lists=again != EVERYTHING, everything=again != THIS_LIST)
     else:
-        links.leave_lists(conn, token)
+        links.leave_lists(conn, token, everything=bool(one_click) or leave == EVERYTHING)
     if one_click:
         return PlainTextResponse("unsubscribed\n")
     return RedirectResponse(request.url_for("unsubscribe", token=token).path, status_code=303)

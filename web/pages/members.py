@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Path
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Form, Path
+from fastapi.responses import HTMLResponse, Response
 
 from db import reports, site_queries
 from db.connect import Connection
 from db.site_queries import EventSummary, Scope
 from producers.plan import refusal
 from schemas.text import storable
-from web.auth.current_user import SignedInUser
+from schemas.vocabulary import Role
+from web import actions
+from web.auth.current_user import AdminUser, SignedInUser
 from web.dependencies import MAX_ID, Database
 from web.pages.parameters import Notice, SearchText
-from web.pages.rendering import page
-from web.scope import no_such_member
+from web.pages.rendering import page, redirect
+from web.scope import no_such_member, require_member
 
 router = APIRouter(include_in_schema=False)
 
@@ -55,6 +57,21 @@ def show_member(
         upcoming=[] if member.record["deleted_at"] else _upcoming(conn, member_id, scope),
         notice=notice,
     )
+
+
+@router.post("/members/{member}/opt-outs")
+def take_back_opt_out(
+    user: AdminUser,
+    conn: Database,
+    member_id: Annotated[int, Path(alias="member", ge=1, le=MAX_ID)],
+    chapter: Annotated[int | None, Form(ge=1, le=MAX_ID)] = None,
+    role: Annotated[Role | None, Form()] = None,
+) -> Response:
+    """The person is invited again to what they had left by a link: the lists of a role in a chapter, or all."""
+    require_member(conn, member_id, user.account)
+    done = actions.take_back_opt_out(conn, user.actor, member_id, chapter, role)
+    notice = "they are invited again" if done else "there was nothing to take back"
+    return redirect(f"/members/{member_id}", notice=notice)
 
 
 @dataclass(frozen=True, slots=True)

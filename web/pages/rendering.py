@@ -32,6 +32,7 @@ REASONS: Final[Mapping[str, str]] = {
     Reason.ALREADY_SENT: "already mailed",
     Reason.TERMS_NOT_ACCEPTED: "terms not accepted",
     Reason.BANNED: "banned",
+    Reason.SAME_MAILBOX: "another member with the same mailbox is mailed",
     Reason.UNKNOWN: "possibly mailed: the delivery is unknown and not resolved yet",
     Reason.LEFT_LIST: "left the list before the mail went out",
     Reason.EVENT_CANCELLED: "event cancelled before the mail went out",
