@@ -31,6 +31,7 @@ from db import site_queries, webhooks
 from db.connect import OUTAGES, Connection
 from db.webhooks import DueWebhook
 from schemas.errors import first_line, printable
+from schemas.redaction import without_addresses
 from web.api.batches import batch_model
 from web.database import Pool
 from web.scope import BatchWithEvent
@@ -175,12 +176,12 @@ class WebhookDispatcher:
 
     def _record(self, conn: Connection, due: DueWebhook, error: str | None) -> None:
         retry_in = None if error is None else retry_delay(due.attempts, self._jitter())
+        error = None if error is None else without_addresses(printable(error).replace("\0", ""))[:_MAX_ERROR_LENGTH]
         try:
             if error is None:
                 webhooks.record_delivery(conn, due.batch_id)
             else:
-                message = printable(error).replace("\0", "")[:_MAX_ERROR_LENGTH]
-                webhooks.record_failure(conn, due.batch_id, message, retry_in)
+                webhooks.record_failure(conn, due.batch_id, error, retry_in)
         except OUTAGES:
             raise
         except psycopg.Error:
