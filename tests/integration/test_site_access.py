@@ -218,8 +218,8 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
             assert found == expected, viewer
         if row[1] == EXPORT and found == 200:
             # Who took names and addresses as a file is in the audit log.
-            (entry,) = site.conn.execute("DELETE FROM audit_log RETURNING actor, action, batch_id, outcome").fetchall()
-            assert (entry["action"], entry["batch_id"], entry["outcome"]) == ("export", PLACES["batch"], "done")
+            (entry,) = site.conn.execute("DELETE FROM audit_log WHERE action = 'export' RETURNING *").fetchall()
+            assert (entry["batch_id"], entry["outcome"]) == (PLACES["batch"], "done")
         if row != ("POST", "/sign-out") and (row[0] == "GET" or found in (SIGN_IN, NO, HIDDEN)):
             assert everything(site.conn) == before, viewer
 
