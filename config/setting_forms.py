@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,7})([smhd])")
@@ -37,6 +37,21 @@ def hello_name(value: str) -> str:
     if not is_host_name(value) and not _is_literal(value):
         raise ValueError("must be a full host name (mail.example.org) or an address literal ([192.0.2.1])")
     return value
+
+
+def proxy_networks(value: str) -> list[str]:
+    """`10.0.0.1,172.16.0.0/12` as networks; `none`: there are none."""
+    if value.strip() == "none":
+        return []
+    try:
+        networks = [ip_network(part.strip()) for part in value.split(",")]
+    except ValueError:
+        raise ValueError(
+            "must be addresses or networks separated by commas, such as 10.0.0.1,172.16.0.0/12, or none"
+        ) from None
+    if not all(network.prefixlen for network in networks):
+        raise ValueError("must not be everybody: any client could then claim any address")
+    return [str(network) for network in networks]
 
 
 def is_host_name(name: str) -> bool:

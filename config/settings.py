@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.setting_forms import duration, hello_name, parsed_by, seconds
+from config.setting_forms import duration, hello_name, parsed_by, proxy_networks, seconds
 from schemas.errors import SettingsError
 from schemas.mail_address import check_base_url, parse_sender
 from schemas.send_rates import SendRates, parse_domains, parse_rates, parse_warmup
@@ -154,6 +154,8 @@ class Settings(BaseSettings):
     handover_window: int = Field(100, ge=1, le=10_000)
     max_worker_ends: int = Field(3, ge=2, le=100)
     log_retention_days: int = Field(180, ge=1, le=36_500)
+    trusted_proxies: Annotated[str, AfterValidator(parsed_by(proxy_networks))] = "127.0.0.1,::1"
+    webhook_allow_private: bool = False
     oidc_issuer: str | None = None
     oidc_client_id: str | None = None
     oidc_client_secret: SecretStr | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -142,9 +143,14 @@ def change(conn: Connection, account_id: int, *, name: str, role: AccountRole, c
 
 
 def set_password(
-    conn: Connection, account_id: int, password_hash: str, *, old_hash: str | None = None, keep: bytes | None = None
+    conn: Connection,
+    account_id: int,
+    password_hash: str,
+    *,
+    old_hash: str | None = None,
+    renew: tuple[bytes, bytes] | None = None,
 ) -> None:
-    """Also ends the account's sessions, except the one with the digest `keep`.
+    """Also ends the account's sessions. `renew`: digests; the session of the first goes on under the second.
 
     RefusedError if `old_hash` is given and the stored hash is another by now.
     """
@@ -152,20 +158,24 @@ def set_password(
     with conn.transaction():
         if not conn.execute(sql("set_password"), values).rowcount:
             raise RefusedError("the password has been changed meanwhile", field="password")
-        conn.execute(sql("end_sessions_of_account"), {"id": account_id, "keep": keep})
+        old, new = renew or (None, None)
+        conn.execute(sql("end_sessions_of_account"), {"id": account_id, "keep": old})
+        if renew is not None:
+            conn.execute(sql("renew_session"), {"old": old, "new": new})
 
 
 def disable(conn: Connection, account_id: int) -> None:
-    """Ends its sessions; neither the account nor its API clients are let in. RefusedError for the last admin."""
+    """Ends its sessions, and the tokens of clients that act for it or that it made. RefusedError for the last admin."""
     with conn.transaction():
         conn.execute(sql("lock_admins"))
         conn.execute(sql("disable_account"), {"id": account_id})
         conn.execute(sql("end_sessions_of_account"), {"id": account_id, "keep": None})
+        conn.execute(sql("revoke_clients_of_account"), {"id": account_id})
         _require_admin(conn)
 
 
 def enable(conn: Connection, account_id: int) -> None:
-    """Undoes `disable`. Its sessions stay ended."""
+    """Lets it sign in again. Its sessions and tokens stay ended, and the provider's user is bound anew."""
     conn.execute(sql("enable_account"), {"id": account_id})
 
 
@@ -251,8 +261,10 @@ def add_client(
     scopes: Sequence[str],
     webhook_url: str | None = None,
     webhook_secret: bytes | None = None,
+    expires_at: datetime | None = None,
+    made_by: int | None = None,
 ) -> int:
-    """Returns the new client's id. A webhook needs a URL and a secret."""
+    """Returns the new client's id. A webhook needs a URL and a secret. `made_by` is an account; None: a command."""
     row = conn.execute(
         sql("insert_client"),
         {
@@ -262,6 +274,8 @@ def add_client(
             "scopes": sorted(scopes),
             "webhook_url": webhook_url,
             "webhook_secret": webhook_secret,
+            "expires_at": expires_at,
+            "made_by": made_by,
         },
     ).fetchone()
     assert row is not None
@@ -270,7 +284,7 @@ def add_client(
 
 
 def find_by_token(conn: Connection, token_hash: bytes) -> tuple[Account, ApiClient] | None:
-    """The API client of a token that is not revoked, and the account it acts for. Records that the token was used."""
+    """The API client of a token that has not ended, and the account it acts for. Records that the token was used."""
     row = conn.execute(sql("find_client_by_token"), {"token_hash": token_hash}).fetchone()
     if row is None:
         return None

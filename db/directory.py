@@ -14,6 +14,7 @@ from typing import Final
 from psycopg import errors, sql
 
 from db.connect import Connection
+from db.erasure import erase
 from db.import_staging import StagedLines
 from db.retention import LINK_SECONDS
 from db.statements import sql as statement
@@ -125,6 +126,8 @@ def _run(conn: Connection, step: _Step, staged: StagedLines, role_policy: RolePo
     if not step.writes:
         return
     for chunk in staged.chunks(step.type, deleted=step.deleted):
+        if step.type == "member" and step.deleted:
+            erase(conn, chunk)
         for write in step.writes:
             conn.execute(statement(write), {"rows": chunk, "seconds": LINK_SECONDS, "role_policy": role_policy})
 

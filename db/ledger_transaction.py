@@ -22,6 +22,7 @@ from schemas.delivery import Cycle, Delivery
 from schemas.invitation import Recipient
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
+from schemas.redaction import without_addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,36 +76,44 @@ def row_of(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def storable_text(text: str | None) -> str | None:
-    """Text that PostgreSQL can hold, whatever a server replied: recording an outcome must not fail on it."""
+def recordable(text: str | None, recipient: str | None = None) -> str | None:
+    """Text that the ledger may keep, whatever a server replied: without addresses, and such as PostgreSQL can hold.
+
+    The one place where what senders report enters the ledger. `recipient` is the address that it is about.
+    """
     if text is None:
         return None
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()[:2000]
+    kept = without_addresses(text, recipient).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return kept.encode("utf-8", "replace").decode()[:2000]
 
 
-def outcome_row(outcome: Outcome | None) -> dict[str, Any]:
-    """The outcome's columns."""
+def _address(delivery: Delivery) -> str | None:
+    return None if delivery.recipient is None else delivery.recipient.email
+
+
+def outcome_row(outcome: Outcome | None, recipient: str | None = None) -> dict[str, Any]:
+    """The outcome's columns; `recipient` is the address that the mail went to."""
     match outcome:
         case Sent(reply):
-            return {"state": "sent", "reply": storable_text(reply), "uses": 1}
+            return {"state": "sent", "reply": recordable(reply, recipient), "uses": 1}
         case Failed(reason, reply):
             return {
                 "state": "failed",
-                "reason": storable_text(reason),
-                "reply": storable_text(reply),
+                "reason": recordable(reason, recipient),
+                "reply": recordable(reply, recipient),
                 "uses": 1,
             }
         case Retry(reason, delay, uses, reply, refused):
             return {
                 "state": "retry",
-                "reason": storable_text(reason),
-                "reply": storable_text(reply),
+                "reason": recordable(reason, recipient),
+                "reply": recordable(reply, recipient),
                 "uses": uses,
                 "delay": delay,
                 "refused": refused or uses > 0,
             }
         case Unknown(reason):
-            return {"state": "unknown", "reason": storable_text(reason), "uses": 1}
+            return {"state": "unknown", "reason": recordable(reason, recipient), "uses": 1}
         case None:
             raise ValueError("a delivery without an outcome cannot be recorded")
 
@@ -112,7 +121,8 @@ def outcome_row(outcome: Outcome | None) -> dict[str, Any]:
 async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle) -> Committed:
     """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
     completed = [
-        row_of(delivery) | {"fence": delivery.fence, **outcome_row(delivery.outcome)} for delivery in cycle.record
+        row_of(delivery) | {"fence": delivery.fence, **outcome_row(delivery.outcome, _address(delivery))}
+        for delivery in cycle.record
     ]
     accepted = [row for row in completed if row["state"] == "sent"]
     others = [row for row in completed if row["state"] != "sent"]

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from db.connect import OUTAGES, AsyncConnection
 from db.event_cache import EventCache
-from db.ledger_transaction import Committed, LedgerPolicy, row_of, run_cycle, storable_text
+from db.ledger_transaction import Committed, LedgerPolicy, recordable, row_of, run_cycle
 from db.statements import sql
 from schemas.delivery import Cycle, Delivery
 from schemas.errors import first_line
@@ -67,7 +67,7 @@ async def _record_bare(conn: AsyncConnection, delivery: Delivery, fence: int | N
 
     `fence` is None for a delivery that could not be claimed.
     """
-    reason = f"{_NOT_RECORDED}: {storable_text(first_line(cause))}"
+    reason = f"{_NOT_RECORDED}: {recordable(first_line(cause))}"
     log.error("an outcome could not be recorded", delivery=str(delivery.key), batch=delivery.batch_id, cause=reason)
     state = bare_state(delivery.outcome)
     row = row_of(delivery) | {"fence": fence, "state": state, "cause": reason}

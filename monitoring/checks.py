@@ -52,6 +52,11 @@ def run_checks(settings: Settings, sleep: Callable[[float], None] = time.sleep) 
     yield from _database(settings)
     yield from _kafka(settings, sleep)
     yield from _mail(settings)
+    yield CheckResult(
+        "trusted proxies",
+        ok=True,
+        detail=f"{settings.trusted_proxies}; which addresses of clients the site sees is on its System page",
+    )
 
 
 def _home(settings: Settings) -> Iterator[CheckResult]:

@@ -14,6 +14,8 @@ from typing import Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.redaction import without_addresses
+
 REASON: Final = "bidden-reason"
 TOPIC: Final = "bidden-topic"
 PARTITION: Final = "bidden-partition"
@@ -81,10 +83,11 @@ def encode_headers(
 ) -> list[tuple[str, str | bytes | None]]:
     """The headers of a dead letter: the reason, the place of the original message, and when it was put there.
 
+    The reason quotes no address; the original's key, bytes and headers stay as they came, until retention removes them.
     `original` are the headers of the original message, `timestamp` is its timestamp.
     """
     return [
-        (REASON, reason.encode("utf-8", "replace")),
+        (REASON, without_addresses(reason).encode("utf-8", "replace")),
         (TOPIC, topic.encode()),
         (PARTITION, str(partition).encode()),
         (OFFSET, str(offset).encode()),

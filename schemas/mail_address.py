@@ -28,6 +28,15 @@ _LONGEST_BASE_URL: Final = 450
 _NOT_IN_A_LINE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
+def ascii_lower(text: str) -> str:
+    """The text with A to Z in lower case, and nothing else changed.
+
+    For finding somebody by an address. Beyond ASCII are letters whose lower case is an ASCII letter (the Kelvin sign is
+    one): by them one address would be taken for another.
+    """
+    return "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in text)
+
+
 def is_plain_address(address: str) -> bool:
     """Whether it is an everyday ASCII address that needs no further check."""
     return len(address) <= limits.EMAIL and _PLAIN_ADDRESS.fullmatch(address) is not None

@@ -21,6 +21,7 @@ from config.log_throttle import LogThrottle
 from config.settings import Settings
 from schemas import dead_letter
 from schemas.errors import NoProgressError
+from schemas.redaction import without_addresses
 from streams.records import Heartbeat, InvalidRecord
 
 log = structlog.get_logger()
@@ -99,7 +100,7 @@ class DeadLetterProducer:
         for letter in invalid:
             log.warning(
                 "dead letter",
-                reason=letter.reason,
+                reason=without_addresses(letter.reason),
                 topic=letter.record.topic,
                 partition=letter.record.partition,
                 offset=letter.record.offset,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 #: Over how long the own share of a domain is measured, in seconds.
 _SHARE_SECONDS: Final = 10
-_ADDRESS: Final = re.compile(r"[^\s<>()\[\],;:\"']+@[^\s<>()\[\],;:\"']+")
-_MAX_REPLY: Final = 300
 
 
 class Shares:
@@ -33,11 +30,6 @@ class Shares:
         """From 0 to 1."""
         total = sum(counts.total() for _, counts in self._seconds)
         return sum(counts[domain] for _, counts in self._seconds) / total if total else 0.0
-
-
-def without_addresses(reply: str) -> str:
-    """A mail server's reply that may be logged and shown to everybody."""
-    return _ADDRESS.sub("(address)", reply)[:_MAX_REPLY]
 
 
 def summed(usage: Sequence[tuple[str, int, float, int]]) -> list[tuple[str, int, float, int]]:

@@ -15,11 +15,12 @@ import structlog
 
 from config.log_throttle import LogThrottle
 from db.send_limits import Change, InForce, Locked, PutBack, SendLimits
+from schemas.redaction import without_addresses
 from schemas.send_limits import RateSettings, ScopeState
 from schemas.send_rates import SECOND, SERVER, SendRates, parse
 from schemas.send_results import Accepted, NotSent, SendResult, Throttled
 from streams import adaptive_rate
-from streams.observed import Shares, summed, without_addresses
+from streams.observed import Shares, summed
 from streams.rate_limits import Grants, bucket, given_back, grant, rates_of
 
 log = structlog.get_logger()
@@ -29,6 +30,8 @@ _VIEW_SECONDS: Final = 1.0
 _CLEAN_UP_SECONDS: Final = 60.0
 #: A mail that comes back while a scope is throttled is due within so many seconds after the pause.
 _MOST_SPREAD: Final = 60.0
+#: Of a reply that is kept.
+_MAX_REPLY: Final = 300
 _GUESSED_RATE: Final = 10.0
 
 
@@ -124,7 +127,7 @@ class SendRate:
                 scope = SERVER if only is None else domain
                 event = self._events.setdefault(scope, _Event())
                 event.throttled = max(event.throttled, begun + self._offset)
-                event.reply = without_addresses(reply)
+                event.reply = without_addresses(reply)[:_MAX_REPLY]
                 # At once: what is queued in the sender is not tried.
                 self._closed_until[scope] = max(self._closed_until.get(scope, 0.0), self._clock())
                 return

@@ -22,6 +22,7 @@ from mail.sender import Sender
 from schemas.delivery import Cycle, CycleResult, Delivery
 from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
+from schemas.redaction import without_addresses
 from schemas.send_results import Lapsed, NotSent, Refused, SendResult
 from streams.composer import Composer, compose
 from streams.latch import Latch
@@ -292,7 +293,7 @@ class Window:
         """While the mail server is away nothing is claimed: an outage affects at most a window."""
         # A busy server refuses on each connection.
         if self._throttle.admits():
-            log.warning("the mail server takes no mails; claiming waits until it does", cause=reason)
+            log.warning("the mail server takes no mails; claiming waits until it does", cause=without_addresses(reason))
         ready = asyncio.ensure_future(self._sender.ready())
         try:
             while not ready.done():

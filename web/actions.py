@@ -259,3 +259,9 @@ def _named(places: Sequence[tuple[int, int]]) -> str:
     named = ", ".join(f"{partition}:{offset}" for partition, offset in places[:_NAMED_PLACES])
     more = len(places) - _NAMED_PLACES
     return f"{named} and {more} more" if more > 0 else named
+
+
+def record_export(conn: Connection, actor: str, batch: BatchWithEvent, what: str) -> None:
+    """Names and addresses leave the site as a file: who took them, and what."""
+    with audited(conn, AuditEntry(actor, "export", event_id=batch.event.id, batch_id=batch.id, detail=what)):
+        pass

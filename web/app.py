@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
+from config.setting_forms import proxy_networks
 from config.settings import Settings
 from web import body_limits, health
 from web.api import application
 from web.auth import oidc, sign_in
+from web.auth.rights import require_rights
+from web.client_addresses import TrustedProxies
 from web.database import make_pool
 from web.pages import (
     accounts,
@@ -60,7 +63,7 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         pool.open()
         try:
-            async with run_dispatcher(pool):
+            async with run_dispatcher(pool, allow_private=settings.webhook_allow_private):
                 yield
         finally:
             pool.close()
@@ -74,9 +77,14 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     #: Polled by streams. The server replaces it.
     app.state.should_stop = lambda: False
     app.add_middleware(
-        body_limits.BodyLimits, default=body_limits.DEFAULT, by_path={directory.PATH: directory.UPLOAD_LIMIT}
+        body_limits.BodyLimits,
+        default=body_limits.DEFAULT,
+        by_path={directory.PATH: directory.UPLOAD_LIMIT},
+        before=require_rights,
     )
     app.add_middleware(SecurityHeaders, https=app.state.https)
+    # Added last, so the first to see a request.
+    app.add_middleware(TrustedProxies, trusted=proxy_networks(settings.trusted_proxies))
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.mount(application.PATH, application.build(app.state), name="api")
     oidc_routers = [oidc.routes(settings)] if settings.oidc_issuer else []

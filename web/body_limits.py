@@ -1,8 +1,8 @@
-"""Limits the size of request bodies and the time they may take. Applies before authentication, which reads forms."""
+"""Limits the size of request bodies and the time they may take, and asks for rights before one is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,16 +23,23 @@ class Limit:
 DEFAULT: Final = Limit(65_536, 15.0)
 
 
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
 class BodyLimits:
     """Middleware: 413 for a body that is too large, 408 for one that is too slow, chunked or not.
 
-    The errors are raised where the application reads the body, so that its handlers respond to them.
+    `before` is called with the scope, in which the route is known by then, when somebody is about to read. The errors
+    are raised where the application reads the body, so that its handlers respond to them.
     """
 
-    def __init__(self, app: ASGIApp, *, default: Limit, by_path: Mapping[str, Limit]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, default: Limit, by_path: Mapping[str, Limit], before: Callable[[Scope], Awaitable[None]]
+    ) -> None:
         self._app = app
         self._default = default
         self._by_path = by_path
+        self._before = before
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
@@ -49,7 +56,10 @@ class BodyLimits:
             nonlocal received, deadline, is_over
             if is_over:
                 return await receive()
-            deadline = anyio.current_time() + limit.seconds if deadline is None else deadline
+            if deadline is None:
+                if scope["method"] not in _WITHOUT_BODY:
+                    await self._before(scope)
+                deadline = anyio.current_time() + limit.seconds
             message: Message | None = None
             with anyio.move_on_after(deadline - anyio.current_time()):
                 message = await receive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,7 +23,15 @@ _HEADERS: Final = {
     # Addresses contain tokens: neither caches nor search engines may keep these pages.
     "X-Robots-Tag": "noindex, nofollow",
 }
+#: The status of Starlette's redirect to a path with or without a slash at its end. It is built from the Host that the
+#: client sent; the site itself redirects by 303, to paths.
+_BY_THE_ROUTER: Final = 307
 _ONE_YEAR: Final = 31_536_000
+
+
+def _local(url: str) -> str:
+    """The path and query of a URL of this site."""
+    return urlsplit(url)._replace(scheme="", netloc="").geturl().replace("//", "/", 1) or "/"
 
 
 def set_headers(headers: MutableHeaders, *, https: bool) -> None:
@@ -49,7 +58,10 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                set_headers(MutableHeaders(scope=message), https=self._https)
+                headers = MutableHeaders(scope=message)
+                if message["status"] == _BY_THE_ROUTER and "location" in headers:
+                    headers["location"] = _local(headers["location"])
+                set_headers(headers, https=self._https)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

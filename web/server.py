@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from config.settings import Settings
 from config.stop_signals import stop_signals
 from schemas.errors import EXIT_DONE, UsageError
 from web.app import build
+from web.http_protocol import HttpProtocol
 
 log = structlog.get_logger()
 
@@ -34,6 +36,8 @@ def serve(settings: Settings, host: str, port: int, *, with_links: bool) -> int:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", field="port") from error
+    if os.environ.get("FORWARDED_ALLOW_IPS"):
+        log.warning("FORWARDED_ALLOW_IPS is not read: name trusted proxies in BIDDEN_TRUSTED_PROXIES")
     app = build(settings, with_links=with_links)
     config = uvicorn.Config(
         app,
@@ -42,6 +46,9 @@ def serve(settings: Settings, host: str, port: int, *, with_links: bool) -> int:
         access_log=False,
         server_header=False,
         date_header=True,
+        http=HttpProtocol,
+        # `web.client_addresses` knows which proxies to trust.
+        proxy_headers=False,
         timeout_graceful_shutdown=10,
     )
     name = f"[{host}]" if ":" in host else host

@@ -1,7 +1,8 @@
 """Notifies clients' webhooks of the end of their batches: signed as Standard Webhooks, retried until accepted.
 
 At least once for each batch, with an id that stays the same. Any number of processes may run a dispatcher: each
-notification is claimed by one of them at a time. Only admins can set addresses, and redirects are not followed.
+notification is claimed by one of them at a time. Only admins can set addresses, redirects are not followed, and
+connections go to addresses of the internet alone (`web.webhook_addresses`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -31,9 +32,11 @@ from db import site_queries, webhooks
 from db.connect import OUTAGES, Connection
 from db.webhooks import DueWebhook
 from schemas.errors import first_line, printable
+from schemas.redaction import without_addresses
 from web.api.batches import batch_model
 from web.database import Pool
 from web.scope import BatchWithEvent
+from web.webhook_addresses import ForbiddenAddressError, resolve
 
 log = structlog.get_logger()
 
@@ -84,10 +87,13 @@ class WebhookDispatcher:
         pool: Pool,
         now: Callable[[], float] = time.time,
         jitter: Callable[[], float] = _RANDOM.random,
+        *,
+        allow_private: bool = False,
     ) -> None:
         self._pool = pool
         self._now = now
         self._jitter = jitter
+        self._allow_private = allow_private
         self._tls = ssl.create_default_context()
 
     def run(self, stop: threading.Event) -> None:
@@ -156,31 +162,55 @@ class WebhookDispatcher:
     async def _send_all(self, requests: list[_WebhookRequest]) -> list[str | None]:
         """Sends them concurrently; returns the error of each, or None."""
         # Only the configured address is called: no redirects, and no proxy or password from the environment.
-        async with httpx.AsyncClient(verify=self._tls, trust_env=False, follow_redirects=False) as client:
+        # No connection is used twice: the pool knows addresses only, and two names may share one.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(
+            verify=self._tls, trust_env=False, follow_redirects=False, limits=limits
+        ) as client:
             return list(await asyncio.gather(*(self._send(client, request) for request in requests)))
 
     async def _send(self, client: httpx.AsyncClient, request: _WebhookRequest) -> str | None:
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                # Only the status counts: the body of the response is not read.
-                async with client.stream(
-                    "POST", request.due.url, content=request.body, headers=request.headers, timeout=_TIMEOUT_SECONDS
-                ) as response:
-                    return None if response.is_success else f"answered {response.status_code}"
+                url = httpx.URL(request.due.url)
+                port = url.port or (443 if url.scheme == "https" else 80)
+                addresses = await resolve(_host(url), port, allow_private=self._allow_private)
+                for address in addresses[:-1]:
+                    with suppress(httpx.ConnectError):
+                        return await self._post(client, url, address, request)
+                return await self._post(client, url, addresses[-1], request)
+        except ForbiddenAddressError as error:
+            return f"not called: {error}"
         except TimeoutError:
             return f"no answer within {_TIMEOUT_SECONDS:.0f} s"
         except Exception as error:
             # Whatever one address or receiver provokes must not affect the others.
             return f"not reached: {type(error).__name__}: {first_line(error)}"
 
+    async def _post(
+        self, client: httpx.AsyncClient, url: httpx.URL, address: str, request: _WebhookRequest
+    ) -> str | None:
+        """To this address of the URL's host, whose name the certificate must have."""
+        headers = {**request.headers, "host": url.netloc.decode("ascii")}
+        # Only the status counts: the body of the response is not read.
+        async with client.stream(
+            "POST",
+            url.copy_with(host=address),
+            content=request.body,
+            headers=headers,
+            timeout=_TIMEOUT_SECONDS,
+            extensions={"sni_hostname": _host(url)},
+        ) as response:
+            return None if response.is_success else f"answered {response.status_code}"
+
     def _record(self, conn: Connection, due: DueWebhook, error: str | None) -> None:
         retry_in = None if error is None else retry_delay(due.attempts, self._jitter())
+        error = None if error is None else without_addresses(printable(error).replace("\0", ""))[:_MAX_ERROR_LENGTH]
         try:
             if error is None:
                 webhooks.record_delivery(conn, due.batch_id)
             else:
-                message = printable(error).replace("\0", "")[:_MAX_ERROR_LENGTH]
-                webhooks.record_failure(conn, due.batch_id, message, retry_in)
+                webhooks.record_failure(conn, due.batch_id, error, retry_in)
         except OUTAGES:
             raise
         except psycopg.Error:
@@ -197,15 +227,21 @@ class WebhookDispatcher:
         )
 
 
+def _host(url: httpx.URL) -> str:
+    """As DNS and certificates have it: an international name in its ASCII form."""
+    return url.raw_host.decode("ascii")
+
+
 @asynccontextmanager
-async def run_dispatcher(pool: Pool) -> AsyncIterator[None]:
+async def run_dispatcher(pool: Pool, *, allow_private: bool) -> AsyncIterator[None]:
     """Runs a dispatcher in a thread while the application runs; at shutdown waits for its requests in flight.
 
     What was claimed and is not recorded by then becomes due again.
     """
     stop = threading.Event()
     # A daemon: a server that is killed does not get to the end of this.
-    thread = threading.Thread(target=WebhookDispatcher(pool).run, args=(stop,), name="webhooks", daemon=True)
+    dispatcher = WebhookDispatcher(pool, allow_private=allow_private)
+    thread = threading.Thread(target=dispatcher.run, args=(stop,), name="webhooks", daemon=True)
     thread.start()
     try:
         yield

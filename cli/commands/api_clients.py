@@ -10,9 +10,10 @@ from config.startup import load
 from db import accounts
 from db.connect import connect
 from schemas.errors import NotFoundError
+from schemas.mail_address import ascii_lower
 from schemas.text import is_storable
 
-_FIELDS = ("id", "name", "email", "scopes", "webhook_url", "created_at", "used_at", "revoked_at")
+_FIELDS = ("id", "name", "email", "scopes", "webhook_url", "created_at", "used_at", "revoked_at", "expires_at")
 
 
 @click.group()
@@ -37,8 +38,11 @@ def client() -> None:
     help="A scope; repeat for each.",
 )
 @click.option("--webhook", metavar="URL", help="Receives a request when a batch of the client has ended.")
+@click.option("--expires", metavar="DATE", help="The last day of its token, UTC: 2027-01-31. Default: none.")
 @json_option
-def add(name: str, email: str, scopes: tuple[str, ...], webhook: str | None, as_json: bool) -> None:
+def add(
+    name: str, email: str, scopes: tuple[str, ...], webhook: str | None, expires: str | None, as_json: bool
+) -> None:
     """Add a client, and print its token and its webhook's secret.
 
     They are not shown again.
@@ -49,11 +53,17 @@ def add(name: str, email: str, scopes: tuple[str, ...], webhook: str | None, as_
 
     settings = load()
     with connect(settings.require_database(), application="bidden-client") as conn:
-        credentials = accounts.find_credentials(conn, email.strip().lower()) if is_storable(email) else None
+        credentials = accounts.find_credentials(conn, ascii_lower(email.strip())) if is_storable(email) else None
         if credentials is None:
             raise NotFoundError(f"{email[:200]} has no account, or a disabled one", field="account")
         added = create_client(
-            conn, ACTOR, name=name, account_id=credentials.account.id, scopes=scopes, webhook_url=webhook
+            conn,
+            ACTOR,
+            name=name,
+            account_id=credentials.account.id,
+            scopes=scopes,
+            webhook_url=webhook,
+            expires=expires,
         )
     if as_json:
         write_json({"id": added.id, "token": added.token, "webhook_secret": added.webhook_secret})
@@ -79,7 +89,7 @@ def list_clients(as_json: bool) -> None:
         return
     table(
         "Clients",
-        ["@client", "name", "account", "scopes", "webhook", "created", "last used", "revoked"],
+        ["@client", "name", "account", "scopes", "webhook", "created", "last used", "revoked", "expires"],
         ([" ".join(row[name]) if name == "scopes" else row[name] for name in _FIELDS] for row in rows),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, LargeBinary, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, LargeBinary, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, Id, Text, TextArray, Timestamp, is_one_of
@@ -20,7 +20,12 @@ class Account(Base):
     password_hash: Mapped[Text | None]
     created_at: Mapped[Timestamp]
     disabled_at: Mapped[Timestamp | None]
+    #: The user of the OpenID Connect provider who signed in first: from then on nobody else does.
+    oidc_issuer: Mapped[Text | None]
+    oidc_subject: Mapped[Text | None]
     __table_args__ = (
+        UniqueConstraint("oidc_issuer", "oidc_subject"),
+        CheckConstraint("(oidc_issuer IS NULL) = (oidc_subject IS NULL)", name="identity_is_whole"),
         CheckConstraint(is_one_of("role", "admin", "organiser"), name="role"),
         CheckConstraint("email = lower(email)", name="email_in_lower_case"),
     )
@@ -84,6 +89,9 @@ class ApiClient(Base):
     created_at: Mapped[Timestamp]
     used_at: Mapped[Timestamp | None]
     revoked_at: Mapped[Timestamp | None]
+    expires_at: Mapped[Timestamp | None]
+    #: The account that made it and saw its token; null: a command did.
+    made_by: Mapped[Id | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     __table_args__ = (CheckConstraint("(webhook_url IS NULL) = (webhook_secret IS NULL)", name="webhook_has_secret"),)
 
 

@@ -5,7 +5,18 @@ a.id, a.email, a.name, a.role, a.disabled_at,
 ARRAY(SELECT c.chapter_id FROM account_chapters c WHERE c.account_id = a.id ORDER BY c.chapter_id) AS chapters
 
 -- name: find_credentials
-SELECT {{account_columns}}, a.password_hash FROM accounts a WHERE a.email = lower(%(email)s) AND a.disabled_at IS NULL
+SELECT {{account_columns}}, a.password_hash FROM accounts a WHERE a.email = %(email)s AND a.disabled_at IS NULL
+
+-- name: find_account_by_identity
+SELECT {{account_columns}} FROM accounts a
+WHERE a.oidc_issuer = %(issuer)s AND a.oidc_subject = %(subject)s AND a.disabled_at IS NULL
+
+-- name: bind_identity
+-- Once: from then on this account is of this subject alone, whatever addresses the provider gives to others. A subject
+-- of another provider than before may be bound anew.
+UPDATE accounts a SET oidc_issuer = %(issuer)s, oidc_subject = %(subject)s
+WHERE a.email = %(email)s AND a.disabled_at IS NULL AND a.oidc_issuer IS DISTINCT FROM %(issuer)s
+    AND NOT EXISTS (SELECT FROM accounts b WHERE b.oidc_issuer = %(issuer)s AND b.oidc_subject = %(subject)s)
 
 -- name: list_accounts
 SELECT {{account_columns}}, a.created_at, a.password_hash IS NOT NULL AS has_password,
@@ -16,11 +27,11 @@ FROM accounts a WHERE %(id)s::bigint IS NULL OR a.id = %(id)s ORDER BY a.email
 SELECT {{account_columns}} FROM accounts a WHERE a.id = %(id)s
 
 -- name: get_account_by_email
-SELECT {{account_columns}} FROM accounts a WHERE a.email = lower(%(email)s)
+SELECT {{account_columns}} FROM accounts a WHERE a.email = %(email)s
 
 -- name: insert_account
 INSERT INTO accounts (email, name, role, password_hash, created_at)
-VALUES (lower(%(email)s), %(name)s, %(role)s, %(password_hash)s, now())
+VALUES (%(email)s, %(name)s, %(role)s, %(password_hash)s, now())
 ON CONFLICT (email) DO NOTHING RETURNING id
 
 -- name: update_account
@@ -40,8 +51,14 @@ WHERE id = %(id)s AND (%(old_hash)s::text IS NULL OR password_hash = %(old_hash)
 -- name: disable_account
 UPDATE accounts SET disabled_at = coalesce(disabled_at, now()) WHERE id = %(id)s
 
+-- name: revoke_clients_of_account
+-- Those that act for it, and those that it made: whoever made a client has seen its token.
+UPDATE api_clients SET revoked_at = now()
+WHERE (account_id = %(id)s OR made_by = %(id)s) AND revoked_at IS NULL
+
 -- name: enable_account
-UPDATE accounts SET disabled_at = NULL WHERE id = %(id)s
+-- Whoever signs in next by the provider, with the verified address, is bound anew.
+UPDATE accounts SET disabled_at = NULL, oidc_issuer = NULL, oidc_subject = NULL WHERE id = %(id)s
 
 -- name: delete_other_chapters
 DELETE FROM account_chapters WHERE account_id = %(id)s AND chapter_id <> ALL(%(chapters)s)
@@ -78,6 +95,9 @@ DELETE FROM sessions WHERE token_hash = %(token_hash)s
 -- name: end_sessions_of_account
 DELETE FROM sessions WHERE account_id = %(id)s AND token_hash IS DISTINCT FROM %(keep)s
 
+-- name: renew_session
+UPDATE sessions SET token_hash = %(new)s, seen_at = now() WHERE token_hash = %(old)s
+
 -- name: insert_sign_in_request
 INSERT INTO sign_in_requests (state_hash, nonce, verifier, next_path, expires_at)
 VALUES (%(state_hash)s, %(nonce)s, %(verifier)s, %(next_path)s, now() + %(seconds)s * interval '1 second')
@@ -101,21 +121,27 @@ RETURNING attempts, extract(epoch FROM since - now())::float8 + %(seconds)s AS s
 DELETE FROM sign_in_attempts WHERE key = ANY(%(keys)s)
 
 -- name: insert_client
-INSERT INTO api_clients (name, account_id, token_hash, scopes, webhook_url, webhook_secret, created_at)
-VALUES (%(name)s, %(account_id)s, %(token_hash)s, %(scopes)s, %(webhook_url)s, %(webhook_secret)s, now())
+INSERT INTO api_clients (name, account_id, token_hash, scopes, webhook_url, webhook_secret, created_at, expires_at,
+    made_by)
+VALUES (%(name)s, %(account_id)s, %(token_hash)s, %(scopes)s, %(webhook_url)s, %(webhook_secret)s, now(),
+    %(expires_at)s, %(made_by)s)
 RETURNING id
+
+-- fragment: client_is_active
+k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
 
 -- name: find_client_by_token
 SELECT {{account_columns}}, k.id AS client_id, k.name AS client_name, k.scopes, k.webhook_url IS NOT NULL AS has_webhook,
     k.used_at IS NULL OR k.used_at < now() - interval '1 minute' AS is_stale
 FROM api_clients k JOIN accounts a ON a.id = k.account_id
-WHERE k.token_hash = %(token_hash)s AND k.revoked_at IS NULL AND a.disabled_at IS NULL
+WHERE k.token_hash = %(token_hash)s AND {{client_is_active}} AND a.disabled_at IS NULL
 
 -- name: touch_client
 UPDATE api_clients SET used_at = now() WHERE id = %(id)s
 
 -- name: list_clients
-SELECT k.id, k.name, k.scopes, k.webhook_url, k.created_at, k.used_at, k.revoked_at, a.email
+SELECT k.id, k.name, k.scopes, k.webhook_url, k.created_at, k.used_at, k.revoked_at, a.email, k.expires_at,
+    k.expires_at <= now() AS has_expired
 FROM api_clients k JOIN accounts a ON a.id = k.account_id ORDER BY k.id
 
 -- name: revoke_client

@@ -16,7 +16,7 @@ UPDATE batch_webhooks w SET due_at = now() + %(seconds)s * interval '1 second', 
 FROM due, api_clients k, accounts a
 WHERE w.batch_id = due.batch_id AND k.id = w.client_id AND a.id = k.account_id
 RETURNING w.batch_id, w.client_id, w.attempts, k.webhook_url, k.webhook_secret,
-    k.revoked_at IS NULL AND a.disabled_at IS NULL AS is_active, {{account_columns}}
+    {{client_is_active}} AND a.disabled_at IS NULL AS is_active, {{account_columns}}
 
 -- name: record_webhook_delivery
 UPDATE batch_webhooks SET due_at = NULL, delivered_at = now(), last_error = NULL WHERE batch_id = %(batch_id)s

@@ -6,6 +6,7 @@ import re
 from typing import Final, NamedTuple
 
 from mail.sanitize import one_line
+from schemas.redaction import without_addresses
 
 _LINE: Final = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\r\n]*))?\r?")
 #: The most bytes one reply may take (RFC 5321 has 512 to a line); beyond that it is no mail server.
@@ -20,8 +21,8 @@ class Reply(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        """`250 2.0.0 queued`: one line for the ledger and for people, control characters gone, cut if huge."""
-        return one_line(f"{self.code} {self.text}")[:_LONGEST_SHOWN]
+        """`250 2.0.0 queued`: one line for the ledger and for people, without addresses and controls, cut if huge."""
+        return without_addresses(one_line(f"{self.code} {self.text}"))[:_LONGEST_SHOWN]
 
 
 class NotSmtpError(Exception):

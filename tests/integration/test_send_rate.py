@@ -13,9 +13,9 @@ from db import send_limits
 from db.connect import Connection
 from db.hot_connection import HotConnection
 from db.send_limits import Locked, PutBack, SendLimits
+from schemas.redaction import without_addresses
 from schemas.send_rates import SERVER, SendRates, parse
 from schemas.send_results import Accepted, Refused, Throttled
-from streams.observed import without_addresses
 from streams.send_rate import SendRate
 from tests.integration.scenario import Scenario
 from tests.unit.test_send_rates import most_in

@@ -195,6 +195,9 @@ def test_every_route_has_a_row(site: Site) -> None:
     assert routes(site) == set(TABLE)
 
 
+EXPORT: Final = "/batches/{batch}/log.csv"
+
+
 @pytest.mark.parametrize("row", list(TABLE), ids=" ".join)
 def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureRequest) -> None:
     """The result is that of the table; a refused request changes nothing."""
@@ -214,6 +217,10 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
             assert found not in (SIGN_IN, 401, 403, 404), viewer
         else:
             assert found == expected, viewer
+        if row[1] == EXPORT and found == 200:
+            # Who took names and addresses as a file is in the audit log.
+            (entry,) = site.conn.execute("DELETE FROM audit_log WHERE action = 'export' RETURNING *").fetchall()
+            assert (entry["batch_id"], entry["outcome"]) == (PLACES["batch"], "done")
         if row != ("POST", "/sign-out") and (row[0] == "GET" or found in (SIGN_IN, NO, HIDDEN)):
             assert everything(site.conn) == before, viewer
 

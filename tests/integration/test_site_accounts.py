@@ -263,8 +263,9 @@ def own_account(site: Site) -> tuple[Browser, Browser]:
 
 
 def test_ones_own_account(site: Site) -> None:
-    """Users see their account, and change their password with the old one; their other sessions end, this one stays."""
+    """Users see their account, and change their password with the old one: other sessions end, this one is renewed."""
     here, elsewhere = own_account(site)
+    old_token = here.token
     page = page_text(here.get("/account"))
     assert ("olga@bidden.example" in page, "Berlin" in page, "London" in page) == (True, True, False)
     new = "a new one, and long"
@@ -277,7 +278,12 @@ def test_ones_own_account(site: Site) -> None:
         answer = here.post("/account/password", {"old": old, "password": first, "again": second})
         assert answer.status_code == status, page_text(answer)
         assert elsewhere.get("/events").status_code == (303 if status == 303 else 200)
-    assert here.get("/events").status_code == 200
+    tokens_set = {cookie.value for cookie in here.client.cookies.jar}
+    assert old_token is not None
+    assert accounts.find_by_session(site.conn, tokens.digest(old_token)) is None, "a token that was copied goes on"
+    assert [
+        accounts.find_by_session(site.conn, tokens.digest(token or "")) is None for token in tokens_set - {old_token}
+    ] == [False]
     assert (can_sign_in(site, "olga@bidden.example", PASSWORD), can_sign_in(site, "olga@bidden.example", new)) == (
         False,
         True,
@@ -368,6 +374,43 @@ def test_a_disabled_account_has_no_clients(site: Site) -> None:
     (token,) = re.findall(r"<pre>([^<]+)</pre>", answer.text)
     ada.post(f"/accounts/{olga}/disable")
     assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
+    ada.post(f"/accounts/{olga}/enable")
+    assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
+
+
+@pytest.mark.parametrize("end", ["disable", "delete"])
+def test_a_client_ends_with_its_maker(site: Site, end: str) -> None:
+    """Whoever made it has seen its token: it ends when their account is disabled or deleted, whomever it acts for."""
+    site.admin()
+    maker, olga = site.account("max@bidden.example", "admin"), site.account("olga@bidden.example")
+    answer = site.browser(maker).post("/clients", {"name": "Calendar", "account": olga, "scope": ["read"]})
+    (token,) = re.findall(r"<pre>([^<]+)</pre>", answer.text)
+    assert accounts.find_by_token(site.conn, tokens.digest(token)) is not None
+    if end == "disable":
+        accounts.disable(site.conn, maker)
+    else:
+        site.conn.execute("DELETE FROM accounts WHERE id = %s", (maker,))
+    assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
+
+
+def test_a_client_expires(site: Site) -> None:
+    """At the end of the day that was given, shown on the page; a past day and what is no day are refused."""
+    ada = site.admin()
+    form = {"name": "Calendar", "account": site.account("olga@bidden.example"), "scope": ["read"]}
+    for wrong, reason in (
+        ("2020-01-01", "must not be in the past"),
+        ("soon", "must be a day"),
+        ("9999-12-31", "a day"),
+    ):
+        answer = ada.post("/clients", {**form, "expires": wrong})
+        assert (answer.status_code, reason in page_text(answer)) == (409, True)
+    answer = ada.post("/clients", {**form, "expires": "2096-02-29"})
+    (token,) = re.findall(r"<pre>([^<]+)</pre>", answer.text)
+    assert accounts.find_by_token(site.conn, tokens.digest(token)) is not None
+    assert site.conn.execute("SELECT expires_at = '2096-03-01+00' AS ok FROM api_clients").fetchall() == [{"ok": True}]
+    site.conn.execute("UPDATE api_clients SET expires_at = now()")
+    assert accounts.find_by_token(site.conn, tokens.digest(token)) is None
+    assert "expired" in page_text(ada.get("/clients"))
 
 
 def test_audit_log(site: Site, scenario: Scenario) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
+from tests.integration.calling import EVERYTHING, organisers
 from tests.integration.scenario import Scenario
 from tests.integration.site import Site, open_site
 from web import body_limits, database
+from web.api import current_client
 from web.auth import current_user, tokens
 from web.body_limits import Limit
 from web.pages import directory
@@ -38,8 +41,8 @@ RESOLVE = "/api/v1/events/1/resolve"
 
 @pytest.fixture
 def site(scenario: Scenario, database_url: str) -> Iterator[Site]:
-    """A site with event 1."""
-    scenario.build(students=[1])
+    """A site with event 1 and batch 1."""
+    scenario.build(students=[1]).plan()
     with open_site(database_url, scenario.conn) as site:
         yield site
 
@@ -63,7 +66,13 @@ class Sender:
 
 
 async def ask(
-    site: Site, method: str, path: str, receive: Callable[[], Awaitable[Any]], cookie: str = "", form: str = FORM
+    site: Site,
+    method: str,
+    path: str,
+    receive: Callable[[], Awaitable[Any]],
+    cookie: str = "",
+    form: str = FORM,
+    **more: str,
 ) -> tuple[int, dict[str, str], str]:
     """The response of the application: status, headers and text."""
     answer: dict[str, Any] = {"body": b""}
@@ -72,6 +81,7 @@ async def ask(
         answer.update({**message, "body": answer["body"] + message.get("body", b"")})
 
     headers = {"host": "testserver", "content-type": form, "content-length": "1000000", "cookie": f"bidden={cookie}"}
+    headers |= more
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http"}
     await site.app(
@@ -111,14 +121,15 @@ def test_too_slow(scenario: Scenario, database_url: str, monkeypatch: pytest.Mon
     """A body that stops in the middle gets 408 on pages and from the API, and the connection is closed."""
     monkeypatch.setattr(body_limits, "DEFAULT", Limit(65_536, 0.01))
     monkeypatch.setattr(directory, "UPLOAD_LIMIT", Limit(directory.MAX_BYTES, 0.01))
-    scenario.build(students=[1])
+    scenario.build(students=[1]).plan()
     with open_site(database_url, scenario.conn) as site:
         cookie = session(site)
         for path in (*OPEN, *WITH_CSRF):
             status, headers, text = asyncio.run(ask(site, "POST", path, Sender(b"a=b"), cookie))
             assert (path, status, headers["connection"]) == (path, 408, "close")
             assert "The request took too long to arrive." in text
-        status, headers, text = asyncio.run(ask(site, "POST", RESOLVE, Sender(b"{"), form="application/json"))
+        token = {"authorization": f"Bearer {organisers(site, 1).token}"}
+        status, headers, text = asyncio.run(ask(site, "POST", RESOLVE, Sender(b"{"), form="application/json", **token))
         assert (status, json.loads(text)["status"], headers["connection"]) == (408, 408, "close")
 
 
@@ -176,6 +187,50 @@ def test_no_route_holds_a_connection_before_the_token_is_read(site: Site) -> Non
             seen += 1
             assert calls.index(current_user.signed_in) < calls.index(database.connection), context.path
     assert seen > 20
+
+
+def routes_with_rights(site: Any) -> list[tuple[str, str]]:
+    """Method and path of every route of pages and API that changes something and asks for rights."""
+    prefix, found = "/api/v1", []
+    (api,) = [route.app for route in site.app.routes if getattr(route, "path", "") == prefix]
+    for app, start in ((site.app, ""), (api, prefix)):
+        context: Any
+        for context in iter_route_contexts(app.routes):
+            dependant = getattr(context.original_route, "dependant", None)
+            calls = set() if dependant is None else set(_in_order(dependant))
+            if {current_user.session_account, current_client.current_client} & calls:
+                methods = context.original_route.methods - {"GET", "HEAD"}
+                found += [(method, start + re.sub(r"{\w+}", "1", context.path)) for method in methods]
+    return found
+
+
+def test_rights_are_asked_for_before_a_body_is_read(site: Site) -> None:
+    """Of every route: not a byte of who has no session or token; of an organiser's, none of what is for admins."""
+    organiser = site.organiser(1).token
+    routes = routes_with_rights(site)
+    assert {"/directory", "/batches/1/retry", "/clients", RESOLVE} <= {path for _, path in routes}
+    for method, path in routes:
+        sender = Sender(b"a=b")
+        status, _, _ = asyncio.run(ask(site, method, path, sender, tokens.new_token()))
+        assert (status, sender.asked) == (401 if path.startswith("/api/") else 303, 0), path
+    for path in ("/directory", "/clients", "/clients/1/revoke", "/accounts", "/accounts/1/password"):
+        sender = Sender(b"a=b")
+        status, _, _ = asyncio.run(ask(site, "POST", path, sender, organiser or ""))
+        assert (status, sender.asked) == (403, 0), path
+    sender = Sender(b"a=b")
+    assert asyncio.run(ask(site, "POST", "/events/999/invite", sender, organiser or ""))[0] == 404
+    assert sender.asked == 0
+
+
+def test_the_scope_of_a_token_is_asked_for_before_a_body_is_read(site: Site) -> None:
+    """A client that may only read, and one that may not see the event."""
+    for scopes, path, status in ((["read"], RESOLVE, 403), (EVERYTHING, RESOLVE.replace("/1/", "/999/"), 404)):
+        program = organisers(site, 1, scopes=scopes)
+        sender = Sender(b"{")
+        headers = {"authorization": f"Bearer {program.token}"}
+        assert asyncio.run(ask(site, "POST", path, sender, form="application/json", **headers))[0] == status
+        assert sender.asked == 0
+        site.conn.execute("DELETE FROM accounts")
 
 
 def test_no_body_is_read_without_a_session(site: Site) -> None:

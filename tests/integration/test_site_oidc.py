@@ -19,7 +19,7 @@ from httpx2 import Response
 from joserfc.jwk import OctKey, RSAKey
 
 from config.settings import Settings
-from db import accounts
+from db import accounts, sign_in_requests
 from tests.acceptance.processes import eventually
 from tests.integration.oidc_provider import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider
 from tests.integration.scenario import Scenario
@@ -239,16 +239,60 @@ def test_a_disabled_account(site: Site, provider: FakeProvider) -> None:
 
 def test_disabled_during_the_sign_in(site: Site, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the account was found, and before its session is stored."""
-    real = accounts.find_credentials
+    real = sign_in_requests.find_by_identity
 
     def find(*arguments: Any) -> Any:
         found = real(*arguments)
         site.conn.execute("UPDATE accounts SET disabled_at = now()")
         return found
 
-    monkeypatch.setattr(accounts, "find_credentials", find)
+    monkeypatch.setattr(sign_in_requests, "find_by_identity", find)
     browser = site.browser()
     assert_refused(site, browser.get(to_callback(browser)), NO_ACCOUNT)
+
+
+@pytest.mark.parametrize(
+    "email", ["\u212aelvin@bidden.example", "\u212aELVIN@bidden.example", "kelv\u0130n@bidden.example"]
+)
+def test_letters_that_look_alike(site: Site, provider: FakeProvider, email: str) -> None:
+    """A verified address with a Kelvin sign or a dotted I is not the account's, however a lower case folds it."""
+    site.account("kelvin@bidden.example")
+    provider.claims = {"email": email}
+    browser = site.browser()
+    assert_refused(site, browser.get(to_callback(browser)), NO_ACCOUNT)
+    provider.claims = {"email": "KELVIN@Bidden.example"}
+    assert browser.get(to_callback(browser)).status_code == 303
+
+
+def test_the_subject_is_bound_at_the_first_sign_in(site: Site, provider: FakeProvider) -> None:
+    """Later sign-ins go by it, whatever the address; another subject with the account's is refused until a reset."""
+    browser = site.browser()
+    assert browser.get(to_callback(browser)).status_code == 303
+    provider.claims = {"email": "new.name@elsewhere.example", "email_verified": False}
+    assert browser.get(to_callback(browser)).status_code == 303
+    assert "Olga" in page_text(browser.get("/batches"))
+    provider.claims = {"sub": "another"}
+    stranger = site.browser()
+    answer = stranger.get(to_callback(stranger))
+    assert (answer.status_code, NO_ACCOUNT in page_text(answer)) == (403, True)
+    other = site.account("zoe@bidden.example")
+    provider.claims = {"email": "zoe@bidden.example"}
+    assert "Olga" in page_text((browser.get(to_callback(browser)), browser.get("/batches"))[1])
+    assert site.conn.execute("SELECT oidc_subject FROM accounts WHERE id = %s", (other,)).fetchall() == [
+        {"oidc_subject": None}
+    ]
+    olga = accounts.get_by_email(site.conn, "olga@bidden.example")
+    accounts.enable(site.conn, olga.id)
+    provider.claims = {"sub": "another"}
+    assert stranger.get(to_callback(stranger)).status_code == 303
+
+
+@pytest.mark.parametrize("subject", ["", "x" * 256, "a\0b", 4711, None])
+def test_subjects_that_are_none(site: Site, provider: FakeProvider, subject: Any) -> None:
+    """Empty, too long, not storable, no text."""
+    provider.claims = {"sub": subject}
+    browser = site.browser()
+    assert_refused(site, browser.get(to_callback(browser)), FAILED)
 
 
 def test_a_callback_in_another_browser(site: Site, provider: FakeProvider) -> None:

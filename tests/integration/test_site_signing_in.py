@@ -245,10 +245,15 @@ def test_throttled(site: Site, scenario: Scenario) -> None:
 
 
 def test_guesses_from_everywhere(site: Site, scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thirty attempts at one e-mail address from everywhere; sixty from one IP address at any e-mail address."""
+    """After thirty at one e-mail address each IP address has two, and none locks out; sixty from one IP address."""
+    verify = tokens.verify_password
     # Verifying a hundred hashes would take a minute.
     monkeypatch.setattr(tokens, "verify_password", lambda *_: False)
-    assert [sign_in(at(site, f"10.3.0.{n}"), password="wrong").status_code for n in range(31)] == [403] * 30 + [429]
+    assert {sign_in(at(site, f"10.3.0.{n}"), password="wrong").status_code for n in range(100)} == {403}
+    assert [sign_in(at(site, "10.3.1.1"), password="wrong").status_code for _ in range(3)] == [403, 403, 429]
+    monkeypatch.setattr(tokens, "verify_password", verify)
+    assert sign_in(at(site, "10.3.2.2")).status_code == 303, "strangers lock the owner out"
+    monkeypatch.setattr(tokens, "verify_password", lambda *_: False)
     answers = [sign_in(at(site, "10.4.4.4"), f"n{n}@bidden.example", "wrong").status_code for n in range(61)]
     assert answers == [403] * 60 + [429]
     before = scenario.execute("SELECT count(*) FROM sign_in_attempts")
@@ -269,6 +274,57 @@ def test_a_success_resets_the_count(site: Site) -> None:
         browser = site.browser()
         assert [sign_in(browser, password="wrong").status_code for _ in range(4)] == [403] * 4
         assert sign_in(browser).status_code == 303
+
+
+def test_the_host_header_reaches_no_redirect(site: Site) -> None:
+    """A redirect to a path without its slash, and to the sign-in, names no host: a forged one leads nowhere."""
+    for path in ("/events/", "/events", "/batches/?skip=50", "//evil.example/", "/sign-in/"):
+        answer = site.browser().get(path, headers={"host": "evil.example", "x-forwarded-host": "evil.example"})
+        location = answer.headers.get("location", "/")
+        assert location.startswith("/"), location
+        assert not location.startswith(("//", "/\\")), location
+        assert not location.removeprefix("/").startswith("evil"), location
+    assert site.browser().get("/batches/?skip=50").headers["location"] == "/batches?skip=50"
+
+
+# Addresses of clients.
+
+
+def test_only_trusted_proxies_name_clients(scenario: Scenario, database_url: str) -> None:
+    """Behind one, a stranger's wrong passwords stop the stranger; from elsewhere the header counts for nothing."""
+    scenario.build(students=[1])
+    with open_site(database_url, scenario.conn, trusted_proxies="10.9.0.0/16,::1") as site:
+        site.account("olga@bidden.example", password=PASSWORD)
+        by_proxy, direct = at(site, "10.9.0.1"), at(site, "203.0.113.7")
+
+        def guess(browser: Browser, forwarded: str, password: str = "wrong") -> int:
+            return sign_in(browser, password=password, headers={"x-forwarded-for": forwarded}).status_code
+
+        assert [guess(by_proxy, "203.0.113.1") for _ in range(6)] == [403] * 5 + [429]
+        assert guess(by_proxy, "203.0.113.2", PASSWORD) == 303, "one who shares the proxy is locked out"
+        # What the client itself wrote comes first, and is not believed; nor is what is no address.
+        assert guess(by_proxy, "203.0.113.2, 203.0.113.1") == 429
+        assert [guess(by_proxy, f"nonsense {n}") for n in range(6)] == [403] * 5 + [429]
+        assert [guess(direct, f"198.51.100.{n}") for n in range(6)] == [403] * 5 + [429]
+
+
+def test_the_system_page_says_which_address_it_sees(scenario: Scenario, database_url: str) -> None:
+    """The client's by a trusted proxy; and that a proxy is not trusted, and by which setting it is."""
+    scenario.build(students=[1])
+    with open_site(database_url, scenario.conn, trusted_proxies="10.9.0.1") as site:
+        admin = site.account("ada@bidden.example", "admin")
+
+        def shown(address: str) -> str:
+            browser = at(site, address)
+            browser.client.cookies = site.browser(admin).client.cookies
+            path = "/system/servers"
+            eventually(lambda: "Client addresses" in browser.get(path).text, "the servers were asked")
+            return page_text(browser.get(path, headers={"x-forwarded-for": "203.0.113.1"}))
+
+        assert "this request came from 203.0.113.1 by 10.9.0.1" in shown("10.9.0.1")
+        assert "a proxy at 10.7.7.7 names other clients, and is not trusted: set BIDDEN_TRUSTED_PROXIES" in shown(
+            "10.7.7.7"
+        )
 
 
 # Open redirects.

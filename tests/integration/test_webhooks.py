@@ -6,6 +6,8 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+import trustme
 
 from db import accounts, site_queries, webhooks
 from db.connect import Connection
@@ -107,7 +110,7 @@ def pool(database_url: str) -> Iterator[Pool]:
 @pytest.fixture
 def dispatcher(pool: Pool) -> WebhookDispatcher:
     """One that the test runs."""
-    return WebhookDispatcher(pool, now=lambda: 1_800_000_000.5, jitter=lambda: 0.5)
+    return WebhookDispatcher(pool, now=lambda: 1_800_000_000.5, jitter=lambda: 0.5, allow_private=True)
 
 
 def end(scenario: Scenario, batch: int) -> None:
@@ -231,7 +234,7 @@ def test_several_dispatchers(planner: Program, scenario: Scenario, pool: Pool, r
 
     def dispatch() -> None:
         start.wait()
-        WebhookDispatcher(pool).send_due()
+        WebhookDispatcher(pool, allow_private=True).send_due()
 
     threads = [threading.Thread(target=dispatch) for _ in range(3)]
     for thread in threads:
@@ -303,10 +306,10 @@ def test_stopped(
         stop.set()
         return 1_800_000_000.5
 
-    assert WebhookDispatcher(pool, now).send_due(stop) == 2
+    assert WebhookDispatcher(pool, now, allow_private=True).send_due(stop) == 2
     assert [status(planner, number)["state"] for number in (1, 2, 3)] == ["delivered", "delivered", "waiting"]
     assert len(receiver.received) == 2
-    assert WebhookDispatcher(pool, now).send_due(stop) == 0
+    assert WebhookDispatcher(pool, now, allow_private=True).send_due(stop) == 0
 
 
 def test_a_shutdown_that_does_not_wait(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +319,7 @@ def test_a_shutdown_that_does_not_wait(pool: Pool, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(web_hooks, "_SHUTDOWN_SECONDS", 0.01)
 
     async def begin_and_end() -> None:
-        async with web_hooks.run_dispatcher(pool):
+        async with web_hooks.run_dispatcher(pool, allow_private=True):
             pass
 
     try:
@@ -427,7 +430,7 @@ def test_the_application_runs_a_dispatcher(
 ) -> None:
     """It sends what is due, and stops with the application."""
     scenario.build(students=[1, 2])
-    with open_site(database_url, scenario.conn) as site:
+    with open_site(database_url, scenario.conn, webhook_allow_private=True) as site:
         planner = organisers(site, 1, webhook_url=f"http://127.0.0.1:{port}/hook")
         planner.invite()
         end(scenario, 1)
@@ -447,3 +450,68 @@ def test_retry_delays() -> None:
     assert low is not None
     assert high is not None
     assert low < 10.0 < high
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[str]]) -> list[str]:
+    """From now on these names have these addresses; returns the names that are looked up."""
+    real = socket.getaddrinfo
+    asked: list[str] = []
+
+    def look_up(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+        if host not in answers:
+            return real(host, port, *arguments, **options)
+        asked.append(host)
+        return [found for address in answers[host] for found in real(address, port, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return asked
+
+
+def webhook_row(scenario: Scenario) -> dict[str, Any]:
+    """The one notification."""
+    (row,) = scenario.execute("SELECT delivered_at IS NOT NULL AS delivered, last_error FROM batch_webhooks")
+    return row
+
+
+@pytest.mark.parametrize(
+    "addresses", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["::ffff:127.0.0.1"], ["169.254.169.254"]]
+)
+def test_a_name_inside_the_network(
+    site: Site, scenario: Scenario, pool: Pool, receiver: Receiver, port: int, monkeypatch: pytest.MonkeyPatch,
+    addresses: list[str],
+) -> None:  # fmt: skip
+    """Not called where any address of the name is none of the internet; the error names the setting."""
+    resolving(monkeypatch, {"hooks.example": addresses})
+    planner = organisers(site, 1, webhook_url=f"https://hooks.example:{port}/hook")
+    end(scenario, planner.invite()["batch_id"])
+    assert WebhookDispatcher(pool).send_due() == 1
+    row = webhook_row(scenario)
+    assert (row["delivered"], receiver.received) == (False, [])
+    assert row["last_error"].startswith("not called: ")
+    assert "BIDDEN_WEBHOOK_ALLOW_PRIVATE" in row["last_error"]
+
+
+def test_the_checked_address_is_called(
+    site: Site, scenario: Scenario, pool: Pool, receiver: Receiver, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look-up, no second that could answer otherwise; TLS by the host's name; the next address if one is away."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("hooks.example").configure_cert(context)
+    names: list[str | None] = []
+    context.sni_callback = lambda _, name, __: names.append(name)
+    receiver._server.socket = context.wrap_socket(receiver._server.socket, server_side=True)
+    asked = resolving(monkeypatch, {"hooks.example": ["127.0.0.2", "127.0.0.1"], "other.example": ["127.0.0.1"]})
+    planner = organisers(site, 1, webhook_url=f"https://hooks.example:{port}/hook")
+    end(scenario, planner.invite()["batch_id"])
+    dispatcher = WebhookDispatcher(pool, allow_private=True)
+    authority.configure_trust(dispatcher._tls)
+    assert dispatcher.send_due() == 1
+    assert webhook_row(scenario) == {"delivered": True, "last_error": None}
+    assert (asked, names) == (["hooks.example"], ["hooks.example"])
+    assert [headers["host"] for headers, _ in receiver.received] == [f"hooks.example:{port}"]
+    # The same server under a name that its certificate does not have.
+    scenario.execute("UPDATE batch_webhooks SET due_at = now(), delivered_at = NULL")
+    scenario.execute("UPDATE api_clients SET webhook_url = replace(webhook_url, 'hooks', 'other')")
+    assert dispatcher.send_due() == 1
+    assert "certificate verify failed" in webhook_row(scenario)["last_error"]

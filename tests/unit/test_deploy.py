@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from tests.tables import ROOT
@@ -43,7 +44,8 @@ def test_the_doctor_needs_no_embedded_servers(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (1, "")
-    assert [json.loads(line)["check"] for line in done.stdout.splitlines()] == ["database", "kafka", "mail server"]
+    checks = [json.loads(line)["check"] for line in done.stdout.splitlines()]
+    assert checks == ["database", "kafka", "mail server", "trusted proxies"]
 
 
 def test_the_lock_leaves_the_extras_out() -> None:
@@ -75,7 +77,31 @@ def test_compose_publishes_to_this_machine_only() -> None:
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
     images = [image for image in re.findall(r"^ +image: (\S+)$", text, re.MULTILINE) if image != "bidden"]
-    assert all(re.fullmatch(r"\S+:v?\d\S*", image) for image in images)
+    assert len(images) == 3
+    assert all(re.fullmatch(r"\S+:v?\d[\w.]*@sha256:[0-9a-f]{64}", image) for image in images), images
+    (_, runs) = re.findall(r"^FROM (\S+)", (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.fullmatch(r"python:\S+@sha256:[0-9a-f]{64}", runs)
+
+
+def test_the_database_user_of_compose_is_no_superuser() -> None:
+    """The user that bidden connects as is made without any right but its own database, and is not the image's user."""
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    user, password = re.findall(r"BIDDEN_DATABASE_URL: postgresql://(\w+):(\w+)@", text)[0]
+    (superuser,) = re.findall(r"POSTGRES_USER: (\w+)", text)
+    script = (ROOT / "deploy" / "postgres" / "create-user.sh").read_text(encoding="utf-8")
+    assert "./deploy/postgres/create-user.sh:/docker-entrypoint-initdb.d/create-user.sh:ro" in text
+    assert user != superuser
+    assert f"CREATE ROLE {user} LOGIN PASSWORD '{password}' NOSUPERUSER NOCREATEDB NOCREATEROLE" in script
+    assert f"host all {superuser} all reject" in script
+
+
+def test_compose_trusts_the_gateway_of_its_network_alone() -> None:
+    """Everybody reaches the site by the gateway: only what comes from there may name another client."""
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    (gateway,) = re.findall(r"gateway: \$\{BIDDEN_COMPOSE_GATEWAY:-([\d.]+)\}", text)
+    (subnet,) = re.findall(r"subnet: \$\{BIDDEN_COMPOSE_SUBNET:-([\d./]+)\}", text)
+    assert ip_address(gateway) in ip_network(subnet)
+    assert f"BIDDEN_TRUSTED_PROXIES:-${{BIDDEN_COMPOSE_GATEWAY:-{gateway}}}}}" in text
 
 
 def test_compose_starts_again_what_ends() -> None:

@@ -22,7 +22,7 @@ from web.auth.api_clients import ApiScope
 from web.dependencies import Database
 from web.scope import BatchWithEvent
 
-_BEARER: Final = HTTPBearer(
+BEARER: Final = HTTPBearer(
     auto_error=False,
     scheme_name="token",
     description="A client's token, as `bidden client add` printed it. Its scopes decide which routes it may call.",
@@ -45,14 +45,14 @@ class CurrentClient:
 
 
 def current_client(
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)], conn: Database
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)], conn: Database
 ) -> CurrentClient:
     """The client; 401 without a valid token."""
     if credentials is None:
         raise _unauthorized("A token is needed: Authorization: Bearer TOKEN", "Bearer")
     found = accounts.find_by_token(conn, tokens.digest(credentials.credentials))
     if found is None:
-        raise _unauthorized("This token is unknown, or was revoked", 'Bearer error="invalid_token"')
+        raise _unauthorized("This token is unknown, has expired, or was revoked", 'Bearer error="invalid_token"')
     return CurrentClient(*found)
 
 
@@ -70,16 +70,22 @@ def require_scope(needed: ApiScope) -> Any:
     """
 
     def check(request: Request, client: AuthenticatedClient) -> None:
-        if needed not in client.registered.scopes:
-            challenge = f'Bearer error="insufficient_scope", scope="{needed}"'
-            raise HTTPException(
-                403, f"This client does not have the scope {needed}", headers={"WWW-Authenticate": challenge}
-            )
-        if needed is ApiScope.DEAD_LETTERS and not client.account.is_admin:
-            raise HTTPException(403, "Dead letters are for admins, and this client's account is no longer one")
+        check_scope(client, needed)
         _require_known_parameters(request)
 
+    check.needed_scope = needed  # type: ignore[attr-defined] # for `web.auth.rights`
     return Security(check, scopes=[needed.value])
+
+
+def check_scope(client: CurrentClient, needed: ApiScope) -> None:
+    """403 unless the client has this scope, and its account may still use it."""
+    if needed not in client.registered.scopes:
+        challenge = f'Bearer error="insufficient_scope", scope="{needed}"'
+        raise HTTPException(
+            403, f"This client does not have the scope {needed}", headers={"WWW-Authenticate": challenge}
+        )
+    if needed is ApiScope.DEAD_LETTERS and not client.account.is_admin:
+        raise HTTPException(403, "Dead letters are for admins, and this client's account is no longer one")
 
 
 def _require_known_parameters(request: Request) -> None:

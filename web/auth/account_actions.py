@@ -19,7 +19,10 @@ _MAX_EMAIL_LENGTH: Final = 320
 
 def normalize_email(text: str) -> str:
     """The address as accounts store it, in lower case. RefusedError for what is no e-mail address."""
-    email = text.strip().lower()
+    given = text.strip()
+    if any(not c.isascii() and any(part.isascii() for part in c.lower()) for c in given):
+        raise RefusedError("the address holds a letter beyond ASCII that looks like one of ASCII", field="email")
+    email = given.lower()
     require_text(email, "email", least=3, most=_MAX_EMAIL_LENGTH)
     local, _, domain = email.partition("@")
     if not local or not domain or "@" in domain or any(c.isspace() or c in "<>" for c in email):
@@ -64,15 +67,15 @@ def set_password(
     password: str,
     *,
     old_hash: str | None = None,
-    keep: bytes | None = None,
+    renew: tuple[bytes, bytes] | None = None,
 ) -> None:
-    """Ends the account's sessions, except the one with the digest `keep`.
+    """Ends the account's sessions. `renew`: digests; the session of the first goes on under the second.
 
     RefusedError for a password that is not allowed, or if `old_hash` is given and the stored hash is another by now.
     """
     password_hash = tokens.hash_password(password)
     with audited(conn, AuditEntry(actor, "set password", detail=str(account))):
-        accounts.set_password(conn, account.id, password_hash, old_hash=old_hash, keep=keep)
+        accounts.set_password(conn, account.id, password_hash, old_hash=old_hash, renew=renew)
 
 
 def disable(conn: Connection, actor: str, account: Account) -> None:

@@ -9,6 +9,7 @@ import base64
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
@@ -55,13 +56,26 @@ class NewApiClient:
 
 
 def create_client(
-    conn: Connection, actor: str, *, name: str, account_id: int, scopes: Collection[str], webhook_url: str | None = None
+    conn: Connection,
+    actor: str,
+    *,
+    name: str,
+    account_id: int,
+    scopes: Collection[str],
+    webhook_url: str | None = None,
+    expires: str | None = None,
+    made_by: int | None = None,
 ) -> NewApiClient:
-    """Creates a client for the account, and records it. RefusedError and NotFoundError name the field."""
+    """Creates a client for the account, and records it. RefusedError and NotFoundError name the field.
+
+    `expires`: the last day of its token, as `expiry` reads it. `made_by`: the account of who sees the token.
+    """
     with audited(conn, AuditEntry(actor, "add client", detail=storable(name)[:MAX_NAME_LENGTH])) as entry:
         account = accounts.get(conn, account_id)
-        new = _create(conn, account, name, scopes, webhook_url)
-        entry.note(f"client {new.id} for {account}, {' '.join(sorted(scopes))}")
+        expires_at = None if expires is None else expiry(expires, datetime.now(UTC))
+        new = _create(conn, account, name, scopes, webhook_url, expires_at, made_by)
+        until = "" if expires is None else f", until {expires}"
+        entry.note(f"client {new.id} for {account}, {' '.join(sorted(scopes))}{until}")
     return new
 
 
@@ -72,8 +86,26 @@ def revoke_client(conn: Connection, actor: str, client_id: int) -> None:
             raise NotFoundError(f"there is no client {client_id}", field="client_id")
 
 
+def expiry(text: str, now: datetime) -> datetime:
+    """The end of a day written as 2027-01-31, UTC. RefusedError for what is no day, or a past one."""
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+        end = day + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise RefusedError("expires must be a day such as 2027-01-31", field="expires") from None
+    if end <= now:
+        raise RefusedError("expires must not be in the past", field="expires")
+    return end
+
+
 def _create(
-    conn: Connection, account: Account, name: str, scopes: Collection[str], webhook_url: str | None
+    conn: Connection,
+    account: Account,
+    name: str,
+    scopes: Collection[str],
+    webhook_url: str | None,
+    expires_at: datetime | None,
+    made_by: int | None,
 ) -> NewApiClient:
     name = name.strip()
     require_text(name, "name", least=1, most=MAX_NAME_LENGTH)
@@ -90,6 +122,8 @@ def _create(
         scopes=granted,
         webhook_url=webhook_url,
         webhook_secret=secret,
+        expires_at=expires_at,
+        made_by=made_by,
     )
     return NewApiClient(client_id, token, None if secret is None else encode_webhook_secret(secret))
 

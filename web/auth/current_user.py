@@ -23,11 +23,11 @@ from web.scope import BatchWithEvent
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class SignInRequiredError(Exception):
+class SignInRequiredError(HTTPException):
     """Nobody is signed in. `next_path` is the page to show after sign-in."""
 
     def __init__(self, next_path: str) -> None:
-        super().__init__()
+        super().__init__(303)
         self.next_path = next_path
 
 
@@ -111,9 +111,14 @@ SignedInUser = Annotated[CurrentUser, Depends(signed_in)]
 
 def require_admin(user: SignedInUser) -> CurrentUser:
     """The user, who is an admin; else 403."""
-    if not user.account.is_admin:
-        raise HTTPException(403, "Only admins may see this")
+    require_admin_account(user.account)
     return user
+
+
+def require_admin_account(account: Account) -> None:
+    """403 unless it is an admin's."""
+    if not account.is_admin:
+        raise HTTPException(403, "Only admins may see this")
 
 
 AdminUser = Annotated[CurrentUser, Depends(require_admin)]

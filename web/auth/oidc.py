@@ -17,9 +17,11 @@ from fastapi.responses import RedirectResponse, Response
 
 from config.settings import Settings
 from db import accounts, sign_in_requests
+from db.accounts import Account
 from db.connect import Connection
 from db.sign_in_requests import SignInRequest
 from schemas.errors import RefusedError
+from schemas.mail_address import ascii_lower
 from schemas.text import is_storable
 from web.auth import tokens
 from web.auth.current_user import delete_cookie, set_cookie
@@ -102,14 +104,24 @@ def _failed(request: Request, next_path: str, cause: str) -> Response:
 
 
 def _sign_in(conn: Connection, request: Request, identity: Identity, next_path: str) -> Response:
-    credentials = accounts.find_credentials(conn, identity.email) if is_storable(identity.email) else None
-    if credentials is None or not identity.is_verified:
+    account = _find_account(conn, identity)
+    if account is None:
         log.warning("the provider's user has no account here", is_verified=identity.is_verified)
         return sign_in_page(request, next_path=next_path, problem="no_account", status=403)
     try:
-        return start_session(request, conn, credentials.account, next_path, "OpenID Connect")
+        return start_session(request, conn, account, next_path, "OpenID Connect")
     except RefusedError:
         return sign_in_page(request, next_path=next_path, problem="no_account", status=403)
+
+
+def _find_account(conn: Connection, identity: Identity) -> Account | None:
+    """By the provider's subject; at the first sign-in by the verified address, which binds the account to it."""
+    found = sign_in_requests.find_by_identity(conn, identity.issuer, identity.subject)
+    if found is not None or not identity.is_verified or not is_storable(identity.email):
+        return found
+    if not sign_in_requests.bind_identity(conn, ascii_lower(identity.email), identity.issuer, identity.subject):
+        return None
+    return sign_in_requests.find_by_identity(conn, identity.issuer, identity.subject)
 
 
 async def _in_database(

@@ -21,6 +21,7 @@ from joserfc.errors import JoseError
 
 from config.settings import Settings
 from schemas.errors import printable
+from schemas.text import is_storable
 from web.auth import tokens
 
 _TIMEOUT_SECONDS: Final = 5.0
@@ -34,6 +35,8 @@ MAX_WAITING: Final = 4
 _LEEWAY_SECONDS: Final = 60
 #: Asymmetric only, whatever the provider announces: neither unsigned, nor signed with the secret that we share.
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+#: OpenID Connect Core 8.
+_MAX_SUBJECT: Final = 255
 _ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri")
 
 # At debug level authlib logs the PKCE verifier.
@@ -56,8 +59,10 @@ class AuthorizationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who has signed in, according to the provider."""
+    """Who has signed in, according to the provider: `subject` is who they are to it for ever, of this `issuer`."""
 
+    issuer: str
+    subject: str
     email: str
     is_verified: bool
 
@@ -101,10 +106,12 @@ class Provider:
                 if userinfo["sub"] != claims["sub"]:
                     raise ProviderError("its userinfo is about another subject than the ID token")
                 claims = userinfo
-            email = claims.get("email")
+            subject, email = claims.get("sub"), claims.get("email")
+            if not isinstance(subject, str) or not 0 < len(subject) <= _MAX_SUBJECT or not is_storable(subject):
+                raise ProviderError("it names no subject")
             if not isinstance(email, str):
                 raise ProviderError("it names no e-mail address")
-            return Identity(email, claims.get("email_verified") is True)
+            return Identity(self._issuer, subject, email, claims.get("email_verified") is True)
 
     async def _validated(self, client: Any, token: Any, nonce: str) -> Any:
         # authlib validates signature, times, nonce and azp. The audience is left to its caller: without this option an

@@ -15,6 +15,7 @@ from db.accounts import SESSION_SECONDS, Account
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
 from schemas.errors import RefusedError
+from schemas.mail_address import ascii_lower
 from schemas.text import is_storable
 from web.auth import tokens
 from web.auth.current_user import SignedInUser, cookie_name, delete_cookie, require_same_site, set_cookie
@@ -27,7 +28,10 @@ router = APIRouter(include_in_schema=False)
 _WINDOW_SECONDS: Final = 15 * 60.0
 #: Attempts within the window: enough for a user who has forgotten which password it was, too few to guess one.
 _PER_EMAIL_AND_ADDRESS: Final = 5
+#: Beyond so many attempts at one e-mail address from everywhere, each IP address has fewer. None of them locks it:
+#: strangers who guess from many addresses slow each other down, and the owner signs in from theirs.
 _PER_EMAIL: Final = 30
+_PER_EMAIL_AND_ADDRESS_UNDER_ATTACK: Final = 2
 _PER_ADDRESS: Final = 60
 
 
@@ -46,18 +50,21 @@ def sign_in(
     next_path: Annotated[str, Form(alias="next")] = "/",
 ) -> Response:
     """A session for the right password. A wrong password and an unknown e-mail address get the same answer."""
-    email = email.strip().lower()
+    email = ascii_lower(email.strip())
     if not is_storable(email) or len(email) > 320:
         return sign_in_page(request, next_path=next_path, problem="wrong", status=403)
     address = client_address(request)
     email_and_address, email_only = f"both {email} {address}", f"name {email}"
-    # The address first: once throttled it adds no rows, whatever e-mail addresses it tries. The count of the e-mail
-    # address alone last: an attempt that is throttled already cannot use it to lock the owner out.
-    wait = (
-        _seconds_to_wait(conn, f"address {address}", _PER_ADDRESS)
-        or _seconds_to_wait(conn, email_and_address, _PER_EMAIL_AND_ADDRESS)
-        or _seconds_to_wait(conn, email_only, _PER_EMAIL)
-    )
+    # The address first: once throttled it adds no rows, whatever e-mail addresses it tries. The e-mail address alone
+    # counts only what those two let through.
+    wait = _seconds_to_wait(conn, f"address {address}", _PER_ADDRESS)
+    if not wait:
+        attempts, seconds_left = accounts.count_attempt(conn, email_and_address, _WINDOW_SECONDS)
+        wait = max(seconds_left, 1.0) if attempts > _PER_EMAIL_AND_ADDRESS else 0.0
+        if not wait and attempts > _PER_EMAIL_AND_ADDRESS_UNDER_ATTACK:
+            wait = _seconds_to_wait(conn, email_only, _PER_EMAIL)
+        elif not wait:
+            accounts.count_attempt(conn, email_only, _WINDOW_SECONDS)
     if wait:
         log.warning("sign-in throttled", address=address)
         response = sign_in_page(request, next_path=next_path, email=email, problem="throttled", status=429)

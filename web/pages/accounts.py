@@ -14,7 +14,7 @@ from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import storable
 from web.auth import account_actions, tokens
-from web.auth.current_user import AdminUser, CurrentUser, SignedInUser, cookie_name
+from web.auth.current_user import AdminUser, CurrentUser, SignedInUser, cookie_name, set_cookie
 from web.dependencies import MAX_ID, Config, Database, PathId
 from web.pages.parameters import FormText, Notice
 from web.pages.rendering import page, redirect
@@ -175,7 +175,7 @@ def change_own(
     password: FormText = "",
     again: FormText = "",
 ) -> Response:
-    """Changes the user's own password, and ends their other sessions."""
+    """Changes the user's own password, ends their other sessions, and renews the token of this one."""
     key = f"own {user.account.id}"
     attempts, _ = accounts.count_attempt(conn, key, _WINDOW_SECONDS)
     if attempts > _MAX_ATTEMPTS:
@@ -186,12 +186,15 @@ def change_own(
     accounts.reset_attempts(conn, [key])
     if password != again:
         return _own(user, conn, status=409, problem="the two new passwords differ")
-    keep = tokens.digest(request.cookies[cookie_name(request)])
+    token = tokens.new_token()
+    renew = (tokens.digest(request.cookies[cookie_name(request)]), tokens.digest(token))
     try:
-        account_actions.set_password(conn, user.actor, user.account, password, old_hash=old_hash, keep=keep)
+        account_actions.set_password(conn, user.actor, user.account, password, old_hash=old_hash, renew=renew)
     except RefusedError as error:
         return _own(user, conn, status=409, problem=error.detail)
-    return redirect("/account", notice="your password was changed")
+    response = redirect("/account", notice="your password was changed")
+    set_cookie(request, response, cookie_name(request), token, accounts.SESSION_SECONDS)
+    return response
 
 
 def _own(user: CurrentUser, conn: Connection, *, status: int = 200, **shown: Any) -> HTMLResponse:

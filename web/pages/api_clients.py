@@ -27,7 +27,8 @@ def show_clients(user: AdminUser, conn: Database, notice: Notice = "") -> HTMLRe
 
 
 def _clients(user: CurrentUser, conn: Connection, *, status: int = 200, **filled: Any) -> HTMLResponse:
-    values = {"problem": None, "notice": "", "name": "", "selected": (), "webhook": "", "account": 0, **filled}
+    values = {"problem": None, "notice": "", "name": "", "selected": (), "webhook": "", "expires": "", "account": 0}
+    values |= filled
     return page(
         "api_clients",
         status=status,
@@ -48,14 +49,23 @@ def add(
     name: FormText = "",
     scope: Annotated[list[str], Form(max_length=20)] = [],  # noqa: B006 # never changed; FastAPI takes no tuple here
     webhook: FormText = "",
+    expires: FormText = "",
 ) -> Response:
     """Adds a client. Its token and its webhook's secret are shown once, in the response."""
     try:
         created = create_client(
-            conn, user.actor, name=name, account_id=account, scopes=scope, webhook_url=webhook.strip() or None
+            conn,
+            user.actor,
+            name=name,
+            account_id=account,
+            scopes=scope,
+            webhook_url=webhook.strip() or None,
+            expires=expires.strip() or None,
+            made_by=user.account.id,
         )
     except (RefusedError, NotFoundError) as error:
         filled = {"name": storable(name), "selected": scope, "webhook": storable(webhook), "account": account}
+        filled |= {"expires": storable(expires)}
         return _clients(user, conn, status=409, problem=error.detail, **filled)
     return page("api_client_created", user=user, created=created, name=name)
 

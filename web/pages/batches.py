@@ -26,6 +26,7 @@ from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect, render
 from web.progress import LIVE_SECONDS, ProgressCache, read_progress
 from web.scope import BatchWithEvent
+from web.spreadsheet_cells import safe_cell
 from web.urls import query_string
 
 router = APIRouter(include_in_schema=False)
@@ -149,6 +150,8 @@ def export(user: SignedInUser, batch: BatchInScope, request: Request, status: St
     """The log as a table for a spreadsheet, with names, by member id."""
     pool: Pool = request.app.state.pool
     names = batch.event.visible_members(user.account.scope)
+    with pool.connection() as conn:
+        actions.record_export(conn, user.actor, batch, f"log{f', {status}' if status else ''}")
 
     def lines() -> Iterator[str]:
         yield ",".join(_CSV_COLUMNS) + "\r\n"
@@ -159,7 +162,7 @@ def export(user: SignedInUser, batch: BatchInScope, request: Request, status: St
                     conn, batch.id, names, status=status or None, after=after, limit=_CSV_ROWS_PER_QUERY
                 )
             buffer = io.StringIO()
-            csv.writer(buffer).writerows([_cell(row[name]) for name in _CSV_COLUMNS] for row in found.rows)
+            csv.writer(buffer).writerows([safe_cell(row[name]) for name in _CSV_COLUMNS] for row in found.rows)
             yield buffer.getvalue()
             if not found.has_more:
                 return
@@ -168,13 +171,6 @@ def export(user: SignedInUser, batch: BatchInScope, request: Request, status: St
     name = f"bidden-batch-{batch.id}{'-' + status if status else ''}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
-
-
-def _cell(value: Any) -> Any:
-    """The value; text that a spreadsheet would run as a formula is quoted, as members choose their names."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
-    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 @router.post("/batches/{batch}/retry")

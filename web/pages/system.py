@@ -20,6 +20,7 @@ from monitoring.kafka import PAGE_TIMEOUT_SECONDS, kafka_errors_translated
 from producers.topics import Topics
 from schemas.errors import BiddenError
 from web.auth.current_user import AdminUser
+from web.client_addresses import seen_of
 from web.dependencies import Config, Database
 from web.pages.rendering import fragment, page, plural
 from web.single_flight import SingleFlightCache
@@ -101,7 +102,8 @@ def show_servers(user: AdminUser, request: Request, conn: Database, config: Conf
     result = _result(request, Probe.SERVERS)
     address = without_secrets(config.require_database())
     database = ServerStatus("PostgreSQL", True, (f"version {checks.version(conn)}", f"at {address}"))
-    found = None if result is None else ProbeResult([database, *result.found])
+    clients = _clients(request, config)
+    found = None if result is None else ProbeResult([database, *result.found, clients])
     return fragment(
         request,
         "servers",
@@ -118,6 +120,16 @@ def show_checks(user: AdminUser, request: Request) -> HTMLResponse:
     """Fragment: the checks of `bidden doctor`."""
     result = _result(request, Probe.DOCTOR)
     return fragment(request, "checks", title="Health checks", back="/system", user=user, result=result)
+
+
+def _clients(request: Request, settings: Settings) -> ServerStatus:
+    """Whether the site sees clients, or only a proxy: attempts at sign-in are counted by what it sees."""
+    seen = seen_of(request.scope)
+    details = [f"this request came from {seen.client}" + (f" by {seen.peer}" if seen.peer != seen.client else "")]
+    if seen.is_ignored:
+        details = [f"a proxy at {seen.peer} names other clients, and is not trusted: set BIDDEN_TRUSTED_PROXIES"]
+    details.append(f"proxies at {settings.trusted_proxies} are trusted")
+    return ServerStatus("Client addresses", not seen.is_ignored, tuple(details))
 
 
 def _kafka(settings: Settings) -> ServerStatus:
