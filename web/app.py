@@ -11,10 +11,11 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from config.settings import Settings
-from web import body_limits, health
+from web import base_path, body_limits, health
 from web.api import application
 from web.auth import oidc, sign_in
 from web.database import make_pool
+from web.head_requests import HeadAsGet
 from web.pages import (
     accounts,
     api_clients,
@@ -55,6 +56,7 @@ ROUTERS: Final = (
 def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     """The application for these settings. `with_links`: whether it serves the links in mails."""
     pool = make_pool(settings.require_database())
+    prefix = base_path.of_url(settings.base_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -77,8 +79,10 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
         body_limits.BodyLimits, default=body_limits.DEFAULT, by_path={directory.PATH: directory.UPLOAD_LIMIT}
     )
     app.add_middleware(SecurityHeaders, https=app.state.https)
+    app.add_middleware(base_path.BasePath, prefix=prefix, routes=app.router.routes)
+    app.add_middleware(HeadAsGet)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    app.mount(application.PATH, application.build(app.state), name="api")
+    app.mount(application.PATH, application.build(app.state, prefix), name="api")
     oidc_routers = [oidc.routes(settings)] if settings.oidc_issuer else []
     for router in (*ROUTERS, *oidc_routers, *([invitation_links.router] if with_links else [])):
         app.include_router(router)
