@@ -154,7 +154,9 @@ def unreachable(url: str, error: Exception) -> UnreachableError:
 
 
 def _settings(info: psycopg.ConnectionInfo, application: str, session: Session) -> dict[str, Any]:
-    settings = session.settings(info.get_parameters().get("options", ""), info.server_version)
+    # Not `info.get_parameters`, which needs a home directory.
+    given = next((part.val for part in info.pgconn.info if part.keyword == b"options"), None)
+    settings = session.settings((given or b"").decode(errors="replace"), info.server_version)
     return {"application": application, "settings": Jsonb(settings)}
 
 
