@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
 from schemas.errors import BiddenError, printable
 
-#: Outside a terminal (a pipe, a log) tables have this width.
-_WIDTH = None if getattr(sys.stdout, "isatty", bool)() else 160  # it is None where it was closed at start
+#: Outside a terminal (a pipe, a log, a cron mail) tables are as wide as what they hold.
+_WIDTH = None if getattr(sys.stdout, "isatty", bool)() else 100_000  # it is None where it was closed at start
 
 out = Console(highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
@@ -59,11 +59,12 @@ def write_error(error: BiddenError, *, as_json: bool) -> None:
     err.print(f"[bold red]{error.error.replace('_', ' ')}[/]: {escape(where + error.detail)}")
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table for people. A column whose name begins with `#` holds numbers, with `@` ids."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, folds: str | None = None) -> None:
+    """A table for people. A column whose name begins with `#` holds numbers, with `@` ids; one may fold long texts."""
     shown = Table(title=escape(title), title_justify="left", title_style="bold")
     for column in columns:
-        shown.add_column(column.lstrip("#@"), justify="right" if column[0] in "#@" else "left", no_wrap=True)
+        justify: JustifyMethod = "right" if column[0] in "#@" else "left"
+        shown.add_column(column.lstrip("#@"), justify=justify, no_wrap=column != folds, overflow="fold")
     for row in rows:
         shown.add_row(
             *(
@@ -71,7 +72,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
                 for column, value in zip(columns, row, strict=True)
             )
         )
-    out.print(shown)
+    out.print(shown, soft_wrap=folds is None)
 
 
 def cell(value: Any) -> str:

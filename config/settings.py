@@ -201,7 +201,12 @@ class Settings(BaseSettings):
         `.env` and a relative BIDDEN_HOME are relative to `directory` (default: the working directory).
         """
         # Absolute: a folder whose name begins with a tilde is no home directory.
-        base = (directory or Path()).absolute()
+        try:
+            base = (directory or Path()).absolute()
+        except FileNotFoundError:
+            raise SettingsError(
+                "the working directory does not exist any more: change to another one, and start again"
+            ) from None
         try:
             # BIDDEN_HOME itself can come from the environment or from .env, so it is read first.
             home = base / _Home(_env_file=base / ".env").home  # type: ignore[call-arg] # pydantic-settings accepts it

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from db.connect import OUTAGES, AsyncConnection, connect_hot
+from db.connect import OUTAGES, AsyncConnection, HotSession, connect_hot
 from db.lock_watch import LockWatch
 from schemas.errors import StoppingError, first_line
 
@@ -32,7 +32,7 @@ class HotConnection:
         self._begin = begin
         self._application = application
         self._on_wait = on_wait
-        self._connection: AsyncConnection | None = None
+        self._connection: HotSession | None = None
         self._turn = asyncio.Lock()
         self._closing = asyncio.Event()
         self._locks = LockWatch(url, application, on_wait)
@@ -45,7 +45,7 @@ class HotConnection:
                 try:
                     if self._connection is None:
                         self._connection = await self._connect()
-                    self._locks.begin(self._connection.info.backend_pid)
+                    self._locks.begin(self._connection.server_pid)
                     try:
                         result = await run(self._connection)
                     finally:
@@ -69,7 +69,7 @@ class HotConnection:
                     await last(self._connection)
             await self._disconnect()
 
-    async def _connect(self) -> AsyncConnection:
+    async def _connect(self) -> HotSession:
         connection = await connect_hot(self._url, application=self._application)
         if self._begin is not None:
             try:

@@ -15,13 +15,14 @@ import psycopg
 import structlog
 
 from config.log_throttle import LogThrottle
+from db.connect import open_async_session
+from db.session import LOCK_WATCH
 from db.statements import sql
 
 log = structlog.get_logger()
 
 #: A statement that has taken so long, in seconds, may be waiting; asked again as often.
 _LOOK_SECONDS: Final = 3.0
-_OPTIONS: Final = "-c statement_timeout=2s"
 
 
 class LockWatch:
@@ -63,13 +64,7 @@ class LockWatch:
             await self._say_who_holds(pid)
 
     async def _say_who_holds(self, pid: int) -> None:
-        connection = await psycopg.AsyncConnection.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=2,
-            options=_OPTIONS,
-            application_name=f"{self._application}-locks",
-        )
+        connection = await open_async_session(self._url, f"{self._application}-locks", LOCK_WATCH, connect_timeout=2)
         async with connection:
             cursor = await connection.execute(sql("lock_holders"), {"pid": pid})
             rows: list[tuple[Any, ...]] = await cursor.fetchall()

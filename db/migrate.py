@@ -17,13 +17,12 @@ from sqlalchemy import CheckConstraint, Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from db.connect import unreachable
+from db.connect import open_session, unreachable
 from db.models import Base
+from db.session import MIGRATION
 from db.statements import sql
 
 _FOLDER = Path(__file__).parent / "migrations"
-#: Any constant: concurrent `bidden migrate` take turns on this advisory lock.
-_LOCK = 0x62696464656E
 
 
 def engine_for(url: str) -> Engine:
@@ -31,7 +30,18 @@ def engine_for(url: str) -> Engine:
 
     libpq parses the address: SQLAlchemy does not support all of its forms, such as several hosts.
     """
-    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    return create_engine("postgresql+psycopg://", creator=lambda: _open(url), poolclass=NullPool)
+
+
+def _open(url: str) -> psycopg.Connection[Any]:
+    conn = open_session(url, "bidden-migrate", MIGRATION, migrates=True)
+    conn.autocommit = False
+    return conn
+
+
+def own_version_table(connection: Connection) -> dict[str, Any]:
+    """Alembic's options for the version in the first schema of the search_path: a later one may be another's."""
+    return {"version_table_schema": connection.execute(text("SELECT current_schema()")).scalar()}
 
 
 @contextmanager
@@ -65,7 +75,7 @@ def upgrade(url: str) -> str:
     UnreachableError when there is no connection; the driver's error for what the server refuses.
     """
     with _connected(url) as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        connection.execute(text(sql("lock_migrations")))
         connection.commit()
         config = _config()
         config.attributes["connection"] = connection
@@ -77,7 +87,7 @@ def upgrade(url: str) -> str:
 def current(url: str) -> str | None:
     """The revision of the database; None for an empty one."""
     with _connected(url) as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return MigrationContext.configure(connection, opts=own_version_table(connection)).get_current_revision()
 
 
 def drift(url: str) -> list[str]:

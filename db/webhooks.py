@@ -17,8 +17,9 @@ from db.statements import sql
 
 @dataclass(frozen=True, slots=True)
 class DueWebhook:
-    """A claimed notification. `attempts` includes the one about to be made."""
+    """A claimed notification. `attempts` includes the one about to be made; `message_id` is never another one's."""
 
+    message_id: str
     batch_id: int
     client_id: int
     url: str
@@ -41,6 +42,7 @@ def claim(conn: Connection, *, seconds: float, limit: int) -> list[DueWebhook]:
 
 def _due(row: dict[str, Any]) -> DueWebhook:
     return DueWebhook(
+        row["message_id"],
         row["batch_id"],
         row["client_id"],
         row["webhook_url"],

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from config.kafka import client_config
 from config.settings import Settings
 from db.connect import connect
+from db.statements import sql
 from schemas.errors import BiddenError
 
 _TIMEOUT_SECONDS: Final = 5.0
@@ -43,11 +44,7 @@ def worker_is_member(settings: Settings, address: str) -> bool:
 def dispatcher_is_connected(settings: Settings, address: str) -> bool:
     """Whether PostgreSQL has a connection of a dispatcher from this address."""
     with connect(settings.require_database(), application="bidden-health", autocommit=True) as conn:
-        found = conn.execute(
-            "SELECT FROM pg_stat_activity WHERE application_name = 'bidden-dispatcher' AND client_addr = %s::inet",
-            [address],
-        )
-        return found.fetchone() is not None
+        return conn.execute(sql("dispatcher_from"), {"address": address}).fetchone() is not None
 
 
 _CHECKS: Final = {"worker": worker_is_member, "dispatcher": dispatcher_is_connected}

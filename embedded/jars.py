@@ -73,7 +73,13 @@ def locked() -> list[Jar]:
 
 def repository() -> Path:
     """The local Maven repository, which is also jgo's cache."""
-    return Path(os.environ.get("M2_REPO") or "~/.m2/repository").expanduser()
+    try:
+        return Path(os.environ.get("M2_REPO") or "~/.m2/repository").expanduser()
+    except RuntimeError:
+        # Neither HOME nor an entry in /etc/passwd.
+        raise InstallError(
+            "There is no home directory to keep Apache Kafka's jars in: set HOME, or M2_REPO to a writable folder."
+        ) from None
 
 
 def class_path(report: Report, check_cancelled: Callable[[], None] = lambda: None) -> list[Path]:

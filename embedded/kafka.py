@@ -7,6 +7,7 @@ to its folder, so that no character in the home's path can break them.
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import socket
 import subprocess
@@ -110,6 +111,7 @@ class Kafka(Server):
         return ProcessSpec(
             [*end_with_owner(self.stop_signal), *self._java(), *JVM, "kafka.Kafka", "server.properties"],
             cwd=self.folder,
+            env=_environment(),
         )
 
     def ready(self) -> bool:
@@ -156,6 +158,7 @@ class Kafka(Server):
         ended = subprocess.run(
             [*self._java(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *tool],
             cwd=self.folder,
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -168,3 +171,8 @@ class Kafka(Server):
                 f"Apache Kafka's folder {data} cannot be prepared.{disk_full} Its output:\n{output[-2000:]}"
             )
         done.touch()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with UTF-8: Java reads the names of folders by the locale, and in C finds none with other letters."""
+    return {**os.environ, "LC_ALL": "C.UTF-8"}

@@ -41,6 +41,7 @@ def os_user_for(data: Path, executable: Path, needed: Path, signal_prefix: Seque
     suitable user can reach them all; it says what to do.
     """
     if os.geteuid() != 0:
+        _require_name(os.geteuid())
         return OsUser(os.geteuid(), os.getegid(), prefix=tuple(signal_prefix))
     owner = data.stat().st_uid if data.exists() else 0
     entry = _entry(owner)
@@ -54,6 +55,16 @@ def os_user_for(data: Path, executable: Path, needed: Path, signal_prefix: Seque
         f"Set BIDDEN_HOME to a folder it can reach (and install there), or {VARIABLE} to a user that can, or "
         "install util-linux's setpriv, or run bidden as an ordinary user."
     )
+
+
+def _require_name(uid: int) -> None:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise InstallError(
+            f"PostgreSQL needs a name for its user, and uid {uid} has no entry in /etc/passwd: add one, run bidden as "
+            "another user, or use servers of your own."
+        ) from None
 
 
 def _entry(owner: int) -> pwd.struct_passwd:

@@ -11,7 +11,7 @@ async def check_mail_server(settings: Settings) -> None:
     sender = SmtpSender(
         settings.require_smtp(),
         connections=1,
-        timeout=min(10.0, settings.smtp_timeout_seconds),
+        timeout=settings.smtp_timeout_seconds,
         hello=settings.smtp_hello,
     )
     try:

@@ -124,8 +124,14 @@ def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[Check
 
     try:
         topics = Topics(settings)
-        brokers = topics.check_reachable()
-        yield CheckResult("kafka", ok=True, detail=f"{settings.require_kafka()}, {brokers} brokers")
+        found = topics.look()
+        yield CheckResult(
+            "kafka",
+            ok=found.problem is None,
+            detail=found.problem or f"{settings.require_kafka()}, {found.brokers} brokers",
+        )
+        if found.is_cut_off:
+            return
         missing = False
         for name in (settings.invitations_topic, settings.dead_letter_topic):
             if topics.topic_id(name) is None:
@@ -133,7 +139,7 @@ def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[Check
                 yield CheckResult("topic", ok=False, detail=f"{name} does not exist: run `bidden migrate`")
         if missing:
             return
-        yield from _durability(settings, topics, brokers)
+        yield from _durability(settings, topics, found.brokers)
         held = topics.read_offsets(datetime.now(UTC)).partitions
         yield CheckResult("topic", ok=True, detail=f"{settings.invitations_topic}, {len(held)} partitions")
         yield _tail(held)

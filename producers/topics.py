@@ -28,6 +28,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
 from config.kafka import client_config, observer_config
 from config.settings import Settings
 from db.outbox import PartitionOffsets, TopicOffsets
+from producers.advertised import Reach, look
 from schemas.errors import SettingsError, UnreachableError
 
 _TIMEOUT_SECONDS: Final = 10.0
@@ -105,13 +106,15 @@ class Topics:
         return Consumer(observer_config(self._settings, "bidden-admin"), logger=None)
 
     def check_reachable(self) -> int:
-        """Number of brokers; UnreachableError when none answers."""
-        try:
-            return len(self._admin.list_topics(timeout=self._timeout).brokers)
-        except KafkaException as error:
-            raise UnreachableError(
-                f"Kafka cannot be reached at {self._settings.require_kafka()}: {error.args[0].str()}"
-            ) from error
+        """Number of brokers; UnreachableError when none answers, or none can be reached where it says that it is."""
+        found = self.look()
+        if found.is_cut_off:
+            raise UnreachableError(str(found.problem))
+        return found.brokers
+
+    def look(self) -> Reach:
+        """The brokers, and which of them cannot be reached; UnreachableError when none answers."""
+        return look(self._admin, self._settings.require_kafka(), self._timeout)
 
     def create(self) -> list[str]:
         """Create what is missing; safe to repeat. Returns the topics' names."""

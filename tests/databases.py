@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
@@ -96,6 +97,11 @@ class Databases:
 def database_of(url: str, name: str) -> str:
     """The address of another database on the same server."""
     return url.rpartition("/")[0] + "/" + name
+
+
+def with_options(url: str, options: str) -> str:
+    """The address with startup options of libpq, such as `-c search_path=club`."""
+    return f"{url}?options={quote(options)}"
 
 
 def _named(text: str, *names: str) -> sql.Composed:

@@ -12,12 +12,13 @@ from fastapi.staticfiles import StaticFiles
 
 from config.setting_forms import proxy_networks
 from config.settings import Settings
-from web import body_limits, health
+from web import base_path, body_limits, health
 from web.api import application
 from web.auth import oidc, sign_in
 from web.auth.rights import require_rights
 from web.client_addresses import TrustedProxies
 from web.database import make_pool
+from web.head_requests import HeadAsGet
 from web.pages import (
     accounts,
     api_clients,
@@ -58,6 +59,7 @@ ROUTERS: Final = (
 def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     """The application for these settings. `with_links`: whether it serves the links in mails."""
     pool = make_pool(settings.require_database())
+    prefix = base_path.of_url(settings.base_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -83,10 +85,12 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
         before=require_rights,
     )
     app.add_middleware(SecurityHeaders, https=app.state.https)
+    app.add_middleware(base_path.BasePath, prefix=prefix, routes=app.router.routes)
+    app.add_middleware(HeadAsGet)
     # Added last, so the first to see a request.
     app.add_middleware(TrustedProxies, trusted=proxy_networks(settings.trusted_proxies))
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    app.mount(application.PATH, application.build(app.state), name="api")
+    app.mount(application.PATH, application.build(app.state, prefix), name="api")
     oidc_routers = [oidc.routes(settings)] if settings.oidc_issuer else []
     for router in (*ROUTERS, *oidc_routers, *([invitation_links.router] if with_links else [])):
         app.include_router(router)

@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import psycopg
+from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 from starlette.requests import Request
 
-from db.connect import Connection, can_write, session
+from db.connect import Connection, can_write, parameters, set_up
+from db.session import PLAIN, Session
+
+_APPLICATION: Final = "bidden-admin"
 
 STATEMENT_SECONDS: Final = 60
 #: A connection that could not write when it was opened is opened again after so long.
@@ -35,18 +39,19 @@ Pool = ConnectionPool[SiteConnection]
 
 def make_pool(url: str, size: int = 10) -> Pool:
     """A closed pool, which the application opens when it starts. A request waits up to 5 s for a connection."""
-    how = session("bidden-admin", autocommit=True)
     # An event audit sorts and hashes all members: with the default of 4 MB it would do so on disk. The timeout keeps a
     # slow statement from holding one of few connections for ever; an import has a connection of its own.
-    options = f"{how['options']} -c work_mem=32MB -c statement_timeout={STATEMENT_SECONDS}s"
+    limits = {**PLAIN.limits, "work_mem": "32MB", "statement_timeout": f"{STATEMENT_SECONDS}s"}
+    site = Session(PLAIN.needed, limits)
     return ConnectionPool(
         url,
-        kwargs={**how, "options": options},
+        kwargs={**parameters(_APPLICATION), "row_factory": dict_row, "autocommit": True},
         min_size=1,
         max_size=size,
         open=False,
         timeout=5.0,
         connection_class=SiteConnection,
+        configure=lambda conn: set_up(conn, _APPLICATION, site),
         check=_check,
         name="admin",
     )

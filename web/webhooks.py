@@ -149,7 +149,7 @@ class WebhookDispatcher:
         body = orjson.dumps(
             {"type": "batch.ended", "timestamp": ended_at.isoformat(), "data": batch.model_dump(mode="json")}
         )
-        message_id, timestamp = f"batch-{due.batch_id}", int(self._now())
+        message_id, timestamp = due.message_id, int(self._now())
         headers = {
             "content-type": "application/json",
             "user-agent": "bidden",

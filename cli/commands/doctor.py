@@ -31,6 +31,7 @@ def doctor(as_json: bool) -> int:
             "Doctor",
             ["check", "ok", "detail"],
             ([result.check, "ok" if result.ok else "FAILED", result.detail] for result in results),
+            folds="detail",
         )
     return EXIT_DONE if all(result.ok for result in results) else EXIT_NEEDS_A_PERSON
 

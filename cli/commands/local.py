@@ -23,7 +23,7 @@ from cli.wiring import stop_on_signals
 from config.settings import without_secrets
 from config.startup import load
 from config.stop_signals import stop_signals
-from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, InstallError
+from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, InstallError, RefusedError
 
 if TYPE_CHECKING:
     from demo.demonstration import CampaignResult, Demonstration
@@ -144,6 +144,12 @@ def up(workers: int | None, with_site: bool, as_json: bool) -> int:
     stack = Stack(settings.home)
     running = stack.running_instance()
     if running is not None:
+        if workers is not None or with_site:
+            raise RefusedError(
+                f"the servers in {running.home} are run by another `bidden up`, which would have no more processes by "
+                "this: stop it first, or start `bidden dispatch`, `bidden worker` and `bidden serve` beside it",
+                field="workers" if workers is not None else "site",
+            )
         _show_addresses(running, as_json=as_json)
         err.print("already running at these addresses")
         return EXIT_DONE

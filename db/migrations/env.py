@@ -6,12 +6,19 @@ from alembic import context
 from sqlalchemy import Connection
 
 from config.settings import Settings
-from db.migrate import engine_for
+from db.migrate import engine_for, own_version_table
 from db.models import Base
 
 
 def _run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_type=True,
+        # With its schema named, Alembic would take its own table for one that no model has.
+        include_name=lambda name, kind, _: (kind, name) != ("table", "alembic_version"),
+        **own_version_table(connection),
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -130,7 +130,13 @@ ORDER BY min(id) LIMIT 20
 
 -- name: dispatchers
 SELECT count(*) AS n FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = 'bidden-dispatcher'
+WHERE datname = current_database() AND application_name = 'bidden-dispatcher' || {{in_schema}}
+
+-- name: dispatcher_from
+-- A dispatcher that is connected from this address.
+SELECT FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'bidden-dispatcher' || {{in_schema}}
+    AND client_addr = %(address)s::inet
 
 -- name: seconds_since_outcome
 SELECT extract(epoch FROM now() - max(updated_at))::float8 AS seconds FROM deliveries WHERE state <> 'planned'

@@ -41,7 +41,7 @@ NOT EXISTS (SELECT FROM members m WHERE m.id = r.member_id AND m.deleted_at IS N
 format('member %%s is neither in the file nor in the database, or is deleted', r.member_id)
 
 -- name: lock_imports
-SELECT pg_advisory_xact_lock(7091318039316589640)
+SELECT pg_advisory_xact_lock(hashtextextended('bidden: import', {{schema_seed}}))
 
 -- name: lock_events
 -- Planning locks the event until its deliveries are written: after this, what the checks see stays true.

@@ -11,3 +11,7 @@ SELECT DISTINCT a.pid, coalesce(nullif(a.application_name, ''), '?') AS applicat
     coalesce(extract(epoch FROM now() - a.xact_start)::int, 0) AS seconds
 FROM chain c JOIN pg_stat_activity a ON a.pid = c.pid
 ORDER BY 4 DESC LIMIT 5
+
+-- name: lock_migrations
+-- Concurrent `bidden migrate` take turns.
+SELECT pg_advisory_lock(hashtextextended('bidden: migrate', {{schema_seed}}))

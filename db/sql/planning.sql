@@ -29,7 +29,7 @@ SELECT id FROM batches WHERE planning IS NOT NULL ORDER BY id
 
 -- name: claim_planning
 -- One process plans a batch at a time. No row lock: a decision about the batch must not wait for its planning.
-SELECT pg_try_advisory_xact_lock(hashtextextended('bidden: plan batch', %(batch_id)s)) AS is_claimed
+SELECT pg_try_advisory_xact_lock(hashtextextended('bidden: plan batch ' || %(batch_id)s::bigint, {{schema_seed}})) AS is_claimed
 
 -- name: batch_to_plan
 SELECT id, event_id, audience, initiator, trigger_key, shuffle_seed, (planning ->> 'hold_unknown')::bool AS hold_unknown

@@ -7,13 +7,16 @@
 -- fragment: is_old
 < now() - %(seconds)s * interval '1 second'
 
+-- fragment: retention_lock
+hashtextextended('bidden: retention', {{schema_seed}})
+
 -- name: lock_retention
 -- One process at a time removes a chunk: two would look for the same rows. Held until the transaction ends.
-SELECT pg_try_advisory_xact_lock(7091318039316589641) AS locked
+SELECT pg_try_advisory_xact_lock({{retention_lock}}) AS locked
 
 -- name: wait_for_retention
 -- The same, for a command.
-SELECT pg_advisory_xact_lock(7091318039316589641) IS NOT NULL AS locked
+SELECT pg_advisory_xact_lock({{retention_lock}}) IS NOT NULL AS locked
 
 -- name: limit_retention
 -- Nobody waits long for a chunk, and it waits for nobody long. For some thousand rows of millions the planner may take

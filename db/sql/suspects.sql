@@ -2,13 +2,16 @@
 -- with `owner` as its key; a row whose owner's lock is free was left by a worker that has ended. All of it is a
 -- suspicion, never a decision about a mail: the tables are not logged, and a crash of the database empties them.
 
+-- fragment: owner_class
+hashtext('bidden: owner ' || current_schema())
+
 -- name: hold_owner
-SELECT pg_advisory_lock(1651074404, %(owner)s)
+SELECT pg_advisory_lock({{owner_class}}, %(owner)s)
 
 -- name: forget_old_polls
 -- What ended workers left a day ago, and nobody has read again.
 DELETE FROM polls_in_flight
-WHERE began_at < now() - interval '1 day' AND pg_try_advisory_xact_lock_shared(1651074404, owner)
+WHERE began_at < now() - interval '1 day' AND pg_try_advisory_xact_lock_shared({{owner_class}}, owner)
 
 -- name: forget_old_suspects
 DELETE FROM suspects WHERE seen_at < now() - interval '7 days'
@@ -27,7 +30,7 @@ WITH finished AS (
     JOIN r ON r.partition = p.partition AND p.first_offset <= r.last_offset AND p.last_offset >= r.first_offset
     WHERE p.topic = %(topic)s AND p.owner <> %(owner)s
 ), dead AS MATERIALIZED (
-    SELECT * FROM overlapping WHERE pg_try_advisory_xact_lock_shared(1651074404, owner)
+    SELECT * FROM overlapping WHERE pg_try_advisory_xact_lock_shared({{owner_class}}, owner)
 ), begun AS (
     INSERT INTO polls_in_flight (owner, topic, partition, first_offset, last_offset, ends, began_at)
     SELECT %(owner)s, %(topic)s, partition, first_offset, last_offset,
@@ -53,7 +56,7 @@ WITH r AS MATERIALIZED (
     WHERE s.topic = %(topic)s AND s.owner IS DISTINCT FROM %(owner)s
 ), dead AS MATERIALIZED (
     SELECT * FROM overlapping
-    WHERE CASE WHEN owner IS NULL THEN true ELSE pg_try_advisory_xact_lock_shared(1651074404, owner) END
+    WHERE CASE WHEN owner IS NULL THEN true ELSE pg_try_advisory_xact_lock_shared({{owner_class}}, owner) END
 )
 UPDATE suspects s SET ends = s.ends + (s.owner IS NOT NULL)::int, owner = NULL
 FROM dead d

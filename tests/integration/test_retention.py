@@ -16,6 +16,7 @@ from db import reports, retention
 from db.connect import Connection, connect
 from db.models import Base
 from db.retention import KEPT, OF_BATCHES, Retention, rules
+from db.statements import sql
 from producers import batch_control
 from producers.batch_control import Verdict
 from schemas.outcomes import Failed, Outcome, Unknown
@@ -238,7 +239,7 @@ def test_one_process_at_a_time(scenario: Scenario, database_url: str) -> None:
     scenario.execute("INSERT INTO audit_log (at, actor, action) VALUES (now() - interval '9 years', 'Ada', 'x')")
     clock = Clock()
     with connect(database_url) as other:
-        other.execute("SELECT pg_advisory_xact_lock(7091318039316589641)")
+        other.execute(sql("wait_for_retention"))
         assert not Retention(LOG_SECONDS, clock).run_chunk(scenario.conn)
     threads = [threading.Thread(target=_run_on_its_own, args=(database_url,), name=f"dispatcher {n}") for n in range(3)]
     for thread in threads:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
 from httpx2 import Response
 
 from db import site_queries
-from db.connect import Connection, can_write, connect, session
+from db.connect import Connection, can_write, connect
+from tests.databases import with_options
 from tests.integration.calling import program
 from tests.integration.site import PASSWORD, Site, open_site, page_text
 from web import database, health
 
 READ_ONLY = "The database is read-only now. Try again in a minute."
+READ_ONLY_SESSIONS = "-c default_transaction_read_only=on"
 NOT_MIGRATED = "The database schema is out of date: run `bidden migrate`."
 TOO_LONG = "The database took too long for this. Try again in a minute."
 
@@ -35,15 +37,10 @@ def assert_error(answer: Response, sentence: str, status: int = 503) -> None:
     assert ("retry-after" in answer.headers) == (status == 503)
 
 
-def test_read_only(conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only(conn: Connection, database_url: str) -> None:
     """After a failover to a read-only standby pages can be read, and changes get 503."""
 
-    def read_only(*arguments: Any, **options: Any) -> dict[str, Any]:
-        how = session(*arguments, **options)
-        return {**how, "options": f"{how['options']} -c default_transaction_read_only=on"}
-
-    monkeypatch.setattr("web.database.session", read_only)
-    with open_site(database_url, conn) as site:
+    with open_site(with_options(database_url, READ_ONLY_SESSIONS), conn) as site:
         ada = site.browser(site.account("ada@bidden.example", "admin", password=PASSWORD))
         client = program(site, 1)
         form = {"email": "ada@bidden.example", "password": PASSWORD}
@@ -135,11 +132,6 @@ def test_sessions_that_became_read_only_are_replaced(
 
 def test_health(conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """FM-41: 200 only while the site can change the database; 503 within seconds, and why, while it cannot."""
-
-    def read_only(*arguments: Any, **options: Any) -> dict[str, Any]:
-        how = session(*arguments, **options)
-        return {**how, "options": f"{how['options']} -c default_transaction_read_only=on"}
-
     with open_site(database_url, conn) as site:
         browser = site.browser().client
         assert (browser.get("/healthz").status_code, browser.get("/healthz").text) == (200, "ok\n")
@@ -150,7 +142,6 @@ def test_health(conn: Connection, database_url: str, monkeypatch: pytest.MonkeyP
         assert (answer.status_code, answer.text) == (503, "the database does not answer\n")
         silence.set()
         monkeypatch.undo()
-    monkeypatch.setattr("web.database.session", read_only)
-    with open_site(database_url, conn) as site:
+    with open_site(with_options(database_url, READ_ONLY_SESSIONS), conn) as site:
         answer = site.browser().client.get("/healthz")
         assert (answer.status_code, answer.text) == (503, "the database is read-only\n")

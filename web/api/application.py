@@ -20,14 +20,18 @@ Fields may be added in this version; none is removed.
 """
 
 
-def build(state: State) -> FastAPI:
-    """The application to mount at PATH. `state` is that of the application around it: pool, settings, should_stop."""
+def build(state: State, prefix: str = "") -> FastAPI:
+    """The application to mount at PATH. `state` is that of the application around it: pool, settings, should_stop.
+
+    `prefix` is the path below which the site is reached.
+    """
     api = FastAPI(
         title="bidden",
         version="1",
         description=_DESCRIPTION.strip(),
         license_info={"name": "MIT", "identifier": "MIT"},
-        servers=[{"url": PATH}],
+        servers=[{"url": prefix + PATH}],
+        root_path_in_servers=False,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -5,6 +5,7 @@ Only sign-in and the pages behind the links in mails do without them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Final
 from urllib.parse import quote, urlsplit
@@ -16,6 +17,7 @@ from db.accounts import Account
 from db.site_queries import EventSummary
 from web import scope
 from web.auth import tokens
+from web.base_path import of_url
 from web.database import Pool
 from web.dependencies import MAX_ID, Database
 from web.scope import BatchWithEvent
@@ -45,20 +47,41 @@ class CurrentUser:
 
 
 def cookie_name(request: Request) -> str:
-    """The session's. With HTTPS it has the prefix by which browsers bind the cookie to this host and to HTTPS."""
-    return "__Host-bidden" if request.app.state.https else "bidden"
+    """The session's."""
+    return own_cookie(request, "bidden")
+
+
+def own_cookie(request: Request, name: str) -> str:
+    """The name of a cookie of this site. With HTTPS it has the prefix by which browsers bind it to host and HTTPS.
+
+    Below a path it is another than at the root, whose cookies the browser sends, too; and `__Host-` is for the root.
+    """
+    path = of_url(request.app.state.settings.base_url)
+    name += re.sub(r"[^A-Za-z0-9]+", "-", path)
+    prefix = "__Secure-" if path else "__Host-"
+    return f"{prefix}{name}" if request.app.state.https else name
+
+
+def _cookie_path(request: Request) -> str:
+    return of_url(request.app.state.settings.base_url) or "/"
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str, seconds: int) -> None:
     """Sets a cookie that no script can read and no cross-site form sends."""
     response.set_cookie(
-        name, value, max_age=seconds, path="/", secure=request.app.state.https, httponly=True, samesite="lax"
+        name,
+        value,
+        max_age=seconds,
+        path=_cookie_path(request),
+        secure=request.app.state.https,
+        httponly=True,
+        samesite="lax",
     )
 
 
 def delete_cookie(request: Request, response: Response, name: str) -> None:
     """Deletes such a cookie."""
-    response.delete_cookie(name, path="/", secure=request.app.state.https, httponly=True)
+    response.delete_cookie(name, path=_cookie_path(request), secure=request.app.state.https, httponly=True)
 
 
 def require_same_site(request: Request) -> None:

@@ -24,7 +24,7 @@ from schemas.errors import RefusedError
 from schemas.mail_address import ascii_lower
 from schemas.text import is_storable
 from web.auth import tokens
-from web.auth.current_user import delete_cookie, set_cookie
+from web.auth.current_user import delete_cookie, own_cookie, set_cookie
 from web.auth.oidc_provider import Identity, Provider, ProviderError
 from web.auth.sign_in import client_address, local_path, sign_in_page, start_session
 from web.database import Pool
@@ -138,4 +138,4 @@ async def _in_database(
 
 
 def _cookie_name(request: Request) -> str:
-    return "__Host-bidden-sign-in" if request.app.state.https else "bidden-sign-in"
+    return own_cookie(request, "bidden-sign-in")

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from mail.dates import moment
 from schemas.errors import printable
 from schemas.vocabulary import Reason
+from web.base_path import Prefix
 from web.urls import query_string
 
 FOLDER: Final = Path(__file__).resolve().parents[1]
@@ -75,6 +76,7 @@ def _verified(signed: str) -> str:
 
 _TEMPLATES: Final = Environment(
     loader=FileSystemLoader(FOLDER / "templates"),
+    extensions=[Prefix],
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
