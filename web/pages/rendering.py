@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from mail import rich_text
 from mail.dates import moment
+from mail.sanitize import paragraphs
 from schemas.errors import printable
 from schemas.vocabulary import Reason
 from web.urls import query_string
@@ -56,6 +59,14 @@ def local_time(value: datetime | None, time_zone: str = "UTC") -> str:
     return "" if value is None else moment(value, time_zone)
 
 
+def description(text: str) -> Markup:
+    """An event's description as block elements, the same subset of HTML as in its mail."""
+    if rich_text.is_html(text):
+        return Markup(rich_text.render(text, styled=False).html)  # noqa: S704 # written anew from escaped text
+    lines = Markup('<p class="lines" dir="auto">{}</p>')
+    return Markup("\n").join(lines.format("\n".join(paragraph)) for paragraph in paragraphs(text))
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """`1 mail`, `2,000 mails`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
@@ -80,7 +91,12 @@ _TEMPLATES: Final = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters.update(
-    number=number, reason_text=reason_text, local_time=local_time, plural=plural, printable=printable
+    number=number,
+    reason_text=reason_text,
+    local_time=local_time,
+    plural=plural,
+    printable=printable,
+    description=description,
 )
 _TEMPLATES.globals.update(query_string=query_string)
 
