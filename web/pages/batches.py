@@ -48,9 +48,15 @@ def show_batches(user: SignedInUser, conn: Database, skip: Skip = 0) -> HTMLResp
 
 @router.get("/batches/{batch}")
 def show_batch(
-    user: SignedInUser, batch: BatchInScope, conn: Database, config: Config, notice: Notice = ""
+    user: SignedInUser,
+    batch: BatchInScope,
+    conn: Database,
+    config: Config,
+    notice: Notice = "",
+    status: Status = "",
+    q: SearchText = "",
 ) -> HTMLResponse:
-    """A batch, and the first page of its log. `watch` keeps the progress up to date."""
+    """A batch, and the first page of its log, filtered as the address says. `watch` keeps the progress up to date."""
     return page(
         "batch",
         user=user,
@@ -59,7 +65,7 @@ def show_batch(
         progress=read_progress(conn, batch.id, config.send_rates),
         notice=notice,
         is_fragment=False,
-        **_entries(conn, user, batch, "", "", 0, ""),
+        **_entries(conn, user, batch, status, q, 0, ""),
     )
 
 
@@ -73,8 +79,9 @@ def show_entries(
     q: SearchText = "",
     after: After = 0,
     after_role: Annotated[str, Query(max_length=20)] = "",
+    live: bool = False,
 ) -> HTMLResponse:
-    """Fragment: a page of the batch's log."""
+    """Fragment: a page of the batch's log. `live`: nobody asked, so a screen reader says nothing."""
     return fragment(
         request,
         "entries",
@@ -83,7 +90,7 @@ def show_entries(
         user=user,
         batch=batch,
         event=batch.event,
-        is_fragment=True,
+        is_fragment=not live,
         **_entries(conn, user, batch, status, q, after, after_role),
     )
 
