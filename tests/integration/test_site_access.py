@@ -102,6 +102,7 @@ TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | 
     ("GET", "/directory"): (SIGN_IN, NO, NO, IN),
     ("POST", "/directory"): (SIGN_IN, NO, NO, IN),
     ("GET", "/letters"): (SIGN_IN, NO, NO, IN),
+    ("GET", "/letters/waiting"): (SIGN_IN, NO, NO, IN),
     ("GET", "/letters/{partition}/{offset}"): (SIGN_IN, NO, NO, IN),
     ("GET", "/letters/{partition}/{offset}/value"): (SIGN_IN, NO, NO, IN),
     ("POST", "/letters/redrive"): (SIGN_IN, NO, NO, IN),

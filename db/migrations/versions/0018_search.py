@@ -1,4 +1,4 @@
-"""members are found by what a person types: without accents, apostrophes and hyphens.
+"""members are found by what a person types: without accents, apostrophes, hyphens; the audit log knows "nothing".
 
 Revision: 0018
 Follows: 0012
@@ -47,7 +47,14 @@ def _add_column(expression: str) -> None:
     op.add_column("members", sa.Column("search", sa.Text(), computed, nullable=False))
 
 
+def _allow(*outcomes: str) -> None:
+    name = op.f("ck_audit_log_outcome")
+    op.drop_constraint(name, "audit_log")
+    op.create_check_constraint(name, "audit_log", f"outcome IN ({', '.join(map(repr, outcomes))})")
+
+
 def upgrade() -> None:
+    _allow("done", "nothing", "refused", "failed")
     op.drop_column("members", "search")
     op.execute(_FUNCTION)
     _add_column(f"search_text({_WHOLE})")
@@ -56,6 +63,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("UPDATE audit_log SET outcome = 'done' WHERE outcome = 'nothing'")
+    _allow("done", "refused", "failed")
     op.drop_index(_INDEX, table_name="members")
     op.execute("DROP FUNCTION search_parts(text)")
     op.drop_column("members", "search")
