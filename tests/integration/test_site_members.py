@@ -135,7 +135,7 @@ def test_unknown_is_resolved_here(site: Site, scenario: Scenario) -> None:
     answer = browser.post("/events/1/resolve", form)
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/members/1?said=")
-    assert "Done: resolved as sent: 1." in page_text(browser.get(answer.headers["location"]))
+    assert "1 mail counts as arrived." in page_text(browser.get(answer.headers["location"]))
     assert (scenario.delivery(1)["state"], scenario.delivery(2)["state"]) == ("sent", "unknown")
 
 

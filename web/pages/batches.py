@@ -22,6 +22,7 @@ from web.actions import Decision
 from web.auth.current_user import BatchInScope, CurrentUser, SignedInUser
 from web.database import Pool
 from web.dependencies import Config, Database
+from web.pages import words
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect, render
 from web.progress import LIVE_SECONDS, ProgressCache, read_progress
@@ -188,7 +189,7 @@ def _cell(value: Any) -> Any:
 def retry(user: SignedInUser, batch: BatchInScope, conn: Database) -> Response:
     """Makes its failed deliveries due again."""
     count = actions.retry(conn, user.actor, batch)
-    return redirect(f"/batches/{batch.id}", notice=f"due again: {count}")
+    return redirect(f"/batches/{batch.id}", notice=words.retried(count))
 
 
 @router.get("/batches/{batch}/cancel")

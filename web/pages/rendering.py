@@ -20,6 +20,7 @@ from mail.dates import moment
 from mail.sanitize import paragraphs
 from schemas.errors import printable
 from schemas.vocabulary import Reason
+from web.pages import words
 from web.urls import query_string
 
 FOLDER: Final = Path(__file__).resolve().parents[1]
@@ -35,7 +36,7 @@ REASONS: Final[Mapping[str, str]] = {
     Reason.ALREADY_SENT: "already mailed",
     Reason.TERMS_NOT_ACCEPTED: "terms not accepted",
     Reason.BANNED: "banned",
-    Reason.UNKNOWN: "possibly mailed: the delivery is unknown and not resolved yet",
+    Reason.UNKNOWN: "not sure if an earlier mail arrived: look at it first",
     Reason.LEFT_LIST: "left the list before the mail went out",
     Reason.EVENT_CANCELLED: "event cancelled before the mail went out",
     Reason.BATCH_CANCELLED: "batch cancelled before the mail went out",
@@ -91,6 +92,7 @@ _TEMPLATES: Final = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters.update(
+    word=words.word,
     number=number,
     reason_text=reason_text,
     local_time=local_time,
@@ -98,7 +100,7 @@ _TEMPLATES.filters.update(
     printable=printable,
     description=description,
 )
-_TEMPLATES.globals.update(query_string=query_string)
+_TEMPLATES.globals.update(query_string=query_string, batch_title=words.batch_title)
 
 
 def render(template: str, **values: Any) -> str:
