@@ -1,7 +1,7 @@
-"""The audit log: who did what on the site or by the API, or to accounts and clients by a command, and the outcome.
+"""The audit log: who did what on the site, by the API or by a command, with the outcome; and failed sign-ins.
 
-The web application's connections are in autocommit mode: an entry is committed before its action begins. A command
-writes both in one transaction: a refused one leaves no entry.
+In autocommit mode, as the web application's connections and most commands are, an entry is committed before its action
+begins. Commands about accounts and clients write both in one transaction: a refused one leaves no entry.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class AuditEntry:
     batch_id: int | None = None
     member_id: int | None = None
     detail: str | None = None
+    #: Whether the action found nothing to change: that is not "done".
+    did_nothing: bool = False
     _notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -44,7 +46,7 @@ class AuditEntry:
 
 @contextmanager
 def audited(conn: Connection, entry: AuditEntry) -> Iterator[AuditEntry]:
-    """Writes the entry, runs the action, and completes the entry: done, refused with the reason, or failed."""
+    """Writes the entry, runs the action, completes it: done, nothing to do, refused (with the reason), failed."""
     row = conn.execute(
         sql("begin_audit_entry"),
         {
@@ -70,7 +72,15 @@ def audited(conn: Connection, entry: AuditEntry) -> Iterator[AuditEntry]:
         with suppress(psycopg.Error):
             complete("refused" if isinstance(error, _REFUSALS) else "failed")
         raise
-    complete("done")
+    complete("nothing" if entry.did_nothing else "done")
+
+
+def record(conn: Connection, actor: str, action: str, detail: str) -> None:
+    """An entry of something that was refused before it was an action, such as a sign-in."""
+    values = {"actor": actor, "action": action, "detail": detail, "event_id": None, "batch_id": None, "member_id": None}
+    row = conn.execute(sql("begin_audit_entry"), values).fetchone()
+    assert row is not None
+    conn.execute(sql("complete_audit_entry"), {"id": row["id"], "outcome": "refused", "batch_id": None, "detail": None})
 
 
 def entries(

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 
+from db import member_search
 from db.connect import Connection
 from db.planning import EventFacts, Trigger
 from db.statements import sql
@@ -129,13 +130,6 @@ def _find(conn: Connection, statement: str, values: dict[str, Any]) -> list[dict
     return conn.execute(sql(statement), values, prepare=False).fetchall()
 
 
-def _as_id(search: str) -> int | None:
-    """The id that the text is, in the form that ids are shown in; None for any other text."""
-    if not (search.isascii() and search.isdigit()) or (search[0] == "0" and search != "0"):
-        return None
-    return int(search) if len(search) < 20 and int(search) < 2**63 else None
-
-
 def event(conn: Connection, event_id: int, scope: Scope) -> EventSummary | None:
     """The event; None when there is none, or it is out of scope."""
     row = conn.execute(sql("browse_event"), {"event_id": event_id, "chapters": scope}).fetchone()
@@ -197,15 +191,16 @@ def entries(
 ) -> Page:
     """A page of a batch's log, by member and role; with the status `left_out`, the members excluded at planning.
 
-    `after` is the last row of the page before: its member and `item_role`. `search` is text in a name or an address, or
+    `after` is the last row of the page before: its member and `item_role`. `search` are words in a name and address, or
     a member's id.
     """
+    searched = member_search.words(conn, search)
     values = {
         **visible.parameters(),
         "batch_id": batch_id,
         "status": status,
-        "search": search,
-        "search_id": _as_id(search),
+        **searched,
+        "few": member_search.few(conn, searched),
         "after_member": after[0],
         "after_role": after[1],
         "limit": limit + 1,
@@ -263,8 +258,8 @@ def chapters_of_error(conn: Connection, batch_id: int) -> list[int] | None:
 
 
 def members(conn: Connection, scope: Scope, search: str, *, limit: int = PAGE) -> Page:
-    """Members whose name or address contains `search`, or whose id it is."""
-    values = {"chapters": scope, "search": search, "search_id": _as_id(search), "limit": limit + 1}
+    """Members whose name and address contain every word of `search`, accents or none, or whose id it is."""
+    values = {"chapters": scope, **member_search.words(conn, search), "limit": limit + 1}
     return _page(_find(conn, "browse_members", values), limit)
 
 

@@ -1,7 +1,8 @@
 """Renders an event's invitation: subject, plain text and HTML. Pure; knows no recipient.
 
 The member's name and links are arguments, so that `compose` can render once with placeholders in their place. The
-text is in `templates/`; descriptions are plain text, escaped in HTML, and keep their paragraphs.
+text is in `templates/`; descriptions are plain text, escaped in HTML, and keep their paragraphs, or a safe subset of
+HTML (`mail.rich_text`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from mail import rich_text
 from mail.dates import When, describe
-from mail.sanitize import one_line, paragraphs, shortened
+from mail.sanitize import isolated, one_line, paragraphs, shortened
 from schemas import limits
 from schemas.invitation import EventDetails
 from schemas.vocabulary import EventKind, Role
@@ -46,7 +48,7 @@ def render(event: EventDetails, role: Role, *, name: str, rsvp_url: str, unsubsc
     """The invitation to `event` as `role`. The three strings are inserted as they are, escaped in HTML."""
     when = describe(event.starts_at, event.ends_at, event.time_zone)
     contact = one_line(shortened(event.chapter_email, limits.EMAIL))
-    description = _description(event.description or "")
+    description, description_html = _description(event.description or "")
     fields: dict[str, Any] = {
         "name": name,
         "rsvp_url": rsvp_url,
@@ -67,14 +69,11 @@ def render(event: EventDetails, role: Role, *, name: str, rsvp_url: str, unsubsc
             for line in lines
         ),
         "description": description,
-        # Escaped as a whole, and not in the template: a description may have tens of thousands of short lines.
-        "html_paragraphs": [
-            paragraph.replace("\n", "<br>\n") for paragraph in html.escape(description).split("\n\n") if paragraph
-        ],
+        "description_html": description_html,
     }
     return Rendered(
         subject=fields["subject"],
-        text=_TEMPLATES.get_template("invitation.txt.j2").render(fields),
+        text=_TEMPLATES.get_template("invitation.txt.j2").render(_isolated(fields)),
         html=_TEMPLATES.get_template("invitation.html.j2").render(fields),
     )
 
@@ -110,9 +109,30 @@ def _name(text: str) -> str:
     return one_line(shortened(text, limits.NAME))
 
 
-def _description(text: str) -> str:
-    """Lines in paragraphs, with one blank line between two of them."""
-    found = paragraphs(text[: limits.DESCRIPTION])
-    if len(text) > limits.DESCRIPTION:
+def _isolated(fields: dict[str, Any]) -> dict[str, Any]:
+    """For plain text, which has no elements: names from right to left do not turn what is beside them."""
+    return {**fields, **{key: isolated(fields[key]) for key in ("event", "chapters", "host", "address")}}
+
+
+def _description(text: str) -> tuple[str, str]:
+    """The description for the plain text, and as block elements for the HTML."""
+    whole = text[: limits.DESCRIPTION]
+    is_cut = len(text) > limits.DESCRIPTION
+    if rich_text.is_html(whole):
+        rich = rich_text.render(whole)
+        return (
+            f"{rich.text}\n\n{_CUT_NOTE}" if is_cut else rich.text,
+            rich.html + (_as_blocks(_CUT_NOTE) if is_cut else ""),
+        )
+    found = paragraphs(whole)
+    if is_cut:
         found = (*found, (_CUT_NOTE,))
-    return "\n\n".join(map("\n".join, found))
+    plain = "\n\n".join(map("\n".join, found))
+    return plain, _as_blocks(plain)
+
+
+def _as_blocks(plain: str) -> str:
+    """Plain text, escaped as a whole: a description may have tens of thousands of short lines."""
+    blocks = [block.replace("\n", "<br>\n") for block in html.escape(plain).split("\n\n") if block]
+    opening = '<p dir="auto" style="margin:0 0 16px;">\n'
+    return opening + f"\n</p>\n{opening}".join(blocks) + "\n</p>" if blocks else ""

@@ -107,6 +107,7 @@ def retry(conn: Connection, actor: str, batch: BatchWithEvent) -> int:
     """Make the batch's failed deliveries due again; returns how many."""
     with audited(conn, AuditEntry(actor, "retry", event_id=batch.event.id, batch_id=batch.id)) as entry:
         count = batch_control.retry(conn, batch.id)
+        entry.did_nothing = not count
         entry.note(f"{count} deliveries")
     return count
 
@@ -130,6 +131,7 @@ def resolve(
             by=actor[:_MAX_ACTOR_LENGTH],
             resend_below=settings.resend_below,
         )
+        entry.did_nothing = not done.resolved
         entry.note(f"{done.resolved} deliveries")
     return done
 
@@ -209,6 +211,7 @@ def redrive(
             if redriver.redriven:
                 entry.note(f"{redriver.redriven} dead letters redriven before the error")
             raise
+        entry.did_nothing = not (done.redriven or done.failed)
         entry.note(f"{done}; {len(done.failed)} failed" if done.failed else str(done))
     return done
 
@@ -250,9 +253,11 @@ def _redrive(
 
 def discard(conn: Connection, settings: Settings, actor: str, places: Sequence[tuple[int, int]]) -> int:
     """Set the dead letters at these places aside for good; returns how many. NotFoundError for a place, before any."""
-    with audited(conn, AuditEntry(actor, "discard", detail=_named(places))), kafka_errors_translated():
+    with audited(conn, AuditEntry(actor, "discard", detail=_named(places))) as entry, kafka_errors_translated():
         reader = DeadLetterReader(settings, PAGE_TIMEOUT_SECONDS)
-        return len(redriving.discard(conn, reader, reader.read_at(places)))
+        count = len(redriving.discard(conn, reader, reader.read_at(places)))
+        entry.did_nothing = not count
+        return count
 
 
 def _named(places: Sequence[tuple[int, int]]) -> str:

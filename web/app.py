@@ -75,6 +75,7 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     app.state.settings = settings
     app.state.progress_cache = progress_cache(pool, settings.send_rates)
     app.state.system_probes = system.SystemProbes(settings)
+    app.state.waiting_letters = dead_letters.WaitingLetters(pool, settings)
     app.state.https = urlsplit(settings.base_url).scheme == "https"
     #: Polled by streams. The server replaces it.
     app.state.should_stop = lambda: False

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import anyio
 
+from db import progress as details
 from db import site_queries
 from db.connect import Connection
+from db.progress import Idle
 from monitoring import sending
 from monitoring.sending import Sending
 from schemas.send_rates import SendRates
 from web.database import Pool
+from web.estimate import Estimate, smoothed
 from web.single_flight import SingleFlightCache
 
 #: Between two events of a stream, and how long a query's result serves all streams of a batch.
 LIVE_SECONDS: Final = 1.0
 _THREADS: Final = 4
+#: For so long nothing may happen before the page says so: a worker that died leaves its claims for about a minute.
+_IDLE_SECONDS: Final = 180.0
 #: The most of the time that queries about one batch take: of a large one the events come less often.
 _SHARE: Final = 0.05
 
@@ -37,6 +43,12 @@ class Progress:
     error_lists: list[int] | None = None
     #: Why mails are not sent faster, where anything is pending.
     sending: Sending = field(default_factory=lambda: Sending(SendRates()))
+    #: Since when nobody works on it, if that is too long.
+    idle: Idle | None = None
+    #: Whether another batch had every mail of this one.
+    all_sent_elsewhere: bool = False
+    #: The estimate of those who watched before, for the next.
+    estimate: Estimate | None = None
 
     @property
     def done(self) -> int:
@@ -54,6 +66,13 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
+        """The estimate where there is one; else as measured."""
+        if self.status["state"] != "running" or not self.status["pending"] or self.idle is not None:
+            return None
+        return self.measured_seconds if self.estimate is None else self.estimate.seconds
+
+    @property
+    def measured_seconds(self) -> float | None:
         """At the current pace, and at the rate in force; None if nothing is being sent."""
         if self.status["state"] != "running" or not self.status["pending"]:
             return None
@@ -75,7 +94,17 @@ def read_progress(conn: Connection, batch_id: int, rates: SendRates) -> Progress
     lists = site_queries.chapters_of_error(conn, batch_id) if found.status["error"] else None
     running = found.status["state"] == "running" and found.status["pending"]
     now = sending.read(conn, rates) if running else Sending(rates)
-    return Progress(found.status, found.per_second, found.excluded, lists, now)
+    idle = details.idle(conn, batch_id) if running and not found.per_second and now.permitted != 0.0 else None
+    all_skipped = found.status["deliveries"] and found.status["skipped"] == found.status["deliveries"]
+    return Progress(
+        found.status,
+        found.per_second,
+        found.excluded,
+        lists,
+        now,
+        idle=idle if idle is not None and idle.seconds >= _IDLE_SECONDS else None,
+        all_sent_elsewhere=bool(all_skipped) and details.all_sent_elsewhere(conn, batch_id),
+    )
 
 
 class ProgressCache(SingleFlightCache[int, Progress]):
@@ -87,11 +116,21 @@ class ProgressCache(SingleFlightCache[int, Progress]):
         self.threads = anyio.CapacityLimiter(_THREADS)
 
 
-def progress_cache(pool: Pool, rates: SendRates) -> ProgressCache:
-    """The cache of one application."""
+def progress_cache(pool: Pool, rates: SendRates, clock: Callable[[], float] = time.monotonic) -> ProgressCache:
+    """The cache of one application. Each progress has an estimate that follows those before it."""
+    estimates: dict[int, Estimate] = {}
 
     def load(batch_id: int) -> Progress:
         with pool.connection() as conn:
-            return read_progress(conn, batch_id, rates)
+            found = read_progress(conn, batch_id, rates)
+        # Of one batch one thread loads at a time.
+        estimate = None
+        if found.status["state"] == "running" and found.status["pending"]:
+            estimate = smoothed(estimates.get(batch_id), found.measured_seconds, clock())
+        if estimate is None:
+            estimates.pop(batch_id, None)
+        else:
+            estimates[batch_id] = estimate
+        return replace(found, estimate=estimate)
 
     return ProgressCache(load)

@@ -11,15 +11,17 @@ from typing import Final
 import click
 
 from cli.commands.reports import print_status
-from cli.options import DATABASE_SETTINGS, Id, environment, id_argument, json_option
+from cli.options import ACTOR, DATABASE_SETTINGS, Id, environment, id_argument, json_option
 from cli.output import err, out, write_json
 from config.settings import Settings
 from config.startup import load
 from db import batch_actions
+from db.audit_log import AuditEntry, audited
 from db.connect import Connection, connect
 from schemas.errors import UsageError
 
 _AGE: Final = re.compile(r"([0-9]{1,6})([dhm])")
+_MAX_BY: Final = 200
 _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
 
 
@@ -29,9 +31,10 @@ def _database(settings: Settings) -> Iterator[Connection]:
         yield conn
 
 
-def _apply(action: Callable[[Connection, int], None], batch: int, *, as_json: bool) -> None:
+def _apply(action: Callable[[Connection, int], None], name: str, batch: int, *, as_json: bool) -> None:
     with _database(load()) as conn:
-        action(conn, batch)
+        with audited(conn, AuditEntry(ACTOR, name, batch_id=batch)):
+            action(conn, batch)
         print_status(conn, batch, as_json=as_json)
         if batch_actions.unapplied_decision(conn, batch) is not None:
             err.print("dispatchers apply it to the rest of the items: is `bidden dispatch` running?")
@@ -49,7 +52,7 @@ def pause(batch: int, as_json: bool) -> None:
     """
     from producers import batch_control
 
-    _apply(batch_control.pause, batch, as_json=as_json)
+    _apply(batch_control.pause, "pause", batch, as_json=as_json)
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS))
@@ -62,7 +65,7 @@ def resume(batch: int, as_json: bool) -> None:
     """
     from producers import batch_control
 
-    _apply(batch_control.resume, batch, as_json=as_json)
+    _apply(batch_control.resume, "resume", batch, as_json=as_json)
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS))
@@ -77,7 +80,7 @@ def cancel(batch: int, as_json: bool) -> None:
     """
     from producers import batch_control
 
-    _apply(batch_control.cancel, batch, as_json=as_json)
+    _apply(batch_control.cancel, "cancel", batch, as_json=as_json)
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS))
@@ -92,8 +95,10 @@ def retry(batch: int, as_json: bool) -> None:
     """
     from producers import batch_control
 
-    with _database(load()) as conn:
+    with _database(load()) as conn, audited(conn, AuditEntry(ACTOR, "retry", batch_id=batch)) as entry:
         count = batch_control.retry(conn, batch)
+        entry.did_nothing = not count
+        entry.note(f"{count} deliveries")
     if as_json:
         write_json({"retried": count})
     else:
@@ -124,10 +129,13 @@ def resolve(event: int, verdict: str, member: int | None, by: str, as_json: bool
     from producers import batch_control
 
     settings = load()
-    with _database(settings) as conn:
+    wanted = AuditEntry(ACTOR, f"resolve as {verdict}", event_id=event, member_id=member, detail=f"by {by[:_MAX_BY]}")
+    with _database(settings) as conn, audited(conn, wanted) as entry:
         done = batch_control.resolve(
             conn, event, batch_control.Verdict(verdict), member_id=member, by=by, resend_below=settings.resend_below
         )
+        entry.did_nothing = not done.resolved
+        entry.note(f"{done.resolved} deliveries")
     if as_json:
         write_json({"resolved": done.resolved, "without_batch": done.without_batch})
         return
@@ -165,8 +173,10 @@ def cleanup(older_than: timedelta | None, as_json: bool) -> None:
 
     settings = load()
     age = timedelta(days=settings.log_retention_days) if older_than is None else older_than
-    with _database(settings) as conn:
+    with _database(settings) as conn, audited(conn, AuditEntry(ACTOR, "clean up", detail=f"older than {age}")) as entry:
         done = batch_control.clean_up(conn, age)
+        entry.did_nothing = not done.removed
+        entry.note(f"{done.removed} rows of {done.batches} batches")
     if as_json:
         write_json({"removed": done.removed, "batches": done.batches})
     else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, environment, json_option, parse_position
+from cli.options import ACTOR, DATABASE_SETTINGS, KAFKA_SETTINGS, environment, json_option, parse_position
 from cli.output import err, out, table, write_json, write_lines
 from config.startup import load
+from db.audit_log import AuditEntry, audited
 from db.connect import Connection, connect
 from db.dead_letters import handled
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, UsageError, printable
@@ -19,6 +20,8 @@ from schemas.text import as_text
 if TYPE_CHECKING:
     from config.settings import Settings
     from producers.dead_letters import DeadLetter
+
+_NAMED_PLACES: Final = 20
 
 
 @click.group()
@@ -33,6 +36,12 @@ def dlq() -> None:
 
 def _connect(settings: Settings) -> Connection:
     return connect(settings.require_database(), application="bidden-operator", autocommit=True)
+
+
+def _named(places: list[tuple[int, int]]) -> str:
+    """For the audit log: the first places, and how many more."""
+    named = ", ".join(f"{partition}:{offset}" for partition, offset in places[:_NAMED_PLACES])
+    return named + (f" and {len(places) - _NAMED_PLACES} more" if len(places) > _NAMED_PLACES else "")
 
 
 def _text(content: bytes | None) -> str | None:
@@ -136,10 +145,14 @@ def redrive(positions: tuple[str, ...], everything: bool, again: bool, as_json: 
     chosen = reader.read_at(wanted)
     for dead_letter in chosen:
         redriver.require_from_source(dead_letter)
-    with _connect(settings) as conn:
+    named = "all" if everything else _named(wanted)
+    entry = AuditEntry(ACTOR, "redrive", detail=named + (", again" if again else ""))
+    with _connect(settings) as conn, audited(conn, entry):
         if not again:
             redriver.refuse_discarded(conn, chosen)
         done = redriver.redrive(conn, ours() if everything else chosen, again=again, discarded=again and not everything)
+        entry.did_nothing = not (done.redriven or done.failed)
+        entry.note(f"{len(done.redriven)} dead letters redriven, {len(done.failed)} failed")
     if as_json:
         write_lines(line.model_dump() for line in done.redriven)
     else:
@@ -166,8 +179,10 @@ def discard(positions: tuple[str, ...], as_json: bool) -> None:
     settings = load()
     reader = DeadLetterReader(settings)
     chosen = reader.read_at(wanted)
-    with _connect(settings) as conn:
+    entry = AuditEntry(ACTOR, "discard", detail=_named(wanted))
+    with _connect(settings) as conn, audited(conn, entry):
         lines = discard_letters(conn, reader, chosen)
+        entry.did_nothing = not lines
     if as_json:
         write_lines(line.model_dump() for line in lines)
     else:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, RATE_SETTINGS, environment, id_argument, json_option
+from cli.options import ACTOR, DATABASE_SETTINGS, KAFKA_SETTINGS, RATE_SETTINGS, environment, id_argument, json_option
 from cli.output import err, out, reasons, write_json
 from cli.progress import watch
 from config.clock import now
@@ -40,6 +40,7 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
     Example: bidden invite 42 --audience students --dry-run
     """
     from db import checks, planning
+    from db.audit_log import AuditEntry, audited
     from db.connect import connect
     from monitoring.sending import permitted
     from producers.dispatch import BatchPublisher
@@ -53,16 +54,20 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
         Topics(settings).check_reachable()
         publisher = BatchPublisher(settings, now, permitted=permitted(settings.send_rates, time.monotonic))
     with connect(settings.require_database(), application="bidden-invite", autocommit=True) as conn:
-        planned = plan(
-            conn,
-            event_id=event,
-            audience=wanted,
-            initiator=initiator,
-            key=key,
-            policy=settings.unknown_policy,
-            dry_run=dry_run,
-            report=_report,
-        )
+        with nullcontext() if dry_run else audited(conn, AuditEntry(ACTOR, "invite", event, detail=audience)) as entry:
+            planned = plan(
+                conn,
+                event_id=event,
+                audience=wanted,
+                initiator=initiator,
+                key=key,
+                policy=settings.unknown_policy,
+                dry_run=dry_run,
+                report=_report,
+            )
+            if entry is not None:
+                entry.batch_id, entry.did_nothing = planned.batch_id, planned.already_triggered
+                entry.note("triggered before" if planned.already_triggered else f"{planned.planned} members")
         with _already_planned(planned.batch_id):
             if planned.batch_id is not None and not planned.already_triggered:
                 published = publisher.publish(conn, planned.batch_id)

@@ -6,12 +6,12 @@ from typing import BinaryIO
 
 import click
 
-from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, environment, json_option
+from cli.options import ACTOR, DATABASE_SETTINGS, KAFKA_SETTINGS, environment, json_option
 from cli.output import out, table, write_json
 from config import crash_points
 from config.crash_points import CrashPoint
 from config.startup import load
-from schemas.errors import InputError
+from schemas.errors import InputError, printable
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, ("BIDDEN_PARTITIONS",)))
@@ -48,6 +48,7 @@ def import_directory(file: BinaryIO, as_json: bool) -> None:
 
     Example: bidden import directory.jsonl
     """
+    from db.audit_log import AuditEntry, audited
     from db.connect import connect
     from db.directory import import_lines
     from schemas.directory_file import parse_lines, read_lines
@@ -55,7 +56,11 @@ def import_directory(file: BinaryIO, as_json: bool) -> None:
     settings = load()
     with connect(settings.require_database(), application="bidden-import") as conn:
         try:
-            counts = import_lines(conn, parse_lines(read_lines(file)), role_policy=settings.role_policy)
+            # In the import's transaction: one that wrote nothing leaves no entry.
+            with audited(conn, AuditEntry(ACTOR, "import", detail=printable(file.name)[-200:])) as entry:
+                counts = import_lines(conn, parse_lines(read_lines(file)), role_policy=settings.role_policy)
+                entry.did_nothing = not any(counts.values())
+                entry.note(f"{sum(counts.values())} lines")
         except OSError as error:
             raise InputError(f"{file.name!r} cannot be read: {error.strerror}", field="file") from error
         crash_points.reach(CrashPoint.IMPORT_READY)

@@ -48,9 +48,9 @@ class Member(Base):
     email: Mapped[Text]
     accepted_toc_at: Mapped[Timestamp | None]
     deleted_at: Mapped[Timestamp | None]
-    #: The text that a search on the site matches.
+    #: The text that a search on the site matches, as the function `search_text` of migration 0018 writes it.
     search: Mapped[Text] = mapped_column(
-        Computed("lower(name || ' ' || coalesce(surname || ' ', '') || email)", persisted=True)
+        Computed("search_text(name || ' ' || coalesce(surname || ' ', '') || email)", persisted=True)
     )
     #: The digest of the address's normal form (`schemas.mailboxes`): members who share one are mailed once. Null for a
     #: deleted member.
@@ -61,6 +61,7 @@ class Member(Base):
     # Deferred: one import may swap the addresses of two members.
     __table_args__ = (
         UniqueConstraint("email", deferrable=True, initially="DEFERRED"),
+        Index("ix_members_search_parts", text("search_parts(search)"), postgresql_using="gin"),
         # Few rows.
         Index("ix_members_shares_mailbox", "id", postgresql_where=text("shares_mailbox")),
     )

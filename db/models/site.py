@@ -124,4 +124,4 @@ class AuditLogEntry(Base):
     detail: Mapped[Text | None]
     #: Null while the action runs, and for ever if the process died meanwhile.
     outcome: Mapped[Text | None]
-    __table_args__ = (CheckConstraint(is_one_of("outcome", "done", "refused", "failed"), name="outcome"),)
+    __table_args__ = (CheckConstraint(is_one_of("outcome", "done", "nothing", "refused", "failed"), name="outcome"),)

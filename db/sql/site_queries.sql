@@ -147,10 +147,25 @@ WITH {{lists}}, excluded AS MATERIALIZED (
 ), {{shortlisted_subscribers}}, {{candidates}}
 {{page_of_candidates}}
 
+-- fragment: holds_words
+-- Every word is somewhere in the name or the address, in any order. `patterns` and `parts` are those of `search_words`;
+-- the parts serve the index.
+m.search LIKE ALL (%(patterns)s::text[]) AND (%(parts)s::text[] = '{}' OR search_parts(m.search) @> %(parts)s::text[])
+
 -- fragment: matches_search
--- LIKE and not strpos: the planner can estimate how rare a pattern is. `search_id` is the text as an id, or null.
-(%(search)s::text = '' OR m.id = %(search_id)s::bigint OR m.search LIKE '%%' || replace(replace(replace(
-    lower(%(search)s::text), '\', '\\'), '%%', '\%%'), '_', '\_') || '%%')
+-- For a batch's log. `few` are the members who hold the words, or null if they are many: then LIKE with values, by which
+-- the planner can estimate how many. `search_id` is the text as an id, or null.
+(%(search)s::text = '' OR m.id = %(search_id)s::bigint OR m.id = ANY(%(few)s::bigint[])
+    OR (%(few)s::bigint[] IS NULL AND m.search LIKE ALL (%(patterns)s::text[])))
+
+-- name: search_few
+SELECT m.id FROM members m WHERE {{holds_words}} LIMIT %(limit)s
+
+-- name: search_words
+-- The words that somebody typed, as `members.search` has them. Text of which nothing is left matches nobody.
+SELECT coalesce(array_agg('%%' || replace(replace(replace(word, '\', '\\'), '%%', '\%%'), '_', '\_') || '%%'), '{""}')
+    AS patterns, ARRAY(SELECT DISTINCT part FROM unnest(array_agg(word)) AS w, unnest(search_parts(w)) AS part) AS parts
+FROM regexp_split_to_table(search_text(%(search)s::text), '\s+') AS word WHERE word <> ''
 
 -- fragment: log_columns
 -- Pages are ordered by `item_role`: under the policy `one` another batch may have mailed the member in another role.
@@ -261,7 +276,7 @@ ORDER BY m.id, x.role LIMIT %(limit)s
 -- name: browse_members
 SELECT m.id AS member_id, {{full_name}} AS name, m.email
 FROM members m
-WHERE m.deleted_at IS NULL AND {{member_in_scope}} AND {{matches_search}}
+WHERE m.deleted_at IS NULL AND {{member_in_scope}} AND (m.id = %(search_id)s::bigint OR ({{holds_words}}))
 ORDER BY m.id LIMIT %(limit)s
 
 -- name: browse_member

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from typing import Any, Final, cast
 
 import structlog
@@ -26,10 +29,14 @@ _COORDINATOR_MOVED: Final = frozenset(
 )
 
 
+_HOST: Final = re.sub(r"[^A-Za-z0-9.\-]", "_", socket.gethostname())[:100]
+
+
 def consumer_config(settings: Settings) -> dict[str, object]:
     """The consumer's settings; `enable.auto.commit` commits only what this runner has stored."""
     return {
-        **client_config(settings, "bidden-worker"),
+        # Told apart by host and process where the group's members are listed: several may run on one address.
+        **client_config(settings, f"bidden-worker-{_HOST}-{os.getpid()}"),
         "group.id": settings.group,
         # An error instead of a silent jump to the earliest: see `positions`.
         "auto.offset.reset": "error",

@@ -40,12 +40,12 @@ def test_invite_and_follow_up(stage: Stage, ada: Person) -> None:
     # The log is reloaded when the batch ends: nothing in it is pending.
     expect(olga.page.locator("#entries .chip.pending")).to_have_count(0)
 
-    olga.page.get_by_label("Outcome").select_option("failed")
+    olga.page.get_by_label("Result").select_option("failed")
     expect(olga.page.locator("#entries tbody tr")).to_have_count(1)
     olga.sees("M3", "No such user")
     stage.books.sink.clear_rules()
-    olga.press("Retry failed")
-    olga.sees("Done: due again: 1.")
+    olga.press("Try the failed ones again")
+    olga.sees("We will try 1 mail again.")
     olga.has_count("sent", "39")
     expect(olga.page.locator("main .state .chip")).to_have_text("completed")
 
@@ -53,7 +53,7 @@ def test_invite_and_follow_up(stage: Stage, ada: Person) -> None:
     expect(olga.page.locator("#entries tbody tr")).to_have_count(1)
     olga.page.locator("#entries summary").click()
     olga.page.locator("#entries").get_by_role("button", name="It arrived").click()
-    olga.sees("Done: resolved as sent: 1.")
+    olga.sees("1 mail counts as arrived.")
     olga.has_count("sent", "40")
 
     olga.go("/events/1/audit?audience=students")

@@ -113,9 +113,19 @@ def session_account(request: Request) -> Account:
         with pool.connection() as conn:
             account = accounts.find_by_session(conn, tokens.digest(token))
     if account is None:
-        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        raise SignInRequiredError(here if request.method == "GET" else "/")
+        raise SignInRequiredError(_place(request))
     return account
+
+
+def _place(request: Request) -> str:
+    """The page that the user is on: of a form or a fragment the one that holds it, as the browser says; else "/"."""
+    if request.method == "GET" and "hx-request" not in request.headers:
+        return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    page = urlsplit(request.headers.get("hx-current-url") or request.headers.get("referer") or "")
+    ours = {request.headers.get("host"), urlsplit(request.app.state.settings.base_url).netloc}
+    if page.netloc not in ours:
+        return "/"
+    return page.path + (f"?{page.query}" if page.query else "")
 
 
 async def signed_in(request: Request, account: Annotated[Account, Depends(session_account)]) -> CurrentUser:

@@ -10,7 +10,7 @@ import structlog
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from db import accounts
+from db import accounts, audit_log
 from db.accounts import SESSION_SECONDS, Account
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection
@@ -74,6 +74,11 @@ def sign_in(
     # Verified even where there are no credentials: the answer takes as long.
     is_right = tokens.verify_password(password, None if credentials is None else credentials.password_hash)
     if credentials is None or not is_right:
+        # Within the limits above, so that nobody can fill the audit log. A stranger's text is not kept.
+        who, why = (
+            ("somebody", "no such account") if credentials is None else (str(credentials.account), "wrong password")
+        )
+        audit_log.record(conn, who, "sign in", f"{why}, from {address}")
         return sign_in_page(request, next_path=next_path, email=email, problem="wrong", status=403)
     try:
         answer = start_session(

@@ -22,6 +22,7 @@ from web.actions import Decision
 from web.auth.current_user import BatchInScope, CurrentUser, SignedInUser
 from web.database import Pool
 from web.dependencies import Config, Database
+from web.pages import words
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect, render
 from web.progress import LIVE_SECONDS, ProgressCache, read_progress
@@ -49,9 +50,15 @@ def show_batches(user: SignedInUser, conn: Database, skip: Skip = 0) -> HTMLResp
 
 @router.get("/batches/{batch}")
 def show_batch(
-    user: SignedInUser, batch: BatchInScope, conn: Database, config: Config, notice: Notice = ""
+    user: SignedInUser,
+    batch: BatchInScope,
+    conn: Database,
+    config: Config,
+    notice: Notice = "",
+    status: Status = "",
+    q: SearchText = "",
 ) -> HTMLResponse:
-    """A batch, and the first page of its log. `watch` keeps the progress up to date."""
+    """A batch, and the first page of its log, filtered as the address says. `watch` keeps the progress up to date."""
     return page(
         "batch",
         user=user,
@@ -60,7 +67,7 @@ def show_batch(
         progress=read_progress(conn, batch.id, config.send_rates),
         notice=notice,
         is_fragment=False,
-        **_entries(conn, user, batch, "", "", 0, ""),
+        **_entries(conn, user, batch, status, q, 0, ""),
     )
 
 
@@ -74,8 +81,9 @@ def show_entries(
     q: SearchText = "",
     after: After = 0,
     after_role: Annotated[str, Query(max_length=20)] = "",
+    live: bool = False,
 ) -> HTMLResponse:
-    """Fragment: a page of the batch's log."""
+    """Fragment: a page of the batch's log. `live`: nobody asked, so a screen reader says nothing."""
     return fragment(
         request,
         "entries",
@@ -84,7 +92,7 @@ def show_entries(
         user=user,
         batch=batch,
         event=batch.event,
-        is_fragment=True,
+        is_fragment=not live,
         **_entries(conn, user, batch, status, q, after, after_role),
     )
 
@@ -177,7 +185,7 @@ def export(user: SignedInUser, batch: BatchInScope, request: Request, status: St
 def retry(user: SignedInUser, batch: BatchInScope, conn: Database) -> Response:
     """Makes its failed deliveries due again."""
     count = actions.retry(conn, user.actor, batch)
-    return redirect(f"/batches/{batch.id}", notice=f"due again: {count}")
+    return redirect(f"/batches/{batch.id}", notice=words.retried(count))
 
 
 @router.get("/batches/{batch}/cancel")

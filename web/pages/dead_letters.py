@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Form, HTTPException, Path, Query
+from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
+from psycopg import Error as DatabaseError
 
 from config.settings import Settings
 from db.connect import Connection
@@ -13,10 +14,12 @@ from schemas.errors import BiddenError, RefusedError, UnreachableError, printabl
 from schemas.text import as_text, sentence
 from web import actions, dead_letters
 from web.auth.current_user import AdminUser, CurrentUser
+from web.database import Pool
 from web.dead_letters import MAX_HEADER_LENGTH, MAX_PARTITION, PAGE_SIZE, PLACE_PATTERN, parse_place
 from web.dependencies import MAX_ID, Config, Database
 from web.pages.parameters import Notice
-from web.pages.rendering import page, plural, redirect
+from web.pages.rendering import page, plural, redirect, render
+from web.single_flight import SingleFlightCache
 
 router = APIRouter(include_in_schema=False)
 
@@ -24,6 +27,7 @@ router = APIRouter(include_in_schema=False)
 _SHOWN_BYTES: Final = 64 * 1024
 _BYTES_PER_LINE: Final = 16
 _SHOWN_FAILURES: Final = 10
+_WAITING_TTL_SECONDS: Final = 30.0
 
 Partition = Annotated[int, Path(ge=0, le=MAX_PARTITION)]
 Offset = Annotated[int, Path(ge=0, le=MAX_ID)]
@@ -37,6 +41,28 @@ def show_dead_letters(
 ) -> HTMLResponse:
     """The newest first."""
     return _list(user, conn, config, before=before, notice=notice)
+
+
+class WaitingLetters(SingleFlightCache[None, int]):
+    """How many dead letters wait for a person, for the navigation of all admins: read once in a while."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        def load(_: None) -> int:
+            with pool.connection() as conn:
+                return dead_letters.newest(conn, settings, None).waiting
+
+        super().__init__(load, _WAITING_TTL_SECONDS, share=0.2)
+
+
+@router.get("/letters/waiting")
+def show_waiting(_: AdminUser, request: Request) -> HTMLResponse:
+    """Fragment: the badge in the navigation; nothing while none wait, or nobody can tell."""
+    waiting: WaitingLetters = request.app.state.waiting_letters
+    try:
+        count = waiting.get_without_waiting(None) or 0
+    except (BiddenError, DatabaseError):
+        count = 0
+    return HTMLResponse(render("_waiting", count=count))
 
 
 @router.get("/letters/{partition}/{offset}")

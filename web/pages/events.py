@@ -23,6 +23,7 @@ from web import actions, scope
 from web.auth.current_user import EventInScope, SignedInUser
 from web.dependencies import MAX_ID, Config, Database
 from web.event_state import event_state
+from web.pages import words
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect
 
@@ -172,7 +173,7 @@ def resolve(
     if member is not None:
         scope.require_member(conn, member, user.account)
     done = actions.resolve(conn, config, user.actor, event, verdict, member_id=member)
-    return redirect(back or f"/events/{event.id}", notice=f"resolved as {verdict}: {done.resolved}")
+    return redirect(back or f"/events/{event.id}", notice=words.resolved(verdict, done.resolved))
 
 
 @dataclass(frozen=True, slots=True)

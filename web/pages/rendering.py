@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from mail import rich_text
 from mail.dates import moment
+from mail.sanitize import paragraphs
 from schemas.errors import printable
 from schemas.vocabulary import Reason
 from web.base_path import Prefix
+from web.pages import words
 from web.urls import query_string
 
 FOLDER: Final = Path(__file__).resolve().parents[1]
@@ -34,7 +38,7 @@ REASONS: Final[Mapping[str, str]] = {
     Reason.TERMS_NOT_ACCEPTED: "terms not accepted",
     Reason.BANNED: "banned",
     Reason.SAME_MAILBOX: "another member with the same mailbox is mailed",
-    Reason.UNKNOWN: "possibly mailed: the delivery is unknown and not resolved yet",
+    Reason.UNKNOWN: "not sure if an earlier mail arrived: look at it first",
     Reason.LEFT_LIST: "left the list before the mail went out",
     Reason.EVENT_CANCELLED: "event cancelled before the mail went out",
     Reason.BATCH_CANCELLED: "batch cancelled before the mail went out",
@@ -56,6 +60,14 @@ def reason_text(reason: str | None) -> str:
 def local_time(value: datetime | None, time_zone: str = "UTC") -> str:
     """A timestamp in a time zone: that of the event, where it is about one."""
     return "" if value is None else moment(value, time_zone)
+
+
+def description(text: str) -> Markup:
+    """An event's description as block elements, the same subset of HTML as in its mail."""
+    if rich_text.is_html(text):
+        return Markup(rich_text.render(text, styled=False).html)  # noqa: S704 # written anew from escaped text
+    lines = Markup('<p class="lines" dir="auto">{}</p>')
+    return Markup("\n").join(lines.format("\n".join(paragraph)) for paragraph in paragraphs(text))
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
@@ -83,9 +95,15 @@ _TEMPLATES: Final = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters.update(
-    number=number, reason_text=reason_text, local_time=local_time, plural=plural, printable=printable
+    word=words.word,
+    number=number,
+    reason_text=reason_text,
+    local_time=local_time,
+    plural=plural,
+    printable=printable,
+    description=description,
 )
-_TEMPLATES.globals.update(query_string=query_string)
+_TEMPLATES.globals.update(query_string=query_string, batch_title=words.batch_title)
 
 
 def render(template: str, **values: Any) -> str:

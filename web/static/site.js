@@ -14,3 +14,33 @@ window.addEventListener("pageshow", (event) => {
   if (!event.persisted) return;
   for (const form of document.forms) delete form.dataset.sent;
 });
+
+// The filters of a list are in the address, so that a reload, Back and a link that was passed on show the same.
+document.addEventListener("htmx:afterRequest", (event) => {
+  const form = event.target.closest?.("form[data-address]");
+  if (!form || !event.detail.successful) return;
+  const chosen = [...new FormData(form)].filter(([, value]) => value);
+  const query = new URLSearchParams(chosen).toString();
+  history.replaceState(null, "", form.dataset.address + (query ? `?${query}` : ""));
+});
+
+// Rows that follow the numbers stay as they are while somebody is busy with them, or has asked for more of them.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const list = event.target;
+  if (list.id !== "entries" || event.detail.requestConfig.triggeringEvent?.type === "htmx:sseClose") return;
+  const isBusy = list.querySelector("details[open]") || list.contains(document.activeElement);
+  if (isBusy || list.querySelectorAll("table").length > 1) event.preventDefault();
+});
+
+// A stream that fails may mean that the session ended: the page itself then leads to the sign-in, and back here.
+let askedAt = 0;
+document.addEventListener("htmx:sseError", async () => {
+  if (Date.now() - askedAt < 10000) return;
+  askedAt = Date.now();
+  try {
+    const answer = await fetch(location.href, { redirect: "manual" });
+    if (answer.type === "opaqueredirect") location.reload();
+  } catch {
+    // The site is down: the stream tries again by itself.
+  }
+});
