@@ -35,6 +35,7 @@ Key: TypeAlias = tuple[int | str, ...]
 _EMAIL: Final = re.compile(r"[^\s@<>\x00-\x1f\x7f-\x9f]+@[^\s@<>\x00-\x1f\x7f-\x9f]+")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,199}")
 _TIME_SHAPE: Final = re.compile(r"[0-9W-]+[Tt ][0-9:.,]+([Zz]|[+-][0-9:.]+)?")
+_MIDNIGHT_AT_THE_END: Final = re.compile(r"[Tt ]24(?=[:.,+Zz-]|0|$)")
 _END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -48,6 +49,8 @@ def _instant(value: object) -> datetime:
     """An ISO 8601 time with a zone, in UTC."""
     if not isinstance(value, str) or not _TIME_SHAPE.fullmatch(value):
         raise ValueError("must be an ISO 8601 time with a zone, such as 2026-04-09T18:30:00+01:00")
+    if _MIDNIGHT_AT_THE_END.search(value):
+        raise ValueError("must not say 24:00: write 00:00 of the next day")
     try:
         timestamp = datetime.fromisoformat(value.upper())
         if timestamp.tzinfo is not None:

@@ -98,6 +98,8 @@ def parse_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, Line]]:
 def _parse(number: int, raw: bytes) -> Line:
     if len(raw) > limits.LINE:
         raise _wrong(number, f"is longer than {limits.LINE:,} bytes")
+    if raw.startswith(_BOM):
+        raise _wrong(number, "begins with a byte order mark, as a file does: were two put together? Remove the mark")
     try:
         value = _DECODER.decode(raw.decode())
     except UnicodeDecodeError as error:
