@@ -49,6 +49,10 @@ class VisibleMembers:
         return {"chapters": self.chapters, "unlisted": self.unlisted}
 
 
+#: For those who may see every member.
+EVERYONE: Final = VisibleMembers()
+
+
 @dataclass(frozen=True, slots=True)
 class EventSummary:
     """An event with its chapters. Times are aware and shown in `time_zone`."""

@@ -139,7 +139,7 @@ def start_batch(
         planned = actions.invite(
             conn,
             config,
-            client.actor,
+            client,
             event,
             wanted.audience,
             key=f"api/{client.registered.id}/{key}",
@@ -163,10 +163,10 @@ def start_batch(
 def resolve(
     client: AuthenticatedClient, event: EventInScope, conn: Database, config: Config, wanted: models.ResolveRequest
 ) -> models.Resolved:
-    """Record what became of unknown deliveries: all of the event, or those of one member."""
+    """Record what became of unknown deliveries: those of one member, or of all members whom the account may see."""
     if wanted.member_id is not None:
         scope.require_member(conn, wanted.member_id, client.account)
-    done = actions.resolve(conn, config, client.actor, event, wanted.verdict, member_id=wanted.member_id)
+    done = actions.resolve(conn, config, client, event, wanted.verdict, member_id=wanted.member_id)
     return models.Resolved.model_validate(done)
 
 

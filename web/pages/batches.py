@@ -10,18 +10,19 @@ from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import anyio
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from psycopg import Error as DatabaseError
 
-from db import site_queries
+from db import batch_actions, site_queries
 from db.connect import Connection
 from schemas.text import storable
-from web import actions
+from web import actions, scope
 from web.actions import Decision
 from web.auth.current_user import BatchInScope, CurrentUser, SignedInUser
 from web.database import Pool
 from web.dependencies import Config, Database
+from web.pages import questions
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect, render
 from web.progress import LIVE_SECONDS, ProgressCache, read_progress
@@ -177,16 +178,31 @@ def _cell(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
+@router.get("/batches/{batch}/retry")
+def confirm_retry(
+    user: SignedInUser, batch: BatchInScope, conn: Database, grown: Annotated[bool, Query()] = False
+) -> HTMLResponse:
+    """The question before a retry, which mails."""
+    number = batch_actions.count_failed(conn, batch.id, scope.visible_members(batch.event, user))
+    return questions.ask_retry(user, batch, number, grown=grown)
+
+
 @router.post("/batches/{batch}/retry")
-def retry(user: SignedInUser, batch: BatchInScope, conn: Database) -> Response:
-    """Makes its failed deliveries due again."""
-    count = actions.retry(conn, user.actor, batch)
+def retry(
+    user: SignedInUser, batch: BatchInScope, conn: Database, number: Annotated[int | None, Form(ge=0)] = None
+) -> Response:
+    """Makes its failed deliveries due again; asks again if there are more than the `number` that was asked about."""
+    visible = scope.visible_members(batch.event, user)
+    if number is not None and batch_actions.count_failed(conn, batch.id, visible) > number:
+        return redirect(f"/batches/{batch.id}/retry?grown=true")
+    count = actions.retry(conn, user, batch)
     return redirect(f"/batches/{batch.id}", notice=f"due again: {count}")
 
 
 @router.get("/batches/{batch}/cancel")
 def confirm_cancel(user: SignedInUser, batch: BatchInScope, conn: Database, config: Config) -> HTMLResponse:
     """The question before cancelling, which cannot be undone."""
+    scope.require_whole(batch.event, user, "cancel this batch")
     progress = read_progress(conn, batch.id, config.send_rates)
     return page("cancel_batch", user=user, batch=batch, event=batch.event, progress=progress)
 
@@ -194,5 +210,5 @@ def confirm_cancel(user: SignedInUser, batch: BatchInScope, conn: Database, conf
 @router.post("/batches/{batch}/{decision}")
 def decide(user: SignedInUser, batch: BatchInScope, decision: Decision, conn: Database) -> Response:
     """Pauses, resumes or cancels it."""
-    actions.decide(conn, user.actor, batch, decision)
+    actions.decide(conn, user, batch, decision)
     return redirect(f"/batches/{batch.id}")

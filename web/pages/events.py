@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from config.settings import Settings
-from db import reports, site_queries
+from db import batch_actions, reports, site_queries
 from db.connect import Connection
 from db.site_queries import EventSummary
 from mail.dates import describe
@@ -23,8 +23,10 @@ from web import actions, scope
 from web.auth.current_user import EventInScope, SignedInUser
 from web.dependencies import MAX_ID, Config, Database
 from web.event_state import event_state
+from web.pages import questions
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect
+from web.urls import query_string
 
 router = APIRouter(include_in_schema=False)
 
@@ -107,6 +109,7 @@ def confirm_invite(
     user: SignedInUser, event: EventInScope, conn: Database, config: Config, audience: Audience = Audience.EVERYONE
 ) -> HTMLResponse:
     """The question before inviting, with the numbers. The form has a key: sent twice, it starts one batch."""
+    scope.require_whole(event, user, "invite to it")
     (run,) = _dry_runs(conn, config, event, [audience])
     return page("invite", user=user, event=event, run=run, key=str(uuid.uuid4()))
 
@@ -123,7 +126,7 @@ def invite(
     """Starts the batch, or shows the one that this form started before (FM-31)."""
     # With the account's id in it, nobody can reach or guess another user's batch by its key.
     key = f"page/{user.account.id}/{storable(key)}"
-    planned = actions.invite(conn, config, user.actor, event, audience, key=key)
+    planned = actions.invite(conn, config, user, event, audience, key=key)
     return redirect(f"/batches/{planned.batch_id}")
 
 
@@ -157,6 +160,26 @@ def show_audit_result(
     )
 
 
+_BACK: Final = r"^(/(events|batches|members)/[0-9]{1,19})?$"
+
+
+@router.get("/events/{event}/resolve")
+def confirm_resolve(
+    user: SignedInUser,
+    event: EventInScope,
+    conn: Database,
+    verdict: Verdict,
+    member: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
+    back: Annotated[str, Query(pattern=_BACK)] = "",
+    grown: Annotated[bool, Query()] = False,
+) -> HTMLResponse:
+    """The question before deciding about unknown deliveries: how many, and what the verdict means."""
+    if member is not None:
+        scope.require_member(conn, member, user.account)
+    number = batch_actions.count_unknown(conn, event.id, scope.visible_members(event, user), member_id=member)
+    return questions.ask_resolve(user, event, verdict, number, member_id=member, back=back, grown=grown)
+
+
 @router.post("/events/{event}/resolve")
 def resolve(
     user: SignedInUser,
@@ -165,12 +188,17 @@ def resolve(
     config: Config,
     verdict: Annotated[Verdict, Form()],
     member: Annotated[int | None, Form(ge=1, le=MAX_ID)] = None,
-    back: Annotated[str, Form(pattern=r"^(/(events|batches|members)/[0-9]{1,19})?$")] = "",
+    back: Annotated[str, Form(pattern=_BACK)] = "",
+    number: Annotated[int | None, Form(ge=0)] = None,
 ) -> Response:
-    """Records what became of unknown deliveries."""
+    """Records what became of unknown deliveries; asks again if there are more than the `number` asked about."""
     if member is not None:
         scope.require_member(conn, member, user.account)
-    done = actions.resolve(conn, config, user.actor, event, verdict, member_id=member)
+    visible = scope.visible_members(event, user)
+    if number is not None and batch_actions.count_unknown(conn, event.id, visible, member_id=member) > number:
+        asked = query_string(verdict=verdict.value, member=member, back=back, grown="true")
+        return redirect(f"/events/{event.id}/resolve{asked}")
+    done = actions.resolve(conn, config, user, event, verdict, member_id=member)
     return redirect(back or f"/events/{event.id}", notice=f"resolved as {verdict}: {done.resolved}")
 
 

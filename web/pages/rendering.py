@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from mail.dates import moment
 from schemas.errors import printable
 from schemas.vocabulary import Reason
+from web.scope import who_may
 from web.urls import query_string
 
 FOLDER: Final = Path(__file__).resolve().parents[1]
@@ -82,7 +83,7 @@ _TEMPLATES: Final = Environment(
 _TEMPLATES.filters.update(
     number=number, reason_text=reason_text, local_time=local_time, plural=plural, printable=printable
 )
-_TEMPLATES.globals.update(query_string=query_string)
+_TEMPLATES.globals.update(query_string=query_string, who_may=who_may)
 
 
 def render(template: str, **values: Any) -> str:
