@@ -96,13 +96,18 @@ class EventSummary:
 
 @dataclass(frozen=True, slots=True)
 class ListedEvent:
-    """An event with a summary of its batches."""
+    """An event with a summary of its batches and of its deliveries."""
 
     event: EventSummary
     batches: int
     last_started_at: datetime | None
     is_running: bool
     is_paused: bool
+    #: Of an upcoming event: whether the outcome of any delivery is known, whoever sent it.
+    is_reached: bool = False
+    #: The roles that no batch has invited to its end, and those of them in which an outcome is known nevertheless.
+    uninvited: frozenset[str] = frozenset()
+    half_reached: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,16 @@ def events(
     values = {"chapters": scope, "search": search, "skip": skip, "limit": limit + 1}
     rows = _find(conn, "browse_events", values)
     listed = [
-        ListedEvent(_event(row), row["batches"], row["last_started_at"], row["is_running"], row["is_paused"])
+        ListedEvent(
+            _event(row),
+            row["batches"],
+            row["last_started_at"],
+            row["is_running"],
+            row["is_paused"],
+            bool(row["is_reached"]),
+            frozenset(row["uninvited"] or ()),
+            frozenset(row["half_reached"] or ()),
+        )
         for row in rows[:limit]
     ]
     return listed, len(rows) > limit
@@ -169,6 +183,14 @@ def event_of_batch(conn: Connection, batch_id: int, scope: Scope) -> EventSummar
     """The batch's event; None when there is no such batch, or its event is out of scope."""
     row = conn.execute(sql("event_of_batch"), {"batch_id": batch_id, "chapters": scope}).fetchone()
     return None if row is None else _event(row)
+
+
+def imported(conn: Connection, event_id: int) -> int:
+    """How many mails about the event another system sent, by the ledger."""
+    row = conn.execute(sql("count_imported"), {"event_id": event_id}).fetchone()
+    assert row is not None
+    count: int = row["n"]
+    return count
 
 
 def candidates(

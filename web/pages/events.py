@@ -58,6 +58,7 @@ def show_event(user: SignedInUser, event: EventInScope, conn: Database, notice: 
         when=describe(event.starts_at, event.ends_at, event.time_zone),
         why_not=refusal(event.facts),
         batches=site_queries.batches(conn, user.account.scope, event_id=event.id),
+        imported=site_queries.imported(conn, event.id),
         roles=[role.value for role in event.kind.precedence],
         notice=notice,
     )
