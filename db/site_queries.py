@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from psycopg.types.json import Jsonb
-
 from db.connect import Connection
 from db.planning import EventFacts, Trigger
 from db.statements import sql
@@ -185,14 +183,6 @@ def event_of_batch(conn: Connection, batch_id: int, scope: Scope) -> EventSummar
     return None if row is None else _event(row)
 
 
-def imported(conn: Connection, event_id: int) -> int:
-    """How many mails about the event another system sent, by the ledger."""
-    row = conn.execute(sql("count_imported"), {"event_id": event_id}).fetchone()
-    assert row is not None
-    count: int = row["n"]
-    return count
-
-
 def candidates(
     conn: Connection,
     trigger: Trigger,
@@ -217,11 +207,13 @@ def entries(
     visible: VisibleMembers,
     *,
     status: str | None = None,
+    reason: str | None = None,
     search: str = "",
     after: tuple[int, str] = (0, ""),
     limit: int = PAGE,
 ) -> Page:
-    """A page of a batch's log, by member and role; with the status `left_out`, the members excluded at planning.
+    """A page of a batch's log, by member and role; with the status `left_out`, the members excluded at planning,
+    for that reason if one is given.
 
     `after` is the last row of the page before: its member and `item_role`. `search` is text in a name or an address, or
     a member's id.
@@ -230,6 +222,7 @@ def entries(
         **visible.parameters(),
         "batch_id": batch_id,
         "status": status,
+        "reason": reason,
         "search": search,
         "search_id": _as_id(search),
         "after_member": after[0],
@@ -257,16 +250,6 @@ def batch_numbers(conn: Connection, batch_id: int) -> BatchNumbers:
     status = found[0]
     excluded, per_second = status.pop("excluded_members"), status.pop("per_second")
     return BatchNumbers(status, dict(sorted(excluded.items())), per_second if status["state"] == "running" else 0.0)
-
-
-def missing(conn: Connection, rows: Sequence[dict[str, Any]], visible: VisibleMembers, *, limit: int = 500) -> Page:
-    """Names and addresses of the members that an audit found missing, in its order."""
-    # Missing members are on a list of the event: unless another chapter holds it too, all of them may be named.
-    is_shared = visible.chapters is not None and not visible.unlisted
-    asked = rows if is_shared else rows[: limit + 1]
-    values = {**visible.parameters(), "missing": Jsonb(list(asked)), "limit": limit + 1}
-    found = conn.execute(sql("browse_missing"), values).fetchall()
-    return Page(found[:limit], len(found) > limit or len(asked) < len(rows))
 
 
 def hides_members(conn: Connection, batch_id: int, visible: VisibleMembers) -> bool:

@@ -19,6 +19,7 @@ from web.pages import (
     accounts,
     api_clients,
     audit_log,
+    audits,
     batches,
     dead_letters,
     directory,
@@ -39,6 +40,7 @@ from web.webhooks import run_dispatcher
 ROUTERS: Final = (
     sign_in.router,
     events.router,
+    audits.router,
     batches.router,
     mail.router,
     members.router,

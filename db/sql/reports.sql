@@ -174,6 +174,7 @@ SELECT FROM members WHERE id = %(member_id)s
     WHERE d.event_id = %(event_id)s AND d.action = 'invite'
 ), audited AS MATERIALIZED (
     SELECT coalesce(due.member_id, known.member_id) AS member_id, coalesce(due.due_role, known.role) AS role,
+        coalesce(due.slot, known.slot) AS slot,
         CASE
             WHEN known.state IN ('sent', 'failed', 'unknown') THEN known.state
             WHEN known.state = 'handing_off' OR (known.has_work AND known.state IN ('planned', 'retry', 'skipped')
@@ -202,6 +203,16 @@ SELECT (
     SELECT coalesce(jsonb_agg(jsonb_build_object('member_id', member_id, 'role', role) ORDER BY member_id, role), '[]')
     FROM audited WHERE status = 'missing'
 ) AS missing
+
+-- name: audit_rows
+-- The deliveries behind these numbers.
+WITH {{audited}}
+SELECT now() AS as_of, x.member_id, x.role, x.status, d.reason, d.batch_id,
+    CASE WHEN x.status <> 'missing' THEN d.updated_at END AS at
+FROM audited x
+LEFT JOIN deliveries d ON d.event_id = %(event_id)s AND d.action = 'invite' AND d.member_id = x.member_id AND d.slot = x.slot
+WHERE x.status IS NOT NULL
+ORDER BY x.member_id, x.role
 
 -- name: audit_contradictions
 -- Where a log contradicts the ledger. No statement here can write these.

@@ -232,7 +232,8 @@ ORDER BY l.member_id, r.role LIMIT %(limit)s
 SELECT i.member_id, {{full_name}} AS name, m.email, NULL AS role, NULL AS item_role, 'left out' AS status, i.excluded AS reason,
     0 AS attempts, i.settled_at AS at, NULL AS sent_by_batch, NULL AS reply
 FROM batch_items i JOIN members m ON m.id = i.member_id
-WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{may_be_named}} AND {{matches_search}}
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND (%(reason)s::text IS NULL OR i.excluded = %(reason)s)
+    AND {{may_be_named}} AND {{matches_search}}
     AND i.member_id > %(after_member)s
 ORDER BY i.member_id LIMIT %(limit)s
 
@@ -281,6 +282,18 @@ WITH items AS MATERIALIZED (
 SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.excluded_members) AS excluded_members, l.per_second
 FROM batches b CROSS JOIN i CROSS JOIN l {{with_reached_elsewhere}} {{with_archived}}
 WHERE b.id = %(batch_id)s
+
+-- name: browse_audited
+-- The members behind the numbers of `audit_counts`, from the same rows.
+WITH {{audited}}
+SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.role, x.status, d.reason, d.batch_id,
+    CASE WHEN x.status <> 'missing' THEN d.updated_at END AS at
+FROM audited x
+JOIN members m ON m.id = x.member_id
+LEFT JOIN deliveries d ON d.event_id = %(event_id)s AND d.action = 'invite' AND d.member_id = x.member_id AND d.slot = x.slot
+WHERE x.status IS NOT NULL AND (%(status)s::text IS NULL OR x.status = %(status)s) AND {{may_be_named}}
+    AND (m.id, x.role) > (%(after_member)s::bigint, %(after_role)s::text)
+ORDER BY m.id, x.role LIMIT %(limit)s
 
 -- name: browse_missing
 -- Names of the members that an audit found missing.

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 
-from db import reports, site_queries
+from db import audit_queries, reports, site_queries
 from db.site_queries import EventSummary
 from producers.plan import plan, refusal, trigger_of
 from schemas.errors import RefusedError
@@ -177,7 +177,7 @@ def audit(
     """Was everyone invited? Reads everything about the event."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    named = site_queries.missing(conn, found["missing"], event.visible_members(client.account.scope))
+    named = audit_queries.missing(conn, found["missing"], event.visible_members(client.account.scope))
     numbers = {**found, "missing": len(found["missing"])}
     return models.Audit(**numbers, missing_members=[models.Missing(**row) for row in named.rows])
 

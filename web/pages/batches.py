@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -17,12 +15,14 @@ from psycopg import Error as DatabaseError
 from db import batch_actions, site_queries
 from db.connect import Connection
 from schemas.text import storable
+from schemas.vocabulary import Reason
 from web import actions, scope
 from web.actions import Decision
 from web.auth.current_user import BatchInScope, CurrentUser, SignedInUser
 from web.database import Pool
 from web.dependencies import Config, Database
 from web.pages import questions
+from web.pages.csv_files import download
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect, render
 from web.progress import LIVE_SECONDS, ProgressCache, read_progress
@@ -60,7 +60,7 @@ def show_batch(
         progress=read_progress(conn, batch.id, config.send_rates),
         notice=notice,
         is_fragment=False,
-        **_entries(conn, user, batch, "", "", 0, ""),
+        **_entries(conn, user, batch, "", None, "", 0, ""),
     )
 
 
@@ -71,6 +71,7 @@ def show_entries(
     batch: BatchInScope,
     conn: Database,
     status: Status = "",
+    reason: Reason | None = None,
     q: SearchText = "",
     after: After = 0,
     after_role: Annotated[str, Query(max_length=20)] = "",
@@ -85,17 +86,30 @@ def show_entries(
         batch=batch,
         event=batch.event,
         is_fragment=True,
-        **_entries(conn, user, batch, status, q, after, after_role),
+        **_entries(conn, user, batch, status, reason, q, after, after_role),
     )
 
 
 def _entries(
-    conn: Connection, user: CurrentUser, batch: BatchWithEvent, status: str, search: str, after: int, after_role: str
+    conn: Connection,
+    user: CurrentUser,
+    batch: BatchWithEvent,
+    status: str,
+    reason: Reason | None,
+    search: str,
+    after: int,
+    after_role: str,
 ) -> dict[str, Any]:
     names = batch.event.visible_members(user.account.scope)
     search = storable(search)
     found = site_queries.entries(
-        conn, batch.id, names, status=status or None, search=search, after=(after, storable(after_role))
+        conn,
+        batch.id,
+        names,
+        status=status or None,
+        reason=reason,
+        search=search,
+        after=(after, storable(after_role)),
     )
     last = found.rows[-1] if found.rows else None
     return {
@@ -104,7 +118,10 @@ def _entries(
         "statuses": _STATUSES,
         "search": search,
         "is_first": not after,
-        "next": query_string(q=search, status=status, after=last["member_id"], after_role=last["item_role"])
+        "filter": query_string(q=search, status=status, reason=reason),
+        "next": query_string(
+            q=search, status=status, reason=reason, after=last["member_id"], after_role=last["item_role"]
+        )
         if last
         else "",
         "some_hidden": not after and site_queries.hides_members(conn, batch.id, names),
@@ -146,36 +163,48 @@ def _event(name: str, data: str) -> str:
 
 
 @router.get("/batches/{batch}/log.csv")
-def export(user: SignedInUser, batch: BatchInScope, request: Request, status: Status = "") -> Response:
-    """The log as a table for a spreadsheet, with names, by member id."""
+def export(
+    user: SignedInUser,
+    batch: BatchInScope,
+    request: Request,
+    status: Status = "",
+    reason: Reason | None = None,
+    q: SearchText = "",
+) -> Response:
+    """The log as a table for a spreadsheet, with names, by member id; then who was left out, and why.
+
+    With a status, a reason or a search only those, and the file's name says so.
+    """
     pool: Pool = request.app.state.pool
     names = batch.event.visible_members(user.account.scope)
+    search = storable(q)
+    wanted = [status] if status else [""] if reason is None else []
+    wanted += ["left_out"] if not status else []
 
-    def lines() -> Iterator[str]:
-        yield ",".join(_CSV_COLUMNS) + "\r\n"
-        after = (0, "")
-        while True:
-            with pool.connection() as conn:
-                found = site_queries.entries(
-                    conn, batch.id, names, status=status or None, after=after, limit=_CSV_ROWS_PER_QUERY
-                )
-            buffer = io.StringIO()
-            csv.writer(buffer).writerows([_cell(row[name]) for name in _CSV_COLUMNS] for row in found.rows)
-            yield buffer.getvalue()
-            if not found.has_more:
-                return
-            after = (found.rows[-1]["member_id"], found.rows[-1]["item_role"] or "")
+    def parts() -> Iterator[list[dict[str, Any]]]:
+        for part in wanted:
+            after, has_more = (0, ""), True
+            while has_more:
+                with pool.connection() as conn:
+                    found = site_queries.entries(
+                        conn,
+                        batch.id,
+                        names,
+                        status=part or None,
+                        reason=reason,
+                        search=search,
+                        after=after,
+                        limit=_CSV_ROWS_PER_QUERY,
+                    )
+                yield found.rows
+                has_more = found.has_more
+                if has_more:
+                    after = (found.rows[-1]["member_id"], found.rows[-1]["item_role"] or "")
 
-    name = f"bidden-batch-{batch.id}{'-' + status if status else ''}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
-
-
-def _cell(value: Any) -> Any:
-    """The value; text that a spreadsheet would run as a formula is quoted, as members choose their names."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
-    return value.isoformat() if hasattr(value, "isoformat") else value
+    filters = [status, reason.value if reason else "", "search" if search else ""]
+    return download(
+        "-".join(["bidden-batch", str(batch.id), *(text for text in filters if text)]), _CSV_COLUMNS, parts()
+    )
 
 
 @router.get("/batches/{batch}/retry")

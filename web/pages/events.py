@@ -1,17 +1,17 @@
-"""Events: the list, an event with its dry runs, the question before inviting, the event audit, resolving."""
+"""Events: the list, an event with its dry runs, the question before inviting, resolving."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from config.settings import Settings
-from db import batch_actions, reports, site_queries
+from db import audit_queries, batch_actions, site_queries
 from db.connect import Connection
 from db.site_queries import EventSummary
 from mail.dates import describe
@@ -21,9 +21,11 @@ from schemas.text import storable
 from schemas.vocabulary import Audience, Reason
 from web import actions, scope
 from web.auth.current_user import EventInScope, SignedInUser
+from web.database import Pool
 from web.dependencies import MAX_ID, Config, Database
 from web.event_state import event_state
 from web.pages import questions
+from web.pages.csv_files import download
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect
 from web.urls import query_string
@@ -31,6 +33,8 @@ from web.urls import query_string
 router = APIRouter(include_in_schema=False)
 
 _KEY_LENGTH: Final = 36
+_CSV_COLUMNS: Final = ("member_id", "name", "email", "roles", "reason")
+_CSV_ROWS_PER_QUERY: Final = 2000
 
 
 @router.get("/")
@@ -58,7 +62,7 @@ def show_event(user: SignedInUser, event: EventInScope, conn: Database, notice: 
         when=describe(event.starts_at, event.ends_at, event.time_zone),
         why_not=refusal(event.facts),
         batches=site_queries.batches(conn, user.account.scope, event_id=event.id),
-        imported=site_queries.imported(conn, event.id),
+        imported=audit_queries.imported(conn, event.id),
         roles=[role.value for role in event.kind.precedence],
         notice=notice,
     )
@@ -105,6 +109,33 @@ def show_candidates(
     )
 
 
+@router.get("/events/{event}/people.csv")
+def export_candidates(
+    request: Request,
+    user: SignedInUser,
+    event: EventInScope,
+    config: Config,
+    audience: Audience = Audience.EVERYONE,
+    reason: Reason | None = None,
+) -> Response:
+    """The same as a file, whole."""
+    pool: Pool = request.app.state.pool
+    trigger = trigger_of(event.facts, audience, policy=config.unknown_policy)
+    visible = scope.visible_members(event, user)
+
+    def parts() -> Iterator[list[dict[str, Any]]]:
+        after, has_more = 0, True
+        while has_more:
+            with pool.connection() as conn:
+                found = site_queries.candidates(conn, trigger, reason, visible, after=after, limit=_CSV_ROWS_PER_QUERY)
+            yield [{**row, "roles": " and ".join(row["roles"] or ()), "reason": reason} for row in found.rows]
+            has_more = found.has_more
+            after = found.rows[-1]["member_id"] if found.rows else after
+
+    name = f"bidden-event-{event.id}-{audience.value}-{reason.value if reason else 'to-invite'}"
+    return download(name, _CSV_COLUMNS, parts())
+
+
 @router.get("/events/{event}/invite")
 def confirm_invite(
     user: SignedInUser, event: EventInScope, conn: Database, config: Config, audience: Audience = Audience.EVERYONE
@@ -129,36 +160,6 @@ def invite(
     key = f"page/{user.account.id}/{storable(key)}"
     planned = actions.invite(conn, config, user, event, audience, key=key)
     return redirect(f"/batches/{planned.batch_id}")
-
-
-@router.get("/events/{event}/audit")
-def show_audit(user: SignedInUser, event: EventInScope, audience: Audience = Audience.EVERYONE) -> HTMLResponse:
-    """Was everyone invited? The result is loaded as a fragment: it reads everything about the event."""
-    return page("event_audit", user=user, event=event, audience=audience, audiences=list(Audience))
-
-
-@router.get("/events/{event}/audit/answer")
-def show_audit_result(
-    request: Request, user: SignedInUser, event: EventInScope, conn: Database, audience: Audience = Audience.EVERYONE
-) -> HTMLResponse:
-    """Fragment: the counts of the audit, and the missing members by name."""
-    with conn.transaction():
-        found = reports.audit(conn, event.id, audience)
-    missing = site_queries.missing(conn, found["missing"], event.visible_members(user.account.scope))
-    return fragment(
-        request,
-        "event_audit",
-        title="Was everyone invited?",
-        back=f"/events/{event.id}",
-        user=user,
-        event=event,
-        audience=audience,
-        found=found,
-        missing=missing,
-        hidden=0 if missing.has_more else len(found["missing"]) - len(missing.rows),
-        unfinished=[name for name in ("failed", "unknown", "pending") if found[name]],
-        why_not=refusal(event.facts),
-    )
 
 
 _BACK: Final = r"^(/(events|batches|members)/[0-9]{1,19})?$"
