@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from db.connect import Connection
 from db.outbox import DueItem
+from db.site_queries import EVERYONE, VisibleMembers
 from db.statements import sql
 
 #: Unknown deliveries stay unknown when a batch is cancelled, whatever the policy.
@@ -161,10 +162,27 @@ def next_failed(conn: Connection, batch_id: int, after: int, limit: int) -> Chun
     return None if row["upto"] is None else Chunk(batch_id, after, row["upto"])
 
 
-def retry_failed(conn: Connection, chunk: Chunk) -> int:
-    """Plan the failed deliveries of these again; returns how many. The batch must be locked."""
+def retry_failed(conn: Connection, chunk: Chunk, visible: VisibleMembers = EVERYONE) -> int:
+    """Plan the failed deliveries of these members, if `visible`, again; returns how many. The batch must be locked."""
     reopen_paused(conn, chunk.batch_id)
-    row = conn.execute(sql("retry_deliveries"), asdict(chunk)).fetchone()
+    row = conn.execute(sql("retry_deliveries"), {**asdict(chunk), **visible.parameters()}).fetchone()
+    assert row is not None
+    count: int = row["n"]
+    return count
+
+
+def count_failed(conn: Connection, batch_id: int, visible: VisibleMembers) -> int:
+    """How many deliveries a retry would plan again."""
+    return _count(conn, "count_failed", {"batch_id": batch_id, **visible.parameters()})
+
+
+def count_unknown(conn: Connection, event_id: int, visible: VisibleMembers, *, member_id: int | None = None) -> int:
+    """How many deliveries a resolve would decide about."""
+    return _count(conn, "count_unknown", {"event_id": event_id, "member_id": member_id, **visible.parameters()})
+
+
+def _count(conn: Connection, statement: str, values: dict[str, Any]) -> int:
+    row = conn.execute(sql(statement), values).fetchone()
     assert row is not None
     count: int = row["n"]
     return count
@@ -172,12 +190,26 @@ def retry_failed(conn: Connection, chunk: Chunk) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """An operator's verdict (resend, sent or failed) on the unknown deliveries of an event or of one member."""
+    """An operator's verdict (resend, sent or failed) on the unknown deliveries of an event or of one member.
+
+    Only members who are `visible` to the operator are decided about.
+    """
 
     event_id: int
     verdict: str
     reason: str
     member_id: int | None = None
+    visible: VisibleMembers = EVERYONE
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the statements."""
+        return {
+            "event_id": self.event_id,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "member_id": self.member_id,
+            **self.visible.parameters(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +225,7 @@ class Resolved:
 
 def unknown_deliveries(conn: Connection, resolution: Resolution, limit: int) -> list[dict[str, Any]]:
     """Keys of the first of the deliveries that are to be resolved. No lock."""
-    return conn.execute(sql("unknown_deliveries"), {**asdict(resolution), "limit": limit}).fetchall()
+    return conn.execute(sql("unknown_deliveries"), {**resolution.parameters(), "limit": limit}).fetchall()
 
 
 def resolve(
@@ -204,12 +236,13 @@ def resolve(
     The event must be locked. `resend_below` is the policy's: another slot that it will resend keeps its item open.
     """
     conn.execute(sql("lock_batches_of_event"), {"event_id": resolution.event_id})
-    rows = conn.execute(sql("resolve_deliveries"), {**asdict(resolution), "wanted": Jsonb(list(wanted))}).fetchall()
+    parameters: dict[str, Any] = {**resolution.parameters(), "wanted": Jsonb(list(wanted))}
+    rows = conn.execute(sql("resolve_deliveries"), parameters).fetchall()
     if not rows:
         return Resolved(0)
     entries = conn.execute(sql("unknown_log_entries"), {"touched": Jsonb(rows)}).fetchall()
     batches = sorted({entry["batch_id"] for entry in entries})
-    parameters: dict[str, Any] = {"entries": Jsonb(entries), "batches": batches, "resend_below": resend_below}
+    parameters = {"entries": Jsonb(entries), "batches": batches, "resend_below": resend_below}
     if resolution.verdict == "resend":
         conn.execute(sql("reopen_paused_batches"), parameters)
     conn.execute(sql("correct_resolved_log_entries"), parameters)

@@ -82,6 +82,13 @@ def audit(conn: Connection, event_id: int, audience: Audience) -> dict[str, Any]
     }
 
 
+def audited(conn: Connection, event_id: int, audience: Audience) -> Iterator[dict[str, Any]]:
+    """The deliveries that an audit counts, by member and role, with the time of the transaction, `as_of`."""
+    kind = _require_event(conn, event_id)
+    roles = [role for role in kind.precedence if role in audience.roles]
+    yield from conn.execute(sql("audit_rows"), {"event_id": event_id, "roles": roles})
+
+
 def _require_event(conn: Connection, event_id: int) -> EventKind:
     row = conn.execute(sql("event_kind"), {"event_id": event_id}).fetchone()
     if row is None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from psycopg.types.json import Jsonb
-
 from db import member_search
 from db.connect import Connection
 from db.planning import EventFacts, Trigger
@@ -48,6 +46,10 @@ class VisibleMembers:
     def parameters(self) -> dict[str, Any]:
         """The parameters of the fragment `may_be_named`."""
         return {"chapters": self.chapters, "unlisted": self.unlisted}
+
+
+#: For those who may see every member.
+EVERYONE: Final = VisibleMembers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,18 @@ class EventSummary:
 
 @dataclass(frozen=True, slots=True)
 class ListedEvent:
-    """An event with a summary of its batches."""
+    """An event with a summary of its batches and of its deliveries."""
 
     event: EventSummary
     batches: int
     last_started_at: datetime | None
     is_running: bool
     is_paused: bool
+    #: Of an upcoming event: whether the outcome of any delivery is known, whoever sent it.
+    is_reached: bool = False
+    #: The roles that no batch has invited to its end, and those of them in which an outcome is known nevertheless.
+    uninvited: frozenset[str] = frozenset()
+    half_reached: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +150,16 @@ def events(
     values = {"chapters": scope, "search": search, "skip": skip, "limit": limit + 1}
     rows = _find(conn, "browse_events", values)
     listed = [
-        ListedEvent(_event(row), row["batches"], row["last_started_at"], row["is_running"], row["is_paused"])
+        ListedEvent(
+            _event(row),
+            row["batches"],
+            row["last_started_at"],
+            row["is_running"],
+            row["is_paused"],
+            bool(row["is_reached"]),
+            frozenset(row["uninvited"] or ()),
+            frozenset(row["half_reached"] or ()),
+        )
         for row in rows[:limit]
     ]
     return listed, len(rows) > limit
@@ -185,11 +201,13 @@ def entries(
     visible: VisibleMembers,
     *,
     status: str | None = None,
+    reason: str | None = None,
     search: str = "",
     after: tuple[int, str] = (0, ""),
     limit: int = PAGE,
 ) -> Page:
-    """A page of a batch's log, by member and role; with the status `left_out`, the members excluded at planning.
+    """A page of a batch's log, by member and role; with the status `left_out`, the members excluded at planning,
+    for that reason if one is given.
 
     `after` is the last row of the page before: its member and `item_role`. `search` are words in a name and address, or
     a member's id.
@@ -201,6 +219,7 @@ def entries(
         "status": status,
         **searched,
         "few": member_search.few(conn, searched),
+        "reason": reason,
         "after_member": after[0],
         "after_role": after[1],
         "limit": limit + 1,
@@ -226,16 +245,6 @@ def batch_numbers(conn: Connection, batch_id: int) -> BatchNumbers:
     status = found[0]
     excluded, per_second = status.pop("excluded_members"), status.pop("per_second")
     return BatchNumbers(status, dict(sorted(excluded.items())), per_second if status["state"] == "running" else 0.0)
-
-
-def missing(conn: Connection, rows: Sequence[dict[str, Any]], visible: VisibleMembers, *, limit: int = 500) -> Page:
-    """Names and addresses of the members that an audit found missing, in its order."""
-    # Missing members are on a list of the event: unless another chapter holds it too, all of them may be named.
-    is_shared = visible.chapters is not None and not visible.unlisted
-    asked = rows if is_shared else rows[: limit + 1]
-    values = {**visible.parameters(), "missing": Jsonb(list(asked)), "limit": limit + 1}
-    found = conn.execute(sql("browse_missing"), values).fetchall()
-    return Page(found[:limit], len(found) > limit or len(asked) < len(rows))
 
 
 def lost_answers(conn: Connection, event_id: int, visible: VisibleMembers, *, limit: int = PAGE) -> Page:

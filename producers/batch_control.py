@@ -17,6 +17,7 @@ from typing import Any, Final
 from db import batch_actions, planning, retention
 from db.batch_actions import BatchRef, Chunk, Resolution, Resolved
 from db.connect import Connection, in_transaction
+from db.site_queries import EVERYONE, VisibleMembers
 from producers import decisions
 from producers.plan import refusal
 from schemas.errors import NotFoundError, RefusedError
@@ -85,8 +86,10 @@ def _decide(conn: Connection, batch_id: int, decide: Callable[[], None]) -> None
     decisions.apply_within(conn, batch_id, _OWN_SECONDS)
 
 
-def retry(conn: Connection, batch_id: int) -> int:
+def retry(conn: Connection, batch_id: int, *, visible: VisibleMembers = EVERYONE) -> int:
     """Make the batch's failed deliveries due again, with all their attempts; returns how many (FM-10).
+
+    Only deliveries to members who are `visible` to the operator.
 
     In chunks: if this process dies, a part of them is due, and a repeat does the rest.
     """
@@ -107,7 +110,7 @@ def retry(conn: Connection, batch_id: int) -> int:
 
     def retry_chunk(chunk: Chunk) -> int:
         require_open()
-        return batch_actions.retry_failed(conn, chunk)
+        return batch_actions.retry_failed(conn, chunk, visible)
 
     in_transaction(conn, prepare)
     retried, chunk = 0, batch_actions.next_failed(conn, batch_id, 0, decisions.CHUNK)
@@ -119,16 +122,25 @@ def retry(conn: Connection, batch_id: int) -> int:
 
 
 def resolve(
-    conn: Connection, event_id: int, verdict: Verdict, *, member_id: int | None, by: str, resend_below: int
+    conn: Connection,
+    event_id: int,
+    verdict: Verdict,
+    *,
+    member_id: int | None,
+    by: str,
+    resend_below: int,
+    visible: VisibleMembers = EVERYONE,
 ) -> Resolved:
     """Resolve the unknown deliveries of the whole event or of one member by an operator's verdict (FM-12).
+
+    Only deliveries to members who are `visible` to the operator.
 
     In chunks: if this process dies, a part of them is resolved, and a repeat does the rest.
     """
     require_text(by, "by")
     if member_id is not None and not batch_actions.member_exists(conn, member_id):
         raise NotFoundError(f"there is no member {member_id}", field="member")
-    resolution = Resolution(event_id, verdict, f"resolved as {verdict} by {by}", member_id)
+    resolution = Resolution(event_id, verdict, f"resolved as {verdict} by {by}", member_id, visible)
 
     def resolve_chunk(wanted: list[dict[str, Any]]) -> Resolved:
         batch_actions.lock_event_against_planning(conn, event_id)

@@ -1,7 +1,7 @@
 """The actions of organisers and admins, for pages and the API: the functions behind the commands, audited.
 
-Each action is in the audit log before it begins, with its actor. Authorization happens before, in the dependencies of
-the routes.
+Each action is in the audit log before it begins, with its actor. Whether they may see the event or batch is decided
+before, in the dependencies of the routes; how far their action reaches, here (ADR 35).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from producers.redrive import Redriver
 from schemas.errors import RefusedError
 from schemas.send_rates import parse_domains, parse_rates, parse_warmup
 from schemas.vocabulary import Audience, Role
-from web.scope import BatchWithEvent
+from web.scope import Actor, BatchWithEvent, require_whole, visible_members
 
 
 class Decision(StrEnum):
@@ -56,7 +56,7 @@ _REDRIVE_TIMEOUT_SECONDS: Final = 8.0
 def invite(
     conn: Connection,
     settings: Settings,
-    actor: str,
+    who: Actor,
     event: EventSummary,
     audience: Audience,
     *,
@@ -66,16 +66,18 @@ def invite(
     """Start a batch and leave it to the dispatchers: to publish and, for a large audience, also to plan (FM-40).
 
     The same key again returns the first batch (FM-31). If `client` has a webhook, the transaction that starts the batch
-    also requests the notification of its end.
+    also requests the notification of its end. A batch is for all chapters of the event: HTTPException (403) unless they
+    are all the actor's.
     """
+    require_whole(event, who, "invite to it")
     notifies = client is not None and client.has_webhook
-    with audited(conn, AuditEntry(actor, "invite", event_id=event.id, detail=audience.value)) as entry:
+    with audited(conn, AuditEntry(who.actor, "invite", event_id=event.id, detail=audience.value)) as entry:
         with conn.transaction() if notifies else nullcontext():
             planned = plan(
                 conn,
                 event_id=event.id,
                 audience=audience,
-                initiator=actor[:_MAX_ACTOR_LENGTH],
+                initiator=who.actor[:_MAX_ACTOR_LENGTH],
                 key=key,
                 policy=settings.unknown_policy,
                 claim_seconds=0,
@@ -97,16 +99,17 @@ def _what_started(planned: PlanResult) -> str:
     return "planned in the background" if planned.planning else f"{planned.planned} members"
 
 
-def decide(conn: Connection, actor: str, batch: BatchWithEvent, decision: Decision) -> None:
-    """Pause, resume or cancel. RefusedError as the commands of these names."""
-    with audited(conn, AuditEntry(actor, decision, event_id=batch.event.id, batch_id=batch.id)):
+def decide(conn: Connection, who: Actor, batch: BatchWithEvent, decision: Decision) -> None:
+    """Pause, resume or cancel. RefusedError as the commands of these names; HTTPException (403) as for `invite`."""
+    require_whole(batch.event, who, f"{decision} this batch")
+    with audited(conn, AuditEntry(who.actor, decision, event_id=batch.event.id, batch_id=batch.id)):
         _DECISIONS[decision](conn, batch.id)
 
 
-def retry(conn: Connection, actor: str, batch: BatchWithEvent) -> int:
-    """Make the batch's failed deliveries due again; returns how many."""
-    with audited(conn, AuditEntry(actor, "retry", event_id=batch.event.id, batch_id=batch.id)) as entry:
-        count = batch_control.retry(conn, batch.id)
+def retry(conn: Connection, who: Actor, batch: BatchWithEvent) -> int:
+    """Make the batch's failed deliveries to members whom they may see due again; returns how many."""
+    with audited(conn, AuditEntry(who.actor, "retry", event_id=batch.event.id, batch_id=batch.id)) as entry:
+        count = batch_control.retry(conn, batch.id, visible=visible_members(batch.event, who))
         entry.did_nothing = not count
         entry.note(f"{count} deliveries")
     return count
@@ -115,21 +118,22 @@ def retry(conn: Connection, actor: str, batch: BatchWithEvent) -> int:
 def resolve(
     conn: Connection,
     settings: Settings,
-    actor: str,
+    who: Actor,
     event: EventSummary,
     verdict: Verdict,
     *,
     member_id: int | None = None,
 ) -> Resolved:
-    """Record what became of unknown deliveries: all of the event, or those of one member."""
-    with audited(conn, AuditEntry(actor, f"resolve as {verdict}", event_id=event.id, member_id=member_id)) as entry:
+    """Record what became of unknown deliveries: those of one member, or of all members whom they may see."""
+    with audited(conn, AuditEntry(who.actor, f"resolve as {verdict}", event_id=event.id, member_id=member_id)) as entry:
         done = batch_control.resolve(
             conn,
             event.id,
             verdict,
             member_id=member_id,
-            by=actor[:_MAX_ACTOR_LENGTH],
+            by=who.actor[:_MAX_ACTOR_LENGTH],
             resend_below=settings.resend_below,
+            visible=visible_members(event, who),
         )
         entry.did_nothing = not done.resolved
         entry.note(f"{done.resolved} deliveries")
@@ -266,7 +270,7 @@ def _named(places: Sequence[tuple[int, int]]) -> str:
     return f"{named} and {more} more" if more > 0 else named
 
 
-def record_export(conn: Connection, actor: str, batch: BatchWithEvent, what: str) -> None:
+def record_export(conn: Connection, actor: str, event_id: int, what: str, *, batch_id: int | None = None) -> None:
     """Names and addresses leave the site as a file: who took them, and what."""
-    with audited(conn, AuditEntry(actor, "export", event_id=batch.event.id, batch_id=batch.id, detail=what)):
+    with audited(conn, AuditEntry(actor, "export", event_id=event_id, batch_id=batch_id, detail=what)):
         pass

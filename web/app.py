@@ -23,6 +23,7 @@ from web.pages import (
     accounts,
     api_clients,
     audit_log,
+    audits,
     batches,
     dead_letters,
     directory,
@@ -43,6 +44,7 @@ from web.webhooks import run_dispatcher
 ROUTERS: Final = (
     sign_in.router,
     events.router,
+    audits.router,
     batches.router,
     mail.router,
     members.router,

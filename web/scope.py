@@ -1,18 +1,33 @@
 """What an account may see: the events of its chapters, their batches, and the chapters' members.
 
-Everything else is answered as if it did not exist (404), so that its existence is not disclosed.
+Everything else is answered as if it did not exist (404), so that its existence is not disclosed. What an account may do
+reaches as far as what it may see: an action on members takes `visible_members`, and one that cannot be divided among
+members needs the whole event (`require_whole`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastapi import HTTPException
 
 from db import site_queries
 from db.accounts import Account
 from db.connect import Connection
-from db.site_queries import EventSummary
+from db.site_queries import EventSummary, VisibleMembers
+
+
+class Actor(Protocol):
+    """Who acts: the user of a page, or the client of the API."""
+
+    @property
+    def account(self) -> Account:
+        """The account whose scope holds."""
+
+    @property
+    def actor(self) -> str:
+        """The name in the audit log, and as the initiator of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,22 @@ def require_batch(conn: Connection, batch_id: int, account: Account) -> BatchWit
     if event is None:
         raise HTTPException(404, "There is no such batch, or it is not in your chapters")
     return BatchWithEvent(batch_id, event)
+
+
+def visible_members(event: EventSummary, who: Actor) -> VisibleMembers:
+    """The members of the event about whom they may decide: those whom they may see."""
+    return event.visible_members(who.account.scope)
+
+
+def require_whole(event: EventSummary, who: Actor, action: str) -> None:
+    """403 for an organiser of some of the event's chapters only, if `action` would reach members of the others."""
+    if event.is_shared(who.account.scope):
+        raise HTTPException(403, f"Other chapters hold this event, too. {who_may(event)} can {action}")
+
+
+def who_may(event: EventSummary) -> str:
+    """Who may do what reaches every member of the event."""
+    return f"An admin, or an organiser of all its chapters ({', '.join(event.chapter_names)}),"
 
 
 def no_such_member() -> HTTPException:

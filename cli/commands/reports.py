@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import click
@@ -21,6 +24,8 @@ _STATUS_FIELDS = (
     "batch_id", "event_id", "audience", "state", "planned", "deliveries", "sent", "failed", "unknown", "skipped",
     "pending", "started_at", "completed_at", "error", "initiator", "planning",
 )  # fmt: skip
+
+_CSV_COLUMNS = ("as_of", "event_id", "audience", "member_id", "role", "status", "reason", "batch_id", "at")
 
 #: The table shows some members; --json has all of them.
 _MISSING_SHOWN = 20
@@ -170,8 +175,11 @@ def why(event: int, member: int, as_json: bool) -> None:
     show_default=True,
     help="The members to audit.",
 )
+@click.option(
+    "--csv", "as_csv", is_flag=True, help="Every delivery with its status, dated, as a table: a proof to keep."
+)
 @json_option
-def audit(event: int, audience: str, as_json: bool) -> int:
+def audit(event: int, audience: str, as_csv: bool, as_json: bool) -> int:
     """Audit an event: was every eligible member invited?
 
     Exit 1 if a delivery is failed, unknown, pending or missing, or if the audit does not balance.
@@ -180,11 +188,24 @@ def audit(event: int, audience: str, as_json: bool) -> int:
     """
     with _database(autocommit=False) as conn:
         found = db_reports.audit(conn, event, Audience(audience))
+        if as_csv:
+            _write_csv(conn, event, Audience(audience))
+            return audit_exit_code(found)
     if as_json:
         write_json(found)
     else:
         show_audit(found)
     return audit_exit_code(found)
+
+
+def _write_csv(conn: Connection, event: int, audience: Audience) -> None:
+    """The rows of the audit, from its snapshot."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(_CSV_COLUMNS)
+    for row in db_reports.audited(conn, event, audience):
+        about = {**row, "event_id": event, "audience": audience.value}
+        cells = (about[name] for name in _CSV_COLUMNS)
+        writer.writerow([cell.isoformat() if isinstance(cell, datetime) else cell for cell in cells])
 
 
 def audit_exit_code(found: dict[str, Any]) -> int:

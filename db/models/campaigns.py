@@ -180,6 +180,10 @@ class LogEntry(Base):
         CheckConstraint(is_one_of("status", "sent", "failed", "unknown", "skipped", "retry"), name="status"),
         # Few rows: an outcome that arrives late finds every log that calls the delivery unknown.
         Index("ix_log_entries_unknown", "member_id", postgresql_where=text("status = 'unknown'")),
+        # What is wrong with a batch, found without reading its log.
+        Index(
+            "ix_log_entries_wrong", "batch_id", "member_id", postgresql_where=text("status IN ('failed', 'unknown')")
+        ),
     )
 
 

@@ -159,7 +159,7 @@ SELECT max(member_id) AS upto FROM (
 
 -- name: retry_deliveries
 -- Deliveries that failed in this batch, and are still failed in the ledger, are planned again with all their attempts.
--- Not those of an archived batch, whose rows are being removed.
+-- Not those of an archived batch, whose rows are being removed, and none of members whom the operator may not see.
 WITH failed AS MATERIALIZED (
     SELECT l.batch_id, d.event_id, d.action, d.member_id, d.slot
     FROM log_entries l
@@ -172,6 +172,7 @@ WITH failed AS MATERIALIZED (
         FOR UPDATE
     ) d
     WHERE l.batch_id = %(batch_id)s AND l.member_id > %(after)s AND l.member_id <= %(upto)s AND l.status = 'failed'
+        AND EXISTS (SELECT FROM members m WHERE m.id = l.member_id AND {{may_be_named}})
 ), reopened AS (
     UPDATE deliveries d SET state = 'planned', attempts = 0, reason = NULL, reply = NULL, not_before = NULL,
         first_refused_at = NULL, batch_id = NULL, updated_at = now()
@@ -190,14 +191,33 @@ WITH failed AS MATERIALIZED (
 )
 SELECT count(*) AS n FROM reopened
 
+-- name: count_failed
+-- How many deliveries `retry_deliveries` would plan again.
+SELECT count(*) AS n
+FROM log_entries l
+JOIN batches b ON b.id = l.batch_id AND b.archived IS NULL
+JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id AND d.slot = l.slot
+    AND d.state = 'failed'
+JOIN members m ON m.id = l.member_id
+WHERE l.batch_id = %(batch_id)s AND l.status = 'failed' AND {{may_be_named}}
+
+-- fragment: unresolved_deliveries
+-- Unknown deliveries of an event, or of one of its members, as far as the operator may see the members.
+FROM deliveries d JOIN members m ON m.id = d.member_id
+WHERE d.event_id = %(event_id)s AND d.state = 'unknown'
+    AND (%(member_id)s::bigint IS NULL OR d.member_id = %(member_id)s) AND {{may_be_named}}
+
 -- name: unknown_deliveries
 -- What the next chunk of a resolve is about. No lock: the next statement looks again.
-SELECT action, member_id, slot FROM deliveries
-WHERE event_id = %(event_id)s AND state = 'unknown' AND (%(member_id)s::bigint IS NULL OR member_id = %(member_id)s)
-ORDER BY action, member_id, slot LIMIT %(limit)s
+SELECT d.action, d.member_id, d.slot {{unresolved_deliveries}}
+ORDER BY d.action, d.member_id, d.slot LIMIT %(limit)s
+
+-- name: count_unknown
+-- How many deliveries a resolve would decide about.
+SELECT count(*) AS n {{unresolved_deliveries}}
 
 -- name: resolve_deliveries
--- An operator's verdict on unknown deliveries. `resend` plans them again under a new fence, for the batches whose logs
+-- An operator's verdict on unknown deliveries, none of them of a member whom they may not see. `resend` plans them again under a new fence, for the batches whose logs
 -- have them as unknown; where all of those are cancelled, or removed, they are skipped and open to a new batch.
 WITH unresolved AS MATERIALIZED (
     SELECT d.event_id, d.action, d.member_id, d.slot,
@@ -213,6 +233,7 @@ WITH unresolved AS MATERIALIZED (
         SELECT d.event_id, d.action, d.member_id, d.slot FROM deliveries d
         WHERE d.event_id = %(event_id)s AND d.action = w.action AND d.member_id = w.member_id AND d.slot = w.slot
             AND d.state = 'unknown'
+            AND EXISTS (SELECT FROM members m WHERE m.id = d.member_id AND {{may_be_named}})
         FOR UPDATE
     ) d
 ), verdict AS MATERIALIZED (

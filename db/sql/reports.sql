@@ -12,18 +12,50 @@ CASE
 END
 
 -- fragment: numbers_of_batch
--- From the aliases b (batches), i and l (counts of its items and its log) and a (the counts of an archived one).
+-- From the aliases b (batches), i and l (counts of its items and its log), f (`with_reached_elsewhere`) and a (the counts
+-- of an archived one). The first error is told as long as something is wrong: when all was mended, there is none.
 b.id AS batch_id, b.event_id, b.audience, {{state_of_batch}} AS state,
 coalesce(a.planned, i.planned) AS planned, coalesce(a.deliveries, i.deliveries) AS deliveries,
-coalesce(a.sent, l.sent) AS sent, coalesce(a.failed, l.failed) AS failed,
-coalesce(a.unknown, l.unknown) AS unknown, coalesce(a.skipped, l.skipped) AS skipped,
+coalesce(a.sent, l.sent) AS sent, {{failed_of_batch}} AS failed,
+coalesce(a.unknown, l.unknown) AS unknown, coalesce(a.skipped, l.skipped + f.n) AS skipped,
 CASE WHEN b.archived IS NULL THEN i.deliveries - l.settled ELSE 0 END AS pending,
 b.started_at,
 CASE {{state_of_batch}}
     WHEN 'cancelled' THEN b.cancelled_at
     WHEN 'completed' THEN coalesce(a.last_settled_at, i.last_settled_at, b.started_at)
 END AS completed_at,
-b.first_error AS error, b.initiator, b.planning IS NOT NULL AS planning
+CASE WHEN {{failed_of_batch}} + coalesce(a.unknown, l.unknown) > 0 OR {{state_of_batch}} <> 'completed'
+    THEN b.first_error END AS error,
+b.initiator, b.planning IS NOT NULL AS planning
+
+-- fragment: failed_of_batch
+coalesce(a.failed, l.failed - f.n)
+
+-- fragment: is_reached_elsewhere
+-- Of the log entry l and its delivery d: it failed in this batch, and another batch, or another system, has reached the
+-- member. So it is reported as what a batch is told that comes after: skipped, `already_sent`.
+(l.status = 'failed' AND d.state = 'sent' AND d.batch_id IS DISTINCT FROM l.batch_id)
+
+-- fragment: reached_elsewhere
+-- Of the batch b: those deliveries, found by the index of failed ones.
+log_entries l JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
+    AND d.slot = l.slot
+WHERE l.batch_id = b.id AND {{is_reached_elsewhere}}
+
+-- fragment: with_reached_elsewhere
+CROSS JOIN LATERAL (SELECT count(*) AS n FROM {{reached_elsewhere}}) f
+
+-- fragment: has_errors
+-- Of the batch b: whether a delivery of it is failed or unknown now, or it could not be planned.
+(CASE
+    WHEN b.archived IS NOT NULL THEN (b.archived ->> 'failed')::bigint + (b.archived ->> 'unknown')::bigint > 0
+    ELSE EXISTS (
+        SELECT FROM log_entries l
+        LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
+            AND d.slot = l.slot
+        WHERE l.batch_id = b.id AND l.status IN ('failed', 'unknown') AND {{is_reached_elsewhere}} IS NOT TRUE
+    ) OR (b.first_error IS NOT NULL AND NOT EXISTS (SELECT FROM batch_items i WHERE i.batch_id = b.id))
+END)
 
 -- fragment: with_archived
 LEFT JOIN LATERAL jsonb_to_record(b.archived) AS a(planned bigint, deliveries bigint, sent bigint, failed bigint,
@@ -47,6 +79,7 @@ CROSS JOIN LATERAL (
         count(*) FILTER (WHERE status <> 'retry') AS settled
     FROM log_entries WHERE batch_id = b.id
 ) l
+{{with_reached_elsewhere}}
 {{with_archived}}
 WHERE %(batch_id)s::bigint IS NULL OR b.id = %(batch_id)s
 ORDER BY b.id
@@ -63,16 +96,28 @@ WHERE b.id = %(batch_id)s
 ORDER BY reason
 
 -- fragment: log_status
--- What the log entry l says of a delivery, if there is one yet: what waits for a retry is pending, too.
-CASE WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending' ELSE l.status END
+-- What the log entry l and the ledger's row d say of a delivery of a batch, as all reports do. What has no entry yet, or
+-- waits for a retry, is pending.
+CASE
+    WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending'
+    WHEN {{is_reached_elsewhere}} THEN 'skipped'
+    ELSE l.status
+END
+
+-- fragment: log_reason
+CASE WHEN {{is_reached_elsewhere}} THEN 'already_sent' ELSE l.reason END
+
+-- fragment: sent_by_batch
+-- The batch that sent it, where another did; null also for another system.
+CASE WHEN l.reason = 'already_sent' OR {{is_reached_elsewhere}} THEN d.batch_id END
 
 -- name: batch_log
 -- Every delivery of the batch, pending ones too. `sent_by_batch` is the batch that sent it, where another did.
 SELECT i.member_id, coalesce(l.role, r.role) AS role,
     {{log_status}} AS status,
-    l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
+    {{log_reason}} AS reason, coalesce(l.attempts, 0) AS attempts, l.at,
     coalesce(l.partition, i.partition) AS partition, coalesce(l.kafka_offset, i.kafka_offset) AS "offset",
-    CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
+    {{sent_by_batch}} AS sent_by_batch,
     CASE WHEN l.status = 'sent' THEN d.reply END AS reply
 FROM batch_items i
 JOIN batches b ON b.id = i.batch_id
@@ -129,6 +174,7 @@ SELECT FROM members WHERE id = %(member_id)s
     WHERE d.event_id = %(event_id)s AND d.action = 'invite'
 ), audited AS MATERIALIZED (
     SELECT coalesce(due.member_id, known.member_id) AS member_id, coalesce(due.due_role, known.role) AS role,
+        coalesce(due.slot, known.slot) AS slot,
         CASE
             WHEN known.state IN ('sent', 'failed', 'unknown') THEN known.state
             WHEN known.state = 'handing_off' OR (known.has_work AND known.state IN ('planned', 'retry', 'skipped')
@@ -157,6 +203,16 @@ SELECT (
     SELECT coalesce(jsonb_agg(jsonb_build_object('member_id', member_id, 'role', role) ORDER BY member_id, role), '[]')
     FROM audited WHERE status = 'missing'
 ) AS missing
+
+-- name: audit_rows
+-- The deliveries behind these numbers.
+WITH {{audited}}
+SELECT now() AS as_of, x.member_id, x.role, x.status, d.reason, d.batch_id,
+    CASE WHEN x.status <> 'missing' THEN d.updated_at END AS at
+FROM audited x
+LEFT JOIN deliveries d ON d.event_id = %(event_id)s AND d.action = 'invite' AND d.member_id = x.member_id AND d.slot = x.slot
+WHERE x.status IS NOT NULL
+ORDER BY x.member_id, x.role
 
 -- name: audit_contradictions
 -- Where a log contradicts the ledger. No statement here can write these.

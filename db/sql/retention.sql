@@ -140,7 +140,7 @@ SELECT b.id, -1 AS removed_up_to FROM batches b WHERE {{has_ended}} ORDER BY b.s
 -- those of members with a higher id. Actions open no row of an archived batch again.
 UPDATE batches b SET archived = jsonb_build_object(
     'planned', i.planned, 'deliveries', i.deliveries, 'last_settled_at', i.last_settled_at,
-    'sent', l.sent, 'failed', l.failed, 'unknown', l.unknown, 'skipped', l.skipped,
+    'sent', l.sent, 'failed', l.failed - f.n, 'unknown', l.unknown, 'skipped', l.skipped + f.n,
     'excluded', x.excluded, 'removed_at', now(), 'removed_up_to', -1
 )
 FROM (
@@ -156,7 +156,9 @@ FROM (
         SELECT excluded, count(*) AS members FROM batch_items
         WHERE batch_id = %(batch_id)s AND excluded IS NOT NULL GROUP BY excluded
     ) counted
-) x
+) x, (
+    SELECT f.n FROM batches b {{with_reached_elsewhere}} WHERE b.id = %(batch_id)s
+) f
 WHERE b.id = %(batch_id)s
 
 -- name: find_archived_batch_with_rows

@@ -54,6 +54,26 @@ x.is_past, CASE WHEN NOT x.is_past THEN x.starts_at END, x.starts_at DESC, x.id
 (r.planning IS NOT NULL
     OR EXISTS (SELECT FROM batch_items u WHERE u.batch_id = r.id AND u.settled_at IS NULL OFFSET 0))
 
+-- fragment: some_outcome
+-- Of the event e: a delivery of which the ledger knows the outcome, whoever sent it. Ordered, so that PostgreSQL reads
+-- the event's part of the key and stops at the first; it would read all of the ledger for what is not there.
+SELECT d.role FROM deliveries d
+WHERE d.event_id = e.id AND d.action = 'invite' AND d.state IN ('sent', 'failed', 'unknown')
+
+-- fragment: uninvited_roles
+-- The roles on whose lists for e somebody is, and for which no batch went to its end, or a later one was cancelled: an
+-- audit may name any number of them as missing.
+SELECT r.role FROM (VALUES ('Student', 'students'), ('Coach', 'coaches')) r(role, audience)
+WHERE coalesce((
+    SELECT u.state = 'cancelled' FROM batches u WHERE u.event_id = e.id AND u.audience IN (r.audience, 'everyone')
+    ORDER BY u.id DESC LIMIT 1
+), true) AND EXISTS (
+    SELECT FROM event_chapters x
+    JOIN groups ON groups.chapter_id = x.chapter_id AND {{role_of_list}} = r.role
+    JOIN subscriptions s ON s.group_id = groups.id AND {{is_on_list}}
+    WHERE x.event_id = e.id
+)
+
 -- name: browse_events
 -- What is shown of an event is read for those of the page alone.
 WITH x AS MATERIALIZED (
@@ -65,7 +85,13 @@ WITH x AS MATERIALIZED (
             LIMIT %(limit)s::bigint + %(skip)s::bigint)
     ) x ORDER BY {{order_of_events}} LIMIT %(limit)s OFFSET %(skip)s
 )
-SELECT {{event_columns}}, b.batches, b.last_started_at, b.is_running, b.is_paused
+SELECT {{event_columns}}, b.batches, b.last_started_at, b.is_running, b.is_paused,
+    CASE WHEN NOT x.is_past THEN ({{some_outcome}} ORDER BY d.member_id LIMIT 1) IS NOT NULL END AS is_reached,
+    CASE WHEN NOT x.is_past THEN o.uninvited END AS uninvited,
+    CASE WHEN NOT x.is_past THEN ARRAY(
+        SELECT z.role FROM unnest(o.uninvited) z(role)
+        WHERE ({{some_outcome}} AND d.role = z.role ORDER BY d.member_id LIMIT 1) IS NOT NULL
+    ) END AS half_reached
 FROM x JOIN events e ON e.id = x.id {{with_chapters}}
 CROSS JOIN LATERAL (
     SELECT count(*) AS batches, max(r.started_at) AS last_started_at,
@@ -73,6 +99,7 @@ CROSS JOIN LATERAL (
         coalesce(bool_or(r.state = 'paused' AND {{is_unfinished}}), false) AS is_paused
     FROM batches r WHERE r.event_id = e.id
 ) b
+CROSS JOIN LATERAL (SELECT ARRAY({{uninvited_roles}}) AS uninvited OFFSET 0) o
 ORDER BY {{order_of_events}}
 
 -- name: browse_batches
@@ -84,9 +111,13 @@ WITH x AS MATERIALIZED (
     ORDER BY b.id DESC LIMIT %(limit)s OFFSET %(skip)s
 )
 SELECT b.id AS batch_id, b.event_id, e.name AS event_name, b.audience, {{state_of_batch}} AS state, b.initiator,
-    b.started_at, b.first_error AS error, coalesce(e.time_zone, c.zones[1]) AS time_zone
+    b.started_at, {{has_errors}} AS has_errors, coalesce(e.time_zone, c.zones[1]) AS time_zone
 FROM x JOIN batches b ON b.id = x.id JOIN events e ON e.id = b.event_id {{with_chapters}}
 ORDER BY b.id DESC
+
+-- name: count_imported
+SELECT count(*) AS n FROM deliveries d
+WHERE d.event_id = %(event_id)s AND d.action = 'invite' AND d.state = 'sent' AND d.reason = 'imported'
 
 -- name: event_of_batch
 SELECT {{event_columns}} FROM batches b JOIN events e ON e.id = b.event_id {{with_chapters}}
@@ -171,8 +202,8 @@ FROM regexp_split_to_table(search_text(%(search)s::text), '\s+') AS word WHERE w
 -- Pages are ordered by `item_role`: under the policy `one` another batch may have mailed the member in another role.
 m.id AS member_id, {{full_name}} AS name, m.email, coalesce(l.role, r.role) AS role, r.role AS item_role,
 {{log_status}} AS status,
-l.reason, coalesce(l.attempts, 0) AS attempts, l.at,
-CASE WHEN l.reason = 'already_sent' THEN d.batch_id END AS sent_by_batch,
+{{log_reason}} AS reason, coalesce(l.attempts, 0) AS attempts, l.at,
+{{sent_by_batch}} AS sent_by_batch,
 CASE WHEN l.status = 'sent' THEN d.reply END AS reply
 
 -- name: browse_entries
@@ -205,7 +236,8 @@ CROSS JOIN LATERAL (
     SELECT x.role FROM unnest(i.roles) AS x(role) WHERE e.role_policy = 'one' OR x.role = l.slot LIMIT 1
 ) r
 LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id AND d.slot = l.slot
-WHERE l.batch_id = %(batch_id)s AND l.status = %(status)s AND {{may_be_named}} AND {{matches_search}}
+WHERE l.batch_id = %(batch_id)s AND (l.status = %(status)s OR (%(status)s = 'skipped' AND l.status = 'failed'))
+    AND {{log_status}} = %(status)s AND {{may_be_named}} AND {{matches_search}}
     AND l.member_id >= %(after_member)s AND i.member_id >= %(after_member)s AND m.id >= %(after_member)s
     AND (l.member_id, r.role) > (%(after_member)s, %(after_role)s)
 ORDER BY l.member_id, r.role LIMIT %(limit)s
@@ -215,7 +247,8 @@ ORDER BY l.member_id, r.role LIMIT %(limit)s
 SELECT i.member_id, {{full_name}} AS name, m.email, NULL AS role, NULL AS item_role, 'left out' AS status, i.excluded AS reason,
     0 AS attempts, i.settled_at AS at, NULL AS sent_by_batch, NULL AS reply
 FROM batch_items i JOIN members m ON m.id = i.member_id
-WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND {{may_be_named}} AND {{matches_search}}
+WHERE i.batch_id = %(batch_id)s AND i.excluded IS NOT NULL AND (%(reason)s::text IS NULL OR i.excluded = %(reason)s)
+    AND {{may_be_named}} AND {{matches_search}}
     AND i.member_id > %(after_member)s
 ORDER BY i.member_id LIMIT %(limit)s
 
@@ -262,8 +295,20 @@ WITH items AS MATERIALIZED (
     FROM outcomes
 )
 SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.excluded_members) AS excluded_members, l.per_second
-FROM batches b CROSS JOIN i CROSS JOIN l {{with_archived}}
+FROM batches b CROSS JOIN i CROSS JOIN l {{with_reached_elsewhere}} {{with_archived}}
 WHERE b.id = %(batch_id)s
+
+-- name: browse_audited
+-- The members behind the numbers of `audit_counts`, from the same rows.
+WITH {{audited}}
+SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.role, x.status, d.reason, d.batch_id,
+    CASE WHEN x.status <> 'missing' THEN d.updated_at END AS at
+FROM audited x
+JOIN members m ON m.id = x.member_id
+LEFT JOIN deliveries d ON d.event_id = %(event_id)s AND d.action = 'invite' AND d.member_id = x.member_id AND d.slot = x.slot
+WHERE x.status IS NOT NULL AND (%(status)s::text IS NULL OR x.status = %(status)s) AND {{may_be_named}}
+    AND (m.id, x.role) > (%(after_member)s::bigint, %(after_role)s::text)
+ORDER BY m.id, x.role LIMIT %(limit)s
 
 -- name: browse_missing
 -- Names of the members that an audit found missing.
@@ -334,7 +379,7 @@ WHERE x.reason IS NOT NULL ORDER BY x.member_id, x.role LIMIT %(limit)s
 SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone, c.zones[1]) AS time_zone,
     b.id AS batch_id, i.excluded, coalesce(l.role, r.role) AS role,
     CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{log_status}} END AS status,
-    coalesce(i.excluded, l.reason) AS reason, coalesce(l.at, i.settled_at) AS at, l.attempts,
+    coalesce(i.excluded, {{log_reason}}) AS reason, coalesce(l.at, i.settled_at) AS at, l.attempts,
     CASE WHEN l.status = 'sent' THEN d.reply END AS reply, v.attending
 FROM batches b
 JOIN batch_items i ON i.batch_id = b.id AND i.member_id = %(member_id)s
@@ -346,7 +391,22 @@ LEFT JOIN deliveries d ON d.event_id = e.id AND d.action = b.action AND d.member
     AND d.slot = {{slot_of_role}}
 LEFT JOIN invitations v ON v.event_id = e.id AND v.member_id = i.member_id AND v.role = r.role
 WHERE b.archived IS NULL AND {{event_in_scope}}
-ORDER BY b.id DESC, role LIMIT %(limit)s
+UNION ALL
+-- What the ledger knows and no log has: mails of another system, and of batches whose log was removed. By the ledger's
+-- key, for one event after the other.
+SELECT e.id, e.name, e.starts_at, coalesce(e.time_zone, c.zones[1]), d.batch_id, NULL, d.role, d.state, d.reason,
+    d.updated_at, d.attempts, d.reply, v.attending
+FROM events e
+{{with_chapters}}
+JOIN LATERAL (
+    SELECT * FROM deliveries WHERE event_id = e.id AND action = 'invite' AND member_id = %(member_id)s OFFSET 0
+) d ON d.state IN ('sent', 'failed', 'unknown')
+LEFT JOIN invitations v ON v.event_id = e.id AND v.member_id = d.member_id AND v.role = d.role
+WHERE {{event_in_scope}} AND NOT EXISTS (
+    SELECT FROM batches b JOIN batch_items i ON i.batch_id = b.id AND i.member_id = d.member_id
+    WHERE b.event_id = e.id AND b.archived IS NULL AND (i.excluded IS NOT NULL OR d.slot = 'member' OR d.role = ANY(i.roles))
+)
+ORDER BY batch_id DESC NULLS LAST, starts_at DESC, role LIMIT %(limit)s
 
 -- name: browse_upcoming
 -- Upcoming events of the chapters whose lists the member is or was on, without a delivery to them.

@@ -62,7 +62,10 @@ def test_an_admins_pages(stage: Stage, ada: Person, settings: Settings, tmp_path
     ada.page.get_by_role("link", name="0:0", exact=True).click()
     ada.sees(r"\xff poison", "ff 20 70 6f")
     assert ada.barriers() == []
-    ada.press("Redrive")
+    ada.press("Redrive…")
+    ada.sees("Redrive 1 dead letter?")
+    assert ada.barriers() == []
+    ada.press("Redrive 1 dead letter")
     ada.sees("Done: 1 dead letter redriven.", "redriven")
 
     ada.go("/members")

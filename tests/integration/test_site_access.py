@@ -27,14 +27,16 @@ SIGN_IN, NO, HIDDEN = "sign in", 403, 404
 #: Allowed, whatever the result: other tests check that.
 IN = "let in"
 
-#: The fields of a route's form besides the CSRF token.
+#: The fields of a route's form, or of its query, besides the CSRF token.
 FORMS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/events/{event}/invite"): {"audience": "everyone", "key": "k" * 36},
+    ("GET", "/events/{event}/resolve"): {"verdict": "failed"},
     ("POST", "/events/{event}/resolve"): {"verdict": "failed"},
     ("POST", "/accounts"): {"email": "new@bidden.example", "name": "New", "role": "organiser", "how": "none"},
     ("POST", "/accounts/{account}"): {"name": "Zoë", "role": "organiser"},
     ("POST", "/clients"): {"name": "Calendar", "account": "1", "scope": "read"},
     ("POST", "/invitation/{token}"): {"answer": "yes"},
+    ("POST", "/letters/confirm"): {"letter": "0:0", "do": "discard"},
     ("POST", "/letters/redrive"): {"letter": "0:0"},
     ("POST", "/letters/discard"): {"letter": "0:0"},
 }
@@ -73,8 +75,12 @@ TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | 
     ("GET", "/events/{event}/people"): (SIGN_IN, HIDDEN, 200, 200),
     ("GET", "/events/{event}/invite"): (SIGN_IN, HIDDEN, 200, 200),
     ("POST", "/events/{event}/invite"): (SIGN_IN, HIDDEN, 303, 303),
+    ("GET", "/events/{event}/people.csv"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/events/{event}/audit/people"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/events/{event}/audit.csv"): (SIGN_IN, HIDDEN, 200, 200),
     ("GET", "/events/{event}/audit"): (SIGN_IN, HIDDEN, 200, 200),
     ("GET", "/events/{event}/audit/answer"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/events/{event}/resolve"): (SIGN_IN, HIDDEN, 200, 200),
     ("POST", "/events/{event}/resolve"): (SIGN_IN, HIDDEN, 303, 303),
     ("POST", "/members/{member}/opt-outs"): (SIGN_IN, NO, NO, 303),
     ("GET", "/events/{event}/mail/{role}"): (SIGN_IN, HIDDEN, 200, 200),
@@ -85,6 +91,7 @@ TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | 
     ("GET", "/batches/{batch}/live"): (SIGN_IN, HIDDEN, 200, 200),
     ("GET", "/batches/{batch}/log.csv"): (SIGN_IN, HIDDEN, 200, 200),
     ("GET", "/batches/{batch}/cancel"): (SIGN_IN, HIDDEN, 200, 200),
+    ("GET", "/batches/{batch}/retry"): (SIGN_IN, HIDDEN, 200, 200),
     ("POST", "/batches/{batch}/retry"): (SIGN_IN, HIDDEN, 303, 303),
     ("POST", "/batches/{batch}/{decision}"): (SIGN_IN, HIDDEN, 303, 303),
     ("GET", "/members/{member}"): (SIGN_IN, HIDDEN, 200, 200),
@@ -106,6 +113,7 @@ TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | 
     ("GET", "/letters/waiting"): (SIGN_IN, NO, NO, IN),
     ("GET", "/letters/{partition}/{offset}"): (SIGN_IN, NO, NO, IN),
     ("GET", "/letters/{partition}/{offset}/value"): (SIGN_IN, NO, NO, IN),
+    ("POST", "/letters/confirm"): (SIGN_IN, NO, NO, 200),
     ("POST", "/letters/redrive"): (SIGN_IN, NO, NO, IN),
     ("POST", "/letters/discard"): (SIGN_IN, NO, NO, IN),
     ("GET", "/system"): (SIGN_IN, NO, NO, IN),
@@ -182,7 +190,8 @@ def routes(site: Site) -> set[tuple[str, str]]:
 def ask(browser: Browser, method: str, route: str) -> Response:
     """The response of a route to a request as its page would send it."""
     path = route.format(**{**PLACES, **OTHER_PLACES.get(route, {})})
-    return browser.get(path) if method == "GET" else browser.post(path, FORMS.get((method, route)))
+    values = FORMS.get((method, route))
+    return browser.get(path, params=values) if method == "GET" else browser.post(path, values)
 
 
 def came_to(answer: Response) -> int | str:
@@ -261,6 +270,9 @@ QUERIES: Final[dict[str, list[str]]] = {
         *("?audience=" + audience for audience in ("students", "coaches", "everyone")),
         *("?reason=" + reason for reason in ("terms_not_accepted", "already_sent", "unknown", "declined")),
     ],
+    "/events/{event}/people.csv": ["?audience=students", "?reason=terms_not_accepted", "?reason=already_sent"],
+    "/events/{event}/audit/people": ["?status=failed", "?status=missing"],
+    "/events/{event}/audit.csv": ["?status=failed"],
     "/events/{event}/audit/answer": ["?audience=students"],
     "/batches/{batch}/entries": [
         *("?status=" + status for status in ("sent", "failed", "unknown", "skipped", "pending", "left_out")),
@@ -268,6 +280,7 @@ QUERIES: Final[dict[str, list[str]]] = {
         "?q=735",
         f"?q={FIRST_ID + 1}",
     ],
+    "/events/{event}/resolve": ["?verdict=resend", f"?verdict=sent&member={FIRST_ID + 3}", "?verdict=failed&member=21"],
     "/batches/{batch}/log.csv": ["?status=failed", "?status=left_out", "?status=pending"],
     "/members": ["?q=oreign", f"?q={FIRST_ID + 1}", "?q=example"],
     "/trail": ["?event=2"],

@@ -12,7 +12,7 @@ from typing import Any, LiteralString
 
 import pytest
 
-from db import batch_actions, planning, reports, retention, site_queries
+from db import audit_queries, batch_actions, planning, reports, retention, site_queries
 from db.batch_actions import Chunk
 from db.site_queries import VisibleMembers
 from producers.plan import dry_runs, plan, trigger_of
@@ -289,7 +289,7 @@ def test_an_event_that_was_moved(scenario: Scenario, batches: list[int]) -> None
         assert not site_queries.hides_members(scenario.conn, batch, VisibleMembers([1, 2], unlisted=True))
     assert some_hidden
     found = scenario.audit()["missing"]
-    listed = site_queries.missing(scenario.conn, found, names)
+    listed = audit_queries.missing(scenario.conn, found, names)
     assert [row["member_id"] for row in listed.rows] == [row["member_id"] for row in found]
 
 
@@ -312,7 +312,7 @@ def test_pages_where_another_batch_mailed(
     monkeypatch.setattr(site_queries, "entries", lambda *words, **wish: entries(*words, **{**wish, "limit": 2}))
     with open_site(database_url, scenario.conn) as site:
         browser, query = site.admin(), f"?status={status or ''}"
-        csv = browser.get(f"/batches/{second}/log.csv{query}").text.split("\r\n")
+        csv = browser.get(f"/batches/{second}/log.csv{query}").text.removeprefix("\ufeff").split("\r\n")
         shown, address = [], f"/batches/{second}/entries{query}"
         while address:
             page = browser.get(address)

@@ -113,11 +113,11 @@ def cancel(client: AuthenticatedClient, batch: BatchInScope, conn: Database) -> 
 
 
 def _decide(client: CurrentClient, batch: BatchWithEvent, conn: Connection, decision: Decision) -> models.Batch:
-    actions.decide(conn, client.actor, batch, decision)
+    actions.decide(conn, client, batch, decision)
     return batch_model(conn, batch, client.account.scope)
 
 
 @router.post("/batches/{batch}/retry", dependencies=[require_scope(ApiScope.OPERATE)], responses=_DECIDED)
 def retry(client: AuthenticatedClient, batch: BatchInScope, conn: Database) -> models.Retried:
-    """Make its failed deliveries due again."""
-    return models.Retried(deliveries=actions.retry(conn, client.actor, batch))
+    """Make its failed deliveries due again: those to members whom the account may see."""
+    return models.Retried(deliveries=actions.retry(conn, client, batch))

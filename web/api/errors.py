@@ -103,7 +103,7 @@ _ALWAYS: Final = (401, 403, 422, 503)
 _MEANINGS: Final = {
     400: "The body is not valid JSON.",
     401: "No token, or one that is unknown or revoked.",
-    403: "The client lacks the scope that this needs, or its account the role.",
+    403: "The client lacks the scope that this needs, or its account the role, or a chapter that it reaches.",
     404: "It does not exist, or is not in the chapters of the client's account.",
     408: "The body took too long to arrive.",
     409: "The action is refused; `detail` says why. Nothing was written.",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 
-from db import reports, site_queries
+from db import audit_queries, reports, site_queries
 from db.site_queries import EventSummary
 from producers.plan import plan, refusal, trigger_of
 from schemas.errors import RefusedError
@@ -139,7 +139,7 @@ def start_batch(
         planned = actions.invite(
             conn,
             config,
-            client.actor,
+            client,
             event,
             wanted.audience,
             key=f"api/{client.registered.id}/{key}",
@@ -163,10 +163,10 @@ def start_batch(
 def resolve(
     client: AuthenticatedClient, event: EventInScope, conn: Database, config: Config, wanted: models.ResolveRequest
 ) -> models.Resolved:
-    """Record what became of unknown deliveries: all of the event, or those of one member."""
+    """Record what became of unknown deliveries: those of one member, or of all members whom the account may see."""
     if wanted.member_id is not None:
         scope.require_member(conn, wanted.member_id, client.account)
-    done = actions.resolve(conn, config, client.actor, event, wanted.verdict, member_id=wanted.member_id)
+    done = actions.resolve(conn, config, client, event, wanted.verdict, member_id=wanted.member_id)
     return models.Resolved.model_validate(done)
 
 
@@ -177,7 +177,7 @@ def audit(
     """Was everyone invited? Reads everything about the event."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    named = site_queries.missing(conn, found["missing"], event.visible_members(client.account.scope))
+    named = audit_queries.missing(conn, found["missing"], event.visible_members(client.account.scope))
     numbers = {**found, "missing": len(found["missing"])}
     return models.Audit(**numbers, missing_members=[models.Missing(**row) for row in named.rows])
 

@@ -134,6 +134,7 @@ class ListedBatch(_Response):
     event_name: str
     audience: Audience
     state: BatchState
+    has_errors: bool = Field(description="Whether a delivery of it is failed or unknown now.")
     initiator: str = Field(description="Who started it.")
     started_at: datetime
 

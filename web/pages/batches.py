@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import anyio
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from psycopg import Error as DatabaseError
 
-from db import site_queries
+from db import batch_actions, site_queries
 from db.connect import Connection
 from schemas.text import storable
-from web import actions
+from schemas.vocabulary import Reason
+from web import actions, scope
 from web.actions import Decision
 from web.auth.current_user import BatchInScope, CurrentUser, SignedInUser
 from web.database import Pool
 from web.dependencies import Config, Database
-from web.pages import words
+from web.pages import questions, words
+from web.pages.csv_files import download
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect, render
 from web.progress import LIVE_SECONDS, ProgressCache, read_progress
 from web.scope import BatchWithEvent
-from web.spreadsheet_cells import safe_cell
 from web.urls import query_string
 
 router = APIRouter(include_in_schema=False)
@@ -67,7 +66,7 @@ def show_batch(
         progress=read_progress(conn, batch.id, config.send_rates),
         notice=notice,
         is_fragment=False,
-        **_entries(conn, user, batch, status, q, 0, ""),
+        **_entries(conn, user, batch, status, None, q, 0, ""),
     )
 
 
@@ -78,6 +77,7 @@ def show_entries(
     batch: BatchInScope,
     conn: Database,
     status: Status = "",
+    reason: Reason | None = None,
     q: SearchText = "",
     after: After = 0,
     after_role: Annotated[str, Query(max_length=20)] = "",
@@ -93,17 +93,30 @@ def show_entries(
         batch=batch,
         event=batch.event,
         is_fragment=not live,
-        **_entries(conn, user, batch, status, q, after, after_role),
+        **_entries(conn, user, batch, status, reason, q, after, after_role),
     )
 
 
 def _entries(
-    conn: Connection, user: CurrentUser, batch: BatchWithEvent, status: str, search: str, after: int, after_role: str
+    conn: Connection,
+    user: CurrentUser,
+    batch: BatchWithEvent,
+    status: str,
+    reason: Reason | None,
+    search: str,
+    after: int,
+    after_role: str,
 ) -> dict[str, Any]:
     names = batch.event.visible_members(user.account.scope)
     search = storable(search)
     found = site_queries.entries(
-        conn, batch.id, names, status=status or None, search=search, after=(after, storable(after_role))
+        conn,
+        batch.id,
+        names,
+        status=status or None,
+        reason=reason,
+        search=search,
+        after=(after, storable(after_role)),
     )
     last = found.rows[-1] if found.rows else None
     return {
@@ -112,7 +125,10 @@ def _entries(
         "statuses": _STATUSES,
         "search": search,
         "is_first": not after,
-        "next": query_string(q=search, status=status, after=last["member_id"], after_role=last["item_role"])
+        "filter": query_string(q=search, status=status, reason=reason),
+        "next": query_string(
+            q=search, status=status, reason=reason, after=last["member_id"], after_role=last["item_role"]
+        )
         if last
         else "",
         "some_hidden": not after and site_queries.hides_members(conn, batch.id, names),
@@ -154,43 +170,78 @@ def _event(name: str, data: str) -> str:
 
 
 @router.get("/batches/{batch}/log.csv")
-def export(user: SignedInUser, batch: BatchInScope, request: Request, status: Status = "") -> Response:
-    """The log as a table for a spreadsheet, with names, by member id."""
+def export(
+    user: SignedInUser,
+    batch: BatchInScope,
+    request: Request,
+    status: Status = "",
+    reason: Reason | None = None,
+    q: SearchText = "",
+) -> Response:
+    """The log as a table for a spreadsheet, with names, by member id; then who was left out, and why.
+
+    With a status, a reason or a search only those, and the file's name says so.
+    """
     pool: Pool = request.app.state.pool
     names = batch.event.visible_members(user.account.scope)
+    search = storable(q)
+    filters = [status, reason.value if reason else "", "search" if search else ""]
     with pool.connection() as conn:
-        actions.record_export(conn, user.actor, batch, f"log{f', {status}' if status else ''}")
+        what = ", ".join(["log", *(text for text in filters if text)])
+        actions.record_export(conn, user.actor, batch.event.id, what, batch_id=batch.id)
+    wanted = [status] if status else [""] if reason is None else []
+    wanted += ["left_out"] if not status else []
 
-    def lines() -> Iterator[str]:
-        yield ",".join(_CSV_COLUMNS) + "\r\n"
-        after = (0, "")
-        while True:
-            with pool.connection() as conn:
-                found = site_queries.entries(
-                    conn, batch.id, names, status=status or None, after=after, limit=_CSV_ROWS_PER_QUERY
-                )
-            buffer = io.StringIO()
-            csv.writer(buffer).writerows([safe_cell(row[name]) for name in _CSV_COLUMNS] for row in found.rows)
-            yield buffer.getvalue()
-            if not found.has_more:
-                return
-            after = (found.rows[-1]["member_id"], found.rows[-1]["item_role"] or "")
+    def parts() -> Iterator[list[dict[str, Any]]]:
+        for part in wanted:
+            after, has_more = (0, ""), True
+            while has_more:
+                with pool.connection() as conn:
+                    found = site_queries.entries(
+                        conn,
+                        batch.id,
+                        names,
+                        status=part or None,
+                        reason=reason,
+                        search=search,
+                        after=after,
+                        limit=_CSV_ROWS_PER_QUERY,
+                    )
+                yield found.rows
+                has_more = found.has_more
+                if has_more:
+                    after = (found.rows[-1]["member_id"], found.rows[-1]["item_role"] or "")
 
-    name = f"bidden-batch-{batch.id}{'-' + status if status else ''}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
+    return download(
+        "-".join(["bidden-batch", str(batch.id), *(text for text in filters if text)]), _CSV_COLUMNS, parts()
+    )
+
+
+@router.get("/batches/{batch}/retry")
+def confirm_retry(
+    user: SignedInUser, batch: BatchInScope, conn: Database, grown: Annotated[bool, Query()] = False
+) -> HTMLResponse:
+    """The question before a retry, which mails."""
+    number = batch_actions.count_failed(conn, batch.id, scope.visible_members(batch.event, user))
+    return questions.ask_retry(user, batch, number, grown=grown)
 
 
 @router.post("/batches/{batch}/retry")
-def retry(user: SignedInUser, batch: BatchInScope, conn: Database) -> Response:
-    """Makes its failed deliveries due again."""
-    count = actions.retry(conn, user.actor, batch)
+def retry(
+    user: SignedInUser, batch: BatchInScope, conn: Database, number: Annotated[int | None, Form(ge=0)] = None
+) -> Response:
+    """Makes its failed deliveries due again; asks again if there are more than the `number` that was asked about."""
+    visible = scope.visible_members(batch.event, user)
+    if number is not None and batch_actions.count_failed(conn, batch.id, visible) > number:
+        return redirect(f"/batches/{batch.id}/retry?grown=true")
+    count = actions.retry(conn, user, batch)
     return redirect(f"/batches/{batch.id}", notice=words.retried(count))
 
 
 @router.get("/batches/{batch}/cancel")
 def confirm_cancel(user: SignedInUser, batch: BatchInScope, conn: Database, config: Config) -> HTMLResponse:
     """The question before cancelling, which cannot be undone."""
+    scope.require_whole(batch.event, user, "cancel this batch")
     progress = read_progress(conn, batch.id, config.send_rates)
     return page("cancel_batch", user=user, batch=batch, event=batch.event, progress=progress)
 
@@ -198,5 +249,5 @@ def confirm_cancel(user: SignedInUser, batch: BatchInScope, conn: Database, conf
 @router.post("/batches/{batch}/{decision}")
 def decide(user: SignedInUser, batch: BatchInScope, decision: Decision, conn: Database) -> Response:
     """Pauses, resumes or cancels it."""
-    actions.decide(conn, user.actor, batch, decision)
+    actions.decide(conn, user, batch, decision)
     return redirect(f"/batches/{batch.id}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
@@ -17,6 +17,7 @@ from web.auth.current_user import AdminUser, CurrentUser
 from web.database import Pool
 from web.dead_letters import MAX_HEADER_LENGTH, MAX_PARTITION, PAGE_SIZE, PLACE_PATTERN, parse_place
 from web.dependencies import MAX_ID, Config, Database
+from web.pages import questions
 from web.pages.parameters import Notice
 from web.pages.rendering import page, plural, redirect, render
 from web.single_flight import SingleFlightCache
@@ -96,6 +97,27 @@ def download(_: AdminUser, conn: Database, config: Config, partition: Partition,
         raise HTTPException(404, "This dead letter has no bytes")
     headers = {"Content-Disposition": f'attachment; filename="dead-letter-{partition}-{offset}.bin"'}
     return Response(letter.value, media_type="application/octet-stream", headers=headers)
+
+
+@router.post("/letters/confirm")
+def confirm(
+    user: AdminUser,
+    conn: Database,
+    config: Config,
+    do: Annotated[Literal["redrive", "redrive all", "discard"], Form()],
+    letter: Annotated[list[SelectedPlace], Form(max_length=PAGE_SIZE)] = [],  # noqa: B006 - FastAPI copies it
+    again: Annotated[bool, Form()] = False,
+) -> Response:
+    """The question before a redrive or a discard. Changes nothing: it is a form because the selection is one."""
+    places = list(dict.fromkeys(letter))
+    if do == "redrive all":
+        waiting = dead_letters.newest(conn, config, None).waiting
+        return questions.ask_redrive(user, (), waiting, all_letters=True, again=again)
+    if not places:
+        return _list(user, conn, config, problem="Select dead letters first.", status=422)
+    if do == "discard":
+        return questions.ask_discard(user, places)
+    return questions.ask_redrive(user, places, len(places), all_letters=False, again=again)
 
 
 @router.post("/letters/redrive")

@@ -13,7 +13,13 @@ from web.errors import HANDLED, NOTHING_HERE, HttpError, is_path_error, to_http_
 from web.pages.rendering import message_page
 from web.security_headers import set_headers
 
-_TITLES: Final = {404: "Not found", 409: "Refused", 422: "Invalid input", 503: "Not available right now"}
+_TITLES: Final = {
+    403: "Not allowed",
+    404: "Not found",
+    409: "Refused",
+    422: "Invalid input",
+    503: "Not available right now",
+}
 #: Members follow links from mails to these: they have no account here, so no link into the site.
 _LINKED_FROM_MAILS: Final = ("/invitation/", "/unsubscribe/")
 

@@ -1,17 +1,17 @@
-"""Events: the list, an event with its dry runs, the question before inviting, the event audit, resolving."""
+"""Events: the list, an event with its dry runs, the question before inviting, resolving."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from config.settings import Settings
-from db import reports, site_queries
+from db import audit_queries, batch_actions, site_queries
 from db.connect import Connection
 from db.site_queries import EventSummary
 from mail.dates import describe
@@ -21,15 +21,20 @@ from schemas.text import storable
 from schemas.vocabulary import Audience, Reason
 from web import actions, scope
 from web.auth.current_user import EventInScope, SignedInUser
+from web.database import Pool
 from web.dependencies import MAX_ID, Config, Database
 from web.event_state import event_state
-from web.pages import words
+from web.pages import questions, words
+from web.pages.csv_files import download
 from web.pages.parameters import After, Notice, SearchText, Skip
 from web.pages.rendering import fragment, page, redirect
+from web.urls import query_string
 
 router = APIRouter(include_in_schema=False)
 
 _KEY_LENGTH: Final = 36
+_CSV_COLUMNS: Final = ("member_id", "name", "email", "roles", "reason")
+_CSV_ROWS_PER_QUERY: Final = 2000
 
 
 @router.get("/")
@@ -57,6 +62,7 @@ def show_event(user: SignedInUser, event: EventInScope, conn: Database, notice: 
         when=describe(event.starts_at, event.ends_at, event.time_zone),
         why_not=refusal(event.facts),
         batches=site_queries.batches(conn, user.account.scope, event_id=event.id),
+        imported=audit_queries.imported(conn, event.id),
         roles=[role.value for role in event.kind.precedence],
         lost=site_queries.lost_answers(conn, event.id, event.visible_members(user.account.scope)),
         notice=notice,
@@ -104,11 +110,42 @@ def show_candidates(
     )
 
 
+@router.get("/events/{event}/people.csv")
+def export_candidates(
+    request: Request,
+    user: SignedInUser,
+    event: EventInScope,
+    config: Config,
+    audience: Audience = Audience.EVERYONE,
+    reason: Reason | None = None,
+) -> Response:
+    """The same as a file, whole."""
+    pool: Pool = request.app.state.pool
+    with pool.connection() as conn:
+        what = f"those excluded: {reason}" if reason else "those to invite"
+        actions.record_export(conn, user.actor, event.id, f"{what}, {audience}")
+    trigger = trigger_of(event.facts, audience, policy=config.unknown_policy)
+    visible = scope.visible_members(event, user)
+
+    def parts() -> Iterator[list[dict[str, Any]]]:
+        after, has_more = 0, True
+        while has_more:
+            with pool.connection() as conn:
+                found = site_queries.candidates(conn, trigger, reason, visible, after=after, limit=_CSV_ROWS_PER_QUERY)
+            yield [{**row, "roles": " and ".join(row["roles"] or ()), "reason": reason} for row in found.rows]
+            has_more = found.has_more
+            after = found.rows[-1]["member_id"] if found.rows else after
+
+    name = f"bidden-event-{event.id}-{audience.value}-{reason.value if reason else 'to-invite'}"
+    return download(name, _CSV_COLUMNS, parts())
+
+
 @router.get("/events/{event}/invite")
 def confirm_invite(
     user: SignedInUser, event: EventInScope, conn: Database, config: Config, audience: Audience = Audience.EVERYONE
 ) -> HTMLResponse:
     """The question before inviting, with the numbers. The form has a key: sent twice, it starts one batch."""
+    scope.require_whole(event, user, "invite to it")
     (run,) = _dry_runs(conn, config, event, [audience])
     return page("invite", user=user, event=event, run=run, key=str(uuid.uuid4()))
 
@@ -125,38 +162,28 @@ def invite(
     """Starts the batch, or shows the one that this form started before (FM-31)."""
     # With the account's id in it, nobody can reach or guess another user's batch by its key.
     key = f"page/{user.account.id}/{storable(key)}"
-    planned = actions.invite(conn, config, user.actor, event, audience, key=key)
+    planned = actions.invite(conn, config, user, event, audience, key=key)
     return redirect(f"/batches/{planned.batch_id}")
 
 
-@router.get("/events/{event}/audit")
-def show_audit(user: SignedInUser, event: EventInScope, audience: Audience = Audience.EVERYONE) -> HTMLResponse:
-    """Was everyone invited? The result is loaded as a fragment: it reads everything about the event."""
-    return page("event_audit", user=user, event=event, audience=audience, audiences=list(Audience))
+_BACK: Final = r"^(/(events|batches|members)/[0-9]{1,19})?$"
 
 
-@router.get("/events/{event}/audit/answer")
-def show_audit_result(
-    request: Request, user: SignedInUser, event: EventInScope, conn: Database, audience: Audience = Audience.EVERYONE
+@router.get("/events/{event}/resolve")
+def confirm_resolve(
+    user: SignedInUser,
+    event: EventInScope,
+    conn: Database,
+    verdict: Verdict,
+    member: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
+    back: Annotated[str, Query(pattern=_BACK)] = "",
+    grown: Annotated[bool, Query()] = False,
 ) -> HTMLResponse:
-    """Fragment: the counts of the audit, and the missing members by name."""
-    with conn.transaction():
-        found = reports.audit(conn, event.id, audience)
-    missing = site_queries.missing(conn, found["missing"], event.visible_members(user.account.scope))
-    return fragment(
-        request,
-        "event_audit",
-        title="Was everyone invited?",
-        back=f"/events/{event.id}",
-        user=user,
-        event=event,
-        audience=audience,
-        found=found,
-        missing=missing,
-        hidden=0 if missing.has_more else len(found["missing"]) - len(missing.rows),
-        unfinished=[name for name in ("failed", "unknown", "pending") if found[name]],
-        why_not=refusal(event.facts),
-    )
+    """The question before deciding about unknown deliveries: how many, and what the verdict means."""
+    if member is not None:
+        scope.require_member(conn, member, user.account)
+    number = batch_actions.count_unknown(conn, event.id, scope.visible_members(event, user), member_id=member)
+    return questions.ask_resolve(user, event, verdict, number, member_id=member, back=back, grown=grown)
 
 
 @router.post("/events/{event}/resolve")
@@ -167,12 +194,17 @@ def resolve(
     config: Config,
     verdict: Annotated[Verdict, Form()],
     member: Annotated[int | None, Form(ge=1, le=MAX_ID)] = None,
-    back: Annotated[str, Form(pattern=r"^(/(events|batches|members)/[0-9]{1,19})?$")] = "",
+    back: Annotated[str, Form(pattern=_BACK)] = "",
+    number: Annotated[int | None, Form(ge=0)] = None,
 ) -> Response:
-    """Records what became of unknown deliveries."""
+    """Records what became of unknown deliveries; asks again if there are more than the `number` asked about."""
     if member is not None:
         scope.require_member(conn, member, user.account)
-    done = actions.resolve(conn, config, user.actor, event, verdict, member_id=member)
+    visible = scope.visible_members(event, user)
+    if number is not None and batch_actions.count_unknown(conn, event.id, visible, member_id=member) > number:
+        asked = query_string(verdict=verdict.value, member=member, back=back, grown="true")
+        return redirect(f"/events/{event.id}/resolve{asked}")
+    done = actions.resolve(conn, config, user, event, verdict, member_id=member)
     return redirect(back or f"/events/{event.id}", notice=words.resolved(verdict, done.resolved))
 
 

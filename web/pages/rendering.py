@@ -22,6 +22,7 @@ from schemas.errors import printable
 from schemas.vocabulary import Reason
 from web.base_path import Prefix
 from web.pages import words
+from web.scope import who_may
 from web.urls import query_string
 
 FOLDER: Final = Path(__file__).resolve().parents[1]
@@ -103,7 +104,7 @@ _TEMPLATES.filters.update(
     printable=printable,
     description=description,
 )
-_TEMPLATES.globals.update(query_string=query_string, batch_title=words.batch_title)
+_TEMPLATES.globals.update(query_string=query_string, batch_title=words.batch_title, who_may=who_may)
 
 
 def render(template: str, **values: Any) -> str:

@@ -1,7 +1,7 @@
 """members are found by what a person types: without accents, apostrophes, hyphens; the audit log knows "nothing".
 
 Revision: 0018
-Follows: 0015
+Follows: 0016
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0018"
-down_revision = "0015"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
