@@ -55,8 +55,8 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "fallback_item": {"'already_sent'"},
     "check_logs_without_ledger": {"'already_sent'"},
     "audit_contradictions": {"'already_sent'"},
-    "batch_log": {"'already_sent'"},
-    "log_columns": {"'already_sent'"},
+    "log_reason": {"'already_sent'"},
+    "sent_by_batch": {"'already_sent'"},
     # Pages that show a member.
     "full_name": {"deleted_at"},
     "event_columns": {"cancelled_at"},
