@@ -28,13 +28,14 @@ class Progress:
     """A batch in numbers. The five states always sum to `deliveries`.
 
     `excluded`: members not invited, by reason. `error_lists`: the chapters of the member that the first error is about,
-    as `site_queries.chapters_of_error` returns them.
+    as `site_queries.chapters_of_error` returns them. `has_errors`: as lists of batches say it.
     """
 
     status: dict[str, Any]
     per_second: float
     excluded: dict[str, int] = field(default_factory=dict)
     error_lists: list[int] | None = None
+    has_errors: bool = False
     #: Why mails are not sent faster, where anything is pending.
     sending: Sending = field(default_factory=lambda: Sending(SendRates()))
 
@@ -75,7 +76,7 @@ def read_progress(conn: Connection, batch_id: int, rates: SendRates) -> Progress
     lists = site_queries.chapters_of_error(conn, batch_id) if found.status["error"] else None
     running = found.status["state"] == "running" and found.status["pending"]
     now = sending.read(conn, rates) if running else Sending(rates)
-    return Progress(found.status, found.per_second, found.excluded, lists, now)
+    return Progress(found.status, found.per_second, found.excluded, lists, found.has_errors, now)
 
 
 class ProgressCache(SingleFlightCache[int, Progress]):
