@@ -235,6 +235,8 @@ class BatchNumbers:
     status: dict[str, Any]
     excluded: dict[str, int]
     per_second: float
+    #: Whether a delivery of it is unknown now, or failed and nobody else has reached the member.
+    has_errors: bool
 
 
 def batch_numbers(conn: Connection, batch_id: int) -> BatchNumbers:
@@ -243,8 +245,9 @@ def batch_numbers(conn: Connection, batch_id: int) -> BatchNumbers:
     if not found:
         raise NotFoundError(f"there is no batch {batch_id}", field="batch")
     status = found[0]
-    excluded, per_second = status.pop("excluded_members"), status.pop("per_second")
-    return BatchNumbers(status, dict(sorted(excluded.items())), per_second if status["state"] == "running" else 0.0)
+    excluded, per_second, has_errors = (status.pop(name) for name in ("excluded_members", "per_second", "has_errors"))
+    pace = per_second if status["state"] == "running" else 0.0
+    return BatchNumbers(status, dict(sorted(excluded.items())), pace, has_errors)
 
 
 def lost_answers(conn: Connection, event_id: int, visible: VisibleMembers, *, limit: int = PAGE) -> Page:

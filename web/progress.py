@@ -34,13 +34,14 @@ class Progress:
     """A batch in numbers. The five states always sum to `deliveries`.
 
     `excluded`: members not invited, by reason. `error_lists`: the chapters of the member that the first error is about,
-    as `site_queries.chapters_of_error` returns them.
+    as `site_queries.chapters_of_error` returns them. `has_errors`: as lists of batches say it.
     """
 
     status: dict[str, Any]
     per_second: float
     excluded: dict[str, int] = field(default_factory=dict)
     error_lists: list[int] | None = None
+    has_errors: bool = False
     #: Why mails are not sent faster, where anything is pending.
     sending: Sending = field(default_factory=lambda: Sending(SendRates()))
     #: Since when nobody works on it, if that is too long.
@@ -101,6 +102,7 @@ def read_progress(conn: Connection, batch_id: int, rates: SendRates) -> Progress
         found.per_second,
         found.excluded,
         lists,
+        found.has_errors,
         now,
         idle=idle if idle is not None and idle.seconds >= _IDLE_SECONDS else None,
         all_sent_elsewhere=bool(all_skipped) and details.all_sent_elsewhere(conn, batch_id),

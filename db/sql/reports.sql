@@ -17,7 +17,7 @@ END
 b.id AS batch_id, b.event_id, b.audience, {{state_of_batch}} AS state,
 coalesce(a.planned, i.planned) AS planned, coalesce(a.deliveries, i.deliveries) AS deliveries,
 coalesce(a.sent, l.sent) AS sent, {{failed_of_batch}} AS failed,
-coalesce(a.unknown, l.unknown) AS unknown, coalesce(a.skipped, l.skipped + f.n) AS skipped,
+coalesce(a.unknown, l.unknown) AS unknown, coalesce(a.skipped, l.skipped + f.reached_before) AS skipped,
 CASE WHEN b.archived IS NULL THEN i.deliveries - l.settled ELSE 0 END AS pending,
 b.started_at,
 CASE {{state_of_batch}}
@@ -29,26 +29,34 @@ CASE WHEN {{failed_of_batch}} + coalesce(a.unknown, l.unknown) > 0 OR {{state_of
 b.initiator, b.planning IS NOT NULL AS planning
 
 -- fragment: failed_of_batch
-coalesce(a.failed, l.failed - f.n)
+coalesce(a.failed, l.failed - f.reached_before)
 
 -- fragment: is_reached_elsewhere
 -- Of the log entry l and its delivery d: it failed in this batch, and another batch, or another system, has reached the
--- member. So it is reported as what a batch is told that comes after: skipped, `already_sent`.
+-- member since.
 (l.status = 'failed' AND d.state = 'sent' AND d.batch_id IS DISTINCT FROM l.batch_id)
 
--- fragment: reached_elsewhere
--- Of the batch b: those deliveries, found by the index of failed ones.
-log_entries l JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
-    AND d.slot = l.slot
-WHERE l.batch_id = b.id AND {{is_reached_elsewhere}}
+-- fragment: is_reached_before
+-- The same, by a batch that is older than this one. So it is reported as what a batch is told that comes after:
+-- skipped, `already_sent`. The log of an older batch keeps what that batch did (FM-06).
+(l.status = 'failed' AND d.state = 'sent' AND d.batch_id < l.batch_id)
 
 -- fragment: with_reached_elsewhere
-CROSS JOIN LATERAL (SELECT count(*) AS n FROM {{reached_elsewhere}}) f
+-- Of the batch b: how many these are, found by the index of failed ones.
+CROSS JOIN LATERAL (
+    SELECT count(*) AS reached_elsewhere, count(*) FILTER (WHERE {{is_reached_before}}) AS reached_before
+    FROM log_entries l
+    JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id AND d.slot = l.slot
+    WHERE l.batch_id = b.id AND {{is_reached_elsewhere}}
+) f
 
 -- fragment: has_errors
--- Of the batch b: whether a delivery of it is failed or unknown now, or it could not be planned.
+-- Of the batch b: whether a delivery of it is unknown now, or failed and was not reached elsewhere, or it could not be
+-- planned.
 (CASE
-    WHEN b.archived IS NOT NULL THEN (b.archived ->> 'failed')::bigint + (b.archived ->> 'unknown')::bigint > 0
+    WHEN b.archived IS NOT NULL THEN coalesce(
+        (b.archived ->> 'wrong')::bigint, (b.archived ->> 'failed')::bigint + (b.archived ->> 'unknown')::bigint
+    ) > 0
     ELSE EXISTS (
         SELECT FROM log_entries l
         LEFT JOIN deliveries d ON d.event_id = b.event_id AND d.action = b.action AND d.member_id = l.member_id
@@ -100,12 +108,12 @@ ORDER BY reason
 -- waits for a retry, is pending.
 CASE
     WHEN l.status IS NULL OR l.status = 'retry' THEN 'pending'
-    WHEN {{is_reached_elsewhere}} THEN 'skipped'
+    WHEN {{is_reached_before}} THEN 'skipped'
     ELSE l.status
 END
 
 -- fragment: log_reason
-CASE WHEN {{is_reached_elsewhere}} THEN 'already_sent' ELSE l.reason END
+CASE WHEN {{is_reached_before}} THEN 'already_sent' ELSE l.reason END
 
 -- fragment: sent_by_batch
 -- The batch that sent it, where another did; null also for another system.

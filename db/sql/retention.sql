@@ -140,7 +140,8 @@ SELECT b.id, -1 AS removed_up_to FROM batches b WHERE {{has_ended}} ORDER BY b.s
 -- those of members with a higher id. Actions open no row of an archived batch again.
 UPDATE batches b SET archived = jsonb_build_object(
     'planned', i.planned, 'deliveries', i.deliveries, 'last_settled_at', i.last_settled_at,
-    'sent', l.sent, 'failed', l.failed - f.n, 'unknown', l.unknown, 'skipped', l.skipped + f.n,
+    'sent', l.sent, 'failed', l.failed - f.reached_before, 'unknown', l.unknown,
+    'skipped', l.skipped + f.reached_before, 'wrong', l.failed - f.reached_elsewhere + l.unknown,
     'excluded', x.excluded, 'removed_at', now(), 'removed_up_to', -1
 )
 FROM (
@@ -157,7 +158,7 @@ FROM (
         WHERE batch_id = %(batch_id)s AND excluded IS NOT NULL GROUP BY excluded
     ) counted
 ) x, (
-    SELECT f.n FROM batches b {{with_reached_elsewhere}} WHERE b.id = %(batch_id)s
+    SELECT f.* FROM batches b {{with_reached_elsewhere}} WHERE b.id = %(batch_id)s
 ) f
 WHERE b.id = %(batch_id)s
 

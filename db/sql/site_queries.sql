@@ -294,7 +294,8 @@ WITH items AS MATERIALIZED (
         coalesce(sum(recent) FILTER (WHERE status IN ('sent', 'failed')), 0)::float8 / %(seconds)s AS per_second
     FROM outcomes
 )
-SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.excluded_members) AS excluded_members, l.per_second
+SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.excluded_members) AS excluded_members, l.per_second,
+    {{has_errors}} AS has_errors
 FROM batches b CROSS JOIN i CROSS JOIN l {{with_reached_elsewhere}} {{with_archived}}
 WHERE b.id = %(batch_id)s
 

@@ -142,3 +142,16 @@ def test_an_event_without_lists(scenario: Scenario) -> None:
     scenario.build()
     scenario.load(EVENT)
     assert state(scenario) == "not invited yet"
+
+
+def test_who_was_reached_by_a_newer_batch(site: Site, scenario: Scenario) -> None:
+    """FM-06: the older batch keeps what it did, names the batch that reached the member, and has no errors any more."""
+    agent, first = scenario.agent(), scenario.plan("students")
+    agent.deliver(scenario.request(first, 1), Failed("550 no"))
+    send(scenario, first, 2, 3)
+    second = scenario.plan("students")
+    send(scenario, second, 1)
+    assert scenario.log(first)[1, "Student"] == ("failed", "550 no")
+    admin = site.admin()
+    assert f"failed 550 no reached by batch {second}" in page_text(admin.get(f"/batches/{first}"))
+    assert "with errors" not in page_text(admin.get("/batches")) + page_text(admin.get(f"/batches/{first}"))

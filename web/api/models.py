@@ -134,7 +134,7 @@ class ListedBatch(_Response):
     event_name: str
     audience: Audience
     state: BatchState
-    has_errors: bool = Field(description="Whether a delivery of it is failed or unknown now.")
+    has_errors: bool = Field(description="Whether a delivery of it is unknown, or failed for good so far.")
     initiator: str = Field(description="Who started it.")
     started_at: datetime
 
@@ -172,7 +172,7 @@ class Entry(Member):
     reason: str | None
     attempts: Count
     at: datetime | None
-    sent_by_batch: int | None = Field(description="The batch that sent the mail, if an earlier one did.")
+    sent_by_batch: int | None = Field(description="The batch that sent the mail, if another one did.")
     reply: str | None = Field(description="The mail server's reply when it accepted the mail.")
 
 
