@@ -332,7 +332,7 @@ WHERE x.reason IS NOT NULL ORDER BY x.member_id, x.role LIMIT %(limit)s
 -- Every batch that had the member as a candidate and still has its log, with the outcome. Reads the key of all items,
 -- of which retention leaves those of half a year: an index by member would slow the hottest updates.
 SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone, c.zones[1]) AS time_zone,
-    b.id AS batch_id, i.excluded, coalesce(l.role, r.role) AS role,
+    b.id AS batch_id, b.audience, b.started_at, i.excluded, coalesce(l.role, r.role) AS role,
     CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{log_status}} END AS status,
     coalesce(i.excluded, l.reason) AS reason, coalesce(l.at, i.settled_at) AS at, l.attempts,
     CASE WHEN l.status = 'sent' THEN d.reply END AS reply, v.attending
