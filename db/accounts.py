@@ -150,7 +150,9 @@ def set_password(
     old_hash: str | None = None,
     renew: tuple[bytes, bytes] | None = None,
 ) -> None:
-    """Also ends the account's sessions. `renew`: digests; the session of the first goes on under the second.
+    """Also ends the account's sessions, and links that set a password.
+
+    `renew`: digests; the session of the first goes on under the second.
 
     RefusedError if `old_hash` is given and the stored hash is another by now.
     """
@@ -158,6 +160,7 @@ def set_password(
     with conn.transaction():
         if not conn.execute(sql("set_password"), values).rowcount:
             raise RefusedError("the password has been changed meanwhile", field="password")
+        conn.execute(sql("delete_password_resets"), {"id": account_id})
         old, new = renew or (None, None)
         conn.execute(sql("end_sessions_of_account"), {"id": account_id, "keep": old})
         if renew is not None:
@@ -170,6 +173,7 @@ def disable(conn: Connection, account_id: int) -> None:
         conn.execute(sql("lock_admins"))
         conn.execute(sql("disable_account"), {"id": account_id})
         conn.execute(sql("end_sessions_of_account"), {"id": account_id, "keep": None})
+        conn.execute(sql("delete_password_resets"), {"id": account_id})
         conn.execute(sql("revoke_clients_of_account"), {"id": account_id})
         _require_admin(conn)
 

@@ -137,6 +137,7 @@ def rules(log_seconds: float) -> tuple[Rule, ...]:
     return (
         _rule("sign_in_attempts", "the first attempt that it counts", 1),
         _rule("sign_in_requests", "it expired", 0),
+        _rule("password_resets", "it expired", 0),
         _rule("sessions", "it ended", 0),
         Rule(OF_BATCHES, "the batch ended, and was last written to", log_seconds, _batch_rows, ("log_entries",)),
         Rule("invitations", "the event ended", LINK_SECONDS, _invitations, rest=_LONG_REST_SECONDS),

@@ -14,7 +14,7 @@ from config.setting_forms import proxy_networks
 from config.settings import Settings
 from web import base_path, body_limits, health
 from web.api import application
-from web.auth import oidc, sign_in
+from web.auth import oidc, password_reset, sign_in
 from web.auth.rights import require_rights
 from web.client_addresses import TrustedProxies
 from web.database import make_pool
@@ -43,6 +43,7 @@ from web.webhooks import run_dispatcher
 #: The pages. Each route's dependencies say who may use it.
 ROUTERS: Final = (
     sign_in.router,
+    password_reset.router,
     events.router,
     audits.router,
     batches.router,

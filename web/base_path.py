@@ -31,6 +31,13 @@ def of_url(base_url: str) -> str:
     return urlsplit(base_url).path.rstrip("/")
 
 
+def without(path: str, prefix: str) -> str | None:
+    """The path of a page as the application knows it, from the one that a browser shows; None if it is elsewhere."""
+    if not path.startswith(f"{prefix}/"):
+        return "/" if path == prefix else None
+    return path[len(prefix) :]
+
+
 def current() -> str:
     """The prefix of addresses in the page that is rendered."""
     return _current.get()

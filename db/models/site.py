@@ -1,4 +1,4 @@
-"""The tables of the web application: accounts, sessions, sign-ins, API clients, webhooks and the audit log."""
+"""The tables of the web application: accounts, sessions, sign-ins, links, API clients, webhooks, audit log."""
 
 from __future__ import annotations
 
@@ -71,6 +71,15 @@ class SignInRequest(Base):
     nonce: Mapped[Text]
     verifier: Mapped[Text]
     next_path: Mapped[Text]
+    expires_at: Mapped[Timestamp] = mapped_column(index=True)
+
+
+class PasswordReset(Base):
+    """A link in a mail by which an account gets a new password, once. Stored under the digest of its token."""
+
+    __tablename__ = "password_resets"
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    account_id: Mapped[Id] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     expires_at: Mapped[Timestamp] = mapped_column(index=True)
 
 

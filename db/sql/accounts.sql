@@ -107,6 +107,30 @@ VALUES (%(state_hash)s, %(nonce)s, %(verifier)s, %(next_path)s, now() + %(second
 DELETE FROM sign_in_requests WHERE state_hash = %(state_hash)s
 RETURNING nonce, verifier, next_path, expires_at > now() AS is_current
 
+-- name: lock_account
+SELECT FROM accounts WHERE id = %(id)s FOR NO KEY UPDATE
+
+-- fragment: may_reset_password
+a.disabled_at IS NULL AND a.password_hash IS NOT NULL
+
+-- name: insert_password_reset
+INSERT INTO password_resets (token_hash, account_id, expires_at)
+SELECT %(token_hash)s, a.id, now() + %(seconds)s * interval '1 second' FROM accounts a
+WHERE a.id = %(account_id)s AND {{may_reset_password}}
+    AND (SELECT count(*) FROM password_resets r WHERE r.account_id = a.id AND r.expires_at > now()) < %(most)s
+
+-- name: find_password_reset
+SELECT {{account_columns}} FROM password_resets r JOIN accounts a ON a.id = r.account_id
+WHERE r.token_hash = %(token_hash)s AND r.expires_at > now() AND {{may_reset_password}}
+
+-- name: consume_password_reset
+DELETE FROM password_resets r USING accounts a
+WHERE r.token_hash = %(token_hash)s AND r.expires_at > now() AND a.id = r.account_id AND {{may_reset_password}}
+RETURNING r.account_id
+
+-- name: delete_password_resets
+DELETE FROM password_resets WHERE account_id = %(id)s
+
 -- name: count_attempt
 -- Counted before the password is verified: so concurrent guesses are all counted.
 INSERT INTO sign_in_attempts (key, attempts, since) VALUES (%(key)s, 1, now())

@@ -52,6 +52,15 @@ WITH gone AS (
 )
 SELECT count(*) AS removed, count(*) >= %(limit)s AS more FROM gone
 
+-- name: remove_password_resets
+WITH gone AS (
+    DELETE FROM password_resets WHERE token_hash IN (
+        SELECT token_hash FROM password_resets
+        WHERE expires_at {{is_old}} ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ) RETURNING 1
+)
+SELECT count(*) AS removed, count(*) >= %(limit)s AS more FROM gone
+
 -- name: remove_audit_log
 WITH gone AS (
     DELETE FROM audit_log WHERE id IN (

@@ -69,8 +69,9 @@ WHERE coalesce((
     ORDER BY u.id DESC LIMIT 1
 ), true) AND EXISTS (
     SELECT FROM event_chapters x
-    JOIN groups ON groups.chapter_id = x.chapter_id AND {{role_of_list}} = r.role
-    JOIN subscriptions s ON s.group_id = groups.id AND {{is_on_list}}
+    JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) l
+        ON l.chapter_id = x.chapter_id AND l.role = r.role
+    JOIN subscriptions s ON s.group_id = l.id AND {{is_on_list}}
     WHERE x.event_id = e.id
 )
 
@@ -378,7 +379,7 @@ WHERE x.reason IS NOT NULL ORDER BY x.member_id, x.role LIMIT %(limit)s
 -- Every batch that had the member as a candidate and still has its log, with the outcome. Reads the key of all items,
 -- of which retention leaves those of half a year: an index by member would slow the hottest updates.
 SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone, c.zones[1]) AS time_zone,
-    b.id AS batch_id, i.excluded, coalesce(l.role, r.role) AS role,
+    b.id AS batch_id, b.audience, b.started_at, i.excluded, coalesce(l.role, r.role) AS role,
     CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{log_status}} END AS status,
     coalesce(i.excluded, {{log_reason}}) AS reason, coalesce(l.at, i.settled_at) AS at, l.attempts,
     CASE WHEN l.status = 'sent' THEN d.reply END AS reply, v.attending
@@ -395,17 +396,18 @@ WHERE b.archived IS NULL AND {{event_in_scope}}
 UNION ALL
 -- What the ledger knows and no log has: mails of another system, and of batches whose log was removed. By the ledger's
 -- key, for one event after the other.
-SELECT e.id, e.name, e.starts_at, coalesce(e.time_zone, c.zones[1]), d.batch_id, NULL, d.role, d.state, d.reason,
-    d.updated_at, d.attempts, d.reply, v.attending
+SELECT e.id, e.name, e.starts_at, coalesce(e.time_zone, c.zones[1]), d.batch_id, b.audience, b.started_at, NULL, d.role,
+    d.state, d.reason, d.updated_at, d.attempts, d.reply, v.attending
 FROM events e
 {{with_chapters}}
 JOIN LATERAL (
     SELECT * FROM deliveries WHERE event_id = e.id AND action = 'invite' AND member_id = %(member_id)s OFFSET 0
 ) d ON d.state IN ('sent', 'failed', 'unknown')
+LEFT JOIN batches b ON b.id = d.batch_id
 LEFT JOIN invitations v ON v.event_id = e.id AND v.member_id = d.member_id AND v.role = d.role
 WHERE {{event_in_scope}} AND NOT EXISTS (
-    SELECT FROM batches b JOIN batch_items i ON i.batch_id = b.id AND i.member_id = d.member_id
-    WHERE b.event_id = e.id AND b.archived IS NULL AND (i.excluded IS NOT NULL OR d.slot = 'member' OR d.role = ANY(i.roles))
+    SELECT FROM batches x JOIN batch_items i ON i.batch_id = x.id AND i.member_id = d.member_id
+    WHERE x.event_id = e.id AND x.archived IS NULL AND (i.excluded IS NOT NULL OR d.slot = 'member' OR d.role = ANY(i.roles))
 )
 ORDER BY batch_id DESC NULLS LAST, starts_at DESC, role LIMIT %(limit)s
 

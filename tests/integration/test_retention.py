@@ -71,6 +71,8 @@ ROWS: dict[str, LiteralString] = {
     " FROM generate_series(%(first)s::int, %(last)s::int) n",
     "sign_in_requests": "INSERT INTO sign_in_requests SELECT decode(lpad(n::text, 4, '0'), 'hex'), '', '', '',"
     " now() - %(age)s FROM generate_series(%(first)s::int, %(last)s::int) n",
+    "password_resets": "INSERT INTO password_resets SELECT decode(lpad(n::text, 4, '0'), 'hex'), 1, now() - %(age)s"
+    " FROM generate_series(%(first)s::int, %(last)s::int) n",
     "audit_log": "INSERT INTO audit_log (at, actor, action) SELECT now() - %(age)s, 'Ada', n::text"
     " FROM generate_series(%(first)s::int, %(last)s::int) n",
     "batch_webhooks": "INSERT INTO batch_webhooks (batch_id, client_id, due_at, delivered_at)"

@@ -91,6 +91,27 @@ def test_a_walk_through_the_site(site: Site, path: str, strips: bool) -> None:
     assert len(seen) > 20
 
 
+def test_a_session_that_ended_leads_back(site: Site, path: str) -> None:
+    """From a form and a fragment to the page that they are on, which the browser names with the path; also after it."""
+    site.account("ada@bidden.example", "admin", password=PASSWORD)
+    client = site.browser().client
+    page = f"http://testserver{path}/batches/1?status=failed"
+    sign_in = f"{path}/sign-in?next=%2Fbatches%2F1%3Fstatus%3Dfailed"
+    answer = client.post(f"{path}/batches/1/retry", headers={"referer": page})
+    assert answer.headers["location"] == sign_in
+    answer = client.get(f"{path}/letters/waiting", headers={"hx-request": "true", "hx-current-url": page})
+    assert answer.headers["hx-redirect"] == sign_in
+    for elsewhere in ("http://testserver/batches/1", "http://other.example/club/a/x", ""):
+        answer = client.post(f"{path}/batches/1/retry", headers={"referer": elsewhere})
+        assert answer.headers["location"] == f"{path}/sign-in"
+    form = {"email": "ada@bidden.example", "password": PASSWORD, "next": "/batches/1?status=failed"}
+    answer = client.post(f"{path}/sign-in", data=form)
+    assert answer.headers["location"] == f"{path}/batches/1?status=failed"
+    shown = client.get(f"{path}/batches/1").text
+    for address in ("/letters/waiting", "/batches/1/entries", "/batches/1"):
+        assert re.search(rf'(hx-get|data-address)="{path}{address}', shown), address
+
+
 @pytest.mark.parametrize("strips", [True, False])
 def test_links_in_mails(site: Site, scenario: Scenario, path: str, strips: bool) -> None:
     """An answer, and leaving a list: stored, and the page after it is found."""

@@ -48,3 +48,12 @@ def test_beginning_and_pauses() -> None:
     last = smoothed(Estimate(3.0, 0.0), 0.0, 60.0)
     assert last is not None
     assert last.seconds == pytest.approx(1.0)
+
+
+def test_a_batch_that_has_just_begun() -> None:
+    """Its first second has few mails: what that says of the time left is forgotten within seconds."""
+    estimate = smoothed(None, 1300.0, 0.0)
+    for second in range(1, 11):
+        estimate = smoothed(estimate, 50.0 - second, float(second))
+    assert estimate is not None
+    assert 40 <= estimate.seconds <= 60

@@ -17,7 +17,7 @@ from db.accounts import Account
 from db.site_queries import EventSummary
 from web import scope
 from web.auth import tokens
-from web.base_path import of_url
+from web.base_path import of_url, without
 from web.database import Pool
 from web.dependencies import MAX_ID, Database
 from web.scope import BatchWithEvent
@@ -123,9 +123,10 @@ def _place(request: Request) -> str:
         return request.url.path + (f"?{request.url.query}" if request.url.query else "")
     page = urlsplit(request.headers.get("hx-current-url") or request.headers.get("referer") or "")
     ours = {request.headers.get("host"), urlsplit(request.app.state.settings.base_url).netloc}
-    if page.netloc not in ours:
+    path = without(page.path, of_url(request.app.state.settings.base_url))
+    if page.netloc not in ours or path is None:
         return "/"
-    return page.path + (f"?{page.query}" if page.query else "")
+    return path + (f"?{page.query}" if page.query else "")
 
 
 async def signed_in(request: Request, account: Annotated[Account, Depends(session_account)]) -> CurrentUser:

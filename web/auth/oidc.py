@@ -26,7 +26,8 @@ from schemas.text import is_storable
 from web.auth import tokens
 from web.auth.current_user import delete_cookie, own_cookie, set_cookie
 from web.auth.oidc_provider import Identity, Provider, ProviderError
-from web.auth.sign_in import client_address, local_path, sign_in_page, start_session
+from web.auth.sign_in import local_path, sign_in_page, start_session
+from web.auth.throttle import client_address
 from web.database import Pool
 
 log = structlog.get_logger()

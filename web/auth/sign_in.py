@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-from contextlib import suppress
-from typing import Annotated, Final
+from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -17,28 +15,24 @@ from db.connect import Connection
 from schemas.errors import RefusedError
 from schemas.mail_address import ascii_lower
 from schemas.text import is_storable
+from web import own_mail
 from web.auth import tokens
 from web.auth.current_user import SignedInUser, cookie_name, delete_cookie, require_same_site, set_cookie
+from web.auth.throttle import Attempt, client_address
 from web.dependencies import Database
+from web.pages.parameters import Notice
 from web.pages.rendering import page
 
 log = structlog.get_logger()
 router = APIRouter(include_in_schema=False)
 
-_WINDOW_SECONDS: Final = 15 * 60.0
-#: Attempts within the window: enough for a user who has forgotten which password it was, too few to guess one.
-_PER_EMAIL_AND_ADDRESS: Final = 5
-#: Beyond so many attempts at one e-mail address from everywhere, each IP address has fewer. None of them locks it:
-#: strangers who guess from many addresses slow each other down, and the owner signs in from theirs.
-_PER_EMAIL: Final = 30
-_PER_EMAIL_AND_ADDRESS_UNDER_ATTACK: Final = 2
-_PER_ADDRESS: Final = 60
-
 
 @router.get("/sign-in")
-def show_sign_in(request: Request, next_path: Annotated[str, Query(alias="next")] = "") -> HTMLResponse:
+def show_sign_in(
+    request: Request, next_path: Annotated[str, Query(alias="next")] = "", notice: Notice = ""
+) -> HTMLResponse:
     """The form."""
-    return sign_in_page(request, next_path=next_path)
+    return sign_in_page(request, next_path=next_path, notice=notice)
 
 
 @router.post("/sign-in", dependencies=[Depends(require_same_site)])
@@ -54,17 +48,8 @@ def sign_in(
     if not is_storable(email) or len(email) > 320:
         return sign_in_page(request, next_path=next_path, problem="wrong", status=403)
     address = client_address(request)
-    email_and_address, email_only = f"both {email} {address}", f"name {email}"
-    # The address first: once throttled it adds no rows, whatever e-mail addresses it tries. The e-mail address alone
-    # counts only what those two let through.
-    wait = _seconds_to_wait(conn, f"address {address}", _PER_ADDRESS)
-    if not wait:
-        attempts, seconds_left = accounts.count_attempt(conn, email_and_address, _WINDOW_SECONDS)
-        wait = max(seconds_left, 1.0) if attempts > _PER_EMAIL_AND_ADDRESS else 0.0
-        if not wait and attempts > _PER_EMAIL_AND_ADDRESS_UNDER_ATTACK:
-            wait = _seconds_to_wait(conn, email_only, _PER_EMAIL)
-        elif not wait:
-            accounts.count_attempt(conn, email_only, _WINDOW_SECONDS)
+    attempt = Attempt(email, address)
+    wait = attempt.seconds_to_wait(conn)
     if wait:
         log.warning("sign-in throttled", address=address)
         response = sign_in_page(request, next_path=next_path, email=email, problem="throttled", status=429)
@@ -86,25 +71,8 @@ def sign_in(
         )
     except RefusedError:
         return sign_in_page(request, next_path=next_path, email=email, problem="wrong", status=403)
-    accounts.reset_attempts(conn, [email_and_address, email_only])
+    attempt.succeeded(conn)
     return answer
-
-
-def _seconds_to_wait(conn: Connection, key: str, limit: int) -> float:
-    """Counts an attempt under the key; the seconds until the next may follow, 0 if it is within the limit."""
-    attempts, seconds_left = accounts.count_attempt(conn, key, _WINDOW_SECONDS)
-    return max(seconds_left, 1.0) if attempts > limit else 0.0
-
-
-def client_address(request: Request) -> str:
-    """The IP address to throttle by; of IPv6 the /64 network, in which a client may choose its address."""
-    host = request.client.host if request.client else "?"
-    with suppress(ValueError):
-        address = ipaddress.ip_address(host)
-        if address.version == 6:
-            mapped = address.ipv4_mapped
-            return str(mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
-    return host
 
 
 @router.post("/sign-out")
@@ -148,13 +116,22 @@ def local_path(text: str) -> str:
 
 
 def sign_in_page(
-    request: Request, *, next_path: str, email: str = "", problem: str | None = None, status: int = 200
+    request: Request,
+    *,
+    next_path: str,
+    email: str = "",
+    problem: str | None = None,
+    notice: str = "",
+    status: int = 200,
 ) -> HTMLResponse:
     """The sign-in form; `problem` is the key of a message in its template."""
+    settings = request.app.state.settings
     values = {
         "next": local_path(next_path),
         "email": email,
         "problem": problem,
-        "provider": request.app.state.settings.oidc_name if request.app.state.settings.oidc_issuer else None,
+        "notice": notice,
+        "provider": settings.oidc_name if settings.oidc_issuer else None,
+        "mails_links": own_mail.can_mail_links(settings),
     }
     return page("sign_in", status=status, **values)

@@ -87,7 +87,7 @@ def show_entries(
     return fragment(
         request,
         "entries",
-        title=f"Batch {batch.id}",
+        title="Log of the invitations",
         back=f"/batches/{batch.id}",
         user=user,
         batch=batch,

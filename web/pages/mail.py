@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import threading
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,12 +16,9 @@ from db.audit_log import AuditEntry, audited
 from db.connect import Connection
 from db.site_queries import EventSummary
 from mail import sample
-from mail.sender import send
-from mail.smtp.sender import SmtpSender
-from schemas.envelope import Envelope
-from schemas.errors import BiddenError, RefusedError, UnreachableError
-from schemas.send_results import Accepted, Refused, Throttled, Undecided
+from schemas.errors import BiddenError, UnreachableError
 from schemas.vocabulary import GROUP_OF_ROLE, Role
+from web import own_mail
 from web.auth.current_user import CurrentUser, EventInScope, SignedInUser
 from web.dependencies import Config, Database
 from web.pages.parameters import Notice
@@ -39,11 +34,6 @@ _MAIL_POLICY: Final = (
 #: Test mails of one account within the window. It is the window of all attempts: any sign-in forgets older ones.
 _MAX_TESTS: Final = 10
 _WINDOW_SECONDS: Final = 15 * 60.0
-#: For each reply of the mail server, and for the whole test.
-_REPLY_SECONDS: Final = 5.0
-_TEST_SECONDS: Final = 15.0
-#: Each holds a database connection while it waits for the mail server: this many of the pool at most.
-_sending: Final = threading.BoundedSemaphore(3)
 
 
 @router.get("/events/{event}/mail/{role}")
@@ -89,7 +79,7 @@ def send_test(user: SignedInUser, event: EventInScope, role: Role, conn: Databas
 
 
 def _deliver_test(account: Account, event: EventSummary, role: Role, conn: Connection, settings: Settings) -> str:
-    """The mail server's reply. UnreachableError also if too many test mails are being sent."""
+    """The mail server's reply. UnreachableError also if too many mails are being sent."""
     envelope = sample.to_send(
         events.details(conn, event.id),
         role,
@@ -100,36 +90,8 @@ def _deliver_test(account: Account, event: EventSummary, role: Role, conn: Conne
         at=datetime.now(UTC),
         unique=secrets.token_hex(8),
     )
-    if not _sending.acquire(blocking=False):
-        raise UnreachableError("other test mails are waiting for the mail server: try again in a moment")
-    try:
-        return asyncio.run(_send(settings, envelope))
-    finally:
-        _sending.release()
-
-
-async def _send(settings: Settings, envelope: Envelope) -> str:
-    """The mail server's reply. RefusedError or UnreachableError, with its reply where there is one."""
-    sender = SmtpSender(
-        settings.require_smtp(),
-        connections=1,
-        timeout=min(_REPLY_SECONDS, settings.smtp_timeout_seconds),
-        drain=0.1,
-        hello=settings.smtp_hello,
-    )
-    try:
-        async with asyncio.timeout(_TEST_SECONDS):
-            await sender.check()
-            outcome = await send(sender, envelope)
-    except TimeoutError as error:
-        raise UnreachableError("the mail server did not answer in time") from error
-    finally:
-        await sender.close()
-    if isinstance(outcome, Accepted):
-        return outcome.reply
-    if isinstance(outcome, Refused | Throttled | Undecided):
-        raise RefusedError(f"the mail server refused it: {outcome.reply}")
-    raise UnreachableError(outcome.reason)
+    with own_mail.turn():
+        return own_mail.deliver(settings, envelope)
 
 
 def _show(

@@ -27,7 +27,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
 // Rows that follow the numbers stay as they are while somebody is busy with them, or has asked for more of them.
 document.addEventListener("htmx:beforeRequest", (event) => {
   const list = event.target;
-  if (list.id !== "entries" || event.detail.requestConfig.triggeringEvent?.type === "htmx:sseClose") return;
+  if (list.id !== "entries") return;
   const isBusy = list.querySelector("details[open]") || list.contains(document.activeElement);
   if (isBusy || list.querySelectorAll("table").length > 1) event.preventDefault();
 });
