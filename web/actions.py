@@ -65,8 +65,8 @@ def invite(
 ) -> PlanResult:
     """Start a batch and leave it to the dispatchers: to publish and, for a large audience, also to plan (FM-40).
 
-    The same key again returns the first batch (FM-31). If `client` has a webhook, the transaction that starts the batch
-    also requests the notification of its end.
+    The same key again returns the first batch (FM-31). There is none if nobody is left to invite. If `client` has a
+    webhook, the transaction that starts the batch also requests the notification of its end.
     """
     notifies = client is not None and client.has_webhook
     with audited(conn, AuditEntry(actor, "invite", event_id=event.id, detail=audience.value)) as entry:
@@ -81,10 +81,9 @@ def invite(
                 claim_seconds=0,
                 later_from=LARGE,
             )
-            if client is not None and notifies and not planned.already_triggered:
-                assert planned.batch_id is not None
+            if client is not None and notifies and planned.batch_id is not None and not planned.already_triggered:
                 webhooks.request(conn, planned.batch_id, client.id)
-        entry.batch_id = planned.batch_id
+        entry.batch_id, entry.did_nothing = planned.batch_id, planned.is_empty
         entry.note(_what_started(planned))
     if not planned.already_triggered and not planned.planning:
         planning.analyse_grown(conn, planned.deliveries)
