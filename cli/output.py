@@ -12,7 +12,7 @@ from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
-from schemas.errors import BiddenError, printable
+from schemas.errors import BiddenError, InputError, printable
 
 #: Outside a terminal (a pipe, a log, a cron mail) tables are as wide as what they hold.
 _WIDTH = None if getattr(sys.stdout, "isatty", bool)() else 100_000  # it is None where it was closed at start
@@ -51,12 +51,22 @@ def write_error(error: BiddenError, *, as_json: bool) -> None:
     if as_json:
         sys.stderr.write(orjson.dumps(error.as_dict()).decode() + "\n")
         return
+    err.print(f"[bold red]{error.error.replace('_', ' ')}[/]: {escape(_with_place(error))}")
+    if isinstance(error, InputError):
+        for other in error.others:
+            err.print(f"  {_with_place(other)}", markup=False)
+        if error.more:
+            err.print(f"  and {error.more:,} more wrong lines" if error.more > 1 else "  and 1 more wrong line")
+
+
+def _with_place(error: BiddenError) -> str:
+    """Its detail, after the line and the field unless it names them."""
     where = "".join(
         f"{name} {value}: "
         for name, value in (("line", error.line), ("field", error.field))
         if value is not None and str(value) not in error.detail
     )
-    err.print(f"[bold red]{error.error.replace('_', ' ')}[/]: {escape(where + error.detail)}")
+    return where + error.detail
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, folds: str | None = None) -> None:

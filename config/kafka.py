@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from typing import Any, Final
 
 from config.settings import Settings
@@ -10,6 +13,12 @@ from config.settings import Settings
 #: compressed may exceed them uncompressed: it is compressed again, and the client's limit, which is on the uncompressed
 #: size, is the largest possible. Not zstd: librdkafka's consumers fail on large messages in it.
 ANY_SIZE: Final[dict[str, Any]] = {"compression.type": "gzip", "message.max.bytes": 1_000_000_000}
+
+
+def worker_client_id() -> str:
+    """A worker's name where the group's members are listed: by host and process, as several may run on one address."""
+    host = re.sub(r"[^A-Za-z0-9.\-]", "_", socket.gethostname())[:100]
+    return f"bidden-worker-{host}-{os.getpid()}"
 
 
 def client_config(settings: Settings, client_id: str) -> dict[str, Any]:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Final
 
 from psycopg import errors, sql
 
 from db.connect import Connection
 from db.erasure import erase
+from db.import_checks import ImportChecks
 from db.import_staging import StagedLines
 from db.retention import LINK_SECONDS
 from db.statements import sql as statement
 from schemas.directory import Line
-from schemas.errors import InputError, RefusedError
+from schemas.errors import RefusedError
 from schemas.vocabulary import RolePolicy
+from schemas.wrong_lines import WrongLines
 
 #: From this many rows on a table is analysed, so that planning right after the import is fast.
 _ANALYSE_FROM: Final = 1000
@@ -78,28 +79,34 @@ def import_lines(
     Upserts by key; of several lines for one key the last counts. A new event whose
     line has no role policy takes `role_policy`. Works in the connection's transaction, which the
     caller commits; after an error nothing of the import is in it. Imports take turns, and planning for the events
-    they name waits for them. Raises InputError (line and field) for a wrong line, RefusedError where another
+    they name waits for them. Raises InputError (line, field and the others) for wrong lines, RefusedError where another
     transaction changed the same records meanwhile. `conn` must not be in autocommit mode.
     """
     if conn.autocommit:
         raise ValueError("an import needs a transaction")
     # The first statement opens the caller's transaction; the block below is a savepoint in it.
     conn.execute("SELECT")
+    wrong = WrongLines()
     try:
         with conn.transaction():
             # Everything is read before anything is written: a bad last line takes no lock.
             staged = StagedLines(conn, lines)
-            staged.refuse_repeats("member")
-            staged.refuse_repeats("invitation")
+            checks = ImportChecks(conn, staged, wrong)
+            checks.refuse_repeats("member")
+            checks.refuse_repeats("invitation")
             conn.execute(statement("lock_imports"))
             conn.execute(statement("lock_events"), {"ids": staged.events()})
             for step in _STEPS:
-                _run(conn, step, staged, role_policy)
+                _run(conn, step, staged, checks, role_policy)
+            if wrong:
+                raise wrong.error()
             # Deferred constraints are checked here, where their errors can be translated.
             conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
             _analyse(conn, staged)
             staged.drop()
     except errors.IntegrityError as error:
+        if wrong:
+            raise wrong.error() from error
         raise RefusedError(
             f"the database refused the import ({error.diag.constraint_name}): the same records were changed by "
             "another transaction at the same time; nothing was written, try again",
@@ -113,16 +120,9 @@ def import_lines(
     return staged.read
 
 
-def _run(conn: Connection, step: _Step, staged: StagedLines, role_policy: RolePolicy) -> None:
+def _run(conn: Connection, step: _Step, staged: StagedLines, checks: ImportChecks, role_policy: RolePolicy) -> None:
     for check in step.checks:
-        found = [
-            problem
-            for chunk in staged.chunks(step.type, deleted=step.deleted)
-            if (problem := conn.execute(statement(check), {"rows": chunk}).fetchone()) is not None
-        ]
-        if found:
-            first = min(found, key=itemgetter("line"))
-            raise InputError(first["problem"], line=first["line"], field=first["field"])
+        checks.run(check, step.type, deleted=step.deleted)
     if not step.writes:
         return
     for chunk in staged.chunks(step.type, deleted=step.deleted):

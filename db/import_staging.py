@@ -7,7 +7,7 @@ transaction waits for it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from db.chunks import chunked
@@ -40,7 +40,11 @@ _REPEATED: Final = """
 SELECT line, first_line FROM (
     SELECT line, min(line) OVER (PARTITION BY unique_value) AS first_line FROM import_rows
     WHERE type = %s AND unique_value IS NOT NULL
-) x WHERE line > first_line ORDER BY line LIMIT 1
+) x WHERE line > first_line ORDER BY line
+"""
+_REMOVE: Final = """
+DELETE FROM import_rows r USING unnest(%s::integer[]) AS wrong(line) WHERE r.line = wrong.line
+RETURNING r.type, r.first_id
 """
 _EVENTS: Final = "SELECT DISTINCT first_id AS id FROM import_rows WHERE type IN ('event', 'invitation') ORDER BY 1"
 # Sorted: other transactions that write many rows take them in the same order.
@@ -69,12 +73,16 @@ class StagedLines:
         #: How many records there are, by type.
         self.records = Counter({row["type"]: row["n"] for row in rows})
 
-    def refuse_repeats(self, kind: str) -> None:
-        """InputError for the later of two records of this type with one value in a unique column."""
+    def repeats(self, kind: str) -> Iterator[InputError]:
+        """The records of this type whose value in a unique column is that of an earlier line."""
         field = _UNIQUE[kind]
-        row = self._conn.execute(_REPEATED, (kind,)).fetchone()
-        if row is not None:
-            raise InputError(f"{field} is the same as in line {row['first_line']}", line=row["line"], field=field)
+        for row in self._conn.execute(_REPEATED, (kind,)):
+            yield InputError(f"{field} is the same as in line {row['first_line']}", line=row["line"], field=field)
+
+    def remove(self, lines: Sequence[int]) -> set[tuple[str, int]]:
+        """Leaves out what these lines say; returns the type and the (first) id of each."""
+        removed = self._conn.execute(_REMOVE, (list(lines),))
+        return {(row["type"], row["first_id"]) for row in removed}
 
     def events(self) -> list[int]:
         """The ids of the events that records are about, in order."""

@@ -2,14 +2,16 @@
 
 Everything is decided before anything is written. From the commit on the batch is rows: no process owns it, and any
 dispatcher can publish it. A trigger may leave the planning of a large batch to the dispatchers (`producers.planner`):
-then it writes the batch alone.
+then it writes the batch alone. Where nobody is left to invite there is no batch, and a trigger's key is not used up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
+
+import psycopg
 
 from config import crash_points
 from config.crash_points import CrashPoint
@@ -18,7 +20,7 @@ from db.connect import Connection, in_transaction
 from db.planning import EventFacts, PlanCounts, Report, Trigger
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import require_text
-from schemas.vocabulary import Action, Audience, EventKind, UnknownPolicy
+from schemas.vocabulary import Action, Audience, BatchState, EventKind, UnknownPolicy
 
 #: From so many list entries on, a trigger that must answer at once leaves the planning to the dispatchers.
 LARGE: Final = 5000
@@ -38,6 +40,11 @@ class PlanResult:
     already_triggered: bool = False
     #: A dispatcher is to plan it; until then the counts are 0.
     planning: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Nobody is left to invite: there is no batch, and there is nothing to wait for."""
+        return self.batch_id is None and not self.planned
 
     def as_dict(self) -> dict[str, Any]:
         """The object of `bidden invite --json`."""
@@ -85,8 +92,9 @@ def plan(
     of a plan that is written.
 
     NotFoundError for an unknown event; RefusedError for an event with a `refusal`, or a key used for another event or
-    audience. A key used before for the same event and audience gives that batch again. `claim_seconds` is how long the
-    caller's publish claim on the items lasts; 0 leaves them to the dispatchers at once.
+    audience. A key used before for the same event and audience gives that batch again. Nobody left to invite: no batch
+    (`batch_id` None), state completed. `claim_seconds` is how long the caller's publish claim on the items lasts; 0
+    leaves them to the dispatchers at once.
     """
     require_text(initiator, "by")
     if key is not None:
@@ -166,6 +174,16 @@ def _plan_once(
     if why_not:
         raise RefusedError(f"event {event_id} ({event.name}) {why_not}", field="event")
     later = later_from is not None and planning.has_subscribers(conn, trigger, later_from)
+    with conn.transaction() as written:
+        planned = _write_batch(conn, trigger, later=later, report=report)
+        if not planned.planned and not planned.planning and not planned.already_triggered:
+            raise psycopg.Rollback(written)
+        return planned
+    return replace(planned, batch_id=None, state=BatchState.COMPLETED)
+
+
+def _write_batch(conn: Connection, trigger: Trigger, *, later: bool, report: Report) -> PlanResult:
+    event_id, audience, key = trigger.event_id, trigger.audience, trigger.key
     inserted = planning.insert_batch(conn, trigger, planned_later=later)
     if inserted is None:
         # A concurrent request with the same key won: it has committed, or the insert would still wait.

@@ -17,8 +17,11 @@ from schemas import limits
 from schemas.directory import DELETION_MODELS, LINE_MODELS, LINE_TYPES, MAX_ID, Host, Line
 from schemas.errors import InputError
 from schemas.text import is_storable
+from schemas.wrong_lines import WrongLines
 
 _BOM: Final = b"\xef\xbb\xbf"
+#: How a file in UTF-16 begins.
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _BLANK: Final = b" \t\r\n"
 #: An error quotes no more of what a line calls a field.
 _QUOTED: Final = 100
@@ -85,14 +88,35 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
 def parse_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, Line]]:
     """The lines of a file opened in binary mode (`stream` yields pieces that end at a line feed), with their numbers.
 
-    A byte order mark at the start and CR LF are accepted; blank lines are counted and skipped. Raises InputError with
-    `line`, and `field` where there is one, at the first line that is wrong.
+    A byte order mark at the start and CR LF are accepted; blank lines are counted and skipped. Yields lines up to the
+    first that is wrong, then reads the rest and raises InputError, with `line`, `field` where there is one, and the
+    `others`.
     """
-    for number, raw in enumerate(stream, 1):
-        if number == 1 and raw.startswith(_BOM):
-            raw = raw[len(_BOM) :]
-        if raw.strip(_BLANK):
-            yield number, _parse(number, raw)
+    wrong = WrongLines()
+    try:
+        for number, raw in enumerate(stream, 1):
+            if number == 1 and raw.startswith(_BOM):
+                raw = raw[len(_BOM) :]
+            if not raw.strip(_BLANK):
+                continue
+            try:
+                line = _parse(number, raw)
+            except InputError as error:
+                wrong.add([error])
+                if _ends_reading(number, raw):
+                    break
+                continue
+            if not wrong:
+                yield number, line
+    except InputError as error:  # of the stream
+        wrong.add([error])
+    if wrong:
+        raise wrong.error()
+
+
+def _ends_reading(number: int, raw: bytes) -> bool:
+    """Whether it makes no sense to read on after a wrong line: its end was not read, or the whole file is no text."""
+    return len(raw) > limits.LINE or (number == 1 and (raw.startswith(_UTF16) or b"\0" in raw))
 
 
 def _parse(number: int, raw: bytes) -> Line:

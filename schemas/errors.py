@@ -6,7 +6,8 @@ do. Drivers' exceptions stay in `__cause__`. Secrets never enter a message.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 EXIT_DONE = 0
 EXIT_NEEDS_A_PERSON = 1
@@ -51,7 +52,7 @@ class BiddenError(Exception):
         self.line = line
         self.field = None if field is None else printable(field)
 
-    def as_dict(self) -> dict[str, str | int | None]:
+    def as_dict(self) -> dict[str, Any]:
         """The object that `--json` prints on stderr."""
         return {"error": self.error, "detail": self.detail, "line": self.line, "field": self.field}
 
@@ -69,9 +70,34 @@ class SettingsError(BiddenError):
 
 
 class InputError(BiddenError):
-    """A line of an input file is wrong; nothing was written."""
+    """A line of an input file is wrong; nothing was written.
+
+    `others` are further lines that are wrong, in their order, and `more` is how many there are beside those.
+    """
 
     error = "bad_input"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        line: int | None = None,
+        field: str | None = None,
+        others: Sequence[InputError] = (),
+        more: int = 0,
+    ) -> None:
+        super().__init__(detail, line=line, field=field)
+        self.others = tuple(others)
+        self.more = more
+
+    def as_dict(self) -> dict[str, Any]:
+        """That of the first wrong line; `others` and `more` only where there are any."""
+        result = super().as_dict()
+        if self.others:
+            result["others"] = [{"line": e.line, "field": e.field, "detail": e.detail} for e in self.others]
+        if self.more:
+            result["more"] = self.more
+        return result
 
 
 class NotFoundError(BiddenError):

@@ -65,9 +65,9 @@ def invite(
 ) -> PlanResult:
     """Start a batch and leave it to the dispatchers: to publish and, for a large audience, also to plan (FM-40).
 
-    The same key again returns the first batch (FM-31). If `client` has a webhook, the transaction that starts the batch
-    also requests the notification of its end. A batch is for all chapters of the event: HTTPException (403) unless they
-    are all the actor's.
+    The same key again returns the first batch (FM-31). There is none if nobody is left to invite. If `client` has a
+    webhook, the transaction that starts the batch also requests the notification of its end. HTTPException (403) unless
+    all chapters of the event are the actor's: a batch is for all of them.
     """
     require_whole(event, who, "invite to it")
     notifies = client is not None and client.has_webhook
@@ -83,10 +83,9 @@ def invite(
                 claim_seconds=0,
                 later_from=LARGE,
             )
-            if client is not None and notifies and not planned.already_triggered:
-                assert planned.batch_id is not None
+            if client is not None and notifies and planned.batch_id is not None and not planned.already_triggered:
                 webhooks.request(conn, planned.batch_id, client.id)
-        entry.batch_id = planned.batch_id
+        entry.batch_id, entry.did_nothing = planned.batch_id, planned.is_empty
         entry.note(_what_started(planned))
     if not planned.already_triggered and not planned.planning:
         planning.analyse_grown(conn, planned.deliveries)

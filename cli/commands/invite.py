@@ -66,7 +66,8 @@ def invite(event: int, audience: str, dry_run: bool, initiator: str, key: str | 
                 report=_report,
             )
             if entry is not None:
-                entry.batch_id, entry.did_nothing = planned.batch_id, planned.already_triggered
+                entry.batch_id = planned.batch_id
+                entry.did_nothing = planned.already_triggered or planned.is_empty
                 entry.note("triggered before" if planned.already_triggered else f"{planned.planned} members")
         with _already_planned(planned.batch_id):
             if planned.batch_id is not None and not planned.already_triggered:
@@ -97,6 +98,9 @@ def _report(what: str, rows: int) -> None:
 
 
 def _show(planned: PlanResult, title: str, *, dry_run: bool) -> None:
+    if planned.is_empty:
+        out.print(f"{title}: [bold]nobody is left to invite[/]; excluded: {reasons(planned.excluded)}")
+        return
     verb = "would be invited" if dry_run else "planned"
     out.print(
         f"{title}: [bold]{planned.planned:,}[/] members {verb} ({planned.deliveries:,} mails); "

@@ -44,7 +44,7 @@ def import_directory(file: BinaryIO, as_json: bool) -> None:
     """Import a directory from FILE, in JSON Lines; `-` is stdin.
 
     A directory holds chapters, groups, members, subscriptions, bans, events and invitations. The import is one
-    transaction: if a line is invalid, the error names it and nothing is written.
+    transaction: if lines are invalid, the error names them (up to 20) and nothing is written.
 
     Example: bidden import directory.jsonl
     """

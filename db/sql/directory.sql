@@ -1,6 +1,6 @@
 -- The import of a directory file. `rows` is a JSON array of the lines of one type, each with the number of its line.
--- A check returns the first wrong line (line, field, problem), or no row. Checks see what the same transaction has
--- written before them. Imports take turns (lock_imports), so no two deadlock; rows are written in the order of ids for
+-- A check returns the wrong lines (line, field, problem), with the id of another record that the field names where that
+-- may be wrong itself (`names`). Checks see what the same transaction has written before them. Imports take turns (lock_imports), so no two deadlock; rows are written in the order of ids for
 -- other transactions that write many rows.
 
 -- fragment: chapter_rows
@@ -59,10 +59,11 @@ DELETE FROM groups g USING {{rows_by_id}} WHERE g.id = r.id
 
 -- name: check_groups
 SELECT r.line, 'chapter_id' AS field,
-       format('chapter %%s is neither in the file nor in the database', r.chapter_id) AS problem
+       format('chapter %%s is neither in the file nor in the database', r.chapter_id) AS problem,
+       NULL::bigint AS names
 FROM {{group_rows}}
 WHERE NOT EXISTS (SELECT FROM chapters c WHERE c.id = r.chapter_id)
-ORDER BY r.line LIMIT 1
+ORDER BY r.line
 
 -- name: import_groups
 INSERT INTO groups AS g (id, chapter_id, name)
@@ -125,23 +126,25 @@ WHERE (m.name, m.surname, m.email, m.mailbox, m.accepted_toc_at, m.deleted_at)
 
 -- name: check_emails
 -- Runs after the members are written: the constraint is deferred, so that two may swap their addresses.
-SELECT r.line, 'email' AS field, format('email is already the address of member %%s', other.id) AS problem
+SELECT r.line, 'email' AS field, format('email is already the address of member %%s', other.id) AS problem,
+       other.id AS names
 FROM {{rows_by_id}}
 JOIN members m ON m.id = r.id
 JOIN members other ON other.email = m.email AND other.id <> m.id
-ORDER BY r.line LIMIT 1
+ORDER BY r.line
 
 -- name: import_subscription_deletions
 DELETE FROM subscriptions s USING {{subscription_rows}} WHERE s.member_id = r.member_id AND s.group_id = r.group_id
 
 -- name: check_subscriptions
-SELECT r.line, 'member_id' AS field, {{member_problem}} AS problem
+SELECT r.line, 'member_id' AS field, {{member_problem}} AS problem, r.member_id AS names
 FROM {{subscription_rows}} WHERE {{member_is_absent}}
 UNION ALL
-SELECT r.line, 'group_id', format('group %%s is neither in the file nor in the database, or is deleted', r.group_id)
+SELECT r.line, 'group_id', format('group %%s is neither in the file nor in the database, or is deleted', r.group_id),
+       r.group_id
 FROM {{subscription_rows}}
 WHERE NOT EXISTS (SELECT FROM groups g WHERE g.id = r.group_id)
-ORDER BY line LIMIT 1
+ORDER BY line
 
 -- name: import_subscriptions
 INSERT INTO subscriptions (member_id, group_id)
@@ -152,9 +155,9 @@ ON CONFLICT (member_id, group_id) DO NOTHING
 DELETE FROM bans b USING {{rows_by_id}} WHERE b.id = r.id
 
 -- name: check_bans
-SELECT r.line, 'member_id' AS field, {{member_problem}} AS problem
+SELECT r.line, 'member_id' AS field, {{member_problem}} AS problem, r.member_id AS names
 FROM {{ban_rows}} WHERE {{member_is_absent}}
-ORDER BY r.line LIMIT 1
+ORDER BY r.line
 
 -- name: import_bans
 INSERT INTO bans AS b (id, member_id, expires_at, permanent)
@@ -167,17 +170,19 @@ WHERE (b.member_id, b.expires_at, b.permanent)
 -- name: check_events
 -- The slot of a delivery follows from the role policy: a change after the first could mail a member twice.
 SELECT r.line, 'chapter_ids' AS field,
-       format('chapter_ids names chapter %%s, which is neither in the file nor in the database', named.id) AS problem
+       format('chapter_ids names chapter %%s, which is neither in the file nor in the database', named.id) AS problem,
+       NULL::bigint AS names
 FROM {{event_rows}}
 CROSS JOIN unnest(r.chapter_ids) AS named(id)
 WHERE NOT EXISTS (SELECT FROM chapters c WHERE c.id = named.id)
 UNION ALL
 SELECT r.line, 'role_policy',
-       format('role_policy is %%s since the first delivery for event %%s, and can no longer change', e.role_policy, e.id)
+       format('role_policy is %%s since the first delivery for event %%s, and can no longer change', e.role_policy, e.id),
+       NULL
 FROM {{event_rows}}
 JOIN events e ON e.id = r.id
 WHERE e.role_policy <> r.role_policy AND EXISTS (SELECT FROM deliveries d WHERE d.event_id = r.id)
-ORDER BY line LIMIT 1
+ORDER BY line
 
 -- name: import_events
 INSERT INTO events AS e (id, kind, name, description, starts_at, ends_at, time_zone, invitable, host_name,
@@ -207,26 +212,27 @@ ON CONFLICT (event_id, chapter_id) DO UPDATE SET position = excluded.position
 -- name: check_invitations
 -- Mailed links stay valid for ever, so a token never changes and never names two invitations.
 SELECT r.line, 'event_id' AS field,
-       format('event %%s is neither in the file nor in the database', r.event_id) AS problem
+       format('event %%s is neither in the file nor in the database', r.event_id) AS problem, r.event_id AS names
 FROM {{invitation_rows}}
 WHERE NOT EXISTS (SELECT FROM events e WHERE e.id = r.event_id)
 UNION ALL
-SELECT r.line, 'member_id', {{member_problem}}
+SELECT r.line, 'member_id', {{member_problem}}, r.member_id
 FROM {{invitation_rows}} WHERE {{member_is_absent}}
 UNION ALL
-SELECT r.line, 'token', 'token differs from the one that this invitation has; links that were mailed must go on working'
+SELECT r.line, 'token', 'token differs from the one that this invitation has; links that were mailed must go on working',
+       NULL
 FROM {{invitation_rows}}
 JOIN invitations i USING (event_id, member_id, role)
 WHERE r.token <> i.token
 UNION ALL
-SELECT r.line, 'token', 'token is that of another invitation'
+SELECT r.line, 'token', 'token is that of another invitation', NULL
 FROM {{invitation_rows}}
 JOIN invitations i ON i.token = r.token
 WHERE (i.event_id, i.member_id, i.role) <> (r.event_id, r.member_id, r.role)
 UNION ALL
-SELECT r.line, 'sent_at', 'sent_at is in the future'
+SELECT r.line, 'sent_at', 'sent_at is in the future', NULL
 FROM {{invitation_rows}} WHERE r.sent_at > clock_timestamp()
-ORDER BY line LIMIT 1
+ORDER BY line
 
 -- name: import_invitations
 -- What retention has removed, or would, is not written: each import of a whole history would bring it back.

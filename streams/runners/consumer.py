@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
 from typing import Any, Final, cast
 
 import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Message
 
-from config.kafka import client_config
+from config.kafka import client_config, worker_client_id
 from config.settings import Settings
 from streams.records import Headers, Record
 
@@ -29,14 +26,10 @@ _COORDINATOR_MOVED: Final = frozenset(
 )
 
 
-_HOST: Final = re.sub(r"[^A-Za-z0-9.\-]", "_", socket.gethostname())[:100]
-
-
 def consumer_config(settings: Settings) -> dict[str, object]:
     """The consumer's settings; `enable.auto.commit` commits only what this runner has stored."""
     return {
-        # Told apart by host and process where the group's members are listed: several may run on one address.
-        **client_config(settings, f"bidden-worker-{_HOST}-{os.getpid()}"),
+        **client_config(settings, worker_client_id()),
         "group.id": settings.group,
         # An error instead of a silent jump to the earliest: see `positions`.
         "auto.offset.reset": "error",

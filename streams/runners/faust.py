@@ -24,6 +24,7 @@ from mode.supervisors import CrashingSupervisor
 
 from config import crash_points
 from config.crash_points import CrashPoint
+from config.kafka import worker_client_id
 from config.settings import Settings
 from config.standard_streams import exit_now
 from config.stop_signals import stop_signals
@@ -162,6 +163,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
     return {
         "broker": ["kafka://" + address.strip() for address in settings.require_kafka().split(",")],
         "broker_credentials": credentials(settings),
+        "broker_client_id": worker_client_id(),
         # Decoding errors stay in our code: one malformed value decoded by Faust stalls it for ever.
         "key_serializer": "raw",
         "value_serializer": "raw",

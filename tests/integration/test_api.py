@@ -196,7 +196,7 @@ def test_other_chapters(planner: Program, site: Site, scenario: Scenario) -> Non
     request = replace(request, key=replace(request.key, event_id=2))
     scenario.agent().deliver(request, Failed("550 <m20@example.org> unknown"))
     assert planner.get(f"/batches/{together}")["error"] is None
-    assert "m20@" in admin.get(f"/batches/{together}")["error"]
+    assert admin.get(f"/batches/{together}")["error"] == "550 <(address)> unknown"
 
 
 def test_an_event_that_was_moved(planner: Program, site: Site, scenario: Scenario) -> None:
@@ -206,7 +206,7 @@ def test_an_event_that_was_moved(planner: Program, site: Site, scenario: Scenari
     agent = scenario.agent()
     agent.deliver(scenario.request(batch, 1), Failed("550 <m1@example.org> unknown"))
     agent.deliver(scenario.request(batch, 2), Unknown("lost"))
-    assert "m1@" in planner.get(f"/batches/{batch}")["error"], "the member is of this chapter"
+    assert planner.get(f"/batches/{batch}")["error"] == "550 <(address)> unknown", "the member is of this chapter"
     assert not planner.get(f"/batches/{batch}/entries")["some_hidden"]
     scenario.load(EVENT | {"chapter_ids": [2]})
     scenario.execute("DELETE FROM subscriptions WHERE member_id = 2")

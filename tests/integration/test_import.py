@@ -196,3 +196,59 @@ def test_memory_does_not_grow_with_the_file(conn: Connection) -> None:
             tracemalloc.stop()
     # It took 430 bytes a line.
     assert peak < 8_000_000
+
+
+def named(error: InputError) -> list[tuple[int | None, str | None]]:
+    return [(e.line, e.field) for e in (error, *error.others)]
+
+
+def test_every_line_that_refers_to_nothing_is_named(conn: Connection) -> None:
+    """C18: of all types, also where a line of an earlier type is wrong; nothing is written."""
+    error = refusal(
+        conn,
+        CHAPTER,
+        STUDENTS,
+        member(1),
+        subscription(9, 1),
+        STUDENTS | {"id": 2, "chapter_id": 9},
+        EVENT | {"chapter_ids": [1, 9]},
+        {"type": "ban", "id": 1, "member_id": 9, "permanent": True},
+        member(2, email="m1@example.org"),
+        subscription(9, 9),
+        invitation(9, event_id=9),
+    )
+    # As ever the first is the one that the first check finds.
+    assert named(error) == [
+        (8, "email"),
+        (4, "member_id"),
+        (5, "chapter_id"),
+        (6, "chapter_ids"),
+        (7, "member_id"),
+        (9, "member_id"),
+        (10, "event_id"),
+    ]
+
+
+def test_what_follows_from_a_wrong_line_is_not_called_wrong(conn: Connection) -> None:
+    """Who is on a list that is wrong, or has an invitation to such an event, will be right once that is."""
+    error = refusal(
+        conn,
+        CHAPTER,
+        STUDENTS | {"chapter_id": 9},
+        EVENT | {"chapter_ids": [9]},
+        member(1),
+        member(2, email="m1@example.org"),
+        subscription(1, 1),
+        subscription(2, 1),
+        invitation(1),
+        invitation(2),
+    )
+    assert named(error) == [(5, "email"), (2, "chapter_id"), (3, "chapter_ids")]
+
+
+def test_many_wrong_references_are_counted(conn: Connection) -> None:
+    """More than one statement's rows: twenty are named by their lines, the others counted."""
+    load(conn, *BASE)
+    error = refusal(conn, *[subscription(n, 1) for n in range(20_000, 10_000, -1)])
+    assert [e.line for e in (error, *error.others)] == list(range(1, 21))
+    assert error.more == 9_980

@@ -114,7 +114,7 @@ def test_a_mail_of_another_system_fixes_the_role_policy(conn: Connection) -> Non
     """sent_at counts as a first delivery; within one file the event's line still decides the slot."""
     load(conn, EVENT | {"role_policy": "one"}, invitation(1, sent_at=SENT_AT))
     assert ledger(conn) == [(1, 1, "member", "Student", "sent")]
-    assert refusal(conn, EVENT).field == "role_policy"
+    assert refusal(conn, EVENT | {"role_policy": "each"}).field == "role_policy"
 
 
 def test_mailed_by_another_system(conn: Connection) -> None:

@@ -80,7 +80,7 @@ def test_a_deleted_member_is_anonymised(conn: Connection) -> None:
         "surname": None,
         "email": "deleted-1@deleted.invalid",
         "accepted_toc_at": None,
-        "search": "deleted deleted-1@deleted.invalid",
+        "search": "deleted deleted1@deleted.invalid",
         "mailbox": None,
         "shares_mailbox": False,
     }

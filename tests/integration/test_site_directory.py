@@ -64,6 +64,17 @@ def test_an_invalid_line(site: Site, conn: Connection) -> None:
     assert rows(conn, "SELECT outcome FROM audit_log") == [("refused",)]
 
 
+def test_many_invalid_lines(site: Site, conn: Connection) -> None:
+    """C18: the page lists them all, up to 20, and counts the others."""
+    text = page_text(upload(site.admin(), *BASE, *[member(n, email=7) for n in range(3, 28)]))
+    assert "line 7" in text
+    assert text.count("email must be text") == 20
+    assert "line 26, field" in text
+    assert "line 27" not in text
+    assert "And 5 more." in text
+    assert members(conn) == 0
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"no JSON", b"\x00" * 10])
 def test_no_directory_file(site: Site, content: bytes) -> None:
     """Other files are refused at their first line."""

@@ -29,8 +29,8 @@ from producers import batch_control
 from schemas.outcomes import Failed
 from tests.acceptance.processes import eventually
 from tests.integration.calling import Program, organisers
-from tests.integration.importing import CHAPTER, EVENT
-from tests.integration.scenario import Scenario
+from tests.integration.importing import CHAPTER, EVENT, member, subscription
+from tests.integration.scenario import TERMS_ACCEPTED, Scenario
 from tests.integration.site import Site, open_site
 from web import webhooks as web_hooks
 from web.api import batches, models
@@ -284,9 +284,11 @@ def test_clients_without_access_any_more(
     planner: Program, site: Site, scenario: Scenario, dispatcher: WebhookDispatcher
 ) -> None:
     """A client that was revoked, or whose account lost the chapter, is not notified."""
-    for key, audience in (("a", "everyone"), ("b", "coaches")):
+    scenario.load(member(9, accepted_toc_at=TERMS_ACCEPTED), subscription(9, 2))
+    for key, audience in (("a", "students"), ("b", "coaches")):
         planner.invite(audience=audience, key=key)
     end(scenario, 1)
+    scenario.agent().deliver(scenario.request(2, 9, "Coach"))
     scenario.execute("DELETE FROM account_chapters RETURNING account_id")
     assert dispatcher.send_due() == 2
     accounts.revoke_client(site.conn, planner.id)

@@ -101,3 +101,10 @@ def test_the_answer_of_a_trigger() -> None:
         "already_triggered": False,
         "planning": False,
     }
+
+
+def test_a_dry_run_of_nobody_is_empty_too() -> None:
+    """There is no batch, and nobody would be invited."""
+    assert PlanResult(1, "students", planned=0, deliveries=0).is_empty
+    assert not PlanResult(1, "students", planned=1, deliveries=1).is_empty
+    assert not PlanResult(1, "students", planned=0, deliveries=0, batch_id=1).is_empty

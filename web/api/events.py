@@ -111,7 +111,7 @@ def list_people(
     responses={
         200: {
             "model": models.StartedBatch,
-            "description": "The batch that this key started before.",
+            "description": "The batch that this key started before; or `batch_id` null: nobody is left to invite.",
             "headers": _LOCATION,
         },
         201: {"description": "A new batch.", "headers": _LOCATION},
@@ -149,9 +149,11 @@ def start_batch(
         if error.field != "key":
             raise
         raise HTTPException(422, "This Idempotency-Key was used for another event or audience") from error
-    root = request.scope.get("root_path", "")
-    response.headers["Location"] = f"{root}/batches/{planned.batch_id}"
-    response.status_code = 200 if planned.already_triggered else 202 if planned.planning else 201
+    if planned.batch_id is not None:
+        root = request.scope.get("root_path", "")
+        response.headers["Location"] = f"{root}/batches/{planned.batch_id}"
+    is_new = planned.batch_id is not None and not planned.already_triggered
+    response.status_code = 200 if not is_new else 202 if planned.planning else 201
     return models.StartedBatch.model_validate(planned)
 
 

@@ -112,7 +112,7 @@ class BatchRequest(_Request):
 class StartedBatch(_Response):
     """A batch that was started."""
 
-    batch_id: int
+    batch_id: int | None = Field(description="Null, and no batch was started, if nobody is left to invite.")
     event_id: int
     audience: Audience
     planned: Count = Field(description="Members who are invited.")

@@ -15,7 +15,7 @@ from db.audit_log import AuditEntry, audited
 from db.connect import connect
 from db.directory import import_lines
 from schemas.directory_file import parse_lines, read_lines
-from schemas.errors import BiddenError, RefusedError, UnreachableError, printable
+from schemas.errors import BiddenError, InputError, RefusedError, UnreachableError, printable
 from web.auth.current_user import AdminUser, CurrentUser
 from web.body_limits import Limit
 from web.dependencies import Config, Database
@@ -107,6 +107,8 @@ def _page(
         name=name,
         counts=counts,
         error=error,
+        others=error.others if isinstance(error, InputError) else (),
+        more=error.more if isinstance(error, InputError) else 0,
         problem=problem,
         max_megabytes=MAX_BYTES // 2**20,
     )

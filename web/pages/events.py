@@ -159,10 +159,12 @@ def invite(
     audience: Annotated[Audience, Form()],
     key: Annotated[str, Form(min_length=_KEY_LENGTH, max_length=_KEY_LENGTH)],
 ) -> Response:
-    """Starts the batch, or shows the one that this form started before (FM-31)."""
+    """Starts the batch, or shows the one that this form started before (FM-31), or that nobody is left to invite."""
     # With the account's id in it, nobody can reach or guess another user's batch by its key.
     key = f"page/{user.account.id}/{storable(key)}"
     planned = actions.invite(conn, config, user, event, audience, key=key)
+    if planned.batch_id is None:
+        return redirect(f"/events/{event.id}/invite?audience={audience}")
     return redirect(f"/batches/{planned.batch_id}")
 
 
