@@ -15,7 +15,7 @@ import psycopg
 
 from db.connect import Connection
 from db.statements import sql
-from schemas.errors import BiddenError, InputError, NotFoundError, RefusedError, SettingsError, UsageError
+from schemas.errors import BiddenError, InputError, NotFoundError, RefusedError, SettingsError, UsageError, printable
 
 #: Raised before anything is written. After any other error it is not known how far the action came.
 _REFUSALS: Final = (RefusedError, NotFoundError, InputError, UsageError, SettingsError)
@@ -40,8 +40,8 @@ class AuditEntry:
         self._notes.append(text)
 
     def full_detail(self) -> str | None:
-        """The detail with all notes."""
-        return "; ".join(text for text in (self.detail, *self._notes) if text) or None
+        """The detail with all notes, printable: it quotes what somebody typed."""
+        return printable("; ".join(text for text in (self.detail, *self._notes) if text)) or None
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def audited(conn: Connection, entry: AuditEntry) -> Iterator[AuditEntry]:
             "event_id": entry.event_id,
             "batch_id": entry.batch_id,
             "member_id": entry.member_id,
-            "detail": entry.detail,
+            "detail": entry.full_detail(),
         },
     ).fetchone()
     assert row is not None

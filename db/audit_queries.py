@@ -1,4 +1,4 @@
-"""What the web application shows of audits: the members behind each number. Reads only."""
+"""What the web application shows of audits: the members behind each number, and who cannot come. Reads only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from db.connect import Connection
-from db.site_queries import EventSummary, Page, VisibleMembers
+from db.site_queries import PAGE, EventSummary, Page, VisibleMembers
 from db.statements import sql
 from schemas.vocabulary import Audience
 
@@ -53,3 +53,10 @@ def audited(
     }
     rows = conn.execute(sql("browse_audited"), values, prepare=False).fetchall()
     return Page(rows, has_more=False) if limit is None else Page(rows[:limit], len(rows) > limit)
+
+
+def lost_answers(conn: Connection, event_id: int, visible: VisibleMembers, *, limit: int = PAGE) -> Page:
+    """Who said yes and may no longer come: member, name, role and reason."""
+    values = {**visible.parameters(), "event_id": event_id, "limit": limit + 1}
+    rows = conn.execute(sql("browse_lost_answers"), values, prepare=False).fetchall()
+    return Page(rows[:limit], len(rows) > limit)

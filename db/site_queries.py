@@ -250,12 +250,6 @@ def batch_numbers(conn: Connection, batch_id: int) -> BatchNumbers:
     return BatchNumbers(status, dict(sorted(excluded.items())), pace, has_errors)
 
 
-def lost_answers(conn: Connection, event_id: int, visible: VisibleMembers, *, limit: int = PAGE) -> Page:
-    """Who said yes and may no longer come: member, name, role and reason."""
-    values = {**visible.parameters(), "event_id": event_id, "limit": limit + 1}
-    return _page(_find(conn, "browse_lost_answers", values), limit)
-
-
 def hides_members(conn: Connection, batch_id: int, visible: VisibleMembers) -> bool:
     """Whether a member of the batch may not be named. True, unasked, where another chapter holds the event too."""
     if visible.chapters is None or not visible.unlisted:

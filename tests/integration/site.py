@@ -94,4 +94,5 @@ def open_site(database_url: str, conn: Connection, **settings: Any) -> Iterator[
 
 def page_text(response: Response) -> str:
     """The text of a page, without tags, on one line."""
-    return " ".join(re.sub(r"<[^>]*>", " ", response.text).split())
+    text = re.sub(r"</?bdi>", "", response.text)
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())

@@ -210,7 +210,8 @@ def test_every_route_has_a_row(site: Site) -> None:
     assert routes(site) == set(TABLE)
 
 
-EXPORT: Final = "/batches/{batch}/log.csv"
+#: Who took names and addresses as a file is in the audit log.
+EXPORTS: Final = {"/batches/{batch}/log.csv", "/events/{event}/people.csv", "/events/{event}/audit.csv"}
 
 
 @pytest.mark.parametrize("row", list(TABLE), ids=" ".join)
@@ -232,10 +233,10 @@ def test_who_may(site: Site, row: tuple[str, str], request: pytest.FixtureReques
             assert found not in (SIGN_IN, 401, 403, 404), viewer
         else:
             assert found == expected, viewer
-        if row[1] == EXPORT and found == 200:
-            # Who took names and addresses as a file is in the audit log.
+        if row[1] in EXPORTS and found == 200:
             (entry,) = site.conn.execute("DELETE FROM audit_log WHERE action = 'export' RETURNING *").fetchall()
-            assert (entry["batch_id"], entry["outcome"]) == (PLACES["batch"], "done")
+            batch = PLACES["batch"] if "{batch}" in row[1] else None
+            assert (entry["event_id"], entry["batch_id"], entry["outcome"]) == (PLACES["event"], batch, "done")
         # A failed sign-in is in the audit log, and changes nothing else.
         if row not in (("POST", "/sign-out"), ("POST", "/sign-in")) and (
             row[0] == "GET" or found in (SIGN_IN, NO, HIDDEN)

@@ -70,7 +70,9 @@ def _about_batch(ledger: Ledger, state: State, index: int) -> Iterator[tuple[str
     batch, events = state.batches[index], ledger.scope.events
     if batch.state == ABSENT:
         if "plan" in events:
-            yield "plan", plan(ledger, state, index)
+            after = plan(ledger, state, index)
+            if after is not state:
+                yield "plan", after
         return
     if "pause" in events and batch.state == RUNNING and not batch.settled:
         yield "pause", with_batch(state, index, batch._replace(state=PAUSED, unapplied=True))
@@ -83,12 +85,12 @@ def _about_batch(ledger: Ledger, state: State, index: int) -> Iterator[tuple[str
 
 
 def plan(ledger: Ledger, state: State, index: int) -> State:
-    """A new batch for the slots that are open; what failed or was skipped is open again."""
+    """A new batch for the slots that are open; what failed or was skipped is open again. The same state, if none is."""
     batch = state.batches[index]
     closed = {SENT} if ledger.scope.resend_below else {SENT, UNKNOWN}
     slots = tuple(s for s in batch.slots if state.deliveries[s].state not in closed)
     if state.barred or not slots:
-        return with_batch(state, index, batch._replace(state=RUNNING, slots=()))
+        return state
     for slot in slots:
         if state.deliveries[slot].state in (FAILED, SKIPPED) or people_rules.ONLY_CLOSED in ledger.off:
             state = reopened(state, slot)

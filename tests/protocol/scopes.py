@@ -104,7 +104,7 @@ SCOPES: Final = (
         "a second batch is planned after bans, refusals and cancels in the first",
         _set(TAKEN, TAKEN_UNHEARD, PERMANENT),
         _set("crash", "rebalance", "plan", "ban", "lift ban", "cancel", "locked", "retry"),
-        states=19521,
+        states=19067,
         faults=1,
         decisions=2,
         plans_later=True,

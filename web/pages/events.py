@@ -64,7 +64,7 @@ def show_event(user: SignedInUser, event: EventInScope, conn: Database, notice: 
         batches=site_queries.batches(conn, user.account.scope, event_id=event.id),
         imported=audit_queries.imported(conn, event.id),
         roles=[role.value for role in event.kind.precedence],
-        lost=site_queries.lost_answers(conn, event.id, event.visible_members(user.account.scope)),
+        lost=audit_queries.lost_answers(conn, event.id, event.visible_members(user.account.scope)),
         notice=notice,
     )
 
