@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,8 +16,10 @@ _POLL_SECONDS: Final = 0.25
 ENDED: Final = frozenset({"completed", "cancelled"})
 
 
-def watch(conn: Connection, batch_id: int, *, quiet: bool = False) -> dict[str, Any]:
-    """Returns the status of a batch once it has ended. `conn` must be in autocommit mode."""
+def watch(
+    conn: Connection, batch_id: int, *, quiet: bool = False, check: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Returns the status of a batch once it has ended. `conn` must be in autocommit mode; `check` may raise."""
     with Progress(
         TextColumn("batch {task.fields[batch]} {task.fields[state]}"),
         BarColumn(),
@@ -29,6 +32,7 @@ def watch(conn: Connection, batch_id: int, *, quiet: bool = False) -> dict[str, 
     ) as progress:
         task = progress.add_task("", batch=batch_id, state="", parts="", total=None)
         while True:
+            check()
             status = reports.status(conn, batch_id)
             parts = ", ".join(
                 f"{status[name]:,} {name}" for name in ("sent", "failed", "unknown", "skipped") if status[name]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from config.clock import now
 from config.settings import Settings
-from config.stop_signals import stop_signals
 
 if TYPE_CHECKING:
     from mail.sender import Sender
@@ -17,14 +15,6 @@ if TYPE_CHECKING:
 
 #: Makes a worker's sender, inside the event loop that will run it.
 SenderFactory: TypeAlias = "Callable[[Settings], Sender]"
-
-
-def stop_on_signals(stop: threading.Event) -> None:
-    """SIGTERM, Ctrl-C and a closed terminal set the event. For processes without an event loop."""
-    import signal
-
-    for number in stop_signals():
-        signal.signal(number, lambda *_: stop.set())
 
 
 def smtp_sender(settings: Settings) -> Sender:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import io
 import shutil
-import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import orjson
 
 from config.clock import now
 from config.settings import Settings
+from config.stop_signals import StopRequest
 from db import planning, reports
 from db.connect import Connection, connect
 from db.directory import import_lines
@@ -37,6 +38,7 @@ from schemas.vocabulary import Audience
 
 #: What a demonstration leaves in its folder, and the next one removes.
 _LEFTOVERS: Final = ("postgres", "kafka", "mail", "logs")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,14 @@ class CampaignResult:
 
 
 class Demonstration:
-    """A demonstration in a folder of its own, from nothing each time. On exit it stops everything that it started."""
+    """A demonstration in a folder of its own, from nothing each time. On exit it stops everything that it started.
 
-    def __init__(self, home: Path, *, with_site: bool) -> None:
+    Its steps raise KeyboardInterrupt once `stop` is set.
+    """
+
+    def __init__(self, home: Path, stop: StopRequest, *, with_site: bool) -> None:
         self.home = home
+        self.stop = stop
         self.site_address: str | None = None
         self._with_site = with_site
         self._stack = Stack(home)
@@ -78,11 +84,12 @@ class Demonstration:
         """Starts the servers, a dispatcher and a worker."""
         for name in _LEFTOVERS:
             shutil.rmtree(self.home / name, ignore_errors=True)
-        self._stack.start(report)
+        self._stack.start(report, self.stop)
         if self._with_site:
             self.site_address = site.choose_address(self.home)
         self._commands = Commands(self._stack.addresses, base_url=self.site_address)
         self._settings = provision(self._stack.addresses)
+        self.stop.check()
         self._commands.start("dispatcher", "dispatch")
         self._commands.start("worker-1", "worker")
 
@@ -94,14 +101,16 @@ class Demonstration:
     def import_directory(self, members: int) -> dict[str, int]:
         """Imports a generated directory; returns the number of lines of each type."""
         with self.connect(autocommit=False) as conn:
-            lines = b"\n".join(orjson.dumps(line) for line in generate(members, now=now()))
-            return import_lines(conn, parse_lines(io.BytesIO(lines)))
+            lines = b"\n".join(orjson.dumps(line) for line in self._until_stopped(generate(members, now=now())))
+            return import_lines(conn, self._until_stopped(parse_lines(io.BytesIO(lines))))
 
     def invite_everyone(self, conn: Connection) -> int:
         """Plans the demo event for everyone and publishes the batch; returns its id."""
         assert self._settings is not None
+        self.stop.check()
         planned = plan(conn, event_id=DEMO_EVENT_ID, audience=Audience.EVERYONE, initiator="demo")
         assert planned.batch_id is not None
+        self.stop.check()
         BatchPublisher(self._settings, now).publish(conn, planned.batch_id)
         planning.analyse_grown(conn, planned.deliveries)
         return planned.batch_id
@@ -124,10 +133,15 @@ class Demonstration:
         site.start(self._commands, self.site_address)
         return accounts
 
-    def supervise(self, until: threading.Event, report: Report) -> None:
-        """Keeps the servers and processes running until the event is set."""
+    def supervise(self, report: Report) -> None:
+        """Keeps the servers and processes running until `stop` is set."""
         assert self._commands is not None
-        Supervisor([*self._stack.servers, *self._commands.all]).run(until, report)
+        Supervisor([*self._stack.servers, *self._commands.all]).run(self.stop, report)
+
+    def _until_stopped(self, items: Iterable[_T]) -> Iterator[_T]:
+        for item in items:
+            self.stop.check()
+            yield item
 
     def __enter__(self) -> Self:
         return self

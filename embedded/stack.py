@@ -13,11 +13,12 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
+from config.stop_signals import StopRequest
 from embedded import ports
 from embedded.home import Addresses, Home
 from embedded.kafka import Kafka
@@ -25,6 +26,9 @@ from embedded.mail_server import MailServer
 from embedded.postgres import Postgres
 from embedded.process import Report, one_at_a_time
 from embedded.server import PortTakenError, Server, StartCancelledError
+
+#: How soon a start notices that it is to stop.
+_STOP_SECONDS: Final = 0.1
 
 
 def _silent(_: str) -> None:
@@ -67,19 +71,22 @@ class Stack:
         """The servers that a living process (this or another) runs in this home; None when there is none."""
         return self._home.running()
 
-    def start(self, report: Report = _silent) -> Addresses:
+    def start(self, report: Report = _silent, stop: StopRequest | None = None) -> Addresses:
         """Returns when all are ready; if one fails to start, none is left running.
 
         RefusedError: another process runs this home. InstallError: something is missing or in the way.
+        KeyboardInterrupt: `stop` was set meanwhile.
         """
+        stop = stop or StopRequest()
         self._home.acquire()
         self._owner = os.getpid()
         self._cancelled.clear()
         atexit.register(self.stop)
         try:
             for server in self.servers:
+                stop.check()
                 server.stop_orphan()
-            self._start_all(one_at_a_time(report))
+            self._start_all(one_at_a_time(report), stop)
             self._home.announce(self.addresses)
         except BaseException:
             self.stop()
@@ -112,18 +119,19 @@ class Stack:
     ) -> None:
         self.stop()
 
-    def _start_all(self, report: Report) -> None:
+    def _start_all(self, report: Report, stop: StopRequest) -> None:
         """In parallel. A port that another process takes between its choice and its use is replaced, once."""
         for attempt in (1, 2):
             self._choose_ports()
             with ThreadPoolExecutor(max_workers=len(self.servers)) as pool:
-                futures = [pool.submit(server.start, report) for server in self.servers]
                 try:
-                    wait(futures, return_when=FIRST_EXCEPTION)
-                finally:
-                    # Also when a signal interrupts the wait: the other starts end soon, and the pool can end.
-                    if not all(f.done() and not f.exception() for f in futures):
-                        self._cancelled.set()
+                    futures = [pool.submit(self._start_one, server, report) for server in self.servers]
+                    while wait(futures, _STOP_SECONDS).not_done:
+                        stop.check()
+                except BaseException:
+                    # The starts end soon, and then the pool can end.
+                    self._cancelled.set()
+                    raise
             errors = [e for f in futures if (e := f.exception()) and not isinstance(e, StartCancelledError)]
             if not errors:
                 return
@@ -132,6 +140,14 @@ class Stack:
             for server in self.servers:
                 server.stop()
             self._cancelled.clear()
+
+    def _start_one(self, server: Server, report: Report) -> None:
+        """If it fails, the others' starts end soon."""
+        try:
+            server.start(report)
+        except BaseException:
+            self._cancelled.set()
+            raise
 
     def _choose_ports(self) -> None:
         stored = self.home / "run" / "ports.json"

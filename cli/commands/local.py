@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,10 +16,9 @@ from cli.commands.reports import audit_exit_code, show_audit
 from cli.options import WORKER_SETTINGS, environment, json_option
 from cli.output import err, out, table, write_json
 from cli.progress import watch
-from cli.wiring import stop_on_signals
 from config.settings import without_secrets
 from config.startup import load
-from config.stop_signals import stop_signals
+from config.stop_signals import stop_on_signals
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, InstallError, RefusedError
 
 if TYPE_CHECKING:
@@ -60,16 +56,15 @@ def demo(members: int, stay: bool | None, as_json: bool) -> int:
 
     if stay is None:
         stay = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
-    stop = threading.Event()
-    with Demonstration(load().home / "demo", with_site=stay) as demonstration:
-        with _interruptible(stop):
-            result = _run_campaign(demonstration, members, quiet=as_json or not sys.stderr.isatty())
+    home = load().home / "demo"
+    with Demonstration(home, stop_on_signals(), with_site=stay) as demonstration:
+        result = _run_campaign(demonstration, members, quiet=as_json or not sys.stderr.isatty())
         if as_json:
             write_json(result.audit)
         else:
             _show_campaign(result, demonstration.home)
         if stay:
-            _serve_until_stopped(demonstration, stop)
+            _serve_until_stopped(demonstration)
     everything_done = result.everything_sent and audit_exit_code(result.audit) == EXIT_DONE
     return EXIT_DONE if everything_done else EXIT_NEEDS_A_PERSON
 
@@ -82,7 +77,8 @@ def _run_campaign(demonstration: Demonstration, members: int, *, quiet: bool) ->
     err.print(f"   {lines['member']:,} members, {lines['subscription']:,} subscriptions, {lines['ban']:,} bans")
     err.print("[bold]3. Invite[/] everyone")
     with demonstration.connect() as conn:
-        status = watch(conn, demonstration.invite_everyone(conn), quiet=quiet)
+        batch = demonstration.invite_everyone(conn)
+        status = watch(conn, batch, quiet=quiet, check=demonstration.stop.check)
     return demonstration.result(status)
 
 
@@ -111,14 +107,14 @@ def _show_campaign(result: CampaignResult, home: Path) -> None:
     out.print(f"           BIDDEN_HOME={home} bidden log {batch}   (or status {batch}, audit {event})", markup=False)
 
 
-def _serve_until_stopped(demonstration: Demonstration, stop: threading.Event) -> None:
+def _serve_until_stopped(demonstration: Demonstration) -> None:
     accounts = demonstration.start_site()
     out.print()
     out.print(f"[bold]Open {demonstration.site_address}[/]", highlight=False)
     for account in accounts:
         out.print(f"   as {account.title}: {account.email} with the password {account.password}", highlight=False)
     out.print("Press Ctrl-C to stop.")
-    demonstration.supervise(stop, _report)
+    demonstration.supervise(_report)
 
 
 @click.command(epilog=_ENVIRONMENT)
@@ -153,14 +149,16 @@ def up(workers: int | None, with_site: bool, as_json: bool) -> int:
         _show_addresses(running, as_json=as_json)
         err.print("already running at these addresses")
         return EXIT_DONE
-    stop = threading.Event()
-    with _interruptible(stop):
-        stack.start(lambda line: err.print(line, markup=False))
-    site_address = site.choose_address(settings.home) if with_site else None
-    commands = Commands(stack.addresses, base_url=site_address)
-    try:
+    stop = stop_on_signals()
+    with ExitStack() as started:
+        stack.start(lambda line: err.print(line, markup=False), stop)
+        started.callback(stack.stop)
+        site_address = site.choose_address(settings.home) if with_site else None
+        commands = Commands(stack.addresses, base_url=site_address)
+        started.callback(commands.stop)
         if workers is not None or site_address is not None:
             provision(stack.addresses)
+        stop.check()
         if workers is not None:
             commands.start("dispatcher", "dispatch")
             for number in range(1, workers + 1):
@@ -171,12 +169,7 @@ def up(workers: int | None, with_site: bool, as_json: bool) -> int:
         if site_address is not None and not as_json:
             out.print(f"site        {site_address}; `bidden account add` creates the first admin", markup=False)
         Supervisor([*stack.servers, *commands.all]).run(stop, _report)
-        err.print("stopping")
-    finally:
-        try:
-            commands.stop()
-        finally:
-            stack.stop()
+        err.print("stopping; a second signal ends it at once")
     return EXIT_DONE
 
 
@@ -203,20 +196,6 @@ def _show_addresses(addresses: Addresses, *, as_json: bool) -> None:
     out.print(f"Kafka       {addresses.kafka_bootstrap}", markup=False)
     out.print(f"mail        {addresses.smtp_url}, stored in {mails}", markup=False)
     out.print(f"settings    {Path(addresses.home) / 'settings.env'}, read by every command started here", markup=False)
-
-
-@contextmanager
-def _interruptible(stop: threading.Event) -> Iterator[None]:
-    """Meanwhile the first signal raises KeyboardInterrupt, and none disturbs the clean-up; later ones set the event."""
-
-    def interrupt(*_: object) -> None:
-        stop_on_signals(stop)
-        raise KeyboardInterrupt
-
-    for number in stop_signals():
-        signal.signal(number, interrupt)
-    yield
-    stop_on_signals(stop)
 
 
 COMMANDS: list[click.Command] = [demo, up]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import threading
 import time
 
 import click
@@ -18,9 +17,10 @@ from cli.options import (
     environment,
     json_logs_option,
 )
-from cli.wiring import build_worker, stop_on_signals
+from cli.wiring import build_worker
 from config.clock import now
 from config.startup import load
+from config.stop_signals import stop_on_signals
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, RATE_SETTINGS))
@@ -42,8 +42,7 @@ def dispatch(as_json: bool) -> None:
     settings = load(logs_as_json=as_json)
     connect(settings.require_database()).close()
     Topics(settings).check_reachable()
-    stop = threading.Event()
-    stop_on_signals(stop)
+    stop = stop_on_signals()
     retention = Retention(settings.log_retention_days * 86_400.0, time.monotonic)
     chores = [DecisionsLeft(time.monotonic).apply_some, retention.run_chunk]
     allowed = permitted(settings.send_rates, time.monotonic)
