@@ -114,11 +114,11 @@ def test_a_retried_batch_logs_separately(scenario: Scenario) -> None:
 
 
 def test_students_everyone_students(scenario: Scenario) -> None:
-    """FM-03: students, then everyone, then students again, to their ends: one claim per key in all."""
+    """FM-03: students, then everyone, then students again, to their ends: one claim per key, and no third batch."""
     scenario.build(students=[1], coaches=[2], both=[3])
     agent = scenario.agent()
     claimed: list[str] = []
-    for audience in ("students", "everyone", "students"):
+    for audience in ("students", "everyone"):
         batch = scenario.plan(audience)
         for number in (1, 2, 3):
             for role in ("Student", "Coach"):
@@ -131,6 +131,7 @@ def test_students_everyone_students(scenario: Scenario) -> None:
                     agent.deliver(request := scenario.request(batch, number, role))
                     claimed.append(str(request.key))
     assert sorted(claimed) == ["1/invite/1/Student", "1/invite/2/Coach", "1/invite/3/Coach", "1/invite/3/Student"]
+    assert scenario.trigger("students").batch_id is None
     assert scenario.audit()["sent"] == 4
 
 

@@ -87,7 +87,7 @@ def test_across_batches_and_roles(scenario: Scenario) -> None:
     assert agent.try_claim(scenario.request(both, 2, "Coach")) is None
     agent.deliver(scenario.request(both, 1))
     assert scenario.log(both)[2, "Coach"] == ("skipped", "same_mailbox")
-    assert excluded(scenario, scenario.plan("coaches")) == {2: "same_mailbox"}
+    assert scenario.trigger("coaches").excluded == {"same_mailbox": 1}
     assert scenario.missing() == []
 
 

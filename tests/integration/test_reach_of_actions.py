@@ -77,7 +77,8 @@ ACTIONS: Final[dict[str, Action]] = {
 }  # fmt: skip
 #: Actions for admins only (`test_site_access`, `test_api_scopes`), on themselves, or of members by their own link.
 OTHERS: Final = (
-    "/letters", "/accounts", "/account", "/clients", "/directory", "/system", "/sign-", "/invitation", "/unsubscribe",
+    "/letters", "/accounts", "/account", "/password", "/clients", "/directory", "/system", "/sign-", "/invitation",
+    "/unsubscribe", "/members/{member}/opt-outs",
     # A test mail goes to the actor.
     "/events/{event}/mail", "/dead-letters",
 )  # fmt: skip

@@ -169,14 +169,15 @@ def test_the_log_by_status(scenario: Scenario) -> None:
 
 
 def test_batches_are_listed_oldest_first(scenario: Scenario) -> None:
-    """Every batch has its line, an empty one is complete at once."""
-    scenario.build(students=[1])
-    first = scenario.plan("students")
-    second = scenario.plan("coaches")
+    """Every batch has its line, and ends by itself."""
+    scenario.build(students=[1], coaches=[2])
+    first, second = scenario.plan("students"), scenario.plan("coaches")
+    scenario.agent().deliver(scenario.request(second, 2, "Coach"))
     lines = list(reports.batches(scenario.conn))
     assert [line["batch_id"] for line in lines] == [first, second]
     assert [line["state"] for line in lines] == ["running", "completed"]
-    assert lines[1]["completed_at"] == lines[1]["started_at"]
+    assert lines[0]["completed_at"] is None
+    assert lines[1]["completed_at"] > lines[1]["started_at"]
 
 
 @pytest.mark.parametrize("seed", range(4))
