@@ -118,7 +118,8 @@ def test_redrive(site: Site, settings: Settings, scenario: Scenario) -> None:
     assert "None is waiting." in page_text(browser.get("/letters"))
     assert "2 dead letters redriven" in redrive(browser, ["0:1", "0:2"], again="true")
     trail = scenario.execute("SELECT action, detail, outcome FROM audit_log ORDER BY id")
-    assert [(row["action"], row["outcome"]) for row in trail] == [("redrive", "done")] * 5
+    assert {row["action"] for row in trail} == {"redrive"}
+    assert [row["outcome"] for row in trail] == ["done", "nothing", "done", "done", "done"]
     assert [row["detail"] for row in trail][2:4] == [
         "0:0, again; 1 dead letter redriven",
         "all; 2 dead letters redriven; 1 skipped: redriven before",
