@@ -83,7 +83,7 @@ from db.webhooks import DueWebhook
 from config.settings import Settings
 set_up_logs(Settings(log_format=sys.argv[1]))
 def fail(word):
-    due = DueWebhook(1, 2, "https://example.org", word.encode(), 1, None)
+    due = DueWebhook("batch-1", 1, 2, "https://example.org", word.encode(), 1, None)
     print(due)
     raise ValueError("it broke")
 def caught(log):
