@@ -91,7 +91,7 @@ def test_the_numbers_of_a_batch(site: Site) -> None:
     london = site.organiser(1)
     page = london.get("/batches/1").text
     for status in ("sent", "failed", "pending"):
-        assert f'href="/batches/1/entries?status={status}"' in page
+        assert f'href="/batches/1?status={status}#entries-title"' in page
     assert 'href="/batches/1/entries?status=left_out&amp;reason=banned"' in page
     assert "M4" in page_text(london.get("/batches/1/entries?status=left_out&reason=banned"))
     assert "M4" not in page_text(london.get("/batches/1/entries?status=left_out&reason=declined"))
