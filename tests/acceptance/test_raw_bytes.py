@@ -57,7 +57,7 @@ def start(
 def test_bytes_that_are_no_text(settings: Settings, conn: Connection, tmp_path: Path) -> None:
     """FM-32: exit 2, an error in the arguments of a person or one object for a program, and nothing is written."""
     load(conn, *directory(range(1, 3)))
-    before = fingerprint(conn)
+    before = fingerprint(conn, "audit_log")
     cases = [([*arguments, b"--json"], env, field) for arguments, env, field in CASES] + [*WITHOUT_JSON]
     started = [start(arguments, settings, tmp_path, env) for arguments, env, _ in cases]
     for process, (arguments, _, field) in zip(started, cases, strict=True):
@@ -72,7 +72,7 @@ def test_bytes_that_are_no_text(settings: Settings, conn: Connection, tmp_path: 
             assert error["field"] == field, (arguments, error)
         else:
             assert err.strip(), arguments
-    assert fingerprint(conn) == before
+    assert fingerprint(conn, "audit_log") == before
 
 
 def test_names_no_terminal_can_show(bidden: Bidden, books: Books, settings: Settings, tmp_path: Path) -> None:

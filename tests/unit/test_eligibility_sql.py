@@ -29,6 +29,7 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "keep_former_mailboxes": {"bans"},
     "import_member_deletions": {"accepted_toc_at", "deleted_at"},
     "import_members": {"accepted_toc_at", "deleted_at"},
+    "members_to_erase": {"deleted_at"},
     "import_ban_deletions": {"bans"},
     "import_bans": {"bans", "permanent"},
     "import_events": {"cancelled_at"},
@@ -57,6 +58,7 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "audit_contradictions": {"'already_sent'"},
     "log_reason": {"'already_sent'"},
     "sent_by_batch": {"'already_sent'"},
+    "all_sent_elsewhere": {"'already_sent'"},
     # Pages that show a member.
     "full_name": {"deleted_at"},
     "event_columns": {"cancelled_at"},
