@@ -53,10 +53,8 @@ def write_error(error: BiddenError, *, as_json: bool) -> None:
         return
     err.print(f"[bold red]{error.error.replace('_', ' ')}[/]: {escape(_with_place(error))}")
     if isinstance(error, InputError):
-        for other in error.others:
-            err.print(f"  {_with_place(other)}", markup=False)
-        if error.more:
-            err.print(f"  and {error.more:,} more wrong lines" if error.more > 1 else "  and 1 more wrong line")
+        for text in error.further():
+            err.print(f"  {text}", markup=False)
 
 
 def _with_place(error: BiddenError) -> str:

@@ -7,7 +7,7 @@ do. Drivers' exceptions stay in `__cause__`. Secrets never enter a message.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 EXIT_DONE = 0
 EXIT_NEEDS_A_PERSON = 1
@@ -52,7 +52,7 @@ class BiddenError(Exception):
         self.line = line
         self.field = None if field is None else printable(field)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str | int | None]:
         """The object that `--json` prints on stderr."""
         return {"error": self.error, "detail": self.detail, "line": self.line, "field": self.field}
 
@@ -90,14 +90,16 @@ class InputError(BiddenError):
         self.others = tuple(others)
         self.more = more
 
-    def as_dict(self) -> dict[str, Any]:
-        """That of the first wrong line; `others` and `more` only where there are any."""
-        result = super().as_dict()
-        if self.others:
-            result["others"] = [{"line": e.line, "field": e.field, "detail": e.detail} for e in self.others]
+    def further(self) -> list[str]:
+        """A text for each other wrong line that is named, and one for how many are not."""
+        texts = [f"line {e.line}: {e.detail}" for e in self.others]
         if self.more:
-            result["more"] = self.more
-        return result
+            texts.append(f"and {self.more:,} more wrong line{'s' if self.more > 1 else ''}")
+        return texts
+
+    def as_dict(self) -> dict[str, str | int | None]:
+        """That of the first wrong line; each further one has a line of its own in the detail."""
+        return super().as_dict() | {"detail": "\n".join([self.detail, *self.further()])}
 
 
 class NotFoundError(BiddenError):
