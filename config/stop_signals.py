@@ -50,10 +50,14 @@ def stop_on_signals() -> StopRequest:
 
 
 def _obey(reader: int, stop: StopRequest) -> None:
-    os.read(reader, 1)
-    stop.set()
-    began = time.monotonic()
+    began: float | None = None
     while True:
         (number,) = os.read(reader, 1)
-        if time.monotonic() - began > _SAME_WISH_SECONDS:
+        # The pipe gets the numbers of all signals that have a handler in Python.
+        if number not in stop_signals():
+            continue
+        if began is None:
+            stop.set()
+            began = time.monotonic()
+        elif time.monotonic() - began > _SAME_WISH_SECONDS:
             os._exit(128 + number)
