@@ -179,7 +179,7 @@ def disable(conn: Connection, account_id: int) -> None:
 
 
 def enable(conn: Connection, account_id: int) -> None:
-    """Lets it sign in again. Its sessions and tokens stay ended, and the provider's user is bound anew."""
+    """Lets it sign in again. Its sessions and tokens stay ended, and the provider's user is bound again."""
     conn.execute(sql("enable_account"), {"id": account_id})
 
 

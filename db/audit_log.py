@@ -47,40 +47,42 @@ class AuditEntry:
 @contextmanager
 def audited(conn: Connection, entry: AuditEntry) -> Iterator[AuditEntry]:
     """Writes the entry, runs the action, completes it: done, nothing to do, refused (with the reason), failed."""
-    row = conn.execute(
-        sql("begin_audit_entry"),
-        {
-            "actor": entry.actor,
-            "action": entry.action,
-            "event_id": entry.event_id,
-            "batch_id": entry.batch_id,
-            "member_id": entry.member_id,
-            "detail": entry.full_detail(),
-        },
-    ).fetchone()
-    assert row is not None
-
-    def complete(outcome: str) -> None:
-        values = {"id": row["id"], "outcome": outcome, "batch_id": entry.batch_id, "detail": entry.full_detail()}
-        conn.execute(sql("complete_audit_entry"), values)
-
+    number = _begin(conn, entry)
     try:
         yield entry
     except Exception as error:
         entry.note(error.detail if isinstance(error, BiddenError) else type(error).__name__)
         # Not being able to write the entry must not hide the error.
         with suppress(psycopg.Error):
-            complete("refused" if isinstance(error, _REFUSALS) else "failed")
+            _complete(conn, number, entry, "refused" if isinstance(error, _REFUSALS) else "failed")
         raise
-    complete("nothing" if entry.did_nothing else "done")
+    _complete(conn, number, entry, "nothing" if entry.did_nothing else "done")
 
 
 def record(conn: Connection, actor: str, action: str, detail: str) -> None:
     """An entry of something that was refused before it was an action, such as a sign-in."""
-    values = {"actor": actor, "action": action, "detail": detail, "event_id": None, "batch_id": None, "member_id": None}
+    entry = AuditEntry(actor, action, detail=detail)
+    _complete(conn, _begin(conn, entry), entry, "refused")
+
+
+def _begin(conn: Connection, entry: AuditEntry) -> int:
+    values = {
+        "actor": entry.actor,
+        "action": entry.action,
+        "event_id": entry.event_id,
+        "batch_id": entry.batch_id,
+        "member_id": entry.member_id,
+        "detail": entry.full_detail(),
+    }
     row = conn.execute(sql("begin_audit_entry"), values).fetchone()
     assert row is not None
-    conn.execute(sql("complete_audit_entry"), {"id": row["id"], "outcome": "refused", "batch_id": None, "detail": None})
+    number: int = row["id"]
+    return number
+
+
+def _complete(conn: Connection, number: int, entry: AuditEntry, outcome: str) -> None:
+    values = {"id": number, "outcome": outcome, "batch_id": entry.batch_id, "detail": entry.full_detail()}
+    conn.execute(sql("complete_audit_entry"), values)
 
 
 def entries(

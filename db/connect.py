@@ -65,7 +65,7 @@ _ROOM_SECONDS: Final = 5.0
 
 
 class HotSession(psycopg.AsyncConnection[Any]):
-    """A connection that knows the server's process: behind a pooler, the driver is told another."""
+    """A connection that knows the pid of its server process: a pooler gives the driver another number."""
 
     server_pid = 0
 
@@ -179,7 +179,7 @@ def _refuse_shared(url: str, conn: psycopg.Connection[Any], pid: int) -> None:
     """SettingsError if a pooler gives the session of `conn`, the server's process `pid`, to other clients, too.
 
     In PgBouncer's session mode it is `conn`'s until that is closed. Else the session that became free last is given to
-    whoever asks next.
+    the next client.
     """
     try:
         with psycopg.connect(url, autocommit=True, **parameters("bidden-probe")) as other:

@@ -1,4 +1,4 @@
-"""Links by which a forgotten password is set anew. Autocommit mode; tokens arrive as digests."""
+"""Links that reset a forgotten password. Autocommit mode; tokens arrive as digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mail with the link that sets a forgotten password anew: plain text, to one account. Pure."""
+"""The mail with the link that resets a forgotten password: plain text, to one account. Pure."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 import click
@@ -19,6 +18,7 @@ from db import reports as db_reports
 from db.connect import Connection, connect
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON
 from schemas.vocabulary import Audience
+from web.spreadsheet_cells import safe_cell
 
 _STATUS_FIELDS = (
     "batch_id", "event_id", "audience", "state", "planned", "deliveries", "sent", "failed", "unknown", "skipped",
@@ -204,8 +204,7 @@ def _write_csv(conn: Connection, event: int, audience: Audience) -> None:
     writer.writerow(_CSV_COLUMNS)
     for row in db_reports.audited(conn, event, audience):
         about = {**row, "event_id": event, "audience": audience.value}
-        cells = (about[name] for name in _CSV_COLUMNS)
-        writer.writerow([cell.isoformat() if isinstance(cell, datetime) else cell for cell in cells])
+        writer.writerow([safe_cell(about[name]) for name in _CSV_COLUMNS])
 
 
 def audit_exit_code(found: dict[str, Any]) -> int:

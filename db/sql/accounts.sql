@@ -13,7 +13,7 @@ WHERE a.oidc_issuer = %(issuer)s AND a.oidc_subject = %(subject)s AND a.disabled
 
 -- name: bind_identity
 -- Once: from then on this account is of this subject alone, whatever addresses the provider gives to others. A subject
--- of another provider than before may be bound anew.
+-- of another provider than before may be bound again.
 UPDATE accounts a SET oidc_issuer = %(issuer)s, oidc_subject = %(subject)s
 WHERE a.email = %(email)s AND a.disabled_at IS NULL AND a.oidc_issuer IS DISTINCT FROM %(issuer)s
     AND NOT EXISTS (SELECT FROM accounts b WHERE b.oidc_issuer = %(issuer)s AND b.oidc_subject = %(subject)s)
@@ -57,7 +57,7 @@ UPDATE api_clients SET revoked_at = now()
 WHERE (account_id = %(id)s OR made_by = %(id)s) AND revoked_at IS NULL
 
 -- name: enable_account
--- Whoever signs in next by the provider, with the verified address, is bound anew.
+-- The next who signs in by the provider, with the verified address, is bound again.
 UPDATE accounts SET disabled_at = NULL, oidc_issuer = NULL, oidc_subject = NULL WHERE id = %(id)s
 
 -- name: delete_other_chapters

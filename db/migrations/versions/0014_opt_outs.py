@@ -40,7 +40,7 @@ INSERT INTO opt_outs (member_id, chapter_id, role, left_at)
 SELECT s.member_id, g.chapter_id, CASE g.name WHEN 'Students' THEN 'Student' ELSE 'Coach' END, min(s.left_at)
 FROM subscriptions s JOIN groups g ON g.id = s.group_id WHERE s.left_at IS NOT NULL GROUP BY 1, 2, 3
 """
-# Whoever left is off the lists that there are; what later files add is not known then.
+# Members who left are off the lists that exist now; lists of later files are not known here.
 _GIVE_BACK = """
 UPDATE subscriptions s SET left_at = x.left_at FROM (
     SELECT s.member_id, s.group_id, min(o.left_at) AS left_at

@@ -1,4 +1,4 @@
-"""a forgotten password is set anew by a link in a mail.
+"""a link in a mail resets a forgotten password.
 
 Revision: 0019
 Follows: 0018
