@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -45,6 +46,20 @@ class _SafeRenderer:
             return json.dumps({"event": event, "level": method, "not_rendered": type(error).__name__})
 
 
+class _Stderr:
+    """stderr as it is when something is logged: a caller may have replaced, and closed, the one of the set-up."""
+
+    def write(self, text: str) -> None:
+        """Write it, if there is somewhere to write to."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """As `write`."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+
 def set_up_logs(settings: Settings) -> None:
     """Configure structlog and `logging` for BIDDEN_LOG_FORMAT."""
     standard_streams.protect()
@@ -75,12 +90,12 @@ def set_up_logs(settings: Settings) -> None:
         )
     structlog.configure(
         processors=[*shared, _SafeRenderer(rendered)],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
     # Libraries' logs: warnings and errors only, in the same format, throttled.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     handler.addFilter(LibraryLogFilter())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

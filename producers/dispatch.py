@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException
 
 from config import crash_points
 from config.crash_points import CrashPoint
+from config.log_throttle import LogThrottle
 from config.settings import Settings
 from db import checks, outbox
 from db.connect import OUTAGES, Connection, connect
@@ -92,6 +93,7 @@ class Dispatcher:
         self._published = 0
         self._dispatchers = 1
         self._offsets: TopicOffsets | None = None
+        self._throttle = LogThrottle(monotonic)
 
     def run(self) -> None:
         """Publish, and plan in a thread beside, until stopped."""
@@ -114,12 +116,15 @@ class Dispatcher:
                     # A new client: after an outage an old one may never get an answer again (librdkafka's issue 4605).
                     topics = Topics(self._settings)
                     for seconds in self._rounds(conn, topics):
-                        failures = 0
+                        if failures:
+                            failures = 0
+                            self._throttle.reset()
                         self._stop.wait(seconds)
             except _OUTAGES as error:
                 delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
                 failures += 1
-                log.warning("waiting for a server", seconds=delay, cause=first_line(error))
+                if self._throttle.admits():
+                    log.warning("waiting for a server", seconds=delay, cause=first_line(error))
                 self._stop.wait(delay)
 
     def _rounds(self, conn: Connection, topics: Topics) -> Iterator[float]:

@@ -104,3 +104,23 @@ def test_no_traceback_shows_what_variables_hold(form: str) -> None:
     assert done.stderr.count("ValueError: it broke") == 3
     assert "DueWebhook(" in done.stdout
     assert "sesame" not in done.stderr + done.stdout
+
+
+def test_a_log_call_outlives_the_stderr_of_its_set_up() -> None:
+    """A caller in the same process, such as a test runner, replaces stderr and closes its own afterwards."""
+    code = (
+        "import io, logging, sys, structlog\n"
+        "from config.logs import set_up_logs\n"
+        "from config.settings import Settings\n"
+        "real, sys.stderr = sys.stderr, io.StringIO()\n"
+        "set_up_logs(Settings(log_format='json'))\n"
+        "log = structlog.get_logger()\n"
+        "log.warning('before')\n"
+        "sys.stderr.close()\n"
+        "log.warning('into a closed one')\n"
+        "sys.stderr = real\n"
+        "log.warning('ours')\n"
+        "logging.getLogger('library').warning('theirs')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["ours", "theirs"]
