@@ -161,6 +161,7 @@ class Settings(BaseSettings):
     oidc_client_secret: SecretStr | None = None
     oidc_name: str = Field("your organisation", min_length=1, max_length=60)
     home: Path = Path(".bidden")
+    state_dir: Path | None = None
     log_format: Literal["console", "json"] = "console"
 
     @field_validator("*", mode="before")
@@ -218,6 +219,11 @@ class Settings(BaseSettings):
         except OSError as error:
             name = ".env" if str(error.filename) == str(base / ".env") else f"{PREFIX}HOME"
             raise SettingsError(f"{name}: cannot be read: {error.strerror}", field=name) from error
+
+    @property
+    def state_folder(self) -> Path:
+        """Where workers keep their journals."""
+        return self.home / "state" if self.state_dir is None else self.state_dir
 
     @property
     def retry_for_seconds(self) -> float:

@@ -16,10 +16,12 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 import orjson
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 
@@ -146,6 +148,13 @@ def in_transaction(conn: Connection, work: Callable[[], T]) -> T:
                 return work()
         except psycopg.errors.DeadlockDetected:
             continue
+
+
+def fingerprint(url: str) -> str:
+    """A short text that tells databases apart by their addresses, without any secret."""
+    where = conninfo_to_dict(url)
+    named = [f"{name}={where.get(name, '')}" for name in ("service", "host", "hostaddr", "port", "dbname", "options")]
+    return sha256("\n".join(named).encode()).hexdigest()[:16]
 
 
 def unreachable(url: str, error: Exception) -> UnreachableError:

@@ -20,11 +20,12 @@ from config.clock import elapsed
 from db.connect import AsyncConnection
 from db.event_cache import EventCache
 from db.hot_connection import HotConnection
-from db.ledger_transaction import Committed, LedgerPolicy, read_mails, run_cycle
+from db.ledger_transaction import Committed, LedgerPolicy, Note, nothing_noted, read_mails, run_cycle
 from db.record_fallback import is_caused_by_a_row, run_cycle_row_by_row
 from db.statements import sql
 from schemas.delivery import Cycle, CycleResult, Delivery
 from schemas.errors import first_line
+from schemas.journal import NotedClaim
 from schemas.leases import ClockReading
 from schemas.message import InvitationDue
 
@@ -59,7 +60,10 @@ class Ledger:
         application: str,
         on_wait: Callable[[], None],
         clock: Callable[[], float] = elapsed,
+        note: Note = nothing_noted,
     ) -> None:
+        """`note` is called with the claims of each transaction before its commit, and with the cycle's owner."""
+        self._note = note
         self._connection = HotConnection(url, application=application, on_wait=on_wait)
         self._policy = policy
         self._clock = clock
@@ -79,13 +83,35 @@ class Ledger:
         """Sets what each mail says, as its claim would, and claims nothing. For the probe of a suspect message."""
         await self._connection.wait_out(lambda conn: read_mails(conn, self._events, deliveries))
 
+    async def claims_left(self, claims: Sequence[NotedClaim]) -> list[NotedClaim]:
+        """Those of a dead worker's claims whose outcome is not known."""
+        noted = [
+            {
+                "n": n,
+                "event_id": claim.key.event_id,
+                "action": claim.key.action,
+                "member_id": claim.key.member_id,
+                "slot": claim.key.slot,
+                "fence": claim.fence,
+                "owner": claim.owner,
+                "committed": claim.committed,
+            }
+            for n, claim in enumerate(claims)
+        ]
+
+        async def run(conn: AsyncConnection) -> list[NotedClaim]:
+            cursor = await conn.execute(sql("claims_left"), {"noted": Jsonb(noted)})
+            return [claims[n] for (n,) in await cursor.fetchall()]
+
+        return await self._connection.wait_out(run)
+
     async def run_cycle(self, cycle: Cycle) -> CycleResult:
         """Commit a cycle; what was claimed has its fence and attempts set."""
 
         async def timed(work: Callable[..., Awaitable[Committed]], conn: AsyncConnection) -> CycleResult:
             # Before the attempt that succeeds: a lease may not be counted from any later moment.
             before = self._clock()
-            done = await work(conn, self._policy, self._events, cycle)
+            done = await work(conn, self._policy, self._events, cycle, self._note)
             return CycleResult(done.claimed, done.renewed, ClockReading(before, done.at, self._clock()))
 
         async def run(conn: AsyncConnection) -> CycleResult:

@@ -5,10 +5,10 @@ Called by `db.ledger`, which repeats it after an outage. Nothing in here waits o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, TypeAlias
 
 from psycopg import AsyncCursor
 from psycopg.types.json import Jsonb
@@ -118,7 +118,18 @@ def outcome_row(outcome: Outcome | None, recipient: str | None = None) -> dict[s
             raise ValueError("a delivery without an outcome cannot be recorded")
 
 
-async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle) -> Committed:
+#: Called before the commit of claims, with the cycle's owner and what it claims.
+Note: TypeAlias = Callable[[str, Sequence[Delivery]], None]
+
+
+def nothing_noted(owner: str, claims: Sequence[Delivery]) -> None:
+    """Where nobody keeps a journal."""
+    del owner, claims
+
+
+async def run_cycle(
+    conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle, note: Note = nothing_noted
+) -> Committed:
     """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
     completed = [
         row_of(delivery) | {"fence": delivery.fence, **outcome_row(delivery.outcome, _address(delivery))}
@@ -162,6 +173,8 @@ async def run_cycle(conn: AsyncConnection, policy: LedgerPolicy, events: EventCa
             if claims:
                 await events.update(conn, pipeline, await versions.fetchall())
             claimed, unclaimed = _split(cycle.claim, requested, claims, events)
+            if claimed:
+                note(cycle.owner, claimed)
             crash_points.reach(CrashPoint.CLAIM_READY)
             if unclaimed:
                 await conn.execute(sql("conclude_unclaimed"), {**parameters, "requested": Jsonb(unclaimed)})

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from db.connect import OUTAGES, AsyncConnection
 from db.event_cache import EventCache
-from db.ledger_transaction import Committed, LedgerPolicy, recordable, row_of, run_cycle
+from db.ledger_transaction import Committed, LedgerPolicy, Note, nothing_noted, recordable, row_of, run_cycle
 from db.statements import sql
 from schemas.delivery import Cycle, Delivery
 from schemas.errors import first_line
@@ -38,7 +38,7 @@ def is_caused_by_a_row(error: psycopg.Error) -> bool:
 
 
 async def run_cycle_row_by_row(
-    conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle
+    conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle, note: Note = nothing_noted
 ) -> Committed:
     """`run_cycle` with a transaction for each delivery. After an outage all of it may be repeated."""
     committed = Committed()
@@ -47,7 +47,7 @@ async def run_cycle_row_by_row(
         if isinstance(result, psycopg.Error):
             await _record_bare(conn, delivery, delivery.fence, result)
     for delivery in cycle.claim:
-        result = await _or_error(run_cycle(conn, policy, events, Cycle(cycle.owner, claim=[delivery])))
+        result = await _or_error(run_cycle(conn, policy, events, Cycle(cycle.owner, claim=[delivery]), note))
         if isinstance(result, psycopg.Error):
             await _record_bare(conn, delivery, None, result)
         else:

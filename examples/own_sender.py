@@ -9,7 +9,8 @@ For another provider change `_post`, `_probe` and `result_of`. What must stay is
 - NotSent only when it certainly has not, and the reason is not the mail: the worker waits in `ready` and sends again.
 - Refused when it declined this very mail: for good (the delivery has failed) or for now (it is retried with back-off).
 - Ambiguous when the data went out and no clear answer came: the delivery is `unknown`, and a person decides.
-- Lapsed when `permitted` says no, before the provider hears of the mail or before its last bytes leave: not sent.
+- Lapsed when `permitted` says no, before the provider hears of the mail, or `completing`, before its last bytes leave:
+  not sent.
 
 tests/conformance/test_sender.py runs against this sender as it does against the one for SMTP. Add yours to its list.
 """
@@ -66,9 +67,16 @@ class _LapsedError(Exception):
 class _Mail:
     """One mail on its way. `done` is called once, by the first call of `finish`."""
 
-    def __init__(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        envelope: Envelope,
+        done: Callable[[SendResult], None],
+        permitted: Callable[[], bool],
+        completing: Callable[[], bool],
+    ) -> None:
         self.envelope = envelope
         self.permitted = permitted
+        self.completing = completing
         self.has_slot = False
         self.data_went_out = False
         self._done: Callable[[SendResult], None] | None = done
@@ -90,14 +98,19 @@ class _Mail:
         if not self.permitted():
             raise _LapsedError
 
+    def complete(self) -> None:
+        """_LapsedError if its claim has ended; else it may be accepted from now on."""
+        if not self.completing():
+            raise _LapsedError
+        self.data_went_out = True
+
     async def body(self) -> AsyncIterator[bytes]:
         """The request's body; its last byte, without which no provider can accept it, only while the claim holds."""
         encoded = base64.b64encode(self.envelope.data).decode()
         fields = {"from": self.envelope.sender, "to": self.envelope.recipient, "message": encoded}
         content = json.dumps(fields).encode()
         yield content[:-1]
-        self.require_permission()
-        self.data_went_out = True
+        self.complete()
         yield content[-1:]
 
 
@@ -140,9 +153,15 @@ class ProviderSender:
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
         raise RuntimeError("the sender is closed")
 
-    def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
+    def submit(
+        self,
+        envelope: Envelope,
+        done: Callable[[SendResult], None],
+        permitted: Callable[[], bool],
+        completing: Callable[[], bool] | None = None,
+    ) -> None:
         """See `Sender.submit`."""
-        mail = _Mail(envelope, done, permitted)
+        mail = _Mail(envelope, done, permitted, completing or permitted)
         loop = asyncio.get_running_loop()
         if self._closed:
             loop.call_soon(mail.give_up, "the sender is closed")

@@ -32,12 +32,20 @@ class Sender(Protocol):
         """
         ...
 
-    def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
+    def submit(
+        self,
+        envelope: Envelope,
+        done: Callable[[SendResult], None],
+        permitted: Callable[[], bool],
+        completing: Callable[[], bool] | None = None,
+    ) -> None:
         """Takes a mail; `done` is called once with its result, in the event loop, never inside this call.
 
-        `permitted` says whether the mail's claim still holds. It is asked right before the provider first hears of the
-        mail, and again right before what may make the provider accept it. When it says no the mail is not sent, and
-        its result is Lapsed: another worker may have sent it since. It is quick, and never raises.
+        `permitted` says whether the mail's claim still holds, and is asked right before the provider first hears of the
+        mail. `completing` says the same, and notes in the journal that from now on the mail may be accepted: it is
+        asked right before the first byte that may make the provider accept it. None: as `permitted`. When either says
+        no the mail is not sent, and its result is Lapsed: another worker may have sent it since. Both are quick, and
+        never raise.
 
         Never raises and never blocks. After `close` the result is NotSent. What `done` raises is logged and goes no
         further.

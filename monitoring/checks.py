@@ -20,7 +20,7 @@ from db import checks, outbox
 from db.connect import Connection, connect
 from db.migrate import current, drift, head
 from mail.check import check_mail_server
-from monitoring import sending
+from monitoring import journals, sending
 from schemas.errors import BiddenError, first_line
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ def run_checks(settings: Settings, sleep: Callable[[float], None] = time.sleep) 
     yield from _database(settings)
     yield from _kafka(settings, sleep)
     yield from _mail(settings)
+    why = journals.obstacle(settings.state_folder)
+    yield CheckResult(
+        "journal", ok=why is None, detail=why or f"workers that start here keep theirs in {settings.state_folder}"
+    )
     yield CheckResult(
         "trusted proxies",
         ok=True,

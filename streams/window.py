@@ -22,9 +22,10 @@ from mail.sender import Sender
 from schemas.delivery import Cycle, CycleResult, Delivery
 from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
-from schemas.redaction import without_addresses
 from schemas.send_results import Lapsed, NotSent, Refused, SendResult
+from streams.breaker import Breaker
 from streams.composer import Composer, compose
+from streams.journal import Journal, NoJournal
 from streams.latch import Latch
 from streams.lease_clocks import LOST, LeaseClocks
 from streams.policy import RetryPolicy, decide
@@ -57,6 +58,7 @@ class Window:
         heartbeat: Heartbeat,
         clock: Callable[[], float] = elapsed,
         rate: SendRate | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._ledger = ledger
         self._sender = sender
@@ -67,6 +69,7 @@ class Window:
         self._clock = clock
         # Renewing also beats the heartbeat while every connection waits for a slow server.
         self._renew_after = min(lease_seconds / 3, LIMIT_SECONDS / 2)
+        self._journal = journal or NoJournal()
         self._composer = composer
         self._jitter = jitter
         self._heartbeat = heartbeat
@@ -80,10 +83,9 @@ class Window:
         self._enough = asyncio.Event()
         self._stopping = False
         self._claims = True
-        #: Open while the mail server takes no mails: it claims nothing and waits until the sender is ready.
-        self._breaker: asyncio.Task[None] | None = None
         self._cycles = 0
         self._throttle = LogThrottle(asyncio.get_running_loop().time)
+        self._breaker = Breaker(sender, heartbeat, self._throttle, self._changed.set)
         self._clocks = LeaseClocks(lease_seconds)
         self._refused_by_all = RefusedByAll()
         self._gate = RateGate(rate, asyncio.get_running_loop().time)
@@ -109,8 +111,7 @@ class Window:
             for delivery in repeats:
                 self._latches.pop(delivery).abandon()
         self._repeats.clear()
-        if self._breaker is not None:
-            self._breaker.cancel()
+        self._breaker.cancel()
         self._changed.set()
         self._enough.set()
 
@@ -180,7 +181,7 @@ class Window:
 
     def _room(self) -> int:
         """How many may be claimed now: what is claimed should be sent at once, not wait while its lease runs."""
-        if self._stopping or not self._claims or self._breaker is not None or self._gate.seconds_to_open():
+        if self._stopping or not self._claims or self._breaker.is_open or self._gate.seconds_to_open():
             return 0
         sending = len(self._in_flight) - len(self._unrecorded)
         return min(self._size - sending, self._sender.capacity())
@@ -221,7 +222,9 @@ class Window:
             crash_points.reach(CrashPoint.CLAIM_COMMITTED)
         self._limit_claims(done, renewed)
         claims = set(done.claimed)
-        self._gate.not_claimed([delivery for delivery in requested if delivery not in claims])
+        unclaimed = [delivery for delivery in requested if delivery not in claims]
+        self._gate.not_claimed(unclaimed)
+        self._journal.recorded([*completed, *unclaimed])
         for delivery in completed:
             del self._in_flight[delivery.key]
             self._conclude(delivery)
@@ -270,10 +273,16 @@ class Window:
             self._complete(delivery, Refused(envelope.reason, permanent=True))
         else:
             may_be_tried = self._gate.begin(delivery)
+
+            def permitted() -> bool:
+                return self._clock() < delivery.deadline and may_be_tried()
+
             self._sender.submit(
                 envelope,
                 lambda result: self._complete(delivery, result),
-                lambda: self._clock() < delivery.deadline and may_be_tried(),
+                permitted,
+                # Noting takes time on a bad disk: the clock is read last.
+                lambda: self._journal.begin(delivery) and permitted(),
             )
 
     def _complete(self, delivery: Delivery, result: SendResult) -> None:
@@ -282,25 +291,10 @@ class Window:
         result = self._refused_by_all.judge(result, delivery.key, delivery.refused_for, self._clock())
         outcome = decide(result, delivery.attempts, self._policy, self._jitter(), delivery.refused_for)
         delivery.outcome = self._gate.end(delivery, result, outcome)
+        self._journal.answered(delivery)
         self._unrecorded.append(delivery)
-        if isinstance(result, NotSent) and self._breaker is None and not self._stopping:
-            self._breaker = asyncio.get_running_loop().create_task(self._wait_for_sender(result.reason))
+        if isinstance(result, NotSent) and not self._stopping:
+            self._breaker.open(result.reason)
         self._changed.set()
         if len(self._unrecorded) * 2 >= self._size or len(self._unrecorded) == len(self._in_flight):
             self._enough.set()
-
-    async def _wait_for_sender(self, reason: str) -> None:
-        """While the mail server is away nothing is claimed: an outage affects at most a window."""
-        # A busy server refuses on each connection.
-        if self._throttle.admits():
-            log.warning("the mail server takes no mails; claiming waits until it does", cause=without_addresses(reason))
-        ready = asyncio.ensure_future(self._sender.ready())
-        try:
-            while not ready.done():
-                self._heartbeat.beat()
-                await asyncio.wait({ready}, timeout=1.0)
-            ready.result()
-        finally:
-            ready.cancel()
-            self._breaker = None
-            self._changed.set()

@@ -10,14 +10,16 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 from config.settings import Settings
+from db.connect import fingerprint
 from db.hot_connection import HotConnection
 from db.ledger import Ledger
-from db.ledger_transaction import LedgerPolicy
+from db.ledger_transaction import LedgerPolicy, Note, nothing_noted
 from db.send_limits import SendLimits
 from db.suspects import PollLog
 from mail.sender import Sender
 from streams.adaptive_rate import LONGEST_PAUSE
 from streams.composer import Composer
+from streams.dead_journals import Journals
 from streams.pipeline import Pipeline
 from streams.policy import RetryPolicy
 from streams.records import DeadLetterSink, Heartbeat, Record
@@ -49,8 +51,10 @@ class Worker:
         self._url = settings.require_database()
         self._policy = policy
         self._sender = sender
+        self._journals = Journals(settings.state_folder, fingerprint(self._url))
+        journal = self._journals.open(self.name)
         self._reader = self._ledger("bidden-worker", heartbeat.beat)
-        self._writer = self._ledger("bidden-worker-window", heartbeat.beat)
+        self._writer = self._ledger("bidden-worker-window", heartbeat.beat, journal.claiming)
         polls = PollLog(self._url, settings.invitations_topic, on_wait=heartbeat.beat)
         self._suspects = Suspects(polls, dead_letters, max_ends=settings.max_worker_ends)
         jitter = random.SystemRandom().random
@@ -79,18 +83,32 @@ class Worker:
             jitter=jitter,
             heartbeat=heartbeat,
             rate=self._rate,
+            journal=journal,
         )
+        self._journal = journal
         self._pipeline = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def start(self, on_end: Callable[[BaseException | None], None]) -> None:
         """Start the window's writer. `on_end` is called when it ends, with the error if there was one."""
-        self._writing = asyncio.get_running_loop().create_task(self._window.run(), name="window")
+        self._writing = asyncio.get_running_loop().create_task(self._write(), name="window")
         # A dead task is silent: the runner must learn of it.
         self._writing.add_done_callback(lambda task: on_end(None if task.cancelled() else task.exception()))
 
-    def _ledger(self, application: str, on_wait: Callable[[], None]) -> Ledger:
-        return Ledger(self._url, self._policy, application=application, on_wait=on_wait)
+    async def _write(self) -> None:
+        """What dead workers of this machine left behind is settled before anything is claimed."""
+        if not self._stopping:
+            self._settling = asyncio.create_task(self._journals.settle_dead(self._reader), name="journals")
+            # A stop does not wait for a database that is away.
+            await asyncio.wait({self._settling})
+            if not self._settling.cancelled():
+                self._settling.result()
+        await self._window.run()
+
+    def _ledger(self, application: str, on_wait: Callable[[], None], note: Note = nothing_noted) -> Ledger:
+        return Ledger(self._url, self._policy, application=application, on_wait=on_wait, note=note)
 
     def rescue(self, seconds: float) -> None:
         """Records what is known of the mails in flight. Called in the watchdog's thread before it ends the process."""
@@ -102,6 +120,9 @@ class Worker:
 
     async def stop(self) -> None:
         """Finish what is in flight, record it, close the connections. The caller bounds it in time."""
+        self._stopping = True
+        if self._settling is not None:
+            self._settling.cancel()
         self._window.stop()
         if self._writing is not None:
             try:
@@ -109,6 +130,7 @@ class Worker:
             except Exception:  # it was reported through on_end
                 self._suspects.worker_failed()
         await self._sender.close()
+        self._journal.close()
         await self._reader.close()
         await self._writer.close()
         await self._suspects.close()

@@ -392,3 +392,17 @@ FROM jsonb_to_recordset(%(renewed)s) AS r(event_id bigint, action text, member_i
 WHERE d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member_id AND d.slot = r.slot
     AND d.fence = r.fence AND d.state = 'handing_off'
 RETURNING d.event_id, d.action, d.member_id, d.slot
+
+-- name: claims_left
+-- Of the claims that a dead worker's journal notes, those whose outcome the ledger does not know. One that was noted and
+-- never committed has the fence of another worker's claim: the ledger must name the cycle that noted it. Who was
+-- concluded as unknown meanwhile has no owner any more: there the claim must have been committed for certain.
+SELECT n.n
+FROM jsonb_to_recordset(%(noted)s) AS n(n int, event_id bigint, action text, member_id bigint, slot text, fence bigint,
+    owner text, committed bool)
+CROSS JOIN LATERAL (
+    SELECT state, fence, owner FROM deliveries
+    WHERE event_id = n.event_id AND action = n.action AND member_id = n.member_id AND slot = n.slot OFFSET 0
+) d
+WHERE d.fence = n.fence
+    AND ((d.state = 'handing_off' AND d.owner = n.owner) OR (d.state = 'unknown' AND n.committed))

@@ -212,13 +212,16 @@ class Connection(asyncio.Protocol):
     def _write_body(self, body: bytes) -> bool:
         """With its end, if that leaves at once; else the end waits until the rest has left. Whether to go on."""
         assert self._submission is not None
-        if not self._submission.permitted():
-            self._lapse()
-            return False
         if len(body) <= _AT_ONCE:
+            if not self._submission.completing():
+                self._lapse()
+                return False
             self._write(body)
             crash_points.reach(CrashPoint.SMTP_DATA)
         else:
+            if not self._submission.permitted():
+                self._lapse()
+                return False
             self._holds_end = True
             self._write(body[: -len(_END)])
             self._write_end(self._unsent(), _FIRST_LOOK)
@@ -241,7 +244,7 @@ class Connection(asyncio.Protocol):
             self._loop.call_later(wait, self._write_end, left, min(2 * wait, _LONGEST_LOOK))
             return
         self._holds_end = False
-        if self._submission.permitted():
+        if self._submission.completing():
             self._write(_END)
             crash_points.reach(CrashPoint.SMTP_DATA)
         else:

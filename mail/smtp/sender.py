@@ -108,9 +108,15 @@ class SmtpSender:
         if attempts:
             _log.info("the mail server is back", server=self._server.address, attempts=attempts)
 
-    def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
+    def submit(
+        self,
+        envelope: Envelope,
+        done: Callable[[SendResult], None],
+        permitted: Callable[[], bool],
+        completing: Callable[[], bool] | None = None,
+    ) -> None:
         """See `Sender.submit`."""
-        submission = Submission(envelope, done, permitted)
+        submission = Submission(envelope, done, permitted, completing or permitted)
         self._taken += 1
         if self._closed:
             asyncio.get_running_loop().call_soon(self._report, submission, NotSent("the sender is closed"))

@@ -20,6 +20,7 @@ class Submission:
     envelope: Envelope
     done: Callable[[SendResult], None]
     permitted: Callable[[], bool]
+    completing: Callable[[], bool]
     tries: int = 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,16 +17,25 @@ RUNNERS: Final = ("confluent", "faust")
 
 @dataclass(frozen=True)
 class Case:
-    """One kill. `passes`: at which pass of the point; `in_doubt`: whether deliveries may be `unknown` after it."""
+    """One kill. `passes`: at which pass of the point; `journal`: whether the next worker finds that of the killed one.
+
+    `in_doubt`: how many deliveries may be `unknown` after it, with the journal and without.
+    """
 
     point: P
     who: str
     then: str
     passes: int = 1
-    in_doubt: bool = False
+    in_doubt: tuple[int, int] = (0, 0)
+    journal: bool = True
+
+    @property
+    def most_unknown(self) -> int:
+        """How many deliveries may be `unknown` after it."""
+        return self.in_doubt[0 if self.journal else 1]
 
     def __str__(self) -> str:
-        return f"{self.point}-{self.who}"
+        return f"{self.point}-{self.who}{'' if self.journal else '-without-journal'}"
 
 
 @dataclass(frozen=True)
@@ -41,17 +50,25 @@ class Row:
     arrived: int
     messages: int
 
-    def cells(self) -> list[str]:
-        """A line of the published matrix."""
-        doubt = f"{self.unknown} ({self.arrived} had arrived)" if self.unknown else "0"
+    @property
+    def doubt(self) -> str:
+        """How many are in doubt, and how many of them had arrived."""
+        return f"{self.unknown} ({self.arrived} had arrived)" if self.unknown else "0"
+
+    def cells(self, without: Row | None) -> list[str]:
+        """A line of the published matrix. `without` is the same kill without the journal, where that differs."""
         counts = (self.mailed_before, self.lost, self.twice)
-        return [f"`{self.case.point}`", self.case.who, *map(str, counts), doubt, str(self.messages), self.case.then]
+        doubt = (self.doubt, (without or self).doubt)
+        return [f"`{self.case.point}`", self.case.who, *map(str, counts), *doubt, str(self.messages), self.case.then]
 
 
 _AGAIN: Final = "the key of the trigger finds the batch, and a dispatcher publishes what is due"
 _CLAIM: Final = "the publish claim ends, and the items are due again; those published twice cost a look-up"
 _FETCHED: Final = "no offset was committed: the messages are redelivered to another worker"
-_DOUBT: Final = "the leases end, and the next worker makes the claimed ones unknown; the rest is mailed"
+_NOT_BEGUN: Final = "the next worker finds in the journal that no mail was begun, and sends them"
+_BEGUN: Final = "by the journal, what was begun and not answered is unknown, and the rest is sent"
+_ALL: Final = (WINDOW, WINDOW)
+_NONE_BEGUN: Final = (0, WINDOW)
 _SETTLED: Final = "no offset was committed: the messages are redelivered and found settled"
 
 
@@ -62,20 +79,20 @@ def _for_workers() -> list[Case]:
             Case(P.POLL_FETCHED, who, _FETCHED),
             Case(P.POLL_LOOKED_UP, who, _FETCHED),
             Case(P.CLAIM_READY, who, f"the claims are rolled back; {_FETCHED}"),
-            Case(P.CLAIM_COMMITTED, who, _DOUBT, in_doubt=True),
-            Case(P.SMTP_ENVELOPE, who, _DOUBT, in_doubt=True),
+            Case(P.CLAIM_COMMITTED, who, _NOT_BEGUN, in_doubt=_NONE_BEGUN),
+            Case(P.SMTP_ENVELOPE, who, _NOT_BEGUN, in_doubt=_NONE_BEGUN),
             # Not the first, so that earlier mails have reached the server and wait for its reply.
-            Case(P.SMTP_DATA, who, _DOUBT, passes=5, in_doubt=True),
-            Case(P.SMTP_ACCEPTED, who, _DOUBT, in_doubt=True),
-            Case(P.OUTCOME_BEGUN, who, _DOUBT, in_doubt=True),
-            Case(P.OUTCOME_READY, who, f"the outcomes are rolled back; {_DOUBT}", in_doubt=True),
-            Case(P.OUTCOME_COMMITTED, who, f"what is recorded stays recorded; {_DOUBT}", passes=2, in_doubt=True),
+            Case(P.SMTP_DATA, who, _BEGUN, passes=5, in_doubt=(5, WINDOW)),
+            Case(P.SMTP_ACCEPTED, who, _BEGUN, in_doubt=_ALL),
+            Case(P.OUTCOME_BEGUN, who, _BEGUN, in_doubt=_ALL),
+            Case(P.OUTCOME_READY, who, f"the outcomes are rolled back; {_BEGUN}", in_doubt=_ALL),
+            Case(P.OUTCOME_COMMITTED, who, f"what is recorded stays recorded; {_BEGUN}", passes=2, in_doubt=_ALL),
             Case(P.DEAD_LETTER_FOUND, who, f"{_SETTLED}; then the invalid message becomes a dead letter"),
             Case(P.DEAD_LETTER_DELIVERED, who, f"{_SETTLED}; the invalid message becomes a second dead letter"),
             Case(P.POLL_DONE, who, _SETTLED),
             Case(P.OFFSET_STORED, who, _SETTLED),
         ]
-    return cases
+    return [*cases, *(replace(case, journal=False) for case in cases if case.in_doubt != (0, 0))]
 
 
 CASES: Final[tuple[Case, ...]] = (
@@ -94,12 +111,17 @@ CASES: Final[tuple[Case, ...]] = (
     Case(P.REDRIVE_DELIVERED, "dlq redrive", "redriven again, the message is on the topic twice and costs a look-up"),
 )
 
-HEAD: Final = ("crash point", "killed", "mailed before", "lost", "twice", "unknown", "messages", "what happens next")
+HEAD: Final = (
+    "crash point", "killed", "mailed before", "lost", "twice", "unknown", "unknown without journal", "messages",
+    "what happens next",
+)  # fmt: skip
 
 
 def table(rows: list[Row]) -> str:
     """The matrix in Markdown."""
-    lines = [HEAD, tuple("---" for _ in HEAD), *(row.cells() for row in rows)]
+    without = {(row.case.point, row.case.who): row for row in rows if not row.case.journal}
+    measured = [row.cells(without.get((row.case.point, row.case.who))) for row in rows if row.case.journal]
+    lines = [HEAD, tuple("---" for _ in HEAD), *measured]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

@@ -17,6 +17,8 @@ from tests.acceptance.processes import Bidden, Process, eventually
 pytestmark = pytest.mark.slow
 
 WINDOW = 30
+#: BIDDEN_SMTP_CONNECTIONS by default.
+CONNECTIONS = 10
 
 
 def test_one_of_two_workers_is_killed(bidden: Bidden, books: Books) -> None:
@@ -42,6 +44,35 @@ def test_one_of_two_workers_is_killed(bidden: Bidden, books: Books) -> None:
     assert all(line["reason"] for line in unknown)
     audit = bidden.run("audit", "1", "--json", code=1 if unknown else 0).json
     assert (audit["unknown"], audit["balanced"], audit["missing"]) == (len(unknown), True, [])
+
+
+@pytest.mark.parametrize("runner", ["confluent", "faust"])
+def test_the_next_worker_on_its_machine(bidden: Bidden, books: Books, runner: str) -> None:
+    """FM-42: within 15 s of a start after a kill nothing is in flight, and no more unknown than connections.
+
+    With the leases and the window of the defaults: nobody waits for a lease.
+    """
+    bidden.import_lines(*directory(range(1, 601)))
+    books.slow(0.1)
+    bidden.dispatcher()
+    defaults = {"BIDDEN_LEASE_SECONDS": "60", "BIDDEN_HANDOVER_WINDOW": "100"}
+    killed = bidden.worker(runner, **defaults).ready()
+    batch = bidden.invite()["batch_id"]
+    books.wait_mails(150)
+    killed.kill()
+    left = books.states()["handing_off"]
+    assert left > 0, "nothing was in flight: the test proves nothing"
+    worker = bidden.worker(runner, **defaults)
+    owners = "SELECT DISTINCT split_part(owner, '#', 1) AS name FROM deliveries WHERE owner IS NOT NULL"
+    (dead,) = (row["name"] for row in books.conn.execute(owners))
+    eventually(lambda: dead not in {row["name"] for row in books.conn.execute(owners)}, "its claims are settled", 15.0)
+    assert books.states()["unknown"] <= CONNECTIONS
+    assert worker.logged("settled the journal of a worker that had died")[0]["claims"] == left
+    books.sink.clear_rules()
+    books.wait_completed(batch)
+    books.check(unknown=CONNECTIONS)
+    worker.stop()
+    assert not list((bidden.folder / ".bidden" / "state").iterdir()), "a worker that stops leaves no journal"
 
 
 def test_a_worker_paused_past_its_lease(bidden: Bidden, books: Books) -> None:

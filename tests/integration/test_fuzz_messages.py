@@ -48,7 +48,13 @@ class Outbox:
         """No limit."""
         return 1000
 
-    def submit(self, envelope: Envelope, done: Callable[[SendResult], None], permitted: Callable[[], bool]) -> None:
+    def submit(
+        self,
+        envelope: Envelope,
+        done: Callable[[SendResult], None],
+        permitted: Callable[[], bool],
+        completing: Callable[[], bool] | None = None,
+    ) -> None:
         """Accepted."""
         assert permitted()
         self.recipients[envelope.recipient] += 1

@@ -21,6 +21,7 @@ from tests.protocol.state import (
     IN_DOUBT,
     NONE,
     NOT_SENT,
+    NOTED,
     PASSED,
     PAUSED,
     REFUSED,
@@ -51,6 +52,8 @@ _ANSWERS = (
     (PERMANENT, REFUSED, 0),
     (AWAY, NOT_SENT, 0),
 )
+#: What a journal can tell something about.
+_TELLING = ANSWERED | {CLAIMED, UNHEARD, NOTED}
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Model:
             self._taking(state),
             *(self._working(ledger, state, worker) for worker in range(len(state.workers))),
             self._faults(state) if state.faults else (),
+            self._journals(ledger, state),
             people.decisions(ledger, state),
         )
 
@@ -203,6 +207,10 @@ class Model:
             dropped = with_hand(state, worker, slot, hand._replace(phase=NOT_SENT))
             yield Move("{} drops {}", (_who(worker), slot), dropped)
             return
+        if "journal" in self.scope.events and not hand.begun and rules.JOURNAL_BEGUN not in self.off:
+            begun = with_hand(state, worker, slot, hand._replace(begun=True))
+            yield Move("{} begins {}", (_who(worker), slot), begun)
+            return
         for answer, phase, accepted in _ANSWERS:
             if answer in self.scope.answers:
                 after = with_hand(state, worker, slot, hand._replace(phase=phase, permitted=False))
@@ -236,15 +244,58 @@ class Model:
             for index, worker in enumerate(state.workers):
                 if worker.batch != NONE:
                     yield Move("{} dies", (_who(index),), with_worker(spent, index, _resting(worker)), helps=False)
+                    if "journal" in events:
+                        yield from self._deaths_with_journals(spent, index)
         if "rebalance" in events:
             swapped = (second._replace(assigned=False), first._replace(assigned=False))
             yield Move("rebalance", (), spent._replace(workers=swapped), helps=False)
         if "lose message" in events and state.topic and not (first.batch != NONE and first.assigned):
             yield Move("a message is lost", (), _committed(spent), helps=False)
 
+    def _deaths_with_journals(self, spent: State, index: int) -> Iterator[Move]:
+        """A journal holds what its worker did, but for an answer whose note the kill has met."""
+        worker = spent.workers[index]
+        died = with_worker(spent, index, _resting(worker))
+        hands = worker.hands
+        told = {"all": hands, "no answer": tuple(map(_unanswered, hands)), "a claim to come": tuple(map(_noted, hands))}
+        if rules.JOURNAL_BOOT in self.off:
+            # The machine went down, and with it what was not on its disk yet.
+            told["the claims alone"] = tuple(map(_claimed_alone, hands))
+        for what, noted in told.items():
+            if (what == "all" or noted != hands) and any(hand.phase in _TELLING for hand in noted):
+                kept = Worker(tuple(map(_bare, noted)), worker.batch)
+                after = died._replace(journals=(*died.journals, kept))
+                yield Move("{} dies, its journal has {}", (_who(index), what), after, helps=False)
+
+    def _journals(self, ledger: Ledger, state: State) -> Iterator[Move]:
+        for number, journal in enumerate(state.journals):
+            rest = state._replace(journals=(*state.journals[:number], *state.journals[number + 1 :]))
+            yield Move("journal {} is settled", (number,), ledger.settle_journal(rest, journal), helps=False)
+        if rules.JOURNAL_LOCK in self.off and "journal" in self.scope.events:
+            for index, worker in enumerate(state.workers):
+                if any(hand.phase == CLAIMED for hand in worker.hands):
+                    yield Move("the journal of {} is settled", (_who(index),), ledger.settle_journal(state, worker))
+
 
 def _who(worker: int) -> str:
     return ("the owner", "the zombie")[worker]
+
+
+def _unanswered(hand: Hand) -> Hand:
+    return hand._replace(phase=CLAIMED) if hand.phase in ANSWERED else hand
+
+
+def _noted(hand: Hand) -> Hand:
+    return hand._replace(phase=NOTED) if hand.phase == WANTS else hand
+
+
+def _claimed_alone(hand: Hand) -> Hand:
+    return hand._replace(phase=CLAIMED, begun=False) if hand.phase in ANSWERED or hand.begun else hand
+
+
+def _bare(hand: Hand) -> Hand:
+    """Without what no journal says."""
+    return hand._replace(permitted=False) if hand.phase in _TELLING else Hand()
 
 
 def _resting(worker: Worker) -> Worker:

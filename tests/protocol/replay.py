@@ -12,7 +12,9 @@ from db.outbox import PublishReceipt
 from producers import batch_control, decisions
 from producers.batch_control import Verdict
 from schemas import delivery
+from schemas.journal import NotedClaim
 from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, SendResult
+from streams import dead_journals
 from streams.policy import RetryPolicy, decide
 from tests.integration.scenario import TOPIC, Agent, Scenario
 from tests.protocol.scopes import AWAY, LOST, PERMANENT, TAKEN, TAKEN_UNHEARD, TEMPORARY, Scope
@@ -41,6 +43,9 @@ class _Message:
     #: Under which owner a claim was asked for that was not heard of.
     owners: dict[int, str] = field(default_factory=dict)
     answers: dict[int, SendResult] = field(default_factory=dict)
+    #: The cycles whose claims were heard of, and whose mails were begun.
+    claimed_by: dict[int, str] = field(default_factory=dict)
+    begun: set[int] = field(default_factory=set)
 
 
 Rows = tuple[tuple[Batch, ...], tuple[Delivery, ...]]
@@ -66,6 +71,7 @@ class Replay:
         self._event = event
         self._workers = [(agent, _Message()) for agent in agents]
         self._policy = RetryPolicy(max_attempts=scope.max_attempts, base_seconds=_HOUR)
+        self._journals: list[list[NotedClaim]] = []
         self._committed = 0
         self._batches: list[int] = []
         for batch in scope.start().batches:
@@ -100,6 +106,9 @@ class Replay:
                 self._take(about[0], before.batches[about[0]].slots)
             case "rebalance":
                 self._workers.reverse()
+            case "journal {} is settled":
+                work = dead_journals.settle(self._workers[0][0].ledger, "a journal", self._journals.pop(about[0]))
+                self._scenario.run(work)
             case _ if about and about[0] in ("the owner", "the zombie"):
                 self._work(before, ("the owner", "the zombie").index(about[0]), move.verb, about[1:])
             case _:
@@ -222,6 +231,11 @@ class Replay:
                 self._refuse_records()
                 self._work(before, worker, "{} records {}", about)
                 self._conn.execute("DROP FUNCTION refuse CASCADE")
+            case "{} begins {}":
+                message.begun.add(about[0])
+            case "{} dies, its journal has {}":
+                self._journals.append(self._journal_of(message, about[0]))
+                self._workers[worker] = (agent, _Message())
             case "{} is done" | "{} dies":
                 if verb == "{} is done" and before.workers[worker].assigned:
                     self._committed += 1
@@ -237,8 +251,28 @@ class Replay:
             claim = claims.get(message.request[slot].key)
             if claim and heard:
                 message.claims[slot] = claim
+                message.claimed_by[slot] = owner
             elif claim:
                 message.owners[slot] = owner
+
+    def _journal_of(self, message: _Message, has: str) -> list[NotedClaim]:
+        """What the message's worker had noted when it died."""
+        noted = []
+        for slot, request in message.request.items():
+            about = request.batch_id, request.role, request.partition, request.offset
+            claim = message.claims.get(slot)
+            if claim:
+                entry = NotedClaim(
+                    message.claimed_by[slot], request.key, claim.fence, *about, begun=slot in message.begun
+                )
+                if slot in message.answers and has != "no answer":
+                    entry = entry.end(decide(message.answers[slot], claim.attempts, self._policy, 0.5))
+                noted.append(entry)
+            elif has == "a claim to come":
+                query = "SELECT fence, state FROM deliveries WHERE event_id = %s AND slot = %s"
+                ((fence, _),) = self._pairs(query, self._event, ROLES[slot])
+                noted.append(NotedClaim("a cycle that was rolled back", request.key, fence + 1, *about))
+        return noted
 
     def _refuse_records(self) -> None:
         self._conn.execute(

@@ -232,7 +232,7 @@ PERMITTED: Final = Rule(
     "mail.smtp.connection.Connection",
     "by hand",
     "a mail was accepted, and the ledger says planned",
-    ("if not submission.permitted():", "if not self._submission.permitted():", "if self._submission.permitted():"),
+    ("if not submission.permitted():", "if not self._submission.completing():", "if self._submission.completing():"),
 )
 DEADLINE: Final = Rule(
     "deadline",
@@ -257,6 +257,38 @@ FALLBACK_EVERY_SLOT: Final = Rule(
     "two refused",
     "settled, and its log says of 1: None",
     ("cardinality(",),
+)
+JOURNAL_BEGUN: Final = Rule(
+    "begun first",
+    "A mail is noted in the journal as begun before the first byte that could complete it.",
+    "streams.window.Window",
+    "journal",
+    "a mail was accepted, and the ledger says retry",
+    ("lambda: self._journal.begin(delivery) and permitted()",),
+)
+JOURNAL_LOCK: Final = Rule(
+    "journal lock",
+    "A journal is settled only when nobody holds its lock, which its worker holds while it lives.",
+    "streams.dead_journals._take",
+    "journal",
+    "a mail was accepted, and the ledger says retry",
+    ("fcntl.LOCK_EX | fcntl.LOCK_NB",),
+)
+JOURNAL_BOOT: Final = Rule(
+    "boot",
+    "A journal of before the machine's last start says nothing: what was written last may be lost.",
+    "streams.journal_records.parse",
+    "journal",
+    "a mail was accepted, and the ledger says retry",
+    ("header.boot != boot",),
+)
+JOURNAL_OWNER: Final = Rule(
+    "journal owner",
+    "What a journal notes as claimed is released only if the ledger names the cycle that noted it.",
+    "claims_left",
+    "journal",
+    "a mail was accepted, and the ledger says retry",
+    ("d.state = 'handing_off' AND d.owner = n.owner",),
 )
 
 RULES: Final = (*(value for value in list(vars().values()) if isinstance(value, Rule)), *people_rules.RULES)

@@ -42,6 +42,10 @@ REFUSED_ONCE: Final = "4xx"
 REFUSED: Final = "5xx"
 NOT_SENT: Final = "not sent"
 IN_DOUBT: Final = "in doubt"
+#: Noted in the journal as claimed, and the worker died before the commit: the ledger never heard of it.
+NOTED: Final = "noted"
+#: The same once another claim has got the fence that was noted.
+NOTED_TOO: Final = "noted too"
 #: Inside the transaction that settles an unknown delivery, before its commit.
 SETTLING: Final = "settling"
 DONE: Final = "done"
@@ -91,6 +95,8 @@ class Hand(NamedTuple):
     newest: bool = False
     #: The deadline of its claim has not passed, by the worker's own clock. Of no account once it was answered.
     permitted: bool = False
+    #: Its journal says that the mail was begun. Followed only where there are journals.
+    begun: bool = False
 
 
 class Worker(NamedTuple):
@@ -112,6 +118,8 @@ class State(NamedTuple):
     topic: tuple[int, ...] = ()
     #: The member may not be mailed.
     barred: bool = False
+    #: What the journals of dead workers say. They may be lost at any moment, which is as if they had never been.
+    journals: tuple[Worker, ...] = ()
     #: How many faults, and how many decisions of people, may still come.
     faults: int = 0
     decisions: int = 0
@@ -158,11 +166,20 @@ def with_hand(state: State, index: int, slot: int, hand: Hand) -> State:
 
 
 def older_claims(state: State, slot: int) -> State:
-    """No claim on the slot is the newest any more."""
+    """No claim on the slot is the newest any more. One that was only noted has the fence of the claim that comes."""
     for index, worker in enumerate(state.workers):
         if worker.hands[slot].newest:
             state = with_hand(state, index, slot, worker.hands[slot]._replace(newest=False))
+    if state.journals:
+        state = state._replace(journals=tuple(_older(journal, slot) for journal in state.journals))
     return state
+
+
+def _older(journal: Worker, slot: int) -> Worker:
+    hand = journal.hands[slot]
+    noted = hand.phase == NOTED
+    older = hand._replace(phase=NOTED_TOO if noted else hand.phase, newest=noted)
+    return journal._replace(hands=put(journal.hands, slot, older))
 
 
 def permit(state: State, slot: int, *, permitted: bool) -> State:

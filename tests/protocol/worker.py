@@ -10,13 +10,17 @@ from tests.protocol.rule import Rule
 from tests.protocol.scopes import Scope
 from tests.protocol.state import (
     ACCEPTED,
+    ANSWERED,
     CANCELLED,
+    CLAIMED,
     DONE,
     FAILED,
     FINAL,
     HANDING_OFF,
     IN_DOUBT,
     NONE,
+    NOT_SENT,
+    NOTED_TOO,
     PLANNED,
     REFUSED,
     REFUSED_ONCE,
@@ -30,6 +34,7 @@ from tests.protocol.state import (
     Delivery,
     Hand,
     State,
+    Worker,
     older_claims,
     put,
     with_batch,
@@ -132,8 +137,26 @@ class Ledger:
 
     def record(self, state: State, worker: int, slot: int) -> State:
         """What the worker knows of its mail, if its claim is still the newest and nothing else is written."""
-        index = state.workers[worker].batch
-        delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
+        return self._record(state, state.workers[worker].batch, slot, state.workers[worker].hands[slot])
+
+    def settle_journal(self, state: State, journal: Worker) -> State:
+        """What a journal tells of the claims of its dead worker, recorded as that worker would have done."""
+        for slot, hand in enumerate(journal.hands):
+            if hand.phase in ANSWERED:
+                told = hand
+            elif hand.begun:
+                told = hand._replace(phase=IN_DOUBT)
+            elif hand.phase in (CLAIMED, UNHEARD) or (hand.phase == NOTED_TOO and rules.JOURNAL_OWNER in self.off):
+                told = hand._replace(phase=NOT_SENT)
+            else:
+                continue
+            recorded = self._record(state, journal.batch, slot, told, at_once=True)
+            if recorded is not state:
+                state = self.settle(recorded, journal.batch, [slot])
+        return state
+
+    def _record(self, state: State, index: int, slot: int, hand: Hand, *, at_once: bool = False) -> State:
+        delivery = state.deliveries[slot]
         if not hand.newest and rules.FENCE not in self.off:
             return state
         if delivery.state not in (HANDING_OFF, UNKNOWN) and rules.OPEN_OUTCOME not in self.off:
@@ -149,7 +172,8 @@ class Ledger:
         elif state.batches[index].state == CANCELLED:
             told = told._replace(state=SKIPPED, attempts=before + (hand.phase == REFUSED_ONCE))
         else:
-            told = told._replace(state=RETRY, waits=True, attempts=before + (hand.phase == REFUSED_ONCE))
+            waits = not (at_once and hand.phase == NOT_SENT)
+            told = told._replace(state=RETRY, waits=waits, attempts=before + (hand.phase == REFUSED_ONCE))
         return with_delivery(state, slot, told)
 
     def fallback(self, state: State, worker: int, slot: int) -> State:

@@ -45,7 +45,7 @@ def test_the_doctor_needs_no_embedded_servers(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (1, "")
     checks = [json.loads(line)["check"] for line in done.stdout.splitlines()]
-    assert checks == ["database", "kafka", "mail server", "trusted proxies"]
+    assert checks == ["database", "kafka", "mail server", "journal", "trusted proxies"]
 
 
 def test_the_lock_leaves_the_extras_out() -> None:
