@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
+import psycopg
 import structlog
 
 from db.connect import OUTAGES, AsyncConnection, HotSession, connect_hot
@@ -20,6 +22,8 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 Begin = Callable[[AsyncConnection], Awaitable[None]]
+_DEADLOCK_SECONDS: Final = 0.1
+_jitter: Final = random.SystemRandom().random
 _BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 
@@ -50,6 +54,9 @@ class HotConnection:
                         result = await run(self._connection)
                     finally:
                         self._locks.end()
+                except psycopg.errors.DeadlockDetected:
+                    # No outage, and rolled back: two workers met at the same items. Not in step again.
+                    await asyncio.sleep(_jitter() * _DEADLOCK_SECONDS)
                 except OUTAGES as error:
                     await self._back_off(error, failures)
                     failures += 1

@@ -94,7 +94,6 @@ class Ledger:
                 "slot": claim.key.slot,
                 "fence": claim.fence,
                 "owner": claim.owner,
-                "committed": claim.committed,
             }
             for n, claim in enumerate(claims)
         ]

@@ -26,11 +26,6 @@ class NotedClaim:
     begun: bool = False
     outcome: Outcome | None = None
 
-    @property
-    def committed(self) -> bool:
-        """Whether the claim was certainly committed: nothing is sent, or known of a mail, before that."""
-        return self.begun or self.outcome is not None
-
     def begin(self) -> NotedClaim:
         """The same, with its mail begun."""
         return replace(self, begun=True)

@@ -258,7 +258,8 @@ UPDATE deliveries d SET
     reason = CASE f.state WHEN 'unknown' THEN 'its worker stopped while sending' WHEN 'skipped' THEN f.ineligible END,
     attempts = d.attempts + CASE WHEN f.stopped THEN 1 ELSE 0 END,
     batch_id = CASE WHEN f.stopped THEN d.batch_id ELSE f.batch_id END,
-    owner = NULL, lease_until = NULL, not_before = NULL, updated_at = now()
+    -- What a dead worker left keeps its name: its journal may tell more (`claims_left`).
+    owner = CASE WHEN f.stopped THEN d.owner END, lease_until = NULL, not_before = NULL, updated_at = now()
 FROM concluded f
 WHERE d.event_id = f.event_id AND d.action = f.action AND d.member_id = f.member_id AND d.slot = f.slot
 
@@ -395,14 +396,12 @@ RETURNING d.event_id, d.action, d.member_id, d.slot
 
 -- name: claims_left
 -- Of the claims that a dead worker's journal notes, those whose outcome the ledger does not know. One that was noted and
--- never committed has the fence of another worker's claim: the ledger must name the cycle that noted it. Who was
--- concluded as unknown meanwhile has no owner any more: there the claim must have been committed for certain.
+-- never committed has the fence of another worker's claim: the ledger must name the cycle that noted it.
 SELECT n.n
 FROM jsonb_to_recordset(%(noted)s) AS n(n int, event_id bigint, action text, member_id bigint, slot text, fence bigint,
-    owner text, committed bool)
+    owner text)
 CROSS JOIN LATERAL (
     SELECT state, fence, owner FROM deliveries
     WHERE event_id = n.event_id AND action = n.action AND member_id = n.member_id AND slot = n.slot OFFSET 0
 ) d
-WHERE d.fence = n.fence
-    AND ((d.state = 'handing_off' AND d.owner = n.owner) OR (d.state = 'unknown' AND n.committed))
+WHERE d.fence = n.fence AND d.state IN ('handing_off', 'unknown') AND d.owner = n.owner

@@ -63,7 +63,7 @@ def test_the_next_worker_on_its_machine(bidden: Bidden, books: Books, runner: st
     left = books.states()["handing_off"]
     assert left > 0, "nothing was in flight: the test proves nothing"
     worker = bidden.worker(runner, **defaults)
-    owners = "SELECT DISTINCT split_part(owner, '#', 1) AS name FROM deliveries WHERE owner IS NOT NULL"
+    owners = "SELECT DISTINCT split_part(owner, '#', 1) AS name FROM deliveries WHERE state = 'handing_off'"
     (dead,) = (row["name"] for row in books.conn.execute(owners))
     eventually(lambda: dead not in {row["name"] for row in books.conn.execute(owners)}, "its claims are settled", 15.0)
     assert books.states()["unknown"] <= CONNECTIONS

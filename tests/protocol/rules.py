@@ -288,7 +288,7 @@ JOURNAL_OWNER: Final = Rule(
     "claims_left",
     "journal",
     "a mail was accepted, and the ledger says retry",
-    ("d.state = 'handing_off' AND d.owner = n.owner",),
+    ("d.owner = n.owner",),
 )
 
 RULES: Final = (*(value for value in list(vars().values()) if isinstance(value, Rule)), *people_rules.RULES)

@@ -150,7 +150,7 @@ class Ledger:
                 told = hand._replace(phase=NOT_SENT)
             else:
                 continue
-            recorded = self._record(state, journal.batch, slot, told, at_once=True)
+            recorded = self._record(state, journal.batch, slot, told, at_once=told is not hand)
             if recorded is not state:
                 state = self.settle(recorded, journal.batch, [slot])
         return state
@@ -172,8 +172,7 @@ class Ledger:
         elif state.batches[index].state == CANCELLED:
             told = told._replace(state=SKIPPED, attempts=before + (hand.phase == REFUSED_ONCE))
         else:
-            waits = not (at_once and hand.phase == NOT_SENT)
-            told = told._replace(state=RETRY, waits=waits, attempts=before + (hand.phase == REFUSED_ONCE))
+            told = told._replace(state=RETRY, waits=not at_once, attempts=before + (hand.phase == REFUSED_ONCE))
         return with_delivery(state, slot, told)
 
     def fallback(self, state: State, worker: int, slot: int) -> State:

@@ -58,7 +58,7 @@ def test_up_beside_up_with_more_to_run(flags: list[str], tmp_path: Path, monkeyp
     refused = CliRunner().invoke(up, flags)
     assert isinstance(refused.exception, RefusedError)
     assert "beside it" in refused.exception.detail
-    assert CliRunner().invoke(up, ["--json"]).exit_code == 0
+    assert CliRunner().invoke(up, ["--json"], catch_exceptions=False).exit_code == 0
 
 
 def test_a_table_in_a_pipe_is_not_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

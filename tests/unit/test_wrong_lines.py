@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.output import err, write_error
+from cli.output import write_error
 from schemas import limits
 from schemas.directory_file import parse_lines, read_lines
 from schemas.errors import InputError
@@ -59,7 +59,6 @@ def test_twenty_are_named_and_the_others_counted(
     error = refusal(*[NO_NAME] * count)
     assert named(error) == [(line, "name") for line in range(1, MOST_NAMED + 1)]
     assert (error.more, len(str(error.as_dict()["detail"]).splitlines())) == (more, MOST_NAMED + (more > 0))
-    monkeypatch.setattr(err, "file", None)
     write_error(error, as_json=False)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "bad input: line 1: name is missing"
