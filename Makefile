@@ -33,7 +33,7 @@ up: $(READY) ## Run Kafka, PostgreSQL, a mail sink, a dispatcher, a worker and t
 	@$(BIN)/bidden up --workers 1 --site
 
 test: $(READY) ## Run all tests, on real servers that they start themselves
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY) ## Run the fast half of the tests
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow"

@@ -1,7 +1,7 @@
 """A pool of databases for tests: each test gets an empty one, which is emptied and reused afterwards.
 
 Deleting some rows is twenty times as fast as copying a template. A database whose schema a test has changed, by a
-trigger or a column, is dropped.
+trigger or a column, or that has become large, is dropped.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ SELECT md5(string_agg(part, ';' ORDER BY part)) FROM (
 ) parts
 """
 #: Run without triggers, some of which forbid deletes. Clears the planner's statistics and restarts sequences, too.
+#: Deleting many rows takes minutes, dropping a database does not.
+_LARGE_BYTES: Final = 100_000_000
 _EMPTY: Final = """
 SELECT format('DELETE FROM %I; SELECT pg_clear_relation_stats(%L, %L)', tablename, schemaname, tablename)
 FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'
@@ -81,7 +83,7 @@ class Databases:
         """Delete all rows; False if that cannot restore it. There must be no other session."""
         try:
             with psycopg.connect(self._address(name)) as conn:
-                if _schema(conn) != self._schema:
+                if _schema(conn) != self._schema or _size(conn) > _LARGE_BYTES:
                     return False
                 conn.execute("SET session_replication_role = replica")
                 statements = conn.execute(_EMPTY).fetchall()
@@ -106,6 +108,13 @@ def with_options(url: str, options: str) -> str:
 
 def _named(text: str, *names: str) -> sql.Composed:
     return sql.SQL(text).format(*map(sql.Identifier, names))
+
+
+def _size(conn: psycopg.Connection[tuple[int]]) -> int:
+    """In bytes."""
+    row = conn.execute("SELECT pg_database_size(current_database())").fetchone()
+    assert row is not None
+    return row[0]
 
 
 def _schema(conn: psycopg.Connection[tuple[str]]) -> str:

@@ -86,21 +86,28 @@ class Runner:
 
 
 @pytest.fixture(params=["confluent", "faust"])
+def runner_name(request: pytest.FixtureRequest) -> str:
+    """The suite runs on both."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
 def make_runner(
-    request: pytest.FixtureRequest,
+    runner_name: str,
     settings_for: Callable[..., Settings],
     conn: Connection,
     mail_sink: MailServer,
     tmp_path: Path,
 ) -> Iterator[Callable[..., Runner]]:
-    """Makes the runner under test; keywords override settings. The suite runs on both."""
+    """Makes the runner under test; keywords override settings."""
     with ExitStack() as opened:
 
         def make(**overrides: Any) -> Runner:
             settings = settings_for(**overrides)
             Topics(settings).create()
             bidden = opened.enter_context(Bidden(settings, tmp_path))
-            return Runner(request.param, settings, bidden, Books(conn, mail_sink))
+            return Runner(runner_name, settings, bidden, Books(conn, mail_sink))
 
         yield make
 
