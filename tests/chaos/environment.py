@@ -77,6 +77,8 @@ class Environment:
         self.profile = first_profile(options.seed)
         #: A worker is stopped until its deliveries are resolved.
         self.resolving = False
+        #: Process ids of killed workers whose journals are gone.
+        self._without_journal: set[int] = set()
         self._mail_hit_at = -math.inf
         self._topic_deleted = False
         self._scheduled: list[tuple[float, int, Callable[[], object]]] = []
@@ -200,8 +202,17 @@ class Environment:
         living = {replica.process.popen.pid for replica in self.replicas.living("worker") if replica.process}
         return sum(n for pid, n in self.sampler.latest.in_flight.items() if pid in living)
 
+    def lose_journal(self, process: Process) -> None:
+        """The worker's journal is gone before another worker has settled it, or just after."""
+        self._without_journal.add(process.popen.pid)
+        for path in (self.bidden.folder / ".bidden" / "state").glob(f"*-{process.popen.pid}-*.journal"):
+            path.unlink(missing_ok=True)
+
     def _lost_worker(self, process: Process) -> None:
-        self.report.in_doubt["workers killed or broken"] += self.claimed_by(process)
+        """With its journal at most one mail for each connection is in doubt; without, all that it had claimed."""
+        claimed, lost = self.claimed_by(process), process.popen.pid in self._without_journal
+        cause = "workers killed, their journals lost" if lost else "workers killed or broken"
+        self.report.in_doubt[cause] += claimed if lost else min(claimed, CONNECTIONS)
 
     def _watch_for_stalls(self, now: float) -> None:
         moved = (self.tail.read(), self.sampler.latest.pending)

@@ -28,7 +28,13 @@ _OF_KAFKA: Final = frozenset(
 def can_inject(environment: Environment, fault: Fault) -> bool:
     """Whether its target is up: a server that is away cannot be killed."""
     match fault.kind:
-        case FaultKind.WORKER_KILL | FaultKind.WORKER_FREEZE | FaultKind.WORKER_TERM | FaultKind.WORKER_HUP:
+        case (
+            FaultKind.WORKER_KILL
+            | FaultKind.WORKER_KILL_JOURNAL
+            | FaultKind.WORKER_FREEZE
+            | FaultKind.WORKER_TERM
+            | FaultKind.WORKER_HUP
+        ):
             return bool(environment.replicas.living("worker"))
         case FaultKind.WORKER_FREEZE_RESOLVED:
             # One at a time: the others must own its partitions meanwhile.
@@ -53,6 +59,10 @@ def inject(environment: Environment, fault: Fault) -> str:
         case FaultKind.WORKER_KILL:
             replica = _one(environment.replicas.living("worker"), fault.pick)
             return f"pid {environment.replicas.kill(replica).popen.pid}"
+        case FaultKind.WORKER_KILL_JOURNAL:
+            process = environment.replicas.kill(_one(environment.replicas.living("worker"), fault.pick))
+            environment.lose_journal(process)
+            return f"pid {process.popen.pid}"
         case FaultKind.WORKER_FREEZE:
             return _freeze(environment, _one(environment.replicas.living("worker"), fault.pick), fault.seconds)
         case FaultKind.WORKER_FREEZE_RESOLVED:

@@ -23,6 +23,7 @@ class FaultKind(StrEnum):
     """What can be done to the system."""
 
     WORKER_KILL = "worker killed"
+    WORKER_KILL_JOURNAL = "worker killed, its journal lost"
     WORKER_FREEZE = "worker stopped past its lease, continued"
     WORKER_TERM = "worker stopped by SIGTERM, another started"
     WORKER_HUP = "worker stopped by SIGHUP, another started"
@@ -47,7 +48,8 @@ class FaultKind(StrEnum):
 
 #: How many of each are in a hundred faults.
 WEIGHTS: Final[Mapping[FaultKind, int]] = {
-    FaultKind.WORKER_KILL: 9,
+    FaultKind.WORKER_KILL: 7,
+    FaultKind.WORKER_KILL_JOURNAL: 2,
     FaultKind.WORKER_FREEZE: 6,
     FaultKind.WORKER_TERM: 4,
     FaultKind.WORKER_HUP: 4,
