@@ -284,7 +284,8 @@ WITH items AS MATERIALIZED (
         coalesce(jsonb_object_agg(excluded, members) FILTER (WHERE excluded IS NOT NULL), '{}') AS excluded_members
     FROM items
 ), outcomes AS MATERIALIZED (
-    SELECT status, count(*) AS n, count(*) FILTER (WHERE at > now() - %(seconds)s * interval '1 second') AS recent
+    SELECT status, count(*) AS n, count(*) FILTER (WHERE at > now() - %(seconds)s * interval '1 second') AS recent,
+        min(at) AS first
     FROM log_entries WHERE batch_id = %(batch_id)s GROUP BY status
 ), l AS MATERIALIZED (
     SELECT coalesce(sum(n) FILTER (WHERE status = 'sent'), 0)::bigint AS sent,
@@ -292,7 +293,9 @@ WITH items AS MATERIALIZED (
         coalesce(sum(n) FILTER (WHERE status = 'unknown'), 0)::bigint AS unknown,
         coalesce(sum(n) FILTER (WHERE status = 'skipped'), 0)::bigint AS skipped,
         coalesce(sum(n) FILTER (WHERE status <> 'retry'), 0)::bigint AS settled,
-        coalesce(sum(recent) FILTER (WHERE status IN ('sent', 'failed')), 0)::float8 / %(seconds)s AS per_second
+        -- A batch that has just begun to be sent has not gone on for so many seconds.
+        coalesce(sum(recent) FILTER (WHERE status IN ('sent', 'failed')), 0)::float8
+            / coalesce(least(%(seconds)s, greatest(extract(epoch FROM now() - min(first)), 1)), %(seconds)s) AS per_second
     FROM outcomes
 )
 SELECT {{numbers_of_batch}}, coalesce(b.archived -> 'excluded', i.excluded_members) AS excluded_members, l.per_second,
