@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="scale: 2,000 and 20,000 members, not ten times as many")
     parser.add_argument("--keep", type=Path, help="scale: a folder that keeps its databases for later runs")
     parser.add_argument("--runners", nargs="+", default=["confluent", "faust"], choices=["confluent", "faust"])
-    parser.add_argument("--window", type=int, default=100, help="BIDDEN_HANDOVER_WINDOW")
+    parser.add_argument("--window", type=int, nargs="+", default=[100], help="BIDDEN_HANDOVER_WINDOW; a table for each")
     parser.add_argument("--latency-trials", type=int, default=50)
     parser.add_argument("--rate", type=float, default=14, help="throttled: mails a second that the server takes")
     parser.add_argument("--modes", nargs="+", default=["454", "421", "body"], choices=[mode.value for mode in Mode])
@@ -124,13 +124,28 @@ def _run(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
         kept = peers.naive_loop(peer_environment, 1000, keep_connection=True)
         table.add_row("the same on a kept connection", f"{kept:,.0f}")
         console.print(table)
-    table = Table(title=f"End to end, one worker, window {arguments.window}: trigger to last outcome")
+    for window in arguments.window:
+        console.print(_campaigns(arguments, stack, window, base))
+    if "latency" not in arguments.skip:
+        table = Table(title="One member on an idle worker: trigger to sink")
+        for column in ("runner", "p50 ms", "worst ms", "calibration s"):
+            table.add_column(column, justify="left" if column == "runner" else "right")
+        for runner in arguments.runners:
+            calibration = calibrate()
+            found = end_to_end.latency(prepare(stack, 15), runner, arguments.latency_trials)
+            table.add_row(runner, f"{end_to_end.p50(found):.1f}", f"{max(found):.1f}", f"{calibration:.3f}")
+        console.print(table)
+
+
+def _campaigns(arguments: argparse.Namespace, stack: Stack, window: int, base: float | None) -> Table:
+    """A campaign of each size with each runner. `base`: mails a second of the usual form, if it was measured."""
+    table = Table(title=f"End to end, one worker, window {window}: trigger to last outcome")
     for column in end_to_end.COLUMNS:
         table.add_column(column, justify="left" if column == "runner" else "right")
     for runner in arguments.runners:
         for members in arguments.members:
             measured = prepare(stack, members)
-            result = end_to_end.campaign(measured, runner, members, BIDDEN_HANDOVER_WINDOW=str(arguments.window))
+            result = end_to_end.campaign(measured, runner, members, BIDDEN_HANDOVER_WINDOW=str(window))
             replayed = "-" if "replay" in arguments.skip else f"{end_to_end.replay(measured, runner):,.0f}"
             table.add_row(
                 runner,
@@ -144,16 +159,7 @@ def _run(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
                 replayed,
                 f"{result.calibration:.3f}",
             )
-    console.print(table)
-    if "latency" not in arguments.skip:
-        table = Table(title="One member on an idle worker: trigger to sink")
-        for column in ("runner", "p50 ms", "worst ms", "calibration s"):
-            table.add_column(column, justify="left" if column == "runner" else "right")
-        for runner in arguments.runners:
-            calibration = calibrate()
-            found = end_to_end.latency(prepare(stack, 15), runner, arguments.latency_trials)
-            table.add_row(runner, f"{end_to_end.p50(found):.1f}", f"{max(found):.1f}", f"{calibration:.3f}")
-        console.print(table)
+    return table
 
 
 if __name__ == "__main__":

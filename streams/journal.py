@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -103,8 +103,10 @@ class FileJournal:
         self._monotonic = monotonic
         self._soon = soon
         self._max_bytes = max_bytes
-        #: The lines about each delivery in flight, and those of outcomes that are not written yet.
-        self._open: dict[DeliveryKey, list[bytes]] = {}
+        #: The cycle and the delivery of each claim in flight, and whose mails were begun.
+        self._claims: dict[DeliveryKey, tuple[str, Delivery]] = {}
+        self._begun: set[DeliveryKey] = set()
+        #: The lines of outcomes that are not written yet.
         self._pending: list[bytes] = []
         self._size = 0
         self._reopen_at: float | None = None
@@ -115,7 +117,7 @@ class FileJournal:
     def claiming(self, owner: str, deliveries: Sequence[Delivery]) -> None:
         """See `Journal`. Rewrites a long journal, and tries again to write one that could not be written."""
         for delivery in deliveries:
-            self._open[delivery.key] = [claimed_line(owner, [delivery])]
+            self._claims[delivery.key] = (owner, delivery)
         if self._reopen_at is None:
             self._write(claimed_line(owner, deliveries))
         if self._size > self._max_bytes or (self._reopen_at is not None and self._monotonic() >= self._reopen_at):
@@ -123,33 +125,27 @@ class FileJournal:
 
     def begin(self, delivery: Delivery) -> bool:
         """See `Journal`. Written with the outcomes before it: each connection has at most one mail in doubt."""
-        line = begun_line(delivery)
-        lines = self._open.get(delivery.key)
-        if lines is not None:
-            lines.append(line)
-        self._write(line)
+        self._begun.add(delivery.key)
+        self._write(begun_line(delivery))
         # A journal that cannot be written any more, nor be withdrawn, would say of this mail that it was not begun.
         return self._reopen_at is None or self._withdrawn
 
     def answered(self, delivery: Delivery) -> None:
         """See `Journal`. Written with the next mail, or as soon as nothing else is to be done."""
-        line = outcome_line(delivery)
-        lines = self._open.get(delivery.key)
-        if lines is not None:
-            lines.append(line)
         if not self._pending:
             self._soon(self._flush)
-        self._pending.append(line)
+        self._pending.append(outcome_line(delivery))
 
     def recorded(self, deliveries: Sequence[Delivery]) -> None:
         """See `Journal`."""
         for delivery in deliveries:
-            self._open.pop(delivery.key, None)
+            self._claims.pop(delivery.key, None)
+            self._begun.discard(delivery.key)
 
     def close(self) -> None:
         """See `Journal`. Without claims there is nothing to tell, and the file goes."""
         self._flush()
-        if not self._open:
+        if not self._claims:
             with suppress(OSError):
                 self._path.unlink()
         if self._descriptor >= 0:
@@ -205,9 +201,17 @@ class FileJournal:
         os.close(self._descriptor)
         self._descriptor, self._reopen_at = fresh, None
 
+    def _lines_in_flight(self) -> Iterator[bytes]:
+        for key, (owner, delivery) in self._claims.items():
+            yield claimed_line(owner, [delivery])
+            if key in self._begun:
+                yield begun_line(delivery)
+            if delivery.outcome is not None:
+                yield outcome_line(delivery)
+
     def _write_anew(self) -> int:
         """A locked file with what is in flight, in the journal's place: there is never a half of one."""
-        text = b"".join((self._header, *(line for lines in self._open.values() for line in lines)))
+        text = b"".join((self._header, *self._lines_in_flight()))
         new = self._path.with_suffix(NEW_SUFFIX)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
