@@ -27,6 +27,7 @@ _CHECKS: Final = (
     ("entries_without_item", "log entries of members whom the batch has not planned"),
     ("settled_without_entry", "settled items without a log entry for each delivery"),
     ("claims_without_batch", "deliveries claimed by a batch that does not exist"),
+    ("rows_without_origin", "deliveries, invitations or items of a member, event or batch that does not exist"),
     ("slots_of_other_policy", "deliveries under the other role policy than their event's"),
 )
 #: With fewer items than this on the topic, a dispatcher publishes what is due, whatever the rate.

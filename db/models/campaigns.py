@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ForeignKey,
-    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -64,9 +63,8 @@ class BatchItem(Base):
     """
 
     __tablename__ = "batch_items"
-    batch_id: Mapped[Id] = mapped_column(
-        ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
-    )
+    # No foreign key, as in the ledger: planning writes what it has just read, and nobody deletes a batch (ADR 44).
+    batch_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     member_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
     roles: Mapped[TextArray]
     excluded: Mapped[Text | None]
@@ -117,7 +115,7 @@ class Delivery(Base):
     """The ledger: one row per mail that may be sent at most once. It outlives batches and logs.
 
     `fence` grows with every claim; an outcome is written only under the fence of its own claim. `batch_id` is the
-    batch that claimed it last, and so, once sent, the one that sent it. It is no foreign key on purpose.
+    batch that claimed it last, and so, once sent, the one that sent it. Nothing in it is a foreign key (ADR 44).
     """
 
     __tablename__ = "deliveries"
@@ -139,8 +137,6 @@ class Delivery(Base):
     batch_id: Mapped[Id | None]
     updated_at: Mapped[Timestamp]
     __table_args__ = (
-        ForeignKeyConstraint(["event_id"], ["events.id"]),
-        ForeignKeyConstraint(["member_id"], ["members.id"]),
         CheckConstraint(is_one_of("slot", "Student", "Coach", "member"), name="slot"),
         CheckConstraint(is_one_of("role", "Student", "Coach"), name="role"),
         CheckConstraint("slot = 'member' OR slot = role", name="slot_of_role"),

@@ -168,8 +168,9 @@ class Invitation(Base):
     """Where a member answers: one token per event, member and role. No evidence of a mail."""
 
     __tablename__ = "invitations"
-    event_id: Mapped[Id] = mapped_column(ForeignKey("events.id"), primary_key=True, autoincrement=False)
-    member_id: Mapped[Id] = mapped_column(ForeignKey("members.id"), primary_key=True, autoincrement=False, index=True)
+    # No foreign keys: planning makes one for each mail (ADR 44).
+    event_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False)
+    member_id: Mapped[Id] = mapped_column(primary_key=True, autoincrement=False, index=True)
     role: Mapped[Text] = mapped_column(primary_key=True)
     token: Mapped[Text] = mapped_column(unique=True)
     attending: Mapped[bool | None]

@@ -104,6 +104,23 @@ FROM deliveries d LEFT JOIN batches b ON b.id = d.batch_id
 WHERE d.batch_id IS NOT NULL AND b.id IS NULL
 ORDER BY d.event_id, d.member_id, d.slot LIMIT 5
 
+-- name: check_rows_without_origin
+-- No foreign key keeps these (ADR 44): nothing of ours deletes a member, an event or a batch.
+SELECT x.name, count(*) OVER () AS n
+FROM (
+    SELECT {{delivery_name}} AS name FROM deliveries d
+    WHERE NOT EXISTS (SELECT FROM members m WHERE m.id = d.member_id)
+        OR NOT EXISTS (SELECT FROM events e WHERE e.id = d.event_id)
+    UNION ALL
+    SELECT concat_ws('/', v.event_id, v.role, v.member_id) FROM invitations v
+    WHERE NOT EXISTS (SELECT FROM members m WHERE m.id = v.member_id)
+        OR NOT EXISTS (SELECT FROM events e WHERE e.id = v.event_id)
+    UNION ALL
+    SELECT concat_ws('/', i.batch_id, i.member_id) FROM batch_items i
+    WHERE NOT EXISTS (SELECT FROM batches b WHERE b.id = i.batch_id)
+) x
+ORDER BY x.name LIMIT 5
+
 -- name: check_slots_of_other_policy
 SELECT {{delivery_name}} AS name, count(*) OVER () AS n
 FROM deliveries d JOIN events e ON e.id = d.event_id

@@ -45,6 +45,9 @@ LEFTOVERS: list[tuple[LiteralString, str, str]] = [
      "77/3"),
     ("DELETE FROM log_entries WHERE member_id = 2", "settled without entry", "1/2"),
     ("UPDATE deliveries SET batch_id = 77 WHERE member_id = 2", "claims without batch", "1/invite/2/Student"),
+    ("UPDATE deliveries SET member_id = 99 WHERE member_id = 2", "rows without origin", "1/invite/99/Student"),
+    ("UPDATE invitations SET event_id = 77 WHERE member_id = 2", "rows without origin", "77/Student/2"),
+    ("UPDATE batch_items SET batch_id = 77 WHERE member_id = 2", "rows without origin", "77/2"),
     ("UPDATE deliveries SET slot = 'member' WHERE member_id = 3", "slots of other policy", "1/invite/3/member"),
 ]  # fmt: skip
 
