@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk_data, end_to_end, pages, peers, scale, stages, throttled
+from bench import bulk_data, conditions, end_to_end, pages, peers, scale, stages, throttled
 from bench.environment import prepare
 from bench.measure import calibrate
 from bench.throttling_server import Mode
@@ -23,11 +23,12 @@ def main() -> None:
         "part",
         nargs="?",
         default="pipeline",
-        choices=["pipeline", "pages", "scale", "throttled"],
+        choices=["pipeline", "conditions", "pages", "scale", "throttled"],
         help="what is measured",
     )
     parser.add_argument("--members", type=int, nargs="+", default=[5_000, 50_000], help="sizes of the campaigns")
     parser.add_argument("--rounds", type=int, default=20, help="how often each page is requested")
+    parser.add_argument("--old-rows", type=int, default=2_000_000, help="conditions: old deliveries in the ledger")
     parser.add_argument("--only", default="", help="only pages or cases whose name contains this")
     parser.add_argument("--quick", action="store_true", help="scale: 2,000 and 20,000 members, not ten times as many")
     parser.add_argument("--keep", type=Path, help="scale: a folder that keeps its databases for later runs")
@@ -53,7 +54,18 @@ def main() -> None:
                 _pages(arguments, url, console)
             return
         with Stack(Path(folder) / "home") as stack:
-            (_throttled if arguments.part == "throttled" else _run)(arguments, stack, console)
+            parts = {"throttled": _throttled, "conditions": _conditions}
+            parts.get(arguments.part, _run)(arguments, stack, console)
+
+
+def _conditions(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
+    members = max(arguments.members)
+    table = Table(title=f"One worker, {members:,} members, under conditions (calibration {calibrate():.3f} s)")
+    for n, column in enumerate(conditions.COLUMNS):
+        table.add_column(column, justify="right" if n else "left")
+    for row in conditions.measure(stack, members, arguments.old_rows, arguments.only):
+        table.add_row(*row)
+    console.print(table)
 
 
 def _throttled(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:

@@ -132,9 +132,9 @@ class FileJournal:
 
     def answered(self, delivery: Delivery) -> None:
         """See `Journal`. Written with the next mail, or as soon as nothing else is to be done."""
-        if not self._pending:
-            self._soon(self._flush)
         self._pending.append(outcome_line(delivery))
+        if len(self._pending) == 1:
+            self._soon(self._flush)
 
     def recorded(self, deliveries: Sequence[Delivery]) -> None:
         """See `Journal`."""

@@ -57,7 +57,8 @@ class Worker:
         self._writer = self._ledger("bidden-worker-window", heartbeat.beat, journal.claiming)
         polls = PollLog(self._url, settings.invitations_topic, on_wait=heartbeat.beat)
         self._suspects = Suspects(polls, dead_letters, max_ends=settings.max_worker_ends)
-        jitter = random.SystemRandom().random
+        # No secret: it spreads retries. Asking the kernel for each mail would cost more than the rest of the decision.
+        jitter = random.Random().random  # noqa: S311
         limits = SendLimits(HotConnection(self._url, application="bidden-worker-rate", on_wait=heartbeat.beat))
         self._rate = SendRate(
             limits,
