@@ -26,8 +26,8 @@ def obstacle(folder: Path) -> str | None:
         while not there.exists() and there != there.parent:
             there = there.parent
         if there != folder:
-            if not os.access(there, os.W_OK | os.X_OK):
-                return f"{folder} cannot be made: no right to write in {there}"
+            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+                return f"{folder} cannot be made: {there} is no folder that can be written"
         else:
             with tempfile.TemporaryFile(dir=folder) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
