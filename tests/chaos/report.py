@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -58,7 +58,8 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         between = sorted(self.mails_between)
-        return asdict(self) | {
+        # Not `asdict`, which makes a Counter of the items of a Counter.
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()} | {
             "count": self.count,
             "bound": self.bound,
             "share_in_flight": round(self.share_in_flight, 3),

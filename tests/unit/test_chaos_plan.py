@@ -13,6 +13,7 @@ from embedded.mail_rules import parse_rules
 from tests.acceptance.processes import ROOT
 from tests.chaos.organisers import directory
 from tests.chaos.plan import LEASE_SECONDS, SMTP_TIMEOUT_SECONDS, WEIGHTS, FaultKind, campaigns, first_profile, schedule
+from tests.chaos.report import Report
 from tests.chaos.supervision import is_ours, tracebacks
 
 seeds = st.integers(0, 2**32)
@@ -92,3 +93,11 @@ def test_our_tracebacks_are_distinguished_from_a_librarys() -> None:
     assert [is_ours(found) for found in tracebacks(library + ours + "\n" + library)] == [False, True, False]
     assert tracebacks(ours)[0].endswith("KeyError: 1")
     assert tracebacks("{}\n") == []
+
+
+def test_the_figures_are_json() -> None:
+    """After half an hour of faults they must not be lost."""
+    report = Report(7, "confluent", 400)
+    report.in_doubt["workers killed or broken"] += 4
+    found = json.loads(json.dumps(report.as_dict()))
+    assert (found["in_doubt"], found["bound"]) == ({"workers killed or broken": 4}, 4)
