@@ -12,12 +12,13 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import faust
 import structlog
 import uvloop
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import IllegalStateError, KafkaConnectionError
 from faust.transport.drivers.aiokafka import Consumer as AiokafkaConsumer
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
@@ -129,7 +130,9 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         """Where the log of an assigned partition has lost its tail, go on at its end."""
         for partition, end in (await asyncio.to_thread(self._tail.lost_tails, self._partitions)).items():
             log.error("the topic lost its end", partition=partition, end=end)
-            await self.consumer.move_back(TP(self._topic, partition), end)
+            # Revoked meanwhile: its next owner goes back to the end.
+            with suppress(IllegalStateError):
+                await self.consumer.move_back(TP(self._topic, partition), end)
 
     def _ended(self, error: BaseException | None) -> None:
         if error is not None:

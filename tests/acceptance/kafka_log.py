@@ -19,6 +19,9 @@ def cut(data: Path, topic: str, keep: Callable[[int], int]) -> None:
     # Recovered from the log's beginning, and no high watermark beyond its end.
     for name in ("recovery-point-offset-checkpoint", "replication-offset-checkpoint", "log-start-offset-checkpoint"):
         lines = (data / name).read_text().splitlines()
+        if not lines:
+            # Killed before it was written.
+            continue
         kept = [line for line in lines[2:] if not re.match(rf"{re.escape(topic)} ", line)]
         (data / name).write_text("\n".join([lines[0], str(len(kept)), *kept]) + "\n")
     (data / ".kafka_cleanshutdown").unlink(missing_ok=True)

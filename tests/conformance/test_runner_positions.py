@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from faust.types import TP as TopicPartitionOfFaust
 
 from config.kafka import client_config
 from config.settings import Settings
 from producers.topics import Topics
 from streams.runners.consumer import consumer_config
+from streams.runners.faust import InvitationApp
 from streams.runners.positions import LostPositions
 from tests.acceptance.processes import eventually
 from tests.conformance.conftest import Runner
@@ -82,3 +88,22 @@ def test_records_are_deleted(runner: Runner) -> None:
     assert runner.books.sink.count() == MEMBERS
     for process in processes:
         process.stop()
+
+
+def test_a_lost_end_of_a_partition_that_was_revoked_meanwhile() -> None:
+    """FM-36: a rebalance between the look at the log and the move ends no worker; the other partitions are moved."""
+    moved: list[tuple[int, int]] = []
+
+    async def move_back(place: TopicPartitionOfFaust, end: int) -> None:
+        if place.partition == 3:
+            raise IllegalStateError("No current assignment for partition 3")
+        moved.append((place.partition, end))
+
+    app = SimpleNamespace(
+        _topic="t",
+        _partitions=frozenset({3, 4}),
+        _tail=SimpleNamespace(lost_tails=lambda _: {3: 10, 4: 20}),
+        consumer=SimpleNamespace(move_back=move_back),
+    )
+    asyncio.run(InvitationApp.move_back_to_ends(cast("InvitationApp", app)))
+    assert moved == [(4, 20)]
