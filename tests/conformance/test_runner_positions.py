@@ -11,7 +11,7 @@ import pytest
 from aiokafka.errors import IllegalStateError
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from faust.types import TP as TopicPartitionOfFaust
+from faust.types import TP
 
 from config.kafka import client_config
 from config.settings import Settings
@@ -94,7 +94,7 @@ def test_a_lost_end_of_a_partition_that_was_revoked_meanwhile() -> None:
     """FM-36: a rebalance between the look at the log and the move ends no worker; the other partitions are moved."""
     moved: list[tuple[int, int]] = []
 
-    async def move_back(place: TopicPartitionOfFaust, end: int) -> None:
+    async def move_back(place: TP, end: int) -> None:
         if place.partition == 3:
             raise IllegalStateError("No current assignment for partition 3")
         moved.append((place.partition, end))
