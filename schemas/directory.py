@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from schemas import limits
+from schemas.mail_address import address_problem
 from schemas.mailboxes import unseen_character
 from schemas.vocabulary import EventKind, Role, RolePolicy
 
@@ -92,6 +93,9 @@ def _email(value: str) -> str:
         raise ValueError(f"must be an e-mail address, and holds a character that cannot be seen ({unseen}): remove it")
     if len(value.encode(errors="replace")) > limits.EMAIL:
         raise ValueError(f"must not be longer than {limits.EMAIL} bytes")
+    # What no mail can be addressed to would fail for every batch.
+    if problem := address_problem(value):
+        raise ValueError(f"must be an e-mail address: {problem.partition(': ')[2]}")
     return value
 
 

@@ -14,12 +14,15 @@ from schemas.mailboxes import unseen_character
 # RFC 5322 atoms, and beyond ASCII (RFC 6531) whatever is neither white space nor control nor surrogate.
 _ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _BEYOND: Final = r"\u00a1-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\ud7ff\ue000-\U0010ffff"
-_LABEL: Final = r"[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*"
+_LABEL: Final = r"(?![A-Za-z0-9\-]{64})[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*"
 _PLAIN_ADDRESS: Final = re.compile(rf"[{_ATEXT}.]{{1,64}}@{_LABEL}(?:\.{_LABEL})*")
 _ADDRESS: Final = re.compile(
     rf"(?P<local>[{_ATEXT}.{_BEYOND}]+|\"[{_ATEXT}.,:;@()\[\]{_BEYOND}]+\")"
     rf"@(?P<domain>[A-Za-z0-9.\-{_BEYOND}]+|\[[0-9A-Za-z.:]+\])"
 )
+
+#: Of a domain (RFC 1035).
+_LONGEST_LABEL: Final = 63
 
 _URL_CHARACTERS: Final = re.compile(r"[!#-%(-;=?-\[\]_a-z~]+")
 #: A link must fit in a header line of 998 octets together with a token.
@@ -55,6 +58,8 @@ def address_problem(address: str) -> str | None:
         return f"the e-mail address cannot be used: it is longer than {limits.EMAIL} bytes"
     domain = match["domain"]
     if domain.startswith((".", "-")) or domain.endswith((".", "-")) or ".." in domain:
+        return "the e-mail address cannot be used: its domain is malformed"
+    if any(label.startswith("-") or label.endswith("-") or len(label) > _LONGEST_LABEL for label in domain.split(".")):
         return "the e-mail address cannot be used: its domain is malformed"
     return None
 

@@ -1,8 +1,8 @@
 """Which mailbox an address means: one normal form, so that one mailbox is one mailbox however it is written. Pure.
 
 The rule: the domain as lower-case A-label (IDNA 2008 after the mapping of UTS 46), the part before the @ in Unicode's
-form C and case-folded. Servers could tell `Bob@` from `bob@`, and none that people use does. What nobody can see does
-not count: addresses with invisible characters are refused at import, and older databases hold some.
+form C, without quotes, and case-folded. Servers could tell `Bob@` from `bob@`, and none that people use does. What
+nobody can see does not count: addresses with invisible characters are refused at import, and older databases hold some.
 
 The database keeps a digest of the normal form and never the form itself: it outlives a member who is deleted.
 """
@@ -37,10 +37,13 @@ def unseen_character(address: str) -> str | None:
 
 def normal_form(address: str) -> str:
     """The one form of all spellings of an address. Any text has one; two mailboxes that differ have two."""
-    if address.isascii() and address.isprintable():
+    if address.isascii() and address.isprintable() and '"' not in address:
         return address.lower()
     seen = "".join(c for c in address if unicodedata.category(c) not in _UNSEEN and not _ALSO_UNSEEN.match(c))
     local, _, domain = seen.rpartition("@")
+    while len(local) > 2 and local.startswith('"') and local.endswith('"'):
+        # Quotes are a way to write it (RFC 5321, 4.1.2): `"bob"@` is `bob@`.
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
     local = unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).casefold())
     return f"{local}@{ascii_domain(domain) or unicodedata.normalize('NFKC', domain).casefold()}"
 

@@ -168,6 +168,14 @@ def test_addresses(email: str) -> None:
             "a@b\u2028",
             "\x7fa@b",
         ),
+        *(
+            "a@-b.example",
+            "a@b-.example",
+            "a@b..example",
+            "a@b_c.example",
+            "a@b.example.",
+            "a@" + "x" * 64 + ".example",
+        ),
         *("a@b\x85", "a\u00a0@b", "x" * 243 + "@example.org", "é" * 122 + "@example.org", 5, None),
     ],
 )

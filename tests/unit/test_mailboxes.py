@@ -19,6 +19,8 @@ from tests.integration.importing import member
     ("one", "other"),
     [
         ("bob@example.org", "bob@EXAMPLE.ORG"),
+        ("bob@example.org", '"bob"@example.org'),
+        ("bob.b@example.org", '"Bob.b"@EXAMPLE.org'),
         ("ada.case@example.org", "Ada.Case@Example.org"),
         ("anna@bücher.example", "anna@XN--bcher-kva.example"),
         ("anna@bu\u0308cher.example", "anna@bücher.example"),
