@@ -87,10 +87,6 @@ def recordable(text: str | None, recipient: str | None = None) -> str | None:
     return kept.encode("utf-8", "replace").decode()[:2000]
 
 
-def _address(delivery: Delivery) -> str | None:
-    return None if delivery.recipient is None else delivery.recipient.email
-
-
 def outcome_row(outcome: Outcome | None, recipient: str | None = None) -> dict[str, Any]:
     """The outcome's columns; `recipient` is the address that the mail went to."""
     match outcome:
@@ -127,14 +123,22 @@ def nothing_noted(owner: str, claims: Sequence[Delivery]) -> None:
     del owner, claims
 
 
+def recorded(delivery: Delivery) -> dict[str, Any]:
+    """The columns of its outcome. Made once for each: journal and ledger ask for them."""
+    outcome, known = delivery.outcome, delivery.columns
+    if known is not None and known[0] is outcome:
+        return known[1]
+    columns = outcome_row(outcome, None if delivery.recipient is None else delivery.recipient.email)
+    if outcome is not None:
+        delivery.columns = outcome, columns
+    return columns
+
+
 async def run_cycle(
     conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle, note: Note = nothing_noted
 ) -> Committed:
     """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
-    completed = [
-        row_of(delivery) | {"fence": delivery.fence, **outcome_row(delivery.outcome, _address(delivery))}
-        for delivery in cycle.record
-    ]
+    completed = [row_of(delivery) | {"fence": delivery.fence, **recorded(delivery)} for delivery in cycle.record]
     accepted = [row for row in completed if row["state"] == "sent"]
     others = [row for row in completed if row["state"] != "sent"]
     requested = [row_of(delivery) for delivery in cycle.claim]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
@@ -46,6 +46,8 @@ class Delivery:
     #: Until when it may be sent, by the worker's clock, in seconds.
     deadline: float = 0.0
     outcome: Outcome | None = None
+    #: An outcome, and the columns that it is recorded in: see `db.ledger_transaction.recorded`.
+    columns: tuple[Outcome, dict[str, Any]] | None = field(default=None, repr=False)
     #: The recipient's, as `schemas.send_rates.domain_of` names it.
     domain: str = "invalid"
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from db.ledger_transaction import outcome_row
+from db.ledger_transaction import recorded
 from schemas.delivery import Delivery
 from schemas.journal import NotedClaim
 from schemas.keys import DeliveryKey
@@ -52,8 +52,7 @@ def begun_line(delivery: Delivery) -> bytes:
 
 def outcome_line(delivery: Delivery) -> bytes:
     """Its outcome, without addresses."""
-    recipient = None if delivery.recipient is None else delivery.recipient.email
-    return _line("outcome", str(delivery.key), delivery.fence, outcome_row(delivery.outcome, recipient))
+    return _line("outcome", str(delivery.key), delivery.fence, recorded(delivery))
 
 
 def _line(*items: object) -> bytes:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 #: Header names and values of a message.
 Headers: TypeAlias = tuple[tuple[str, bytes | None], ...]
+
+
+def no_headers() -> Headers:
+    """Of a message without any."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +24,15 @@ class Record:
     offset: int
     key: bytes | None
     value: bytes | None
-    #: As they came, in their order; names may repeat.
-    headers: Headers = ()
+    #: Gives the headers. Asked of dead letters alone: to decode those of each message costs more than its value.
+    read_headers: Callable[[], Headers] = no_headers
     #: Milliseconds since 1970; None where the broker has none.
     timestamp: int | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """As they came, in their order; names may repeat."""
+        return self.read_headers()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from schemas.delivery import Cycle, CycleResult, Delivery
 from schemas.envelope import Unmailable
 from schemas.keys import DeliveryKey
 from schemas.send_results import Lapsed, NotSent, Refused, SendResult
+from streams.attempt import Attempt
 from streams.breaker import Breaker
 from streams.composer import Composer, compose
 from streams.journal import Journal, NoJournal
@@ -272,18 +273,8 @@ class Window:
         if isinstance(envelope, Unmailable):
             self._complete(delivery, Refused(envelope.reason, permanent=True))
         else:
-            may_be_tried = self._gate.begin(delivery)
-
-            def permitted() -> bool:
-                return self._clock() < delivery.deadline and may_be_tried()
-
-            self._sender.submit(
-                envelope,
-                lambda result: self._complete(delivery, result),
-                permitted,
-                # Noting takes time on a bad disk: the clock is read last.
-                lambda: self._journal.begin(delivery) and permitted(),
-            )
+            attempt = Attempt(delivery, self._gate.begin(delivery), self._clock, self._journal, self._complete)
+            self._sender.submit(envelope, attempt.done, attempt.permitted, attempt.completing)
 
     def _complete(self, delivery: Delivery, result: SendResult) -> None:
         if isinstance(result, Lapsed) and self._clock() >= delivery.deadline and self._throttle.admits("lapsed"):

@@ -214,6 +214,8 @@ class SmtpSender:
         """Mails that wait go to idle connections; for the rest, more are opened within the limit."""
         while self._queue and self._idle:
             self._feed(self._idle.pop())
+        if len(self._connections) + len(self._opening) >= self._limit:
+            return
         loop = asyncio.get_running_loop()
         if self._refused is not None or (self._connections and loop.time() < self._full_until):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final, cast
 
 import structlog
@@ -81,7 +82,7 @@ def to_record(message: Message) -> Record | None:
     key, value = message.key(), message.value()
     assert not isinstance(key, str)
     assert not isinstance(value, str)
-    return Record(topic, partition, offset, key, value, _headers(message), _timestamp(message))
+    return Record(topic, partition, offset, key, value, partial(_headers, message), _timestamp(message))
 
 
 def _headers(message: Message) -> Headers:

@@ -246,8 +246,10 @@ def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
 def _record(message: Any) -> Record:
     # Faust gives the timestamp in seconds.
     at = None if message.timestamp is None or message.timestamp < 0 else round(message.timestamp * 1000)
-    headers = tuple(message.headers or ())
-    return Record(message.topic, message.partition, message.offset, message.key, message.value, headers, at)
+    headers = message.headers or ()
+    return Record(
+        message.topic, message.partition, message.offset, message.key, message.value, lambda: tuple(headers), at
+    )
 
 
 def run(settings: Settings, factory: WorkerFactory) -> int:

@@ -56,7 +56,7 @@ def kafka(settings_for: Callable[..., Settings]) -> Settings:
 
 
 def invalid(settings: Settings, value: bytes | None = b"{", headers: Headers = HEADERS) -> InvalidRecord:
-    record = Record(settings.invitations_topic, 0, 17, b"5", value, headers, TIMESTAMP)
+    record = Record(settings.invitations_topic, 0, 17, b"5", value, lambda: headers, TIMESTAMP)
     return InvalidRecord(record, "the reason")
 
 

@@ -261,10 +261,10 @@ FALLBACK_EVERY_SLOT: Final = Rule(
 JOURNAL_BEGUN: Final = Rule(
     "begun first",
     "A mail is noted in the journal as begun before the first byte that could complete it.",
-    "streams.window.Window",
+    "streams.attempt.Attempt",
     "journal",
     "a mail was accepted, and the ledger says retry",
-    ("lambda: self._journal.begin(delivery) and permitted()",),
+    ("self._journal.begin(self._delivery) and self.permitted()",),
 )
 JOURNAL_LOCK: Final = Rule(
     "journal lock",

@@ -14,7 +14,7 @@ from schemas.keys import DeliveryKey
 from schemas.message import encode_fast, key_of
 from schemas.vocabulary import Role
 from streams import suspects
-from streams.records import InvalidRecord, Record
+from streams.records import InvalidRecord, Record, no_headers
 from streams.suspects import Suspects, is_in, ranges_of
 
 DEADLY = 13
@@ -84,7 +84,7 @@ class Letters:
 
 def record(offset: int) -> Record:
     member = 1000 + offset
-    return Record("t", 0, offset, key_of(member), encode_fast(1, 2, member, "invite", ["Student"]), (), 5)
+    return Record("t", 0, offset, key_of(member), encode_fast(1, 2, member, "invite", ["Student"]), no_headers, 5)
 
 
 RECORDS = [record(offset) for offset in range(20)]
