@@ -15,7 +15,8 @@ def words(conn: Connection, search: str) -> dict[str, Any]:
     """The parameters of the fragments `holds_words` and `matches_search`, without `few`."""
     found: dict[str, Any] = {"patterns": [], "parts": []}
     if search:
-        (found,) = conn.execute(sql("search_words"), {"search": search}).fetchall()
+        # As in a list of names: "O'Neill, Sean".
+        (found,) = conn.execute(sql("search_words"), {"search": search.replace(",", " ")}).fetchall()
     return {"search": search, "search_id": _as_id(search), **found}
 
 
