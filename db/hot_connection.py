@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 Begin = Callable[[AsyncConnection], Awaitable[None]]
+#: After so many deadlocks in a row, each repeated within this time, waiting may help.
+_DEADLOCKS: Final = 5
 _DEADLOCK_SECONDS: Final = 0.1
 _jitter: Final = random.SystemRandom().random
 _BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
@@ -44,7 +46,7 @@ class HotConnection:
     async def wait_out(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """The result of `run`. Errors other than outages are raised; after `close` StoppingError, also in an outage."""
         async with self._turn:
-            failures = 0
+            failures = deadlocks = 0
             while not self._closing.is_set():
                 try:
                     if self._connection is None:
@@ -54,10 +56,12 @@ class HotConnection:
                         result = await run(self._connection)
                     finally:
                         self._locks.end()
-                except psycopg.errors.DeadlockDetected:
-                    # No outage, and rolled back: two workers met at the same items. Not in step again.
-                    await asyncio.sleep(_jitter() * _DEADLOCK_SECONDS)
                 except OUTAGES as error:
+                    if isinstance(error, psycopg.errors.DeadlockDetected) and deadlocks < _DEADLOCKS:
+                        # No outage, and rolled back: two workers met at the same items. Not in step again.
+                        deadlocks += 1
+                        await asyncio.sleep(_jitter() * _DEADLOCK_SECONDS)
+                        continue
                     await self._back_off(error, failures)
                     failures += 1
                 else:
