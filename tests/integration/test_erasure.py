@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -51,7 +52,8 @@ def traces(conn: Connection) -> list[str]:
         f"{table}: {row}"
         for table, rows in texts(conn).items()
         for row in rows
-        if any(trace in row.lower() for trace in TRACES)
+        # A random token spells a name now and then.
+        if any(trace in re.sub(r"\b[0-9a-f]{32}\b", "", row.lower()) for trace in TRACES)
     ]
 
 
