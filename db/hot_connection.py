@@ -22,9 +22,9 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 Begin = Callable[[AsyncConnection], Awaitable[None]]
-#: After so many deadlocks in a row, each repeated within this time, waiting may help.
-_DEADLOCKS: Final = 5
-_DEADLOCK_SECONDS: Final = 0.1
+#: After so many deadlocks in a row it is an outage. The time before a repetition, in seconds: doubled up to one.
+_DEADLOCKS: Final = 10
+_DEADLOCK_SECONDS: Final = 0.025
 _jitter: Final = random.SystemRandom().random
 _BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 
@@ -60,7 +60,8 @@ class HotConnection:
                     if isinstance(error, psycopg.errors.DeadlockDetected) and deadlocks < _DEADLOCKS:
                         # No outage, and rolled back: two workers met at the same items. Not in step again.
                         deadlocks += 1
-                        await asyncio.sleep(_jitter() * _DEADLOCK_SECONDS)
+                        self._on_wait()
+                        await asyncio.sleep(_jitter() * min(_DEADLOCK_SECONDS * 2.0**deadlocks, 1.0))
                         continue
                     await self._back_off(error, failures)
                     failures += 1

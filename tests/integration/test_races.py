@@ -63,7 +63,7 @@ def work_at_once(scenario: Scenario, request: Sequence[Delivery], agents: int = 
     claimed: list[DeliveryKey] = []
 
     async def run() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await asyncio.gather(
                 *(
                     work(ledger, f"agent{number}", random.Random(number).sample(request, len(request)), claimed)
