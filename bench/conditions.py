@@ -96,7 +96,7 @@ def conditions(old_rows: int) -> list[Condition]:
         *(Condition(f"a window of {n}", settings={"BIDDEN_HANDOVER_WINDOW": str(n)}) for n in (250, 500, 1000)),
         *(
             Condition(
-                f"{slow}, {connections} connections",
+                f"{slow}, {connections} connections, a window of {window}",
                 lambda environment: _slow_provider(environment, 0.05),
                 {"BIDDEN_SMTP_CONNECTIONS": str(connections), "BIDDEN_HANDOVER_WINDOW": str(window)},
             )

@@ -8,7 +8,7 @@ when the lost commit had succeeded.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import psycopg
@@ -86,16 +86,7 @@ class Ledger:
     async def claims_left(self, claims: Sequence[NotedClaim]) -> list[NotedClaim]:
         """Those of a dead worker's claims whose outcome is not known."""
         noted = [
-            {
-                "n": n,
-                "event_id": claim.key.event_id,
-                "action": claim.key.action,
-                "member_id": claim.key.member_id,
-                "slot": claim.key.slot,
-                "fence": claim.fence,
-                "owner": claim.owner,
-            }
-            for n, claim in enumerate(claims)
+            {"n": n, **asdict(claim.key), "fence": claim.fence, "owner": claim.owner} for n, claim in enumerate(claims)
         ]
 
         async def run(conn: AsyncConnection) -> list[NotedClaim]:

@@ -114,6 +114,21 @@ def outcome_row(outcome: Outcome | None, recipient: str | None = None) -> dict[s
             raise ValueError("a delivery without an outcome cannot be recorded")
 
 
+def outcome_of(row: dict[str, Any]) -> Outcome:
+    """The outcome that `outcome_row` made this of. ValueError or KeyError for what it never makes."""
+    match row["state"]:
+        case "sent":
+            return Sent(row["reply"])
+        case "failed":
+            return Failed(row["reason"], row["reply"])
+        case "retry":
+            return Retry(row["reason"], row["delay"], row["uses"], row["reply"], row["refused"])
+        case "unknown":
+            return Unknown(row["reason"])
+        case other:
+            raise ValueError(f"not an outcome: {other!r}")
+
+
 #: Called before the commit of claims, with the cycle's owner and what it claims.
 Note: TypeAlias = Callable[[str, Sequence[Delivery]], None]
 
@@ -123,7 +138,7 @@ def nothing_noted(owner: str, claims: Sequence[Delivery]) -> None:
     del owner, claims
 
 
-def recorded(delivery: Delivery) -> dict[str, Any]:
+def columns_of(delivery: Delivery) -> dict[str, Any]:
     """The columns of its outcome. Made once for each: journal and ledger ask for them."""
     outcome, known = delivery.outcome, delivery.columns
     if known is not None and known[0] is outcome:
@@ -138,7 +153,7 @@ async def run_cycle(
     conn: AsyncConnection, policy: LedgerPolicy, events: EventCache, cycle: Cycle, note: Note = nothing_noted
 ) -> Committed:
     """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
-    completed = [row_of(delivery) | {"fence": delivery.fence, **recorded(delivery)} for delivery in cycle.record]
+    completed = [row_of(delivery) | {"fence": delivery.fence, **columns_of(delivery)} for delivery in cycle.record]
     accepted = [row for row in completed if row["state"] == "sent"]
     others = [row for row in completed if row["state"] != "sent"]
     requested = [row_of(delivery) for delivery in cycle.claim]

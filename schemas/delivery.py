@@ -46,7 +46,7 @@ class Delivery:
     #: Until when it may be sent, by the worker's clock, in seconds.
     deadline: float = 0.0
     outcome: Outcome | None = None
-    #: An outcome, and the columns that it is recorded in: see `db.ledger_transaction.recorded`.
+    #: An outcome, and the columns that it is recorded in: see `db.ledger_transaction.columns_of`.
     columns: tuple[Outcome, dict[str, Any]] | None = field(default=None, repr=False)
     #: The recipient's, as `schemas.send_rates.domain_of` names it.
     domain: str = "invalid"

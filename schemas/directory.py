@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from schemas import limits
-from schemas.mail_address import address_problem
+from schemas.mail_address import address_problem, is_plain_address
 from schemas.mailboxes import unseen_character
 from schemas.vocabulary import EventKind, Role, RolePolicy
 
@@ -87,6 +87,8 @@ def _end_of_ban(value: object) -> datetime | None:
 
 
 def _email(value: str) -> str:
+    if is_plain_address(value):
+        return value
     if not _EMAIL.fullmatch(value):
         raise ValueError("must be an e-mail address: one @ with something on both sides, no spaces or <>")
     if unseen := unseen_character(value):

@@ -1,4 +1,4 @@
-"""What the journal of a worker says of its claims, as the ledger is told it. See `streams.journal`."""
+"""A claim as the journal of its worker has it. See `streams.journal`."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _take(path: Path) -> Iterator[bytes | None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A living worker that wrote its journal anew has let go of the old file only when another was in its place.
+        # A living worker that has rewritten its journal let go of the old file only when the new one was in its place.
         if os.path.samestat(os.fstat(descriptor), path.stat()):
             text = path.read_bytes()
     except BlockingIOError:

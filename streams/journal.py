@@ -27,9 +27,9 @@ from streams.journal_records import Header, begun_line, claimed_line, header_lin
 log = structlog.get_logger()
 
 SUFFIX: Final = ".journal"
-#: A journal that is being written anew, before it takes the place of the old one.
+#: A journal that is being rewritten, before it takes the place of the old one.
 NEW_SUFFIX: Final = ".new"
-#: Beyond so many bytes it is written anew, with what is in flight alone.
+#: Beyond so many bytes it is rewritten, with what is in flight alone.
 _MAX_BYTES: Final = 4_000_000
 _REOPEN_SECONDS: Final = 30.0
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -112,7 +112,7 @@ class FileJournal:
         self._reopen_at: float | None = None
         self._withdrawn = True
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._descriptor = self._write_anew()
+        self._descriptor = self._rewrite()
 
     def claiming(self, owner: str, deliveries: Sequence[Delivery]) -> None:
         """See `Journal`. Rewrites a long journal, and tries again to write one that could not be written."""
@@ -189,12 +189,12 @@ class FileJournal:
         """Write what is in flight into a new file in its place."""
         self._pending.clear()
         try:
-            fresh = self._write_anew()
+            fresh = self._rewrite()
         except OSError as error:
             if self._reopen_at is None:
                 # The one that is there is good, only long.
                 self._size = 0
-                log.warning("the journal cannot be written anew", cause=first_line(error))
+                log.warning("the journal cannot be rewritten", cause=first_line(error))
             else:
                 self._reopen_at = self._monotonic() + _REOPEN_SECONDS
             return
@@ -209,7 +209,7 @@ class FileJournal:
             if delivery.outcome is not None:
                 yield outcome_line(delivery)
 
-    def _write_anew(self) -> int:
+    def _rewrite(self) -> int:
         """A locked file with what is in flight, in the journal's place: there is never a half of one."""
         text = b"".join((self._header, *self._lines_in_flight()))
         new = self._path.with_suffix(NEW_SUFFIX)

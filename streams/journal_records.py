@@ -13,15 +13,14 @@ Each is an array in JSON, and its first item says what it is.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
-from db.ledger_transaction import recorded
+from db.ledger_transaction import columns_of, outcome_of
 from schemas.delivery import Delivery
 from schemas.journal import NotedClaim
 from schemas.keys import DeliveryKey
-from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
 
 _VERSION: Final = 1
 
@@ -52,7 +51,7 @@ def begun_line(delivery: Delivery) -> bytes:
 
 def outcome_line(delivery: Delivery) -> bytes:
     """Its outcome, without addresses."""
-    return _line("outcome", str(delivery.key), delivery.fence, recorded(delivery))
+    return _line("outcome", str(delivery.key), delivery.fence, columns_of(delivery))
 
 
 def _line(*items: object) -> bytes:
@@ -97,7 +96,7 @@ def _claims(lines: Iterable[bytes]) -> list[NotedClaim]:
                 newest[key] = _of(newest[key], fence).begin()
             case ["outcome", str(text), int(fence), dict(row)]:
                 key = DeliveryKey.parse(text)
-                newest[key] = _of(newest[key], fence).end(_outcome(row))
+                newest[key] = _of(newest[key], fence).end(outcome_of(row))
             case other:
                 raise ValueError(f"not a line of a journal: {other!r}")
     return list(newest.values())
@@ -107,18 +106,3 @@ def _of(claim: NotedClaim, fence: int) -> NotedClaim:
     if claim.fence != fence:
         raise ValueError("a mail under a fence that was not claimed")
     return claim
-
-
-def _outcome(row: dict[str, Any]) -> Outcome:
-    """What `outcome_row` made a row of."""
-    match row["state"]:
-        case "sent":
-            return Sent(row["reply"])
-        case "failed":
-            return Failed(row["reason"], row["reply"])
-        case "retry":
-            return Retry(row["reason"], row["delay"], row["uses"], row["reply"], row["refused"])
-        case "unknown":
-            return Unknown(row["reason"])
-        case other:
-            raise ValueError(f"not an outcome: {other!r}")

@@ -134,7 +134,7 @@ def run_case(case: Case, servers: Servers, databases: Databases, folder: Path) -
     with open_environment(servers, databases, folder) as environment:
         mailed_before = yield from _CRASHES.get(case.who, worker_dies)(environment, case)
         if not case.journal:
-            shutil.rmtree(environment.bidden.folder / ".bidden" / "state")
+            shutil.rmtree(environment.bidden.journals)
         environment.books.sink.clear_rules()
         environment.books.sink.set_rules([{"do": "refuse_recipient", "recipient": "m7@*"}])
         batches = [row["id"] for row in environment.books.conn.execute("SELECT id FROM batches ORDER BY id")]

@@ -189,6 +189,11 @@ class Bidden:
             if password:
                 self.secrets.add(password)
 
+    @property
+    def journals(self) -> Path:
+        """Where its workers keep their journals, unless BIDDEN_STATE_DIR says otherwise."""
+        return self.folder / ".bidden" / "state"
+
     def run(self, *arguments: str, code: int = 0, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Result:
         """Run a command, which must end with this exit code. `env` holds further variables."""
         done = subprocess.run(

@@ -72,7 +72,7 @@ def test_the_next_worker_on_its_machine(bidden: Bidden, books: Books, runner: st
     books.wait_completed(batch)
     books.check(unknown=CONNECTIONS)
     worker.stop()
-    assert not list((bidden.folder / ".bidden" / "state").iterdir()), "a worker that stops leaves no journal"
+    assert not list(bidden.journals.iterdir()), "a worker that stops leaves no journal"
 
 
 def test_a_worker_paused_past_its_lease(bidden: Bidden, books: Books) -> None:

@@ -205,7 +205,7 @@ class Environment:
     def lose_journal(self, process: Process) -> None:
         """The worker's journal is gone before another worker has settled it, or just after."""
         self._without_journal.add(process.popen.pid)
-        for path in (self.bidden.folder / ".bidden" / "state").glob(f"*-{process.popen.pid}-*.journal"):
+        for path in self.bidden.journals.glob(f"*-{process.popen.pid}-*.journal"):
             path.unlink(missing_ok=True)
 
     def _lost_worker(self, process: Process) -> None:

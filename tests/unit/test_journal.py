@@ -218,7 +218,7 @@ def test_an_open_journal_is_taken_once_it_is_let_go(tmp_path: Path) -> None:
     assert not list((tmp_path / "other").iterdir())
 
 
-def test_a_long_journal_is_written_anew(tmp_path: Path) -> None:
+def test_a_long_journal_is_rewritten(tmp_path: Path) -> None:
     """With what is in flight, in its place; who had opened the old file does not take it for a dead worker's."""
     journal = journal_in(tmp_path, max_bytes=20_000)
     kept = delivery(1)
@@ -235,7 +235,7 @@ def test_a_long_journal_is_written_anew(tmp_path: Path) -> None:
         journal.recorded([made])
         sizes.append(path_in(tmp_path).stat().st_size)
     assert max(sizes) < 20_500
-    assert sorted(sizes) != sizes, "it was never written anew"
+    assert sorted(sizes) != sizes, "it was never rewritten"
     claims = claims_of(path_in(tmp_path).read_bytes())
     assert claims is not None
     assert [claim.begun for claim in claims if claim.key == kept.key] == [True]
