@@ -96,8 +96,9 @@ class CompiledTemplate:
         unsubscribe = self._unsubscribe + token
         if not token or len(unsubscribe) > _LONGEST_LINK:
             return Unmailable("the invitation's token cannot be made into a link")
-        if at is not self._dated:
-            self._date, self._dated = format_datetime(at.astimezone(UTC)), at
+        if (second := at.replace(microsecond=0)) != self._dated:
+            # Once a second, because it takes longer than all the rest.
+            self._date, self._dated = format_datetime(second.astimezone(UTC)), second
 
         name, whole = _names(recipient)
         head = (

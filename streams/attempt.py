@@ -7,23 +7,24 @@ from collections.abc import Callable
 from schemas.delivery import Delivery
 from schemas.send_results import SendResult
 from streams.journal import Journal
+from streams.rate_gate import RateGate
 
 
 class Attempt:
     """See `mail.sender.Sender.submit`. An object, because functions made for each mail cost more."""
 
-    __slots__ = ("_clock", "_complete", "_delivery", "_journal", "_may_be_tried")
+    __slots__ = ("_clock", "_complete", "_delivery", "_gate", "_journal")
 
     def __init__(
         self,
         delivery: Delivery,
-        may_be_tried: Callable[[], bool],
+        gate: RateGate,
         clock: Callable[[], float],
         journal: Journal,
         complete: Callable[[Delivery, SendResult], None],
     ) -> None:
         self._delivery = delivery
-        self._may_be_tried = may_be_tried
+        self._gate = gate
         self._clock = clock
         self._journal = journal
         self._complete = complete
@@ -34,8 +35,11 @@ class Attempt:
 
     def permitted(self) -> bool:
         """Whether its claim still holds, and the sending rate lets it pass."""
-        return self._clock() < self._delivery.deadline and self._may_be_tried()
+        return self._holds() and self._gate.permits(self._delivery)
 
     def completing(self) -> bool:
-        """The same, and that it was begun is noted. Noting takes time on a bad disk: the clock is read last."""
-        return self._journal.begin(self._delivery) and self.permitted()
+        """Whether its claim still holds. Notes first that it was begun, which takes time on a bad disk."""
+        return self._journal.begin(self._delivery) and self._holds()
+
+    def _holds(self) -> bool:
+        return self._clock() < self._delivery.deadline

@@ -60,25 +60,14 @@ class RateGate:
         if self._rate is not None and granted:
             self._rate.unused([delivery.domain for delivery in granted])
 
-    def begin(self, delivery: Delivery) -> Callable[[], bool]:
-        """The mail is given to the sender. The result says, right before MAIL FROM, whether it may still be tried.
+    def begin(self, delivery: Delivery) -> None:
+        """The mail is given to the sender."""
+        if self._rate is not None:
+            self._begun[delivery] = self._clock()
 
-        In mid-dialogue it always says yes: then it is the server's to refuse.
-        """
-        if self._rate is None:
-            return _always
-        rate, begun = self._rate, self._clock()
-        self._begun[delivery] = begun
-        asked = False
-
-        def may_be_tried() -> bool:
-            nonlocal asked
-            if asked:
-                return True
-            asked = True
-            return rate.permits(delivery.domain, begun)
-
-        return may_be_tried
+    def permits(self, delivery: Delivery) -> bool:
+        """Whether a mail that was begun may still be tried. Asked before MAIL FROM; later it is the server's to say."""
+        return self._rate is None or self._rate.permits(delivery.domain, self._begun[delivery])
 
     def end(self, delivery: Delivery, result: SendResult, outcome: Outcome) -> Outcome:
         """The result of a mail that was begun. What was throttled, or not tried for that, is due after the pause."""
@@ -96,7 +85,3 @@ class RateGate:
         if set_aside and isinstance(outcome, Retry):
             return replace(outcome, delay=self._rate.delay(delivery.domain))
         return outcome
-
-
-def _always() -> bool:
-    return True

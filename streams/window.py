@@ -273,7 +273,8 @@ class Window:
         if isinstance(envelope, Unmailable):
             self._complete(delivery, Refused(envelope.reason, permanent=True))
         else:
-            attempt = Attempt(delivery, self._gate.begin(delivery), self._clock, self._journal, self._complete)
+            self._gate.begin(delivery)
+            attempt = Attempt(delivery, self._gate, self._clock, self._journal, self._complete)
             self._sender.submit(envelope, attempt.done, attempt.permitted, attempt.completing)
 
     def _complete(self, delivery: Delivery, result: SendResult) -> None:
