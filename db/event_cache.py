@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from psycopg import AsyncPipeline
 from psycopg.rows import dict_row
 
 from db import events
@@ -23,14 +22,20 @@ class EventCache:
     def __init__(self) -> None:
         self._known: dict[int, tuple[str, EventDetails]] = {}
 
-    async def update(self, conn: AsyncConnection, pipeline: AsyncPipeline, versions: Iterable[tuple[int, str]]) -> None:
-        """Reads the events whose version is another than the one known. In the transaction that read the versions."""
-        fresh = {event: version for event, version in versions if self._known.get(event, ("",))[0] != version}
+    async def update(self, conn: AsyncConnection, versions: Iterable[Mapping[str, Any]]) -> None:
+        """Reads the events whose version (rows of `event_versions`) is another than the one known.
+
+        Of an event that has changed since, what is read is newer than that version, and is read again next time.
+        """
+        fresh = {
+            row["event_id"]: row["version"]
+            for row in versions
+            if self._known.get(row["event_id"], ("",))[0] != row["version"]
+        }
         if not fresh:
             return
         async with conn.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(sql("event_details"), {"events": list(fresh)})
-            await pipeline.sync()
             for row in await cursor.fetchall():
                 details, _ = events.from_row(row)
                 self._known.pop(details.event_id, None)
@@ -39,6 +44,6 @@ class EventCache:
             del self._known[event]
 
     def get(self, event_id: int) -> EventDetails | None:
-        """What was read last, in this transaction or before it."""
+        """What was read last."""
         known = self._known.get(event_id)
         return known[1] if known else None

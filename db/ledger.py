@@ -8,7 +8,7 @@ when the lost commit had succeeded.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psycopg
@@ -62,7 +62,7 @@ class Ledger:
         clock: Callable[[], float] = elapsed,
         note: Note = nothing_noted,
     ) -> None:
-        """`note` is called with the claims of each transaction before its commit, and with the cycle's owner."""
+        """`note` is called before each transaction that claims, with the cycle's owner and what it asks for."""
         self._note = note
         self._connection = HotConnection(url, application=application, on_wait=on_wait)
         self._policy = policy
@@ -84,14 +84,12 @@ class Ledger:
         await self._connection.wait_out(lambda conn: read_mails(conn, self._events, deliveries))
 
     async def claims_left(self, claims: Sequence[NotedClaim]) -> list[NotedClaim]:
-        """Those of a dead worker's claims whose outcome is not known."""
-        noted = [
-            {"n": n, **asdict(claim.key), "fence": claim.fence, "owner": claim.owner} for n, claim in enumerate(claims)
-        ]
+        """Those of a dead worker's claims whose outcome is not known, each with its fence."""
+        noted = [{"n": n, **asdict(claim.key), "owner": claim.owner} for n, claim in enumerate(claims)]
 
         async def run(conn: AsyncConnection) -> list[NotedClaim]:
             cursor = await conn.execute(sql("claims_left"), {"noted": Jsonb(noted)})
-            return [claims[n] for (n,) in await cursor.fetchall()]
+            return [replace(claims[n], fence=fence) for n, fence in await cursor.fetchall()]
 
         return await self._connection.wait_out(run)
 

@@ -5,12 +5,13 @@ Called by `db.ledger`, which repeats it after an outage. Nothing in here waits o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, TypeAlias
 
-from psycopg import AsyncCursor
+import psycopg
 from psycopg.types.json import Jsonb
 
 from config import crash_points
@@ -129,7 +130,7 @@ def outcome_of(row: dict[str, Any]) -> Outcome:
             raise ValueError(f"not an outcome: {other!r}")
 
 
-#: Called before the commit of claims, with the cycle's owner and what it claims.
+#: Called before a transaction that claims, with the cycle's owner and what it asks for.
 Note: TypeAlias = Callable[[str, Sequence[Delivery]], None]
 
 
@@ -154,90 +155,65 @@ async def run_cycle(
 ) -> Committed:
     """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
     completed = [row_of(delivery) | {"fence": delivery.fence, **columns_of(delivery)} for delivery in cycle.record]
-    accepted = [row for row in completed if row["state"] == "sent"]
-    others = [row for row in completed if row["state"] != "sent"]
     requested = [row_of(delivery) for delivery in cycle.claim]
-    parameters = policy.parameters(cycle.owner)
-    claimed: list[Delivery] = []
-    unclaimed: list[dict[str, Any]] = []
-    renewing: AsyncCursor[Any] | None = None
-    # One commit and two round trips: claims and settled items are waited for, the rest goes with the commit.
-    async with conn.pipeline() as pipeline, conn.transaction():
-        clock = await conn.execute(sql("transaction_time"))
-        batches = sorted({row["batch_id"] for row in (*completed, *requested)})
-        if batches:
-            await conn.execute(sql("lock_batches"), {"batches": batches})
-        if accepted:
-            settling = await conn.execute(sql("settle_accepted"), {"accepted": Jsonb(accepted)})
-        if others:
-            await _record(conn, others)
-        if cycle.renew:
-            renewed = [row_of(delivery) | {"fence": delivery.fence} for delivery in cycle.renew]
-            renewing = await conn.execute(sql("renew_leases"), {**parameters, "renewed": Jsonb(renewed)})
+    parameters = policy.parameters(cycle.owner) | {
+        "batches": sorted({row["batch_id"] for row in (*completed, *requested)}),
+        "accepted": _rows(row for row in completed if row["state"] == "sent"),
+        "others": _rows(row | {"n": n} for n, row in enumerate(completed) if row["state"] != "sent"),
+        "renewed": _rows(row_of(delivery) | {"fence": delivery.fence} for delivery in cycle.renew),
+        "requested": _rows(requested),
+        "events": sorted({row["event_id"] for row in requested}),
+    }
+    if requested:
+        note(cycle.owner, cycle.claim)
+    async with _one_round_trip(conn):
+        cursor = await conn.execute(sql("run_cycle"), parameters)
         if requested:
-            claiming = await conn.execute(sql("claim_deliveries"), {**parameters, "requested": Jsonb(requested)})
-            about = {"events": sorted({row["event_id"] for row in requested})}
-            versions = await conn.execute(sql("event_versions"), about)
-        if accepted or requested:
-            # Not only flushed: until a sync the server keeps its answer, and both sides would wait in mid-transaction.
-            await pipeline.sync()
-        if accepted:
-            settled = {tuple(row) for row in await settling.fetchall()}
-            late = [row for row in accepted if (row["batch_id"], row["member_id"]) not in settled]
-            if late:
-                await _record(conn, late)
-                others += late
-        if requested:
-            claims = await claiming.fetchall()
-            if claims:
-                await events.update(conn, pipeline, await versions.fetchall())
-            claimed, unclaimed = _split(cycle.claim, requested, claims, events)
-            if claimed:
-                note(cycle.owner, claimed)
             crash_points.reach(CrashPoint.CLAIM_READY)
-            if unclaimed:
-                await conn.execute(sql("conclude_unclaimed"), {**parameters, "requested": Jsonb(unclaimed)})
-        if others or unclaimed:
-            touched = {**parameters, "touched": Jsonb([*others, *unclaimed])}
-            for name in ("lock_unknown", "settle_items"):
-                await conn.execute(sql(name), touched)
-        if completed or unclaimed:
-            touched = {**parameters, "touched": Jsonb([*completed, *unclaimed])}
-            await conn.execute(sql("correct_log_entries"), touched)
         if completed:
             crash_points.reach(CrashPoint.OUTCOME_READY)
-    renewed_keys = {DeliveryKey(*row) for row in await renewing.fetchall()} if renewing is not None else set()
-    ((at,),) = await clock.fetchall()
-    return Committed(claimed, renewed_keys, at)
+    ((at, claims, renewed, versions),) = await cursor.fetchall()
+    if claims:
+        await events.update(conn, versions)
+    claimed = _claimed(cycle.claim, claims or (), events)
+    return Committed(claimed, {DeliveryKey(**key) for key in renewed or ()}, at)
 
 
-async def _record(conn: AsyncConnection, recorded: Sequence[dict[str, Any]]) -> None:
-    """Any outcome in the ledger; `settle_items` follows."""
-    await conn.execute(sql("record_outcomes"), {"recorded": Jsonb(recorded)})
-    failures = [row | {"n": n} for n, row in enumerate(recorded) if row["state"] == "failed"]
-    if failures:
-        await conn.execute(sql("keep_first_error"), {"failures": Jsonb(failures)})
+@asynccontextmanager
+async def _one_round_trip(conn: AsyncConnection) -> AsyncIterator[None]:
+    """A transaction whose statements the server runs as they arrive, and whose answers are waited for once.
+
+    `conn.transaction()` in a pipeline waits for more. The connection is in no transaction before and after.
+    """
+    try:
+        async with conn.pipeline():
+            await conn.execute("BEGIN")
+            yield
+            await conn.execute("COMMIT")
+    except psycopg.Error:
+        if not conn.closed:
+            await conn.rollback()
+        raise
 
 
-def _split(
-    deliveries: Sequence[Delivery],
-    requested: Sequence[dict[str, Any]],
-    claims: Sequence[Sequence[Any]],
-    events: EventCache,
-) -> tuple[list[Delivery], list[dict[str, Any]]]:
-    """The claimed deliveries, with what their claims returned, and the rows of the others."""
+def _rows(rows: Iterable[dict[str, Any]]) -> Jsonb | None:
+    """None where there are none."""
+    found = list(rows)
+    return Jsonb(found) if found else None
+
+
+def _claimed(deliveries: Sequence[Delivery], claims: Sequence[Sequence[Any]], events: EventCache) -> list[Delivery]:
+    """The claimed deliveries, with what their claims returned."""
     by_key = {tuple(claim[:4]): claim[4:] for claim in claims}
     claimed: list[Delivery] = []
-    unclaimed: list[dict[str, Any]] = []
-    for delivery, row in zip(deliveries, requested, strict=True):
-        claim = by_key.get((row["event_id"], row["action"], row["member_id"], row["slot"]))
-        if claim is None:
-            unclaimed.append(row)
-        else:
+    for delivery in deliveries:
+        key = delivery.key
+        claim = by_key.get((key.event_id, key.action, key.member_id, key.slot))
+        if claim is not None:
             delivery.fence, delivery.attempts, delivery.refused_for, *about = claim
             _describe(delivery, events, *about)
             claimed.append(delivery)
-    return claimed, unclaimed
+    return claimed
 
 
 def _describe(
@@ -258,6 +234,7 @@ async def read_mails(conn: AsyncConnection, events: EventCache, deliveries: Sequ
         versions = await conn.execute(sql("event_versions"), about)
         await pipeline.sync()
         described = await found.fetchall()
-        await events.update(conn, pipeline, await versions.fetchall())
+        changed = [{"event_id": event, "version": version} for event, version in await versions.fetchall()]
+    await events.update(conn, changed)
     for n, *about_member in described:
         _describe(deliveries[n], events, *about_member)

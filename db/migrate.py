@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from db.connect import open_session, unreachable
 from db.models import Base
 from db.session import MIGRATION
-from db.statements import sql
+from db.statements import functions, sql
 
 _FOLDER = Path(__file__).parent / "migrations"
 
@@ -115,4 +115,4 @@ def _guards() -> set[str]:
         for constraint in table.constraints
         if isinstance(constraint, CheckConstraint)
     }
-    return checks | {"deliveries_sent_is_final", "deliveries_sent_is_kept"}
+    return checks | {"deliveries_sent_is_final", "deliveries_sent_is_kept"} | set(functions().values())

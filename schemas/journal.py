@@ -10,15 +10,16 @@ from schemas.outcomes import Outcome
 
 @dataclass(frozen=True, slots=True)
 class NotedClaim:
-    """One claim. It was noted before its commit: the ledger may have never heard of it.
+    """One claim. It was noted before its transaction: the ledger may have never heard of it.
 
-    `owner` is the cycle that claimed it, `fence` its fencing token; `batch_id`, `role`, `partition` and `offset` are
-    its delivery's. `begun`: the mail may have been accepted. `outcome` is None while none was known.
+    `owner` is the cycle that asked for it; `fence` its fencing token, None where only the ledger knows it; `batch_id`,
+    `role`, `partition` and `offset` are of its delivery. `begun`: the mail may have been accepted. `outcome` is None
+    while none was known.
     """
 
     owner: str
     key: DeliveryKey
-    fence: int
+    fence: int | None
     batch_id: int
     role: str
     partition: int
@@ -26,10 +27,10 @@ class NotedClaim:
     begun: bool = False
     outcome: Outcome | None = None
 
-    def begin(self) -> NotedClaim:
-        """The same, with its mail begun."""
-        return replace(self, begun=True)
+    def begin(self, fence: int) -> NotedClaim:
+        """The same, with its mail begun under that fence."""
+        return replace(self, fence=fence, begun=True)
 
-    def end(self, outcome: Outcome) -> NotedClaim:
-        """The same, with its outcome."""
-        return replace(self, outcome=outcome)
+    def end(self, fence: int, outcome: Outcome) -> NotedClaim:
+        """The same, with its outcome under that fence."""
+        return replace(self, fence=fence, outcome=outcome)

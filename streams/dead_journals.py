@@ -61,6 +61,7 @@ async def settle(ledger: Ledger, owner: str, claims: Sequence[NotedClaim]) -> li
 
 
 def _delivery(claim: NotedClaim) -> Delivery:
+    assert claim.fence is not None, "the ledger says it"
     return replace(
         Delivery(claim.batch_id, claim.key, claim.role, claim.partition, claim.offset),
         fence=claim.fence,

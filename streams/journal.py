@@ -50,7 +50,7 @@ class Journal(Protocol):
     """What a window notes of its claims. All methods are called in its event loop, and never raise."""
 
     def claiming(self, owner: str, deliveries: Sequence[Delivery]) -> None:
-        """The cycle `owner` is about to commit these claims."""
+        """The cycle `owner` is about to ask for these."""
 
     def begin(self, delivery: Delivery) -> bool:
         """Its mail may be accepted from now on. Returns once that is noted; False: it may not be sent."""

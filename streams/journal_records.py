@@ -3,7 +3,7 @@
 | line    | written                                                  | says                                        |
 |---------|----------------------------------------------------------|---------------------------------------------|
 | header  | first                                                    | version, boot of the machine, database, worker |
-| claimed | before the claims are committed                          | the cycle; of each delivery key, fence, batch |
+| claimed | before the transaction that asks for the claims          | the cycle; of each delivery key and batch   |
 | begun   | before the first byte that could complete the mail       | key and fence                               |
 | outcome | when it is known; at the latest with the connection's next mail | key, fence, outcome                  |
 
@@ -22,7 +22,7 @@ from schemas.delivery import Delivery
 from schemas.journal import NotedClaim
 from schemas.keys import DeliveryKey
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 class Header(NamedTuple):
@@ -39,8 +39,8 @@ def header_line(header: Header) -> bytes:
 
 
 def claimed_line(owner: str, deliveries: Iterable[Delivery]) -> bytes:
-    """The claims of one transaction, about to be committed."""
-    noted = [(str(d.key), d.fence, d.batch_id, d.role, d.partition, d.offset) for d in deliveries]
+    """What one transaction is about to ask for."""
+    noted = [(str(d.key), d.batch_id, d.role, d.partition, d.offset) for d in deliveries]
     return _line("claimed", owner, noted)
 
 
@@ -88,21 +88,21 @@ def _claims(lines: Iterable[bytes]) -> list[NotedClaim]:
     for line in lines:
         match orjson.loads(line):
             case ["claimed", str(owner), [*noted]]:
-                for text, fence, batch_id, role, partition, offset in noted:
+                for text, batch_id, role, partition, offset in noted:
                     key = DeliveryKey.parse(text)
-                    newest[key] = NotedClaim(owner, key, fence, batch_id, role, partition, offset)
+                    newest[key] = NotedClaim(owner, key, None, batch_id, role, partition, offset)
             case ["begun", str(text), int(fence)]:
                 key = DeliveryKey.parse(text)
-                newest[key] = _of(newest[key], fence).begin()
+                newest[key] = _of(newest[key], fence).begin(fence)
             case ["outcome", str(text), int(fence), dict(row)]:
                 key = DeliveryKey.parse(text)
-                newest[key] = _of(newest[key], fence).end(outcome_of(row))
+                newest[key] = _of(newest[key], fence).end(fence, outcome_of(row))
             case other:
                 raise ValueError(f"not a line of a journal: {other!r}")
     return list(newest.values())
 
 
 def _of(claim: NotedClaim, fence: int) -> NotedClaim:
-    if claim.fence != fence:
-        raise ValueError("a mail under a fence that was not claimed")
+    if claim.fence not in (None, fence):
+        raise ValueError("one mail under two fences")
     return claim

@@ -162,7 +162,7 @@ SELECT extract(epoch FROM now() - max(updated_at))::float8 AS seconds FROM deliv
 SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
 
 -- name: guards
--- CHECK constraints, and the triggers that are enabled.
+-- CHECK constraints, triggers that are enabled, and functions.
 SELECT conname::text AS name FROM pg_constraint
 WHERE contype = 'c' AND connamespace = current_schema()::regnamespace
 UNION ALL
@@ -170,3 +170,5 @@ SELECT tgname FROM pg_trigger
 WHERE NOT tgisinternal AND tgenabled = 'O' AND tgrelid IN (
     SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace
 )
+UNION ALL
+SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace

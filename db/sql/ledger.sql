@@ -1,8 +1,5 @@
--- The hot path of a worker. One transaction runs, in this order: transaction_time; lock_batches; settle_accepted, which
--- ends the usual case; record_outcomes and keep_first_error for other outcomes; renew_leases; claim_deliveries;
--- record_outcomes for what was accepted in an unusual case; conclude_unclaimed for what was requested and not claimed;
--- then lock_unknown and settle_items for all but the usual case, and correct_log_entries. All take their rows as one JSON
--- array. Times are the database's: one clock for all workers.
+-- The hot path of a worker: the statements that `run_cycle` (ledger_cycle.sql) runs in one transaction. All take their
+-- rows as one JSON array. Times are the database's: one clock for all workers.
 --
 -- Parameters: `owner` names one cycle of one worker, not the worker; `resend_below` is the number of attempts below which an `unknown`
 -- delivery may be claimed again (0 under the policy `hold`: never).
@@ -15,10 +12,6 @@
 -- Held to the end of the transaction: the first chunk of a pause or cancel locks the row FOR UPDATE and waits for those
 -- that may have read the state before it.
 SELECT id FROM batches WHERE id = ANY(%(batches)s) ORDER BY id FOR KEY SHARE
-
--- name: transaction_time
--- From this moment the leases count that this transaction takes or renews.
-SELECT extract(epoch FROM now())::float8
 
 -- name: look_up
 -- Of each message that has something left to do: whom it names, and what. No lock, no decision; what its mail says is read
@@ -56,9 +49,9 @@ WHERE e.id = ANY(%(events)s)
 
 -- name: settle_accepted
 -- The usual end, in one statement: accepted by the mail server, under the fence of a claim that this batch still holds,
--- and nothing else open for the member. Ledger, log and item change together (FM-17). Returns the members whose items are
--- settled. Of the others, what the fence allowed is in ledger and log as well; `record_outcomes` and `settle_items` look
--- at them again. By ctid: a row that has moved since this statement began is theirs, too.
+-- and nothing else open for the member. Ledger, log and item change together (FM-17). Returns, as one JSON array, the
+-- members whose items are settled. Of the others, what the fence allowed is in ledger and log as well; `record_outcomes`
+-- and `settle_items` look at them again. By ctid: a row that has moved since this statement began is theirs, too.
 WITH found AS MATERIALIZED (
     SELECT r.*, d.place
     FROM jsonb_to_recordset(%(accepted)s) AS r(batch_id bigint, event_id bigint, action text, member_id bigint,
@@ -90,12 +83,14 @@ WITH found AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT ctid AS place FROM batch_items WHERE batch_id = t.batch_id AND member_id = t.member_id OFFSET 0
     ) i
+), settled AS (
+    UPDATE batch_items i SET settled_at = now(), publish_at = NULL
+    FROM ended t
+    WHERE i.ctid = t.place AND i.batch_id = t.batch_id AND i.member_id = t.member_id AND i.excluded IS NULL
+        AND i.settled_at IS NULL AND cardinality(i.roles) = t.slots
+    RETURNING i.batch_id, i.member_id
 )
-UPDATE batch_items i SET settled_at = now(), publish_at = NULL
-FROM ended t
-WHERE i.ctid = t.place AND i.batch_id = t.batch_id AND i.member_id = t.member_id AND i.excluded IS NULL
-    AND i.settled_at IS NULL AND cardinality(i.roles) = t.slots
-RETURNING i.batch_id, i.member_id
+SELECT jsonb_agg(jsonb_build_object('batch_id', batch_id, 'member_id', member_id)) AS members FROM settled
 
 -- name: record_outcomes
 -- Writes an outcome only under the fence of its own claim: an older claim changes nothing. A late outcome replaces
@@ -136,7 +131,8 @@ WHERE b.id = f.batch_id AND b.first_error IS NULL
 -- never waits, so two workers cannot deadlock; a key that another session has locked, or whose row has moved since this
 -- statement began, is not claimed, and `settle_items` makes its item due again. Members with one mailbox are claimed one at
 -- a time (`mailbox_is_free`). A claim whose commit was never acknowledged is taken again by its own owner: nothing was
--- sent under it. Returns what the mail says of its member, too: who is mailed where is what the directory says now.
+-- sent under it. Returns one JSON array of arrays, with what the mail says of its member, too: who is mailed where is
+-- what the directory says now.
 WITH eligible AS MATERIALIZED (
     SELECT w.*, m.name, m.surname, m.email, m.mailbox, m.shares_mailbox
     FROM jsonb_to_recordset(%(requested)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
@@ -165,17 +161,21 @@ WITH eligible AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) d
     WHERE NOT w.shares_mailbox OR {{mailbox_is_free}}
+), claimed AS (
+    UPDATE deliveries d SET state = 'handing_off', fence = d.fence + 1, owner = %(owner)s,
+        lease_until = now() + %(lease)s * interval '1 second', role = t.role, batch_id = t.batch_id,
+        attempts = d.attempts + CASE WHEN d.state = 'handing_off' AND d.owner <> %(owner)s THEN 1 ELSE 0 END,
+        reason = NULL, reply = NULL, not_before = NULL, updated_at = now()
+    FROM claimable t
+    WHERE d.ctid = t.place
+    RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts,
+        extract(epoch FROM now() - d.first_refused_at)::float8 AS refused_for, t.name, t.surname, t.email,
+        (SELECT v.token FROM invitations v
+         WHERE v.event_id = t.event_id AND v.member_id = t.member_id AND v.role = t.role) AS token
 )
-UPDATE deliveries d SET state = 'handing_off', fence = d.fence + 1, owner = %(owner)s,
-    lease_until = now() + %(lease)s * interval '1 second', role = t.role, batch_id = t.batch_id,
-    attempts = d.attempts + CASE WHEN d.state = 'handing_off' AND d.owner <> %(owner)s THEN 1 ELSE 0 END,
-    reason = NULL, reply = NULL, not_before = NULL, updated_at = now()
-FROM claimable t
-WHERE d.ctid = t.place
-RETURNING d.event_id, d.action, d.member_id, d.slot, d.fence, d.attempts,
-    extract(epoch FROM now() - d.first_refused_at)::float8 AS refused_for, t.name, t.surname, t.email,
-    (SELECT v.token FROM invitations v
-     WHERE v.event_id = t.event_id AND v.member_id = t.member_id AND v.role = t.role) AS token
+SELECT jsonb_agg(jsonb_build_array(event_id, action, member_id, slot, fence, attempts, refused_for, name, surname, email,
+    token)) AS claims
+FROM claimed
 
 -- fragment: mailbox_is_free
 -- For the claim w of a member who shares their mailbox: nobody else of that mailbox is claimed for this event now, nor
@@ -208,7 +208,7 @@ JOIN members m ON m.id = w.member_id
 
 -- name: event_versions
 -- Another text whenever what `event_details` says of the event may be another: the writes that its rows are of.
-SELECT e.id, concat_ws(' ', e.xmin, e.ctid, c.versions)
+SELECT e.id AS event_id, concat_ws(' ', e.xmin, e.ctid, c.versions) AS version
 FROM events e
 CROSS JOIN LATERAL (
     SELECT string_agg(concat_ws(' ', l.xmin, l.ctid, c.xmin, c.ctid), ' ' ORDER BY l.position) AS versions
@@ -395,13 +395,12 @@ WHERE d.event_id = r.event_id AND d.action = r.action AND d.member_id = r.member
 RETURNING d.event_id, d.action, d.member_id, d.slot
 
 -- name: claims_left
--- Of the claims that a dead worker's journal notes, those whose outcome the ledger does not know. One that was noted and
--- never committed has the fence of another worker's claim: the ledger must name the cycle that noted it.
-SELECT n.n
-FROM jsonb_to_recordset(%(noted)s) AS n(n int, event_id bigint, action text, member_id bigint, slot text, fence bigint,
-    owner text)
+-- Of the claims that a dead worker's journal notes, those whose outcome the ledger does not know, and their fences. One that
+-- was noted and never committed may be another worker's: the ledger must name the cycle that noted it.
+SELECT n.n, d.fence
+FROM jsonb_to_recordset(%(noted)s) AS n(n int, event_id bigint, action text, member_id bigint, slot text, owner text)
 CROSS JOIN LATERAL (
     SELECT state, fence, owner FROM deliveries
     WHERE event_id = n.event_id AND action = n.action AND member_id = n.member_id AND slot = n.slot OFFSET 0
 ) d
-WHERE d.fence = n.fence AND d.state IN ('handing_off', 'unknown') AND d.owner = n.owner
+WHERE d.state IN ('handing_off', 'unknown') AND d.owner = n.owner

@@ -26,7 +26,9 @@ NOT_ON_PAGE: Final[Mapping[str, str]] = {
     "partition": "a place on the topic is for operators: `bidden log` shows it",
     "kafka_offset": "a place on the topic is for operators: `bidden log` shows it",
 }
-_HEAD: Final = re.compile(r"^-- (name|fragment): (\w+)\n(.*?)(?=^-- (?:name|fragment): |\Z)", re.MULTILINE | re.DOTALL)
+_HEAD: Final = re.compile(
+    r"^-- (name|fragment|function): (\w+)\n(.*?)(?=^-- (?:name|fragment|function): |\Z)", re.MULTILINE | re.DOTALL
+)
 _COMMENT: Final = re.compile(r"^\s*--.*$", re.MULTILINE)
 _INSERT: Final = re.compile(r"INSERT\s+INTO\s+log_entries\s*\(([^)]*)\)", re.IGNORECASE)
 _INCLUDE: Final = re.compile(r"\{\{(\w+)\}\}")

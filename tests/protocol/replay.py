@@ -262,16 +262,15 @@ class Replay:
             about = request.batch_id, request.role, request.partition, request.offset
             claim = message.claims.get(slot)
             if claim:
-                entry = NotedClaim(
-                    message.claimed_by[slot], request.key, claim.fence, *about, begun=slot in message.begun
-                )
+                entry = NotedClaim(message.claimed_by[slot], request.key, None, *about)
+                if slot in message.begun:
+                    entry = entry.begin(claim.fence)
                 if slot in message.answers and has != "no answer":
-                    entry = entry.end(decide(message.answers[slot], claim.attempts, self._policy, 0.5))
+                    outcome = decide(message.answers[slot], claim.attempts, self._policy, 0.5)
+                    entry = entry.end(claim.fence, outcome)
                 noted.append(entry)
             elif has == "a claim to come":
-                query = "SELECT fence, state FROM deliveries WHERE event_id = %s AND slot = %s"
-                ((fence, _),) = self._pairs(query, self._event, ROLES[slot])
-                noted.append(NotedClaim("a cycle that was rolled back", request.key, fence + 1, *about))
+                noted.append(NotedClaim("a cycle that was rolled back", request.key, None, *about))
         return noted
 
     def _refuse_records(self) -> None:

@@ -264,7 +264,7 @@ JOURNAL_BEGUN: Final = Rule(
     "streams.attempt.Attempt",
     "journal",
     "a mail was accepted, and the ledger says retry",
-    ("self._journal.begin(self._delivery) and self.permitted()",),
+    ("self._journal.begin(self._delivery) and self._holds()",),
 )
 JOURNAL_LOCK: Final = Rule(
     "journal lock",

@@ -10,7 +10,7 @@ from db import statements
 from schemas.vocabulary import Reason
 from web.pages.rendering import REASONS
 
-_HEAD: Final = re.compile(r"^-- (?:name|fragment): (\w+)\s*$", re.MULTILINE)
+_HEAD: Final = re.compile(r"^-- (?:name|fragment|function): (\w+)\s*$", re.MULTILINE)
 _COMMENT: Final = re.compile(r"^\s*--.*\n?", re.MULTILINE)
 #: The columns that decide, and the reasons themselves.
 _RAW: Final = re.compile(

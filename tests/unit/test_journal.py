@@ -94,7 +94,7 @@ def test_what_is_noted_is_told(outcome: Outcome) -> None:
     assert [(c.owner[-1], c.key.member_id, c.fence, c.batch_id, c.partition, c.offset) for c in claims] == [
         ("1", 1, 3, 5, 2, 41),
         ("1", 2, 3, 5, 2, 42),
-        ("2", 3, 3, 5, 2, 43),
+        ("2", 3, None, 5, 2, 43),
     ]
     first, second, third = map(told, claims)
     assert first == outcome
@@ -111,7 +111,7 @@ def test_a_later_claim_of_the_same_key_counts() -> None:
         )
     )
     assert claims is not None
-    assert [(claim.fence, claim.begun) for claim in claims] == [(4, False)]
+    assert [(claim.owner, claim.fence, claim.begun) for claim in claims] == [("a#9", None, False)]
 
 
 def test_no_address_is_noted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,26 @@ def test_statements_and_fragments(folder: Path) -> None:
     assert statements.sql("one") == "SELECT (1 + 1)"
     assert statements.sql("two") == "SELECT 2"
     assert statements.names() == ["one", "two"]
+
+
+def test_functions(folder: Path) -> None:
+    """A function includes statements, its name tells its text, and statements call it by that name."""
+    (folder / "a.sql").write_text("-- name: one\nSELECT %(x)s\n-- name: calls\nSELECT {{f}}(%(x)s)\n")
+    (folder / "b.sql").write_text("-- function: f\n(p_x int) AS $$ {{one}} $$\n")
+    name, text = statements.definition("f")
+    assert text == f"CREATE OR REPLACE FUNCTION {name}(p_x int) AS $$ SELECT p_x $$"
+    assert statements.sql("calls") == f"SELECT {name}(%(x)s)"
+    (folder / "a.sql").write_text("-- name: one\nSELECT 1 + %(x)s\n")
+    assert statements.functions()["f"] != name
+
+
+def test_the_newest_migration_installs_each_function_as_it_stands() -> None:
+    """Who changes a function's text, or a statement in it, writes a migration that installs it."""
+    installed: dict[str, str] = {}
+    for path in sorted((statements._FOLDER.parent / "migrations" / "versions").glob("*.py")):
+        module = import_module(f"db.migrations.versions.{path.stem}")
+        installed |= getattr(module, "FUNCTIONS", {})
+    assert installed == statements.functions(), "a new migration: FUNCTIONS as here, and what 0021 does with them"
 
 
 def test_a_name_twice_is_refused(folder: Path) -> None:
