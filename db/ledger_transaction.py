@@ -155,10 +155,12 @@ async def run_cycle(
 ) -> Committed:
     """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
     completed = [row_of(delivery) | {"fence": delivery.fence, **columns_of(delivery)} for delivery in cycle.record]
+    accepted = [row for row in completed if row["state"] == "sent"]
     requested = [row_of(delivery) for delivery in cycle.claim]
     parameters = policy.parameters(cycle.owner) | {
         "batches": sorted({row["batch_id"] for row in (*completed, *requested)}),
-        "accepted": _rows(row for row in completed if row["state"] == "sent"),
+        "accepted": _rows(accepted),
+        "accepted_members": len({(row["batch_id"], row["member_id"]) for row in accepted}),
         "others": _rows(row | {"n": n} for n, row in enumerate(completed) if row["state"] != "sent"),
         "renewed": _rows(row_of(delivery) | {"fence": delivery.fence} for delivery in cycle.renew),
         "requested": _rows(requested),

@@ -3,7 +3,8 @@
 A file holds blocks that begin with `-- name: NAME` (a statement), `-- fragment: NAME` (text that statements of every
 file include as `{{NAME}}`) or `-- function: NAME` (the parameters and body of a function in PL/pgSQL, which includes
 statements; they call it by `{{NAME}}`). What stands before the first block, and comment lines directly below a name,
-explain. Parameters are psycopg's `%(name)s`; in a function that is its variable `p_name`.
+explain. `{{NAME a=b}}` includes NAME with the fragment b wherever it includes a. Parameters are psycopg's `%(name)s`; a
+function has them as variables `p_name`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import LiteralString, NamedTuple, cast
 
 _FOLDER = Path(__file__).parent / "sql"
 _HEAD = re.compile(r"^-- (name|fragment|function): (\w+)\s*$", re.MULTILINE)
-_INCLUDE = re.compile(r"\{\{(\w+)\}\}")
+_INCLUDE = re.compile(r"\{\{(\w+)((?: \w+=\w+)*)\}\}")
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
 
@@ -42,7 +43,11 @@ def _load() -> _Loaded:
             found[kind][name] = _COMMENT.sub("", body).strip()
 
     def include(text: str, known: dict[str, str]) -> str:
-        return _INCLUDE.sub(lambda m: include(known[m.group(1)], known), text)
+        def included(match: re.Match[str]) -> str:
+            others = dict(pair.split("=") for pair in match[2].split())
+            return include(known[match[1]], known | {name: known[other] for name, other in others.items()})
+
+        return _INCLUDE.sub(included, text)
 
     functions = {}
     for name, body in found["function"].items():

@@ -32,21 +32,29 @@ UNION ALL
 SELECT x.member_id, array_position({{reasons_in_order}}, 'banned') FROM bans x WHERE {{ban_is_in_force}}
 UNION ALL
 SELECT p.member_id, array_position({{reasons_in_order}}, 'banned')
-FROM same_person p JOIN bans x ON x.member_id = p.other_id AND {{ban_is_in_force}}
+FROM {{pairs}} p JOIN bans x ON x.member_id = p.other_id AND {{ban_is_in_force}}
 UNION ALL
 SELECT p.member_id, array_position({{reasons_in_order}}, 'same_mailbox')
-FROM same_person p WHERE {{other_goes_first}}
+FROM {{pairs}} p WHERE {{other_goes_first}}
 
 -- fragment: ban_is_in_force
 -- Of the ban x. One such ban is enough, whatever other bans the member has (FM-33).
 (x.permanent OR x.expires_at > now())
+
+-- fragment: pairs
+-- Members and the others with their mailbox.
+same_person
+
+-- fragment: no_pairs
+-- In place of `pairs`, for members who share no mailbox: PostgreSQL drops what it finds here when it plans.
+(SELECT * FROM same_person WHERE false)
 
 -- fragment: answers
 -- Of the event e: each answer, under every id of its person.
 SELECT v.member_id, v.attending FROM invitations v WHERE v.event_id = e.id AND v.attending IS NOT NULL
 UNION ALL
 SELECT p.member_id, v.attending
-FROM same_person p JOIN invitations v ON v.event_id = e.id AND v.member_id = p.other_id AND v.attending IS NOT NULL
+FROM {{pairs}} p JOIN invitations v ON v.event_id = e.id AND v.member_id = p.other_id AND v.attending IS NOT NULL
 
 -- fragment: obstacle_to_yes
 -- Why the member m of the invitation v may not say yes to the event e now, or may no longer: the rule of the claim,

@@ -177,6 +177,9 @@ SELECT jsonb_agg(jsonb_build_array(event_id, action, member_id, slot, fence, att
     token)) AS claims
 FROM claimed
 
+-- fragment: never
+false
+
 -- fragment: mailbox_is_free
 -- For the claim w of a member who shares their mailbox: nobody else of that mailbox is claimed for this event now, nor
 -- can be before this transaction ends. All their deliveries are locked, and looked at as they are then: of two workers

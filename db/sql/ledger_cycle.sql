@@ -2,22 +2,30 @@
 
 -- name: run_cycle
 SELECT at, claims, renewed, versions
-FROM {{cycle}}(%(owner)s, %(lease)s, %(resend_below)s, %(retry_base)s, %(batches)s::bigint[], %(accepted)s, %(others)s,
-    %(renewed)s, %(requested)s, %(events)s::bigint[]) AS c(at, claims, renewed, versions)
+FROM {{cycle}}(%(owner)s, %(lease)s, %(resend_below)s, %(retry_base)s, %(batches)s::bigint[], %(accepted)s,
+    %(accepted_members)s, %(others)s, %(renewed)s, %(requested)s, %(events)s::bigint[]) AS c(at, claims, renewed, versions)
+
+-- fragment: unclaimed
+(
+    SELECT jsonb_agg(r) FROM jsonb_array_elements(p_requested) r
+    WHERE NOT EXISTS (
+        SELECT FROM jsonb_array_elements(o_claims) c
+        WHERE c->0 = r->'event_id' AND c->1 = r->'action' AND c->2 = r->'member_id' AND c->3 = r->'slot'
+    )
+)
 
 -- function: cycle
--- `p_others` are outcomes that are not `accepted`. What has no rows is NULL. Returns the time from which leases count, the
+-- `p_others` are outcomes that are not `accepted`; `p_accepted_members` counts items. What has no rows is NULL. Returns the time from which leases count, the
 -- claims, the keys whose leases were renewed, and the versions of the events. The usual cycle runs lock_batches,
 -- settle_accepted, claim_deliveries and correct_log_entries. What was accepted in an unusual case, and what was requested
 -- and not claimed, goes to the general statements: found by key, never by place.
 (p_owner text, p_lease float8, p_resend_below int, p_retry_base float8, p_batches bigint[], p_accepted jsonb,
-    p_others jsonb, p_renewed jsonb, p_requested jsonb, p_events bigint[],
+    p_accepted_members int, p_others jsonb, p_renewed jsonb, p_requested jsonb, p_events bigint[],
     OUT o_at float8, OUT o_claims jsonb, OUT o_renewed jsonb, OUT o_versions jsonb)
 LANGUAGE plpgsql AS $cycle$
 #variable_conflict use_column
 DECLARE
     row record;
-    p_completed jsonb := coalesce(p_accepted, '[]') || coalesce(p_others, '[]');
     p_settled jsonb;
     p_late jsonb;
     p_unclaimed jsonb;
@@ -30,7 +38,7 @@ BEGIN
 
     IF p_accepted IS NOT NULL THEN
         FOR row IN {{settle_accepted}} LOOP p_settled := row.members; END LOOP;
-        IF p_settled IS NULL OR jsonb_array_length(p_settled) < jsonb_array_length(p_accepted) THEN
+        IF p_settled IS NULL OR jsonb_array_length(p_settled) < p_accepted_members THEN
             p_late := (
                 SELECT jsonb_agg(r) FROM jsonb_array_elements(p_accepted) r
                 WHERE (p_settled @> jsonb_build_array(
@@ -56,16 +64,15 @@ BEGIN
     END IF;
 
     IF p_requested IS NOT NULL THEN
-        FOR row IN {{claim_deliveries}} LOOP o_claims := row.claims; END LOOP;
+        -- Nearly all share no mailbox: without that their claim is a third of the plan, which is set up for each cycle.
+        FOR row IN {{claim_deliveries pairs=no_pairs mailbox_is_free=never}} LOOP o_claims := row.claims; END LOOP;
         o_versions := (SELECT jsonb_agg(v) FROM ({{event_versions}}) v);
         IF o_claims IS NULL OR jsonb_array_length(o_claims) < jsonb_array_length(p_requested) THEN
-            p_unclaimed := (
-                SELECT jsonb_agg(r) FROM jsonb_array_elements(p_requested) r
-                WHERE NOT EXISTS (
-                    SELECT FROM jsonb_array_elements(o_claims) c
-                    WHERE c->0 = r->'event_id' AND c->1 = r->'action' AND c->2 = r->'member_id' AND c->3 = r->'slot'
-                )
-            );
+            p_requested := {{unclaimed}};
+            FOR row IN {{claim_deliveries}} LOOP
+                o_claims := coalesce(o_claims, '[]') || coalesce(row.claims, '[]');
+            END LOOP;
+            p_unclaimed := {{unclaimed}};
         END IF;
     END IF;
 
@@ -82,8 +89,8 @@ BEGIN
         FOR row IN {{lock_unknown}} LOOP END LOOP;
         {{settle_items}};
     END IF;
-    p_touched := p_completed || coalesce(p_unclaimed, '[]');
-    IF jsonb_array_length(p_touched) > 0 THEN
+    IF EXISTS (SELECT FROM log_entries WHERE status = 'unknown') THEN
+        p_touched := coalesce(p_accepted, '[]') || coalesce(p_others, '[]') || coalesce(p_unclaimed, '[]');
         {{correct_log_entries}};
     END IF;
 END

@@ -40,6 +40,15 @@ def test_functions(folder: Path) -> None:
     assert statements.functions()["f"] != name
 
 
+def test_an_include_with_another_fragment(folder: Path) -> None:
+    """`{{NAME a=b}}` takes b for a, however deep, and only there."""
+    (folder / "a.sql").write_text(
+        "-- fragment: a\n1\n-- fragment: b\n2\n-- fragment: deep\n{{a}} + {{a}}\n-- fragment: x\n3\n"
+        "-- name: one\n{{deep}}, {{deep a=b}}, {{deep a=b b=x}}, {{a}}\n"
+    )
+    assert statements.sql("one") == "1 + 1, 2 + 2, 2 + 2, 1"
+
+
 def test_the_newest_migration_installs_each_function_as_it_stands() -> None:
     """Who changes a function's text, or a statement in it, writes a migration that installs it."""
     installed: dict[str, str] = {}

@@ -15,7 +15,7 @@ down_revision = "0020"
 branch_labels = None
 depends_on = None
 
-FUNCTIONS = {"cycle": "bidden_cycle_47994c1d"}
+FUNCTIONS = {"cycle": "bidden_cycle_050b1eb4"}
 
 
 def upgrade() -> None:
