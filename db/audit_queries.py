@@ -21,12 +21,14 @@ def imported(conn: Connection, event_id: int) -> int:
     return count
 
 
-def missing(conn: Connection, rows: Sequence[dict[str, Any]], visible: VisibleMembers, *, limit: int = 500) -> Page:
-    """Names and addresses of the members that an audit found missing, in its order."""
+def missing(
+    conn: Connection, rows: Sequence[dict[str, Any]], visible: VisibleMembers, *, skip: int = 0, limit: int = 500
+) -> Page:
+    """Names and addresses of the members that an audit found missing, in its order, after `skip` of them."""
     # Missing members are on a list of the event: unless another chapter holds it too, all of them may be named.
     is_shared = visible.chapters is not None and not visible.unlisted
-    asked = rows if is_shared else rows[: limit + 1]
-    values = {**visible.parameters(), "missing": Jsonb(list(asked)), "limit": limit + 1}
+    asked = rows if is_shared else rows[: skip + limit + 1]
+    values = {**visible.parameters(), "missing": Jsonb(list(asked)), "skip": skip, "limit": limit + 1}
     found = conn.execute(sql("browse_missing"), values).fetchall()
     return Page(found[:limit], len(found) > limit or len(asked) < len(rows))
 

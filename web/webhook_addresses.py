@@ -28,6 +28,14 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_link_local)
 
 
+def leads_to_private(host: str) -> bool:
+    """Whether the host is one of our own networks by its text alone: such an address, or this machine's name."""
+    try:
+        return not is_public(host)
+    except ValueError:
+        return host.lower().rstrip(".").rpartition(".")[2] == "localhost"
+
+
 def _hidden_in(ip: IPv4Address | IPv6Address) -> IPv4Address | None:
     """The IPv4 address in an IPv6 address of a transition mechanism."""
     if isinstance(ip, IPv4Address):

@@ -64,6 +64,7 @@ def add(
             scopes=scopes,
             webhook_url=webhook,
             expires=expires,
+            allow_private=settings.webhook_allow_private,
         )
     if as_json:
         write_json({"id": added.id, "token": added.token, "webhook_secret": added.webhook_secret})

@@ -321,7 +321,7 @@ SELECT m.id AS member_id, {{full_name}} AS name, m.email, x.role
 FROM jsonb_to_recordset(%(missing)s) AS x(member_id bigint, role text)
 JOIN members m ON m.id = x.member_id
 WHERE {{may_be_named}}
-ORDER BY m.id, x.role LIMIT %(limit)s
+ORDER BY m.id, x.role OFFSET %(skip)s LIMIT %(limit)s
 
 -- name: browse_members
 SELECT m.id AS member_id, {{full_name}} AS name, m.email
@@ -385,10 +385,12 @@ SELECT e.id AS event_id, e.name AS event_name, e.starts_at, coalesce(e.time_zone
     b.id AS batch_id, b.audience, b.started_at, i.excluded, coalesce(l.role, r.role) AS role,
     CASE WHEN i.excluded IS NOT NULL THEN 'left out' ELSE {{log_status}} END AS status,
     coalesce(i.excluded, {{log_reason}}) AS reason, coalesce(l.at, i.settled_at) AS at, l.attempts,
-    CASE WHEN l.status = 'sent' THEN d.reply END AS reply, v.attending
+    CASE WHEN l.status = 'sent' THEN d.reply END AS reply, v.attending,
+    CASE WHEN v.attending THEN {{obstacle_to_yes}} END AS obstacle
 FROM batches b
 JOIN batch_items i ON i.batch_id = b.id AND i.member_id = %(member_id)s
 JOIN events e ON e.id = b.event_id
+JOIN members m ON m.id = i.member_id
 {{with_chapters}}
 LEFT JOIN LATERAL unnest(i.roles) AS r(role) ON true
 LEFT JOIN log_entries l ON l.batch_id = b.id AND l.member_id = i.member_id AND l.slot = {{slot_of_role}}
@@ -400,8 +402,10 @@ UNION ALL
 -- What the ledger knows and no log has: mails of another system, and of batches whose log was removed. By the ledger's
 -- key, for one event after the other.
 SELECT e.id, e.name, e.starts_at, coalesce(e.time_zone, c.zones[1]), d.batch_id, b.audience, b.started_at, NULL, d.role,
-    d.state, d.reason, d.updated_at, d.attempts, d.reply, v.attending
+    d.state, d.reason, d.updated_at, d.attempts, d.reply, v.attending,
+    CASE WHEN v.attending THEN {{obstacle_to_yes}} END
 FROM events e
+JOIN members m ON m.id = %(member_id)s
 {{with_chapters}}
 JOIN LATERAL (
     SELECT * FROM deliveries WHERE event_id = e.id AND action = 'invite' AND member_id = %(member_id)s OFFSET 0

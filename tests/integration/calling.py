@@ -56,7 +56,9 @@ def program(
     name: str = "planner",
 ) -> Program:
     """A client of the account."""
-    made = create_client(site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url)
+    made = create_client(
+        site.conn, "Ada", name=name, account_id=account_id, scopes=scopes, webhook_url=webhook_url, allow_private=True
+    )
     # Tests check only the audit log of what follows.
     site.conn.execute("DELETE FROM audit_log WHERE action = 'add client'")
     return Program(site.browser().client, made.id, made.token, made.webhook_secret)

@@ -176,6 +176,11 @@ def test_other_chapters(planner: Program, site: Site, scenario: Scenario) -> Non
     admin = program(site, site.account("ada@bidden.example", "admin"))
     audit = planner.get("/events/2/audit")
     assert (audit["missing"], {row["member_id"] for row in audit["missing_members"]}) == (8, {1, 2, 3, 4, 5, 6})
+    assert audit["missing_next"] is None
+    rest = planner.get("/events/2/audit?skip=4")
+    assert [row["member_id"] for row in rest["missing_members"]] == [
+        row["member_id"] for row in audit["missing_members"]
+    ][4:]
     assert 20 not in {row["member_id"] for row in planner.get("/events/2/people")["items"]}
     theirs, together = admin.invite(3)["batch_id"], admin.invite(2, key="k2")["batch_id"]
     for path in ("/events/3", "/events/3/audit", f"/batches/{theirs}", f"/batches/{theirs}/entries", "/events/99"):
@@ -341,7 +346,7 @@ def test_the_document(site: Site) -> None:
 def test_refused_webhook_addresses(url: str) -> None:
     """Only https, or http on the machine itself; no credentials and no fragment."""
     with pytest.raises(RefusedError) as caught:
-        require_webhook_url(url)
+        require_webhook_url(url, allow_private=True)
     assert caught.value.field == "webhook"
 
 
@@ -350,7 +355,20 @@ def test_refused_webhook_addresses(url: str) -> None:
 )
 def test_accepted_webhook_addresses(url: str) -> None:
     """These are accepted."""
-    require_webhook_url(url)
+    require_webhook_url(url, allow_private=True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:8/", "http://[::1]/x", "http://localhost", "https://a.localhost/", "https://10.0.0.1/",
+     "https://169.254.169.254/", "https://[fe80::1]/", "https://[::ffff:192.168.0.1]/"],
+)  # fmt: skip
+def test_a_webhook_to_a_private_address_is_refused_at_once(url: str) -> None:
+    """Not only when it is called: whoever adds it learns why, and which setting allows it."""
+    with pytest.raises(RefusedError, match="BIDDEN_WEBHOOK_ALLOW_PRIVATE"):
+        require_webhook_url(url, allow_private=False)
+    require_webhook_url("https://example.org/", allow_private=False)
+    require_webhook_url("https://93.184.216.34/", allow_private=False)
 
 
 @pytest.mark.parametrize(
@@ -384,3 +402,18 @@ def test_servers_that_are_away(planner: Program, scenario: Scenario, monkeypatch
     response = planner.call("GET", "/events")
     assert problem_of(response, 503)
     assert response.headers["retry-after"] == "30"
+
+
+def test_everybody_who_is_missing_can_be_read(planner: Program, scenario: Scenario) -> None:
+    """Beyond 500 an audit says where the next are."""
+    scenario.build(students=list(range(1000, 1620)))
+    found: list[int] = []
+    address: str | None = "/events/1/audit?audience=students"
+    pages = 0
+    while address is not None:
+        audit = planner.get(address)
+        found += [row["member_id"] for row in audit["missing_members"]]
+        address = audit["missing_next"]
+        pages += 1
+    assert pages == 2
+    assert len(found) == len(set(found)) == audit["missing"] > 600

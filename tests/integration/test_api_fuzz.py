@@ -82,6 +82,7 @@ def api(scenario: Scenario, database_url: str, request: pytest.FixtureRequest) -
             account_id=account,
             scopes=[scope.value for scope in ApiScope],
             webhook_url="https://localhost:1/",
+            allow_private=True,
         )
         yield schemathesis.openapi.from_asgi(f"{PATH}/openapi.json", _Running(site.app)), made.token
 

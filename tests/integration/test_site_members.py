@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import unescape
 
 import pytest
 
@@ -136,13 +137,29 @@ def test_unknown_is_resolved_here(site: Site, scenario: Scenario) -> None:
     for number in (1, 2):
         agent.deliver(scenario.request(batch, number), Unknown("the connection was lost"))
     browser = site.organiser(1)
-    assert "It arrived" in page_text(browser.get("/members/1"))
+    shown = browser.get("/members/1")
+    asked = re.findall(r'href="(/events/1/resolve[?]verdict=(?:sent|failed|resend)[^"]*)"', shown.text)
+    assert len(asked) == 3, "each is asked about first"
+    assert "Count 1 mail as sent" in page_text(browser.get(unescape(asked[0])))
     form = {"verdict": "sent", "member": 1, "back": "/members/1"}
     answer = browser.post("/events/1/resolve", form)
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/members/1?said=")
     assert "1 mail counts as arrived." in page_text(browser.get(answer.headers["location"]))
     assert (scenario.delivery(1)["state"], scenario.delivery(2)["state"]) == ("sent", "unknown")
+
+
+def test_an_answer_that_lost_its_ground(site: Site, scenario: Scenario) -> None:
+    """A yes of somebody who was banned since is shown with the reason; the yes of others is shown as it is."""
+    agent = scenario.agent()
+    batch = scenario.plan()
+    for number in (1, 2):
+        agent.deliver(scenario.request(batch, number), Sent("250 queued"))
+    scenario.execute("UPDATE invitations SET attending = true WHERE member_id IN (1, 2)")
+    scenario.load({"type": "ban", "id": 1, "member_id": 2, "permanent": True})
+    browser = site.organiser(1)
+    assert "but may no longer come" not in page_text(browser.get("/members/1"))
+    assert "yes, but may no longer come: banned" in page_text(browser.get("/members/2"))
 
 
 def test_upcoming_events(site: Site, scenario: Scenario) -> None:

@@ -174,14 +174,23 @@ def resolve(
 
 @router.get("/events/{event}/audit", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
 def audit(
-    client: AuthenticatedClient, event: EventInScope, conn: Database, audience: AudienceQuery = Audience.EVERYONE
+    request: Request,
+    client: AuthenticatedClient,
+    event: EventInScope,
+    conn: Database,
+    audience: AudienceQuery = Audience.EVERYONE,
+    skip: Skip = 0,
 ) -> models.Audit:
-    """Was everyone invited? Reads everything about the event."""
+    """Was everyone invited? Reads everything about the event. `skip` is of the missing members alone."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    named = audit_queries.missing(conn, found["missing"], event.visible_members(client.account.scope))
+    named = audit_queries.missing(conn, found["missing"], event.visible_members(client.account.scope), skip=skip)
     numbers = {**found, "missing": len(found["missing"])}
-    return models.Audit(**numbers, missing_members=[models.Missing(**row) for row in named.rows])
+    return models.Audit(
+        **numbers,
+        missing_members=[models.Missing(**row) for row in named.rows],
+        missing_next=next_page(request, named.has_more, audience=audience.value, skip=skip + len(named.rows)),
+    )
 
 
 @router.get("/events/{event}/members/{member}/why", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)

@@ -236,6 +236,7 @@ class Audit(_Response):
     pending: Count
     missing: Count
     missing_members: list[Missing] = Field(description="The missing members whom the account may see, at most 500.")
+    missing_next: str | None = Field(description="Where the next of them are; null when these are the last.")
     balanced: bool = Field(description="Whether the numbers add up, and no log contradicts the ledger.")
     contradictions: dict[str, int] = Field(description="How often a log and the ledger disagree, by kind.")
 

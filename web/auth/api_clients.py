@@ -22,6 +22,7 @@ from db.connect import Connection
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import require_text, storable
 from web.auth import tokens
+from web.webhook_addresses import leads_to_private
 
 
 class ApiScope(StrEnum):
@@ -65,14 +66,18 @@ def create_client(
     webhook_url: str | None = None,
     expires: str | None = None,
     made_by: int | None = None,
+    allow_private: bool = False,
 ) -> NewApiClient:
     """Creates a client for the account, and records it. RefusedError and NotFoundError name the field.
 
     `expires`: the last day of its token, as `expiry` reads it. `made_by`: the account of who sees the token.
+    `allow_private`: whether a webhook may lead to an address that is not of the internet.
     """
     with audited(conn, AuditEntry(actor, "add client", detail=storable(name)[:MAX_NAME_LENGTH])) as entry:
         account = accounts.get(conn, account_id)
         expires_at = None if expires is None else expiry(expires, datetime.now(UTC))
+        if webhook_url is not None:
+            require_webhook_url(webhook_url, allow_private=allow_private)
         new = _create(conn, account, name, scopes, webhook_url, expires_at, made_by)
         until = "" if expires is None else f", until {expires}"
         entry.note(f"client {new.id} for {account}, {' '.join(sorted(scopes))}{until}")
@@ -110,8 +115,6 @@ def _create(
     name = name.strip()
     require_text(name, "name", least=1, most=MAX_NAME_LENGTH)
     granted = require_scopes(scopes, account)
-    if webhook_url is not None:
-        require_webhook_url(webhook_url)
     token = f"bidden_{tokens.new_token()}"
     secret = None if webhook_url is None else secrets.token_bytes(_SECRET_BYTES)
     client_id = accounts.add_client(
@@ -149,8 +152,11 @@ def require_scopes(scopes: Collection[str], account: Account) -> list[ApiScope]:
     return granted
 
 
-def require_webhook_url(url: str) -> None:
-    """RefusedError unless the URL is https (or http on loopback), with a host and without credentials."""
+def require_webhook_url(url: str, *, allow_private: bool) -> None:
+    """RefusedError unless the URL is https (or http on loopback), with a host and without credentials.
+
+    What a name leads to is looked at when it is called; an address of a private network is refused here already.
+    """
     if len(url) > _MAX_URL_LENGTH or not url.isascii() or not url.isprintable() or " " in url:
         raise RefusedError(f"webhook must be printable ASCII of at most {_MAX_URL_LENGTH} characters", field="webhook")
     try:
@@ -166,3 +172,8 @@ def require_webhook_url(url: str) -> None:
         raise RefusedError("webhook must hold no #fragment: fragments are not sent", field="webhook")
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise RefusedError("webhook must begin with https:// unless its host is this machine", field="webhook")
+    if not allow_private and leads_to_private(parts.hostname or ""):
+        raise RefusedError(
+            "webhook leads to an address that is not of the internet: BIDDEN_WEBHOOK_ALLOW_PRIVATE=1 allows such",
+            field="webhook",
+        )

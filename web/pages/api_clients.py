@@ -13,7 +13,7 @@ from schemas.errors import NotFoundError, RefusedError
 from schemas.text import storable
 from web.auth.api_clients import MAX_NAME_LENGTH, SCOPE_DESCRIPTIONS, create_client, revoke_client
 from web.auth.current_user import AdminUser, CurrentUser
-from web.dependencies import MAX_ID, Database, PathId
+from web.dependencies import MAX_ID, Config, Database, PathId
 from web.pages.parameters import FormText, Notice
 from web.pages.rendering import page, redirect
 
@@ -45,6 +45,7 @@ def _clients(user: CurrentUser, conn: Connection, *, status: int = 200, **filled
 def add(
     user: AdminUser,
     conn: Database,
+    config: Config,
     account: Annotated[int, Form(ge=1, le=MAX_ID)],
     name: FormText = "",
     scope: Annotated[list[str], Form(max_length=20)] = [],  # noqa: B006 # never changed; FastAPI takes no tuple here
@@ -62,6 +63,7 @@ def add(
             webhook_url=webhook.strip() or None,
             expires=expires.strip() or None,
             made_by=user.account.id,
+            allow_private=config.webhook_allow_private,
         )
     except (RefusedError, NotFoundError) as error:
         filled = {"name": storable(name), "selected": scope, "webhook": storable(webhook), "account": account}
