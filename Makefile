@@ -61,7 +61,7 @@ docs: $(READY) ## Write the generated parts of docs/: schemas, states, the proto
 
 lock: $(READY) ## Resolve pyproject.toml again into requirements.lock, and for the image into deploy/
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-		--python-version 3.11 --all-extras --upgrade -o requirements.lock pyproject.toml
+		--python-version 3.11 --extra dev --upgrade -o requirements.lock pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.13 --constraint requirements.lock --upgrade \
 		-o deploy/requirements.lock pyproject.toml deploy/requirements.in

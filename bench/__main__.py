@@ -12,6 +12,7 @@ from rich.table import Table
 from bench import bulk_data, conditions, end_to_end, pages, peers, scale, stages, throttled
 from bench.environment import prepare
 from bench.measure import calibrate
+from bench.queues import measure as queues
 from bench.throttling_server import Mode
 from embedded.stack import Stack
 
@@ -23,11 +24,13 @@ def main() -> None:
         "part",
         nargs="?",
         default="pipeline",
-        choices=["pipeline", "conditions", "pages", "scale", "throttled"],
+        choices=["pipeline", "conditions", "queues", "pages", "scale", "throttled"],
         help="what is measured",
     )
     parser.add_argument("--members", type=int, nargs="+", default=[5_000, 50_000], help="sizes of the campaigns")
-    parser.add_argument("--rounds", type=int, default=20, help="how often each page is requested")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="how often each page is requested, or each queue measured"
+    )
     parser.add_argument("--old-rows", type=int, default=2_000_000, help="conditions: old deliveries in the ledger")
     parser.add_argument("--only", default="", help="only pages or cases whose name contains this")
     parser.add_argument("--quick", action="store_true", help="scale: 2,000 and 20,000 members, not ten times as many")
@@ -54,7 +57,7 @@ def main() -> None:
                 _pages(arguments, url, console)
             return
         with Stack(Path(folder) / "home") as stack:
-            parts = {"throttled": _throttled, "conditions": _conditions}
+            parts = {"throttled": _throttled, "conditions": _conditions, "queues": _queues}
             parts.get(arguments.part, _run)(arguments, stack, console)
 
 
@@ -64,6 +67,16 @@ def _conditions(arguments: argparse.Namespace, stack: Stack, console: Console) -
     for n, column in enumerate(conditions.COLUMNS):
         table.add_column(column, justify="right" if n else "left")
     for row in conditions.measure(stack, members, arguments.old_rows, arguments.only):
+        table.add_row(*row)
+    console.print(table)
+
+
+def _queues(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
+    mails = max(arguments.members)
+    table = Table(title=f"{mails:,} mails by task queues, {arguments.rounds} rounds in turn, medians")
+    for n, column in enumerate(queues.COLUMNS):
+        table.add_column(column, justify="right" if n else "left")
+    for row in queues.measure(stack, mails, arguments.rounds):
         table.add_row(*row)
     console.print(table)
 

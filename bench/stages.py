@@ -76,13 +76,13 @@ def _decoding(count: int) -> float:
 
 
 def _composing(count: int) -> float:
-    template, at = _template(), datetime(2026, 1, 1, tzinfo=UTC)
-    return count / _timed(lambda: [_mail(template, n, at) for n in range(1, count + 1)])
+    template, at = sample_template(), datetime(2026, 1, 1, tzinfo=UTC)
+    return count / _timed(lambda: [sample_mail(template, n, at) for n in range(1, count + 1)])
 
 
 async def _sending(environment: Environment, count: int) -> float:
-    template, at = _template(), datetime(2026, 1, 1, tzinfo=UTC)
-    mails = [_mail(template, n, at) for n in range(1, count + 1)]
+    template, at = sample_template(), datetime(2026, 1, 1, tzinfo=UTC)
+    mails = [sample_mail(template, n, at) for n in range(1, count + 1)]
     sender = SmtpSender(environment.settings.require_smtp(), connections=10)
     await sender.ready()
     all_done = asyncio.Event()
@@ -103,14 +103,16 @@ async def _sending(environment: Environment, count: int) -> float:
     return count / seconds
 
 
-def _mail(template: CompiledTemplate, n: int, at: datetime) -> Envelope:
+def sample_mail(template: CompiledTemplate, n: int, at: datetime) -> Envelope:
+    """The mail to member n, some 3 kB."""
     recipient = Recipient(n, "Ada", "Lovelace", f"ada{n}@bidden.example", f"token{n}")
     mail = template.compose(recipient, DeliveryKey(1, "invite", n, "Student"), at)
     assert isinstance(mail, Envelope)
     return mail
 
 
-def _template() -> CompiledTemplate:
+def sample_template() -> CompiledTemplate:
+    """The mails of a workshop."""
     event = EventDetails(
         event_id=1, kind=EventKind.WORKSHOP, name="Workshop", description="Bring a laptop.\n\nAnd a friend.",
         chapter_names=("London",), chapter_email="london@bidden.example",
