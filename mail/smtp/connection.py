@@ -1,19 +1,19 @@
-"""One connection to the mail server and the mails that it takes. The dialogue itself is `mail.smtp.dialogue`.
+"""One connection to the mail server: bytes in and out, and a deadline. The dialogue itself is `mail.smtp.dialogue`.
 
-While a session is being opened replies are awaited (`mail.smtp.channel`); from then on every reply is handled where it
+While a session is being opened replies are awaited (`ask`); from then on every reply is handled where it
 arrives, without a task or a timer per mail: that is what makes thousands of mails a second possible.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Final
+from typing import Final, cast
 
 from config import crash_points
 from config.crash_points import CrashPoint
-from mail.smtp.channel import Channel
 from mail.smtp.dialogue import Dialogue, DialogueEnd, Extensions, Stage
-from mail.smtp.replies import NotSmtpError, Reply
+from mail.smtp.replies import NotSmtpError, Reply, ReplyParser
 from mail.smtp.submission import ConnectionOwner, Submission
 from schemas.send_results import Accepted, Lapsed, NotSent, Refused, SendResult, Throttled, Undecided
 
@@ -25,24 +25,34 @@ _FIRST_LOOK: Final = 0.001
 _LONGEST_LOOK: Final = 0.05
 
 
-class Connection(Channel):
+class SessionError(Exception):
+    """No session could be opened; the message is for people and holds no secrets."""
+
+
+class Connection(asyncio.Protocol):
     """Used by `mail.smtp.session` until `begin_mails`, by the pool afterwards."""
 
     def __init__(self, owner: ConnectionOwner, address: str, timeout: float, final_timeout: float) -> None:
-        super().__init__(address, timeout)
         self._owner = owner
+        self._address = address
+        self._timeout = timeout
         self._final_timeout = final_timeout
+        self._loop = asyncio.get_running_loop()
+        self._parser = ReplyParser()
+        self._replies: list[Reply] = []
+        self._waiter: asyncio.Future[Reply] | None = None
         self._dialogue: Dialogue | None = None
         self._submission: Submission | None = None
-        #: The mail whose envelope goes out with the body of that one, and its commands until they are written.
-        self._following: Submission | None = None
-        self._commands = b""
-        #: Whether the mail in dialogue has followed another.
-        self._followed = False
+        self._gone = False
         #: A large body is on its way out, and the dot that ends it is kept until it has left.
         self._holds_end = False
-        #: Whether its last mail was accepted: only then does the next one follow another.
-        self._accepts = False
+        self.transport: asyncio.Transport | None = None
+        #: What carries the encrypted bytes, if TLS was begun by STARTTLS.
+        self._carrier: asyncio.Transport | None = None
+        #: When the reply that is awaited becomes too late, in the loop's time.
+        self.deadline = 0.0
+        #: When its mail was begun, by the monotonic clock.
+        self.begun = 0.0
         #: Whether the server may have dropped it since its last reply.
         self.kept = False
 
@@ -56,9 +66,36 @@ class Connection(Channel):
         """Whether a mail is in mid-dialogue."""
         return self._submission is not None
 
-    def seconds_busy(self, now: float) -> float:
-        """How long it has been in dialogue about its mail; 0 without one. `now` is of the monotonic clock."""
-        return 0.0 if self._submission is None else now - self._submission.begun
+    # -- opening a session ------------------------------------------------------------------------------
+
+    async def ask(self, command: bytes | None) -> Reply:
+        """Writes a command (none for the greeting) and waits for its reply. SessionError on loss or silence."""
+        if command is not None:
+            self.expect_silence()
+            self._write(command)
+        if not self._replies:
+            if self._gone:
+                raise SessionError(f"mail server {self._address} closed the connection")
+            self._waiter = self._loop.create_future()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self._waiter
+            except TimeoutError as error:
+                raise SessionError(f"mail server {self._address} gave no answer within {self._timeout:g} s") from error
+            finally:
+                self._waiter = None
+        return self._replies.pop(0)
+
+    def expect_silence(self) -> None:
+        """SessionError unless every reply has been read and the connection is open."""
+        if self._replies or self._parser.in_mid_reply:
+            raise SessionError(f"mail server {self._address} sent a reply out of turn")
+        if self._gone:
+            raise SessionError(f"mail server {self._address} closed the connection")
+
+    def encrypted(self, transport: asyncio.Transport) -> None:
+        """TLS was begun on the connection's transport; from now on this one is written to."""
+        self._carrier, self.transport = self.transport, transport
 
     def begin_mails(self, extensions: Extensions) -> None:
         """The session is open: from here on it takes mails."""
@@ -75,21 +112,10 @@ class Connection(Channel):
         step = self._dialogue.begin(submission.envelope)
         if isinstance(step, Refused):
             return step
-        self._submission, self._followed = submission, False
-        submission.begun = time.monotonic()
+        self._submission = submission
+        self.begun = time.monotonic()
         self._write(step)
         crash_points.reach(CrashPoint.SMTP_ENVELOPE)
-        return None
-
-    def follow(self, submission: Submission) -> Refused | Lapsed | None:
-        """As `start`, when the owner is offered a place behind a body: the dialogue begins once that was accepted."""
-        assert self._dialogue is not None
-        if not submission.permitted():
-            return LAPSED
-        step = self._dialogue.follow(submission.envelope)
-        if isinstance(step, Refused):
-            return step
-        self._following, self._commands = submission, step
         return None
 
     def give_up(self, reason: str, *, by_us: bool = False) -> None:
@@ -106,6 +132,12 @@ class Connection(Channel):
             self.transport.close()
 
     # -- asyncio.Protocol -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self.transport = cast("asyncio.Transport", transport)
+        # uvloop would else keep what is written until the end of the loop's turn: after the permission was asked.
+        self.transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -129,6 +161,11 @@ class Connection(Channel):
         self._end(f"connection to mail server {self._address} lost: {why}", may_be_stale=True)
 
     # -- inside -----------------------------------------------------------------------------------------
+
+    def _opening(self, replies: list[Reply]) -> None:
+        self._replies += replies
+        if self._replies and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._replies.pop(0))
 
     def _take_all(self, replies: list[Reply], incomplete: bool) -> None:
         """The replies of one read, in order. `incomplete`: something that is no whole reply follows them."""
@@ -157,54 +194,35 @@ class Connection(Channel):
                 self._write(step)
             return True
         self._holds_end = False
-        self._accepts = isinstance(step.result, Accepted)
-        if self._accepts:
+        if isinstance(step.result, Accepted):
             crash_points.reach(CrashPoint.SMTP_ACCEPTED)
         submission, self._submission = self._submission, None
         # Closed or unfit before it took a mail: a limit of mails to a session, or what it kept of an earlier one.
         unheard = stage is Stage.MAIL and not step.usable and isinstance(step.result, NotSent | Throttled)
         stale = unheard and self.kept
         self.kept = True
-        following, self._following = self._following, None
         if not step.usable:
             self._end(str(reply), may_be_stale=False)
-        elif following is not None:
-            self._submission, self._followed = following, True
-            following.begun = time.monotonic()
-            self._expect_reply()
         if stale:
             self._owner.stale(self, submission)
         else:
             self._owner.finished(self, submission, step.result)
-        if following is not None and not step.usable:
-            # Last: whether it may still be tried is known only once a throttling reply was handled.
-            self._owner.unfollowed(self, following)
-        return step.usable and (following is not None or not more)
+        return step.usable and not more
 
     def _write_body(self, body: bytes) -> bool:
         """With its end, if that leaves at once; else the end waits until the rest has left. Whether to go on."""
+        assert self._submission is not None
         if len(body) <= _AT_ONCE:
-            self._complete(body)
+            if not self._submission.completing():
+                self._lapse()
+                return False
+            self._write(body)
+            crash_points.reach(CrashPoint.SMTP_DATA)
         else:
             self._holds_end = True
             self._write(body[: -len(_END)])
             self._write_end(self._unsent(), _FIRST_LOOK)
         return not self._gone
-
-    def _complete(self, data: bytes) -> None:
-        """Writes the last bytes of the body, if the claim still holds, and behind them what may follow."""
-        assert self._dialogue is not None
-        assert self._submission is not None
-        if self._accepts and self._dialogue.may_follow:
-            self._owner.offer(self)
-        if not self._submission.completing():
-            self._lapse()
-            return
-        commands, self._commands = self._commands, b""
-        self._write(data + commands)
-        crash_points.reach(CrashPoint.SMTP_DATA)
-        if commands:
-            crash_points.reach(CrashPoint.SMTP_ENVELOPE)
 
     def _write_end(self, unsent: int, wait: float) -> None:
         """The dot after which the server may accept, once nothing is before it in our buffer and the claim still holds.
@@ -223,7 +241,16 @@ class Connection(Channel):
             self._loop.call_later(wait, self._write_end, left, min(2 * wait, _LONGEST_LOOK))
             return
         self._holds_end = False
-        self._complete(_END)
+        if self._submission.completing():
+            self._write(_END)
+            crash_points.reach(CrashPoint.SMTP_DATA)
+        else:
+            self._lapse()
+
+    def _unsent(self) -> int:
+        """Bytes that were written and have not left; of implicit TLS, those that are not encrypted yet."""
+        carried = self._carrier.get_write_buffer_size() if self._carrier is not None else 0
+        return carried + (self.transport.get_write_buffer_size() if self.transport is not None else 0)
 
     def _lapse(self) -> None:
         """The mail in mid-dialogue may not be sent any more, and only the connection's end ends its data."""
@@ -231,6 +258,11 @@ class Connection(Channel):
         assert submission is not None
         self._end(LAPSED.reason, may_be_stale=False)
         self._owner.finished(self, submission, LAPSED)
+
+    def _write(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+        self.deadline = self._loop.time() + self._limit
 
     @property
     def _limit(self) -> float:
@@ -250,21 +282,15 @@ class Connection(Channel):
         self._gone = True
         if self.transport is not None:
             self.transport.abort()
-        self._fail_opening(reason)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(SessionError(reason))
         self._owner.gone(self)
         submission, self._submission = self._submission, None
         if submission is not None and self._dialogue is not None:
-            unheard = self._dialogue.stage is Stage.MAIL
-            if unheard and self._followed:
-                # Some throw away what comes with a body.
-                self._owner.unfollowed(self, submission)
-            elif unheard and may_be_stale and self.kept:
+            if may_be_stale and self.kept and self._dialogue.stage is Stage.MAIL:
                 self._owner.stale(self, submission)
             else:
                 self._owner.finished(self, submission, self._lost(reason, by_us))
-        following, self._following = self._following, None
-        if following is not None:
-            self._owner.unfollowed(self, following)
 
     def _lost(self, reason: str, by_us: bool) -> SendResult:
         assert self._dialogue is not None

@@ -4,10 +4,9 @@
                 └───────┴──────┴───────┴─▶ (LONE_DOT) ─▶ RESET ─▶ result
 
 With PIPELINING (RFC 2920) MAIL, RCPT and DATA go out in one write. The body goes out only after 354 and only if
-sender and recipient were both accepted. The next mail's envelope may go out with it (`follow`). Every transaction that
-did not end in 2xx is reset before the session takes another mail, so that no server answers the next MAIL with what it
-kept of the last; where the next envelope is already on its way, the session is given up instead. What each point of
-failure means:
+sender and recipient were both accepted; never together with the next mail, which may make the server lose its answer
+to this one (ADR 46). Every transaction that did not end in 2xx is reset before the session takes another mail, so that
+no server answers the next MAIL with what it kept of the last. What each point of failure means:
 
 | it happens                                     | result                                                         |
 |------------------------------------------------|-----------------------------------------------------------------|
@@ -70,45 +69,18 @@ class DialogueEnd(NamedTuple):
 
 
 class Dialogue:
-    """The state of one session. `begin`, then `receive` each reply until it is DialogueEnd; `lost` at any time.
+    """The state of one session. `begin`, then `receive` each reply until it is DialogueEnd; `lost` at any time."""
 
-    After `follow` a DialogueEnd that is usable begins the mail that followed: its replies are the next.
-    """
-
-    __slots__ = ("_envelope", "_extensions", "_failure", "_following", "stage")
+    __slots__ = ("_envelope", "_extensions", "_failure", "stage")
 
     def __init__(self, extensions: Extensions) -> None:
         self._extensions = extensions
         self._envelope: Envelope | None = None
-        self._following: Envelope | None = None
         self._failure: SendResult | None = None
         self.stage = Stage.IDLE
 
-    @property
-    def may_follow(self) -> bool:
-        """Whether the server takes the next mail's envelope with a body (RFC 2920, 3.1)."""
-        return self._extensions.pipelining
-
     def begin(self, envelope: Envelope) -> bytes | Refused:
         """What to write first for this mail; or Refused, with nothing to write, if this server cannot take it."""
-        prepared = self._prepared(envelope)
-        if isinstance(prepared, Refused):
-            return prepared
-        self._envelope, commands = prepared
-        self._failure = None
-        self.stage = Stage.MAIL
-        return commands
-
-    def follow(self, envelope: Envelope) -> bytes | Refused:
-        """As `begin`, for the mail after the one whose body is being written: what to write behind that body."""
-        prepared = self._prepared(envelope)
-        if isinstance(prepared, Refused):
-            return prepared
-        self._following, commands = prepared
-        return commands
-
-    def _prepared(self, envelope: Envelope) -> tuple[Envelope, bytes] | Refused:
-        """The envelope in the form that this server takes, and its commands."""
         if envelope.needs_utf8 and not self._extensions.smtputf8:
             envelope = envelope.in_ascii() or envelope
         sender, recipient = envelope.sender, envelope.recipient
@@ -121,10 +93,13 @@ class Dialogue:
                     "the address is beyond ASCII and the mail server does not offer SMTPUTF8", permanent=True
                 )
             parameters = " BODY=8BITMIME SMTPUTF8" if self._extensions.eight_bit_mime else " SMTPUTF8"
+        self._envelope = envelope
+        self._failure = None
+        self.stage = Stage.MAIL
         mail = f"MAIL FROM:<{sender}>{parameters}\r\n"
         if self._extensions.pipelining:
             mail = f"{mail}RCPT TO:<{recipient}>\r\nDATA\r\n"
-        return envelope, mail.encode()
+        return mail.encode()
 
     def receive(self, reply: Reply, *, more: bool = False, unsent: bool = False) -> bytes | DialogueEnd:
         """Takes the next reply: what to write now (nothing, if more replies are due), or the end.
@@ -140,8 +115,7 @@ class Dialogue:
         stage = self.stage
         step = self._step(reply)
         if isinstance(step, DialogueEnd):
-            in_turn = not (more or unsent) or self._envelope is not None
-            return step._replace(usable=step.usable and in_turn)
+            return step._replace(usable=step.usable and not (more or unsent))
         if step and (more or unsent):
             # Nothing of this step was written: the body, if it was the body, is still here.
             out_of_turn = self._lost_at(stage, "the server sent a reply out of turn")
@@ -170,8 +144,6 @@ class Dialogue:
                 return self._finish(Accepted(str(reply)))
             if reply.code < 400:
                 return self._finish(Ambiguous(f"no verdict on the data: {reply}"), usable=False)
-            if self._following is not None:
-                return self._finish(self._judge(reply), usable=False)
             return self._fail(reply)
         if stage is Stage.MAIL:
             if not good:
@@ -224,9 +196,8 @@ class Dialogue:
         return self._envelope
 
     def _finish(self, result: SendResult, usable: bool = True) -> DialogueEnd:
-        self._envelope, self._following = self._following if usable else None, None
-        self._failure = None
-        self.stage = Stage.IDLE if self._envelope is None else Stage.MAIL
+        self._envelope = None
+        self.stage = Stage.IDLE
         return DialogueEnd(result, usable)
 
 

@@ -18,12 +18,11 @@ class Pace:
     """The mean time of a mail on a connection, in seconds; recent mails weigh most."""
 
     def __init__(self) -> None:
-        #: None until a mail has been timed.
-        self.seconds: float | None = None
+        self._mean: float | None = None
 
     def note(self, seconds: float) -> None:
         """A mail has taken this long."""
-        self.seconds = seconds if self.seconds is None else self.seconds + _NEWEST * (seconds - self.seconds)
+        self._mean = seconds if self._mean is None else self._mean + _NEWEST * (seconds - self._mean)
 
     def room(self, connections: int, shortest_wait: float) -> int:
         """How many mails so many connections should have, in mid-dialogue or waiting.
@@ -31,6 +30,6 @@ class Pace:
         `shortest_wait` is how long every connection has been busy with its mail at least: a server that falls silent
         is slow before any mail has told so.
         """
-        if self.seconds is None:
+        if self._mean is None:
             return connections
-        return connections + int(connections * _AHEAD_SECONDS / max(self.seconds, shortest_wait, 1e-4))
+        return connections + int(connections * _AHEAD_SECONDS / max(self._mean, shortest_wait, 1e-4))

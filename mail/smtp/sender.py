@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,17 +19,14 @@ from typing import Final
 import structlog
 
 from config.log_throttle import LogThrottle
-from mail.smtp.channel import SessionError
-from mail.smtp.connection import Connection
+from mail.smtp.connection import Connection, SessionError
 from mail.smtp.pace import Pace
-from mail.smtp.pipelining import Pipelining
-from mail.smtp.session import open_session, tls_context
+from mail.smtp.session import open_session
 from mail.smtp.submission import Submission
-from mail.smtp.sweep import Sweep
 from mail.smtp.url import Tls, parse
 from schemas.envelope import Envelope
-from schemas.errors import UnreachableError
-from schemas.send_results import Lapsed, NotSent, Refused, SendResult, Throttled, Undecided
+from schemas.errors import SettingsError, UnreachableError
+from schemas.send_results import NotSent, SendResult, Throttled, Undecided
 
 _log = structlog.get_logger()
 
@@ -60,7 +58,7 @@ class SmtpSender:
         final_timeout: float = FINAL_TIMEOUT,
     ) -> None:
         self._server = parse(url)
-        self._context = None if self._server.tls is Tls.NEVER else tls_context(self._server.ca_file)
+        self._context = None if self._server.tls is Tls.NEVER else _tls_context(self._server.ca_file)
         self._limit = connections
         self._timeout = timeout
         self._final_timeout = max(timeout, final_timeout)
@@ -70,13 +68,12 @@ class SmtpSender:
         #: Mails whose `done` is to be called.
         self._taken = 0
         self._pace = Pace()
-        self._pipelining = Pipelining()
         self._idle: list[Connection] = []
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._refused: str | None = None
         self._full_until = 0.0
-        self._sweep = Sweep(self._connections, timeout)
+        self._sweep: asyncio.TimerHandle | None = None
         self._changed: asyncio.Event = asyncio.Event()
         self._closed = False
 
@@ -133,7 +130,7 @@ class SmtpSender:
         count = self._limit
         if self._connections and asyncio.get_running_loop().time() < self._full_until:
             count = len(self._connections)
-        waits = [connection.seconds_busy(now) for connection in self._connections]
+        waits = [now - connection.begun if connection.busy else 0.0 for connection in self._connections]
         return max(0, self._pace.room(count, min(waits, default=0.0)) - self._taken)
 
     async def close(self) -> None:
@@ -153,7 +150,8 @@ class SmtpSender:
         await self._until(lambda: not self._connections and not self._opening, _GOODBYE)
         for connection in list(self._connections):
             connection.give_up("closed")
-        self._sweep.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
         # Lets the loop make the calls that are scheduled.
         await asyncio.sleep(0)
 
@@ -164,29 +162,17 @@ class SmtpSender:
 
         Not after a throttling reply: whether the next mail may still be tried is known only once it was handled.
         """
-        self._pace.note(time.monotonic() - submission.begun)
+        self._pace.note(time.monotonic() - connection.begun)
         throttled = isinstance(result, Throttled)
         if throttled:
             self._report(submission, result)
         if connection.usable:
             self._feed(connection)
-        elif connection.busy:
-            self._pipelining.worked()
         elif self._queue:
             self._pump()
         self._changed.set()
         if not throttled:
             self._report(submission, result)
-
-    def offer(self, connection: Connection) -> None:
-        """The first that waits follows, where that is worth trying."""
-        if self._queue and self._pipelining.allowed(time.monotonic(), self._pace.seconds):
-            self._give_next(connection.follow)
-
-    def unfollowed(self, connection: Connection, submission: Submission) -> None:
-        """As a stale connection's mail; and for a while no mail follows another."""
-        self._pipelining.failed(time.monotonic())
-        self.stale(connection, submission)
 
     def stale(self, connection: Connection, submission: Submission) -> None:
         """Back to the front of the queue. The limit guards against a server that drops every connection."""
@@ -213,21 +199,16 @@ class SmtpSender:
 
     def _feed(self, connection: Connection) -> None:
         """Gives a free connection its next mail, or makes it idle."""
-        if self._give_next(connection.start):
-            self._sweep.plan()
-        else:
-            connection.kept = True
-            self._idle.append(connection)
-
-    def _give_next(self, start: Callable[[Submission], Refused | Lapsed | None]) -> bool:
-        """The first mail in the queue that a connection takes; False if there is none."""
         while self._queue:
             submission = self._queue.popleft()
-            refused = start(submission)
+            refused = connection.start(submission)
             if refused is None:
-                return True
+                if self._sweep is None:
+                    self._plan_sweep()
+                return
             asyncio.get_running_loop().call_soon(self._report, submission, refused)
-        return False
+        connection.kept = True
+        self._idle.append(connection)
 
     def _pump(self) -> None:
         """Mails that wait go to idle connections; for the rest, more are opened within the limit."""
@@ -288,6 +269,19 @@ class SmtpSender:
         for submission in submissions:
             self._report(submission, NotSent(reason))
 
+    def _plan_sweep(self) -> None:
+        """One timer for all connections: a timer per command would cost more than the command."""
+        interval = min(1.0, self._timeout / 4)
+        self._sweep = asyncio.get_running_loop().call_later(interval, self._end_the_silent)
+
+    def _end_the_silent(self) -> None:
+        self._sweep = None
+        now = asyncio.get_running_loop().time()
+        for connection in list(self._connections):
+            connection.give_up_if_silent(now)
+        if any(connection.busy for connection in self._connections):
+            self._plan_sweep()
+
     def _report(self, submission: Submission, result: SendResult) -> None:
         """The one end of every mail."""
         self._taken -= 1
@@ -305,3 +299,12 @@ class SmtpSender:
                     await self._changed.wait()
         except TimeoutError:
             pass
+
+
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise SettingsError(
+            f"BIDDEN_SMTP_URL names a ca_file that cannot be read: {ca_file}", field="BIDDEN_SMTP_URL"
+        ) from error

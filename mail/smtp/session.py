@@ -9,13 +9,11 @@ from base64 import b64encode
 from typing import Final, NoReturn
 
 from config.setting_forms import is_host_name
-from mail.smtp.channel import SessionError
-from mail.smtp.connection import Connection
+from mail.smtp.connection import Connection, SessionError
 from mail.smtp.dialogue import CLOSING, Extensions
 from mail.smtp.replies import Reply
 from mail.smtp.submission import ConnectionOwner
 from mail.smtp.url import SmtpServer, Tls
-from schemas.errors import SettingsError
 
 #: Seconds of silence after which the kernel asks whether the other side is there, between its questions, and how many
 #: of these may go unanswered: a slow server is waited for, a machine that is gone is not.
@@ -157,16 +155,6 @@ async def _login(connection: Connection, user: str, password: str) -> Reply:
             break
         reply = await connection.ask(b64encode(secret.encode()) + b"\r\n")
     return reply
-
-
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Trusts what the system trusts, or the authorities in the file. SettingsError if that cannot be read."""
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise SettingsError(
-            f"BIDDEN_SMTP_URL names a ca_file that cannot be read: {ca_file}", field="BIDDEN_SMTP_URL"
-        ) from error
 
 
 def _offered(extensions: dict[str, str]) -> Extensions:

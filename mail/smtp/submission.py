@@ -15,17 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Submission:
-    """A submitted mail and its callbacks; `tries` counts the stale connections it was given to.
-
-    `begun` is when its dialogue began, by the monotonic clock.
-    """
+    """A submitted mail and its callbacks; `tries` counts the stale connections it was given to."""
 
     envelope: Envelope
     done: Callable[[SendResult], None]
     permitted: Callable[[], bool]
     completing: Callable[[], bool]
     tries: int = 0
-    begun: float = 0.0
 
 
 class ConnectionOwner(Protocol):
@@ -33,12 +29,6 @@ class ConnectionOwner(Protocol):
 
     def finished(self, connection: Connection, submission: Submission, result: SendResult) -> None:
         """The mail's result is known. If the connection is `usable` it can take another mail."""
-
-    def offer(self, connection: Connection) -> None:
-        """The connection is about to write a body: a mail that waits may `follow`."""
-
-    def unfollowed(self, connection: Connection, submission: Submission) -> None:
-        """The connection ended before the server answered this mail, which had followed another. As `stale`."""
 
     def stale(self, connection: Connection, submission: Submission) -> None:
         """An idle connection was dead before the server heard of this mail, which may go to another."""

@@ -96,7 +96,7 @@ async def outcome_from(sender: SmtpSender, server: ScriptedServer, act: Act | by
         await until(fell_silent)
         for connection in sender._connections:
             connection.deadline = 0.0
-        sender._sweep.end_the_silent()
+        sender._end_the_silent()
     return await sending
 
 

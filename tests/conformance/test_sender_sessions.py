@@ -53,7 +53,7 @@ def test_data_let_through_without_a_recipient(run: Run, last: bytes) -> None:
 
 
 def test_pipelining_as_far_as_it_is_safe(run: Run) -> None:
-    """MAIL, RCPT and DATA go out together; a body never before its 354."""
+    """MAIL, RCPT and DATA go out together; the next mail never before the verdict on the last."""
 
     async def story() -> None:
         server = ScriptedServer()

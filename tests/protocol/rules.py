@@ -232,7 +232,7 @@ PERMITTED: Final = Rule(
     "mail.smtp.connection.Connection",
     "by hand",
     "a mail was accepted, and the ledger says planned",
-    ("if not submission.permitted():", "if not self._submission.completing():"),
+    ("if not submission.permitted():", "if not self._submission.completing():", "if self._submission.completing():"),
 )
 DEADLINE: Final = Rule(
     "deadline",
