@@ -1,6 +1,6 @@
 """Named places at which a process can be made to die, to prove that nothing is lost there.
 
-`BIDDEN_CRASH_AT=outcome.ready` in the environment arms one: the process ends with SIGKILL when it first comes there;
+`BIDDEN_CRASH_AT=outcome.begun` in the environment arms one: the process ends with SIGKILL when it first comes there;
 `smtp.data:5` lets it pass four times, and `smtp.data:5:stop` stops it with SIGSTOP instead, as a frozen machine would;
 `smtp.data:5:hang` blocks the thread that comes there for ever, and with it its event loop.
 For the tests behind docs/reference/crash-matrix.md. Where the variable is not set, `reach` does nothing.
@@ -40,7 +40,6 @@ class CrashPoint(StrEnum):
     SMTP_DATA = "smtp.data"
     SMTP_ACCEPTED = "smtp.accepted"
     OUTCOME_BEGUN = "outcome.begun"
-    OUTCOME_READY = "outcome.ready"
     OUTCOME_COMMITTED = "outcome.committed"
     DEAD_LETTER_FOUND = "dead_letter.found"
     DEAD_LETTER_DELIVERED = "dead_letter.delivered"

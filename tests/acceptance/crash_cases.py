@@ -78,14 +78,13 @@ def _for_workers() -> list[Case]:
         cases += [
             Case(P.POLL_FETCHED, who, _FETCHED),
             Case(P.POLL_LOOKED_UP, who, _FETCHED),
-            Case(P.CLAIM_READY, who, f"the claims are rolled back; {_FETCHED}"),
+            Case(P.CLAIM_READY, who, f"nothing was claimed; {_FETCHED}"),
             Case(P.CLAIM_COMMITTED, who, _NOT_BEGUN, in_doubt=_NONE_BEGUN),
             Case(P.SMTP_ENVELOPE, who, _NOT_BEGUN, in_doubt=_NONE_BEGUN),
             # Not the first, so that earlier mails have reached the server and wait for its reply.
             Case(P.SMTP_DATA, who, _BEGUN, passes=5, in_doubt=(5, WINDOW)),
             Case(P.SMTP_ACCEPTED, who, _BEGUN, in_doubt=_ALL),
             Case(P.OUTCOME_BEGUN, who, _BEGUN, in_doubt=_ALL),
-            Case(P.OUTCOME_READY, who, f"the outcomes are rolled back; {_BEGUN}", in_doubt=_ALL),
             Case(P.OUTCOME_COMMITTED, who, f"what is recorded stays recorded; {_BEGUN}", passes=2, in_doubt=_ALL),
             Case(P.DEAD_LETTER_FOUND, who, f"{_SETTLED}; then the invalid message becomes a dead letter"),
             Case(P.DEAD_LETTER_DELIVERED, who, f"{_SETTLED}; the invalid message becomes a second dead letter"),

@@ -99,9 +99,9 @@ def test_a_worker_paused_past_its_lease(bidden: Bidden, books: Books) -> None:
     paused.stop()
 
 
-@pytest.mark.parametrize("point", [CrashPoint.CLAIM_READY, CrashPoint.OUTCOME_READY])
-def test_a_worker_stopped_in_mid_transaction(bidden: Bidden, books: Books, point: CrashPoint) -> None:
-    """FM-19, FM-29: stopped with rows locked, a worker blocks no other; continued, it repeats that transaction."""
+@pytest.mark.parametrize("point", [CrashPoint.CLAIM_READY, CrashPoint.OUTCOME_BEGUN])
+def test_a_worker_stopped_before_its_transaction(bidden: Bidden, books: Books, point: CrashPoint) -> None:
+    """FM-19, FM-29: stopped when it is about to claim or record, a worker blocks no other; continued, it does."""
     bidden.import_lines(*directory(range(1, 101)))
     settings = {"BIDDEN_LEASE_SECONDS": "2", "BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
     bidden.dispatcher()
@@ -115,6 +115,28 @@ def test_a_worker_stopped_in_mid_transaction(bidden: Bidden, books: Books, point
     eventually(lambda: books.states() == {"sent": 100}, "the true outcomes are recorded")
     books.check()
     stopped.stop()
+
+
+def test_a_worker_frozen_while_its_transaction_runs(bidden: Bidden, books: Books, conn: Connection) -> None:
+    """FM-29: frozen while PostgreSQL works for it, a worker keeps no lock: the server ends what it was given."""
+    bidden.import_lines(*directory(range(1, 101)))
+    settings = {"BIDDEN_LEASE_SECONDS": "4", "BIDDEN_HANDOVER_WINDOW": str(WINDOW)}
+    bidden.dispatcher()
+    frozen = bidden.worker(**settings).ready()
+    inside = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%bidden_cycle%' AND wait_event = 'PgSleep'"
+    with SlowDatabase(conn):
+        batch = bidden.invite()["batch_id"]
+        eventually(lambda: conn.execute(inside).fetchone() is not None, "its transaction runs")
+        frozen.signal(signal.SIGSTOP)
+        assert conn.execute(inside).fetchone() is not None, "frozen after its transaction: the test proves nothing"
+        eventually(lambda: conn.execute(inside).fetchone() is None, "PostgreSQL has ended it")
+    bidden.worker(**settings)
+    books.wait_completed(batch)
+    books.check(unknown=WINDOW)
+    frozen.signal(signal.SIGCONT)
+    eventually(lambda: books.states() == {"sent": 100}, "the true outcomes are recorded")
+    books.check()
+    frozen.stop()
 
 
 class SlowDatabase:
