@@ -24,6 +24,11 @@ def batches(conn: Connection) -> Iterator[dict[str, Any]]:
     yield from conn.execute(sql("batch_status"), {"batch_id": None})
 
 
+def with_errors(conn: Connection, batch_id: int | None = None) -> set[int]:
+    """The batches with a delivery that is unknown, or failed and was not reached elsewhere; of all, or of that one."""
+    return {row["id"] for row in conn.execute(sql("batches_with_errors"), {"batch_id": batch_id})}
+
+
 def exclusions(conn: Connection, batch_id: int) -> dict[str, int]:
     """Members excluded at planning, by reason."""
     rows = conn.execute(sql("batch_exclusions"), {"batch_id": batch_id})

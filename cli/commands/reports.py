@@ -38,6 +38,12 @@ def _database(*, autocommit: bool = True) -> Iterator[Connection]:
         yield conn
 
 
+def state_for_people(row: dict[str, Any], with_errors: set[int]) -> str:
+    """The batch's state, in the words of the site."""
+    has_errors = row["state"] == "completed" and row["batch_id"] in with_errors
+    return f"{row['state']} with errors" if has_errors else str(row["state"])
+
+
 def show_status(conn: Connection, status: dict[str, Any]) -> None:
     """Prints a batch for a person."""
     table(
@@ -45,11 +51,14 @@ def show_status(conn: Connection, status: dict[str, Any]) -> None:
         ["state", "#members", "#mails", "#sent", "#failed", "#unknown", "#skipped", "#pending", "started", "completed"],
         [
             [
-                status[name]
-                for name in (
-                    "state", "planned", "deliveries", "sent", "failed", "unknown", "skipped", "pending",
-                    "started_at", "completed_at",
-                )
+                state_for_people(status, db_reports.with_errors(conn, status["batch_id"])),
+                *(
+                    status[name]
+                    for name in (
+                        "planned", "deliveries", "sent", "failed", "unknown", "skipped", "pending", "started_at",
+                        "completed_at",
+                    )
+                ),
             ]
         ],
     )  # fmt: skip
@@ -100,13 +109,18 @@ def batches(as_json: bool) -> None:
         if as_json:
             write_lines({name: row[name] for name in _STATUS_FIELDS} for row in rows)
         else:
+            with_errors = db_reports.with_errors(conn)
             table(
                 "Batches",
                 ["@batch", "@event", "audience", "state", "#mails", "#sent", "#failed", "#unknown", "#skipped",
                  "#pending", "started", "by"],
                 (
-                    [row[name] for name in ("batch_id", "event_id", "audience", "state", "deliveries", "sent", "failed",
-                                            "unknown", "skipped", "pending", "started_at", "initiator")]
+                    [
+                        *(row[name] for name in ("batch_id", "event_id", "audience")),
+                        state_for_people(row, with_errors),
+                        *(row[name] for name in ("deliveries", "sent", "failed", "unknown", "skipped", "pending",
+                                                 "started_at", "initiator")),
+                    ]
                     for row in rows
                 ),
             )  # fmt: skip

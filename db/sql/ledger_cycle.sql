@@ -15,10 +15,10 @@ FROM {{cycle}}(%(owner)s, %(lease)s, %(resend_below)s, %(retry_base)s, %(batches
 )
 
 -- function: cycle
--- `p_others` are outcomes that are not `accepted`; `p_accepted_members` counts items. What has no rows is NULL. Returns the time from which leases count, the
--- claims, the keys whose leases were renewed, and the versions of the events. The usual cycle runs lock_batches,
--- settle_accepted, claim_deliveries and correct_log_entries. What was accepted in an unusual case, and what was requested
--- and not claimed, goes to the general statements: found by key, never by place.
+-- `p_accepted` are accepted mails, of `p_accepted_members` members; `p_others` all other outcomes. What has no rows is NULL.
+-- Returns the time from which leases count, the claims, the keys whose leases were renewed, and the versions of the events.
+-- The usual cycle runs lock_batches, settle_accepted and claim_deliveries. What was accepted in an unusual case, and what
+-- was requested and not claimed, goes to the general statements: found by key, never by place.
 (p_owner text, p_lease float8, p_resend_below int, p_retry_base float8, p_batches bigint[], p_accepted jsonb,
     p_accepted_members int, p_others jsonb, p_renewed jsonb, p_requested jsonb, p_events bigint[],
     OUT o_at float8, OUT o_claims jsonb, OUT o_renewed jsonb, OUT o_versions jsonb)

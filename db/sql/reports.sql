@@ -92,6 +92,9 @@ CROSS JOIN LATERAL (
 WHERE %(batch_id)s::bigint IS NULL OR b.id = %(batch_id)s
 ORDER BY b.id
 
+-- name: batches_with_errors
+SELECT b.id FROM batches b WHERE (%(batch_id)s::bigint IS NULL OR b.id = %(batch_id)s) AND {{has_errors}}
+
 -- name: batch_exclusions
 -- An archived batch may have rows left.
 SELECT i.excluded AS reason, count(*) AS members

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cli.commands.reports import state_for_people
 from db import reports, retention, site_queries
 from producers import batch_control
 from schemas.outcomes import Failed, Sent, Unknown
@@ -124,10 +125,18 @@ def test_with_errors(site: Site, scenario: Scenario, mended: str) -> None:
     browser = site.organiser(1)
     assert "completed with errors" in page_text(browser.get("/batches"))
     assert "completed with errors" in page_text(browser.get(f"/batches/{batch}"))
+    assert (
+        state_for_people(reports.status(scenario.conn, batch), reports.with_errors(scenario.conn))
+        == "completed with errors"
+    )
     verdict = batch_control.Verdict.SENT if mended == "resolved" else batch_control.Verdict.FAILED
     batch_control.resolve(scenario.conn, 1, verdict, member_id=None, by="a test", resend_below=0)
     says = "completed with errors" in page_text(browser.get("/batches"))
     assert says is (mended == "failed")
+    assert (
+        state_for_people(reports.status(scenario.conn, batch), reports.with_errors(scenario.conn))
+        == "completed with errors"
+    ) is says
     # An archived batch keeps its last word.
     scenario.execute("UPDATE batches SET started_at = started_at - interval '1 year'")
     scenario.execute("UPDATE batch_items SET settled_at = settled_at - interval '1 year'")
