@@ -167,7 +167,7 @@ async def run_cycle(
     if requested:
         note(cycle.owner, cycle.claim)
         crash_points.reach(CrashPoint.CLAIM_READY)
-    # A transaction of its own: whoever is stopped or killed here leaves no lock behind.
+    # A transaction of its own: a worker that is stopped or killed here leaves no lock behind.
     cursor = await conn.execute(sql("run_cycle"), parameters)
     ((at, claims, renewed, versions),) = await cursor.fetchall()
     if claims:

@@ -80,13 +80,13 @@ class Figures:
 def measure(stack: Stack, mails: int, rounds: int) -> Iterator[tuple[str, ...]]:
     """A row for this product and for each peer that is installed: medians of rounds that took turns."""
     found: dict[str, list[Figures]] = defaultdict(list)
-    peers = [peer for peer in PEERS if find_spec(peer.module.removeprefix("on_"))]
     with _redis() as redis:
+        missing = {peer.name: why for peer in PEERS if (why := _missing(peer, redis))}
+        peers = [peer for peer in PEERS if peer.name not in missing]
         for _ in range(rounds):
             found["this product, one worker"].append(_ours(stack, mails))
             for peer in peers:
-                if redis is not None or not peer.needs_redis:
-                    found[peer.name].append(_campaign(stack, peer, mails, redis))
+                found[peer.name].append(_campaign(stack, peer, mails, redis))
     for name, figures in found.items():
         speeds = [each.mails_per_second for each in figures]
         parts = ("worker", "postgres", "broker", "sink")
@@ -99,6 +99,15 @@ def measure(stack: Stack, mails: int, rounds: int) -> Iterator[tuple[str, ...]]:
             *(f"{each:.3f}" for each in cpu),
             f"{statistics.median(each.calibration for each in figures):.3f}",
         )
+    for name, why in missing.items():
+        yield (name, why, *[""] * (len(COLUMNS) - 2))
+
+
+def _missing(peer: Peer, redis: subprocess.Popen[bytes] | None) -> str | None:
+    """What the peer needs and is not there."""
+    if find_spec(peer.module.removeprefix("on_")) is None:
+        return "not installed (extra bench)"
+    return f"no redis-server, or port {_PORT} is taken" if peer.needs_redis and redis is None else None
 
 
 def _ours(stack: Stack, mails: int) -> Figures:

@@ -364,7 +364,7 @@ def test_accepted_webhook_addresses(url: str) -> None:
      "https://169.254.169.254/", "https://[fe80::1]/", "https://[::ffff:192.168.0.1]/"],
 )  # fmt: skip
 def test_a_webhook_to_a_private_address_is_refused_at_once(url: str) -> None:
-    """Not only when it is called: whoever adds it learns why, and which setting allows it."""
+    """When it is added, not only when it is called; the message says why, and which setting allows it."""
     with pytest.raises(RefusedError, match="BIDDEN_WEBHOOK_ALLOW_PRIVATE"):
         require_webhook_url(url, allow_private=False)
     require_webhook_url("https://example.org/", allow_private=False)
