@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk_data, conditions, end_to_end, pages, peers, scale, stages, throttled
+from bench import bulk_data, conditions, end_to_end, growth, pages, peers, scale, stages, throttled
 from bench.environment import prepare
 from bench.measure import calibrate
 from bench.queues import measure as queues
@@ -24,7 +24,7 @@ def main() -> None:
         "part",
         nargs="?",
         default="pipeline",
-        choices=["pipeline", "conditions", "queues", "pages", "scale", "throttled"],
+        choices=["pipeline", "conditions", "growth", "queues", "pages", "scale", "throttled"],
         help="what is measured",
     )
     parser.add_argument("--members", type=int, nargs="+", default=[5_000, 50_000], help="sizes of the campaigns")
@@ -32,7 +32,8 @@ def main() -> None:
         "--rounds", type=int, default=20, help="how often each page is requested, or each queue measured"
     )
     parser.add_argument("--old-rows", type=int, default=2_000_000, help="conditions: old deliveries in the ledger")
-    parser.add_argument("--only", default="", help="only pages or cases whose name contains this")
+    parser.add_argument("--send", type=int, default=200_000, help="growth: mails to send, of half the members at most")
+    parser.add_argument("--only", default="", help="only pages, cases or peers whose name contains this")
     parser.add_argument("--quick", action="store_true", help="scale: 2,000 and 20,000 members, not ten times as many")
     parser.add_argument("--keep", type=Path, help="scale: a folder that keeps its databases for later runs")
     parser.add_argument("--runners", nargs="+", default=["confluent", "faust"], choices=["confluent", "faust"])
@@ -57,7 +58,7 @@ def main() -> None:
                 _pages(arguments, url, console)
             return
         with Stack(Path(folder) / "home") as stack:
-            parts = {"throttled": _throttled, "conditions": _conditions, "queues": _queues}
+            parts = {"throttled": _throttled, "conditions": _conditions, "queues": _queues, "growth": _growth}
             parts.get(arguments.part, _run)(arguments, stack, console)
 
 
@@ -71,12 +72,16 @@ def _conditions(arguments: argparse.Namespace, stack: Stack, console: Console) -
     console.print(table)
 
 
+def _growth(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
+    growth.run(stack, arguments.members, arguments.send, arguments.only, console)
+
+
 def _queues(arguments: argparse.Namespace, stack: Stack, console: Console) -> None:
     mails = max(arguments.members)
     table = Table(title=f"{mails:,} mails by task queues, {arguments.rounds} rounds in turn, medians")
     for n, column in enumerate(queues.COLUMNS):
         table.add_column(column, justify="right" if n else "left")
-    for row in queues.measure(stack, mails, arguments.rounds):
+    for row in queues.measure(stack, mails, arguments.rounds, arguments.only):
         table.add_row(*row)
     console.print(table)
 

@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,18 +23,12 @@ from rich.table import Table
 from bench.end_to_end import COLUMNS
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-#: The columns of that table which are compared; both checkouts must print them in the same places.
-_COMPARED: Final = [COLUMNS.index(name) for name in ("mails/s", "CPU-s/1000", "worker", "calibration s")]
+#: The columns of that table which are compared; both checkouts must print them in the same places. CPU seconds are per
+#: 1,000 mails: of all processes, and of each; the trigger's are the dispatcher's, too.
+COMPARED: Final = ("mails/s", "CPU-s/1000", "worker", "postgres", "kafka", "sink", "trigger", "calibration s")
 
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """One campaign of one checkout. CPU seconds are per 1,000 mails: of all processes, and of the worker."""
-
-    mails_per_second: float
-    cpu: float
-    worker_cpu: float
-    calibration: float
+#: One campaign of one checkout, by column.
+Figures = dict[str, float]
 
 
 def measure(checkout: Path, runner: str, members: int) -> Figures:
@@ -54,8 +47,8 @@ def measure(checkout: Path, runner: str, members: int) -> Figures:
 
 def parse(row: str) -> Figures:
     """The figures in a row of the table."""
-    numbers = [cell.strip().replace(",", "") for cell in row.strip("│").split("│")]
-    return Figures(*(float(numbers[n]) for n in _COMPARED))
+    cells = [cell.strip().replace(",", "") for cell in row.strip("│").split("│")]
+    return {name: float(cells[COLUMNS.index(name)]) for name in COMPARED}
 
 
 def main() -> None:
@@ -82,14 +75,9 @@ def summary(runner: str, members: int, old: list[Figures], new: list[Figures]) -
     table = Table(title=f"{runner}, {members:,} members, {len(old)} rounds, medians")
     for column in ("figure", "old", "new", "new / old"):
         table.add_column(column, justify="left" if column == "figure" else "right")
-    for label, name in (
-        ("mails/s", "mails_per_second"),
-        ("CPU-s per 1,000 mails", "cpu"),
-        ("  of them the worker's", "worker_cpu"),
-        ("calibration s", "calibration"),
-    ):
-        before, after = (statistics.median(getattr(figure, name) for figure in figures) for figures in (old, new))
-        table.add_row(label, f"{before:,.3f}", f"{after:,.3f}", f"{after / before:.3f}")
+    for name in COMPARED:
+        before, after = (statistics.median(figures[name] for figures in rounds) for rounds in (old, new))
+        table.add_row(name, f"{before:,.3f}", f"{after:,.3f}", f"{after / before:.3f}" if before else "-")
     return table
 
 

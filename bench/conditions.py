@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Final, LiteralString
 
 from bench import end_to_end
-from bench.environment import EVENT, Environment, prepare
-from db.connect import connect
+from bench.environment import EVENT, Environment, prepare, wait_for
+from config import ledger_topics
+from db.connect import Connection, connect
 from embedded.stack import Stack
 
 COLUMNS: Final = ("condition", "mails/s", "x", "CPU-s/1000", "x", "worker", "postgres", "idle of 2 cores")
@@ -18,11 +19,12 @@ _CORES: Final = 2
 
 @dataclass(frozen=True)
 class Condition:
-    """`holds` is entered before the campaign; `settings` are those of the worker."""
+    """`holds` is entered before the campaign; `settings` are those of so many `workers`."""
 
     name: str
     holds: Callable[[Environment], AbstractContextManager[None]] = lambda _: nullcontext()
     settings: dict[str, str] = field(default_factory=dict)
+    workers: int = 1
 
 
 _OLD_ROWS: Final[LiteralString] = """
@@ -52,15 +54,26 @@ def _old_rows(environment: Environment, rows: int) -> Iterator[None]:
         for statement in _OLD_ROWS.split(";\n"):
             if statement.strip():
                 conn.execute(statement, {"events": rows // counted["n"]})
+        # Their outcomes are on the topic: a dispatcher that finds it empty publishes all that the ledger has.
+        conn.execute("TRUNCATE outcome_outbox")
+        with environment.dispatcher():
+            wait_for(lambda: _are_published(environment, conn), every=1)
         conn.execute("VACUUM ANALYZE")
         conn.execute("CHECKPOINT")
     yield
 
 
+def _are_published(environment: Environment, conn: Connection) -> bool:
+    waiting = conn.execute("SELECT FROM outcome_outbox LIMIT 1").fetchone()
+    return waiting is None and ledger_topics.has_outcomes(environment.settings)
+
+
 @contextmanager
-def _held_snapshot(environment: Environment) -> Iterator[None]:
+def held_snapshot(environment: Environment) -> Iterator[None]:
     """Another session looks at the database as it was, all the while: nothing that is updated can be removed."""
     with connect(environment.database_url) as conn:
+        # As a backup's session: ours would be ended after a minute.
+        conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         conn.execute("SELECT count(*) FROM members")
         yield
@@ -90,7 +103,8 @@ def conditions(old_rows: int) -> list[Condition]:
     slow = "a provider that takes 50 ms a mail"
     return [
         Condition("none"),
-        Condition("a snapshot held by another session", _held_snapshot),
+        Condition("a second worker", workers=2),
+        Condition("a snapshot held by another session", held_snapshot),
         Condition(f"{old_rows:,} old deliveries", lambda environment: _old_rows(environment, old_rows)),
         Condition("a mail of 30 kB", lambda environment: _long_description(environment, 12_000)),
         *(Condition(f"a window of {n}", settings={"BIDDEN_HANDOVER_WINDOW": str(n)}) for n in (250, 500, 1000)),
@@ -113,7 +127,7 @@ def measure(stack: Stack, members: int, old_rows: int, only: str = "") -> Iterat
             continue
         environment = prepare(stack, members)
         with condition.holds(environment):
-            found = end_to_end.campaign(environment, "confluent", members, **condition.settings)
+            found = end_to_end.campaign(environment, "confluent", members, condition.workers, **condition.settings)
         anchor = anchor or found
         cpu, base = (sum(result.cpu.values()) for result in (found, anchor))
         idle = _CORES - cpu * found.mails_per_second / 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from confluent_kafka import Producer
@@ -63,20 +64,21 @@ class Result:
         return self.mails / self.seconds
 
 
-def campaign(environment: Environment, runner: str, members: int, **extra: str) -> Result:
-    """Invite everyone, with a worker and a dispatcher already running. `trigger` counts the dispatcher, too."""
+def campaign(environment: Environment, runner: str, members: int, workers: int = 1, **extra: str) -> Result:
+    """Invite everyone, with workers and a dispatcher already running. `trigger` counts the dispatcher, too."""
     calibration = calibrate()
     stack = environment.stack
     publisher = BatchPublisher(environment.settings, now)
-    with environment.dispatcher() as dispatcher_pid, environment.worker(runner, **extra) as worker_pid:
+    with environment.dispatcher() as dispatcher_pid, ExitStack() as running:
+        worker_pids = [running.enter_context(environment.worker(runner, **extra)) for _ in range(workers)]
         groups = {
-            "trigger": dispatcher_pid,
-            "worker": worker_pid,
-            "postgres": _running(stack.postgres.pid),
-            "kafka": _running(stack.kafka.pid),
-            "sink": _running(stack.mail.pid),
+            "trigger": [dispatcher_pid],
+            "worker": worker_pids,
+            "postgres": [_running(stack.postgres.pid)],
+            "kafka": [_running(stack.kafka.pid)],
+            "sink": [_running(stack.mail.pid)],
         }
-        before = {name: cpu_seconds([pid]) for name, pid in groups.items()}
+        before = {name: cpu_seconds(pids) for name, pids in groups.items()}
         trigger_cpu = time.process_time()
         with connect(environment.database_url, autocommit=True) as conn:
             started = _database_time(conn)
@@ -91,9 +93,9 @@ def campaign(environment: Environment, runner: str, members: int, **extra: str) 
             publishing.join()
             status = reports.status(conn, batch_id)
         assert status["sent"] == status["deliveries"], status
-        cpu = {name: cpu_seconds([pid]) - before[name] for name, pid in groups.items()}
+        cpu = {name: cpu_seconds(pids) - before[name] for name, pids in groups.items()}
         cpu["trigger"] += time.process_time() - trigger_cpu
-        memory = peak_memory_mb(worker_pid)
+        memory = max(map(peak_memory_mb, worker_pids))
     mails = status["sent"]
     return Result(runner, members, mails, seconds, {k: v / mails * 1000 for k, v in cpu.items()}, memory, calibration)
 

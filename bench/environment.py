@@ -108,6 +108,11 @@ _count = 0
 
 def prepare(stack: Stack, members: int) -> Environment:
     """A fresh database with a directory for that many planned members, and fresh topics."""
+    return prepare_filled(stack, lambda url: _fill(url, members))
+
+
+def prepare_filled(stack: Stack, fill: Callable[[str], None]) -> Environment:
+    """A fresh database that `fill` migrates and fills, and fresh topics."""
     global _count
     _count += 1
     name = f"bench_{_count}"
@@ -116,10 +121,7 @@ def prepare(stack: Stack, members: int) -> Environment:
         conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         conn.execute(f"CREATE DATABASE {name}")
     url = base.rpartition("/")[0] + "/" + name
-    upgrade(url)
-    lines = b"\n".join(orjson.dumps(line) for line in generate(members, now=now()))
-    with connect(url) as conn:
-        import_lines(conn, parse_lines(io.BytesIO(lines)))
+    fill(url)
     settings = Settings.model_validate(
         {
             "database_url": url,
@@ -131,3 +133,10 @@ def prepare(stack: Stack, members: int) -> Environment:
     )
     Topics(settings).create()
     return Environment(stack, settings)
+
+
+def _fill(url: str, members: int) -> None:
+    upgrade(url)
+    lines = b"\n".join(orjson.dumps(line) for line in generate(members, now=now()))
+    with connect(url) as conn:
+        import_lines(conn, parse_lines(io.BytesIO(lines)))

@@ -4,7 +4,8 @@ For `members` of 200,000: 333 chapters, 36,500 events, a batch for nearly each o
 items and invitations. Chapter 1 has every member: its five campaigns are half of the ledger. `plan_all` adds five more
 that are planned and not sent: 1 million items.
 
-Written by set-based SQL, as planning and workers would have. Foreign keys are not checked while it is written.
+Written by set-based SQL, as planning and workers would have. Foreign keys are not checked while it is written. Nothing
+was removed from it, unless `fill` is asked for what the rules of retention leave.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import psycopg
 
 from db.connect import connect
 from db.migrate import upgrade
+from db.retention import OF_BATCHES, rules
 
 #: Ids of events, and of the batches of those that have one. `OVER` lies in the future, so that actions are open.
 OVER: Final = 1
@@ -27,11 +29,17 @@ _EVENTS_PER_MEMBER: Final = 36_500 / 200_000
 _MEMBERS_PER_CHAPTER: Final = 600
 #: Every so many members of its chapter are invited to a small event.
 _STRIDE: Final = 22
+#: Days before anything happened.
+_ALWAYS: Final = 36_500
 
 
-def values_for(members: int) -> dict[str, int]:
-    """The parameters of the statements: how many there are of everything."""
+def values_for(members: int, *, retained: bool = False) -> dict[str, int]:
+    """The parameters of the statements: how many there are of everything, and for how many days rows are kept."""
+    days = {rule.table: int(rule.seconds / 86_400) for rule in rules(180 * 86_400.0)} if retained else {}
     return {
+        "log_days": days.get(OF_BATCHES, _ALWAYS),
+        "link_days": days.get("invitations", _ALWAYS),
+        "audit_days": days.get("audit_log", _ALWAYS),
         "members": members,
         "chapters": max(20, members // _MEMBERS_PER_CHAPTER),
         "events": int(members * _EVENTS_PER_MEMBER),
@@ -90,7 +98,7 @@ SELECT batch_id, member_id, CASE WHEN excluded IS NULL THEN ARRAY[role] ELSE '{}
     CASE WHEN excluded IS NULL THEN '00000000-0000-0000-0000-000000000001'::uuid END,
     CASE WHEN excluded IS NULL THEN n %% 6 END, CASE WHEN excluded IS NULL THEN n END,
     started_at + interval '10 minutes'
-FROM candidate ORDER BY batch_id, member_id;
+FROM candidate WHERE started_at > now() - %(log_days)s * interval '1 day' ORDER BY batch_id, member_id;
 INSERT INTO deliveries (event_id, action, member_id, slot, role, state, attempts, fence, reason, reply, batch_id,
     updated_at)
 SELECT batch_id, 'invite', member_id, role, role, state, 1, n,
@@ -104,14 +112,22 @@ SELECT batch_id, member_id, role, role, state,
     CASE state WHEN 'failed' THEN '550 5.1.1 no such user'
         WHEN 'unknown' THEN 'the worker ended before it had an answer' WHEN 'skipped' THEN 'left_list' END,
     1, started_at + interval '10 minutes', n %% 6, n
-FROM candidate WHERE excluded IS NULL ORDER BY batch_id, n;
+FROM candidate WHERE excluded IS NULL AND started_at > now() - %(log_days)s * interval '1 day' ORDER BY batch_id, n;
 INSERT INTO invitations (event_id, member_id, role, token, attending)
 SELECT batch_id, member_id, role, replace(gen_random_uuid()::text, '-', ''),
     CASE WHEN member_id %% 12 = 4 THEN member_id %% 3 > 0 END
-FROM candidate WHERE excluded IS NULL ORDER BY batch_id, member_id;
+FROM candidate
+WHERE excluded IS NULL AND (member_id %% 12 = 4 OR started_at > now() - %(link_days)s * interval '1 day')
+ORDER BY batch_id, member_id;
+UPDATE batches b SET archived = jsonb_build_object('planned', c.planned, 'deliveries', c.planned, 'sent', c.planned,
+    'failed', 0, 'unknown', 0, 'skipped', 0, 'wrong', 0, 'excluded', '{}'::jsonb, 'removed_at', now(),
+    'last_settled_at', started_at + interval '10 minutes')
+FROM (SELECT batch_id, count(*) FILTER (WHERE excluded IS NULL) AS planned FROM candidate GROUP BY batch_id) c
+WHERE b.id = c.batch_id AND b.started_at < now() - %(log_days)s * interval '1 day';
 UPDATE batches SET first_error = '550 5.1.1 no such user' WHERE id <= 5;
 INSERT INTO audit_log (at, actor, action, event_id, batch_id, outcome)
-SELECT started_at, initiator, 'invite', event_id, id, 'done' FROM batches;
+SELECT started_at, initiator, 'invite', event_id, id, 'done' FROM batches
+WHERE started_at > now() - %(audit_days)s * interval '1 day';
 """
 
 # As the trigger of each campaign leaves it, with the publish claim over: all due at one time, in the batch's order.
@@ -141,10 +157,10 @@ WHERE settled_at IS NULL;
 """
 
 
-def fill(url: str, members: int) -> None:
-    """Migrate the empty database and fill it."""
+def fill(url: str, members: int, *, retained: bool = False) -> None:
+    """Migrate the empty database and fill it. `retained`: besides the ledger, only what retention leaves."""
     upgrade(url)
-    _run(url, _DIRECTORY + _CAMPAIGNS, members)
+    _run(url, _DIRECTORY + _CAMPAIGNS, members, retained=retained)
     _vacuum(url)
 
 
@@ -166,14 +182,14 @@ def _vacuum(url: str) -> None:
         conn.execute("VACUUM ANALYZE")
 
 
-def _run(url: str, statements: LiteralString, members: int) -> None:
+def _run(url: str, statements: LiteralString, members: int, *, retained: bool = False) -> None:
     with connect(url) as conn:
         # Half of the time would be the check of foreign keys, row by row.
         conn.execute("SET LOCAL session_replication_role = replica")
         conn.execute("SET LOCAL work_mem = '256MB'")
         for statement in statements.split(";\n"):
             if statement.strip():
-                conn.execute(statement, values_for(members))
+                conn.execute(statement, values_for(members, retained=retained))
 
 
 def copy(server: str, source: str, target: str) -> str:

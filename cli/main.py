@@ -18,13 +18,15 @@ from cli.commands import (
     doctor,
     invite,
     local,
+    recovery,
     replay,
     reports,
     services,
     setup,
+    source,
 )
 from cli.output import write_error
-from config import crash_points, driver_errors, standard_streams
+from config import crash_points, driver_errors, standard_streams, tracing
 from schemas.errors import EXIT_DONE, EXIT_REFUSED, BiddenError, UsageError
 
 #: The longest error text; longer ones are cut in the middle.
@@ -32,11 +34,11 @@ _MAX_ERROR: Final = 400
 #: Title and modules of each section of the help.
 _SECTIONS: Final = {
     "Try it on this machine": (local,),
-    "Set up": (setup, doctor),
+    "Set up": (setup, source, doctor),
     "Run": (services,),
     "Invite": (invite,),
     "Report": (reports,),
-    "Operate": (batch_control, replay, dead_letters),
+    "Operate": (batch_control, replay, dead_letters, recovery),
     "Give access": (accounts, api_clients),
 }
 
@@ -115,6 +117,8 @@ def _run(argv: list[str], *, as_json: bool) -> int:
         if isinstance(error, OSError):
             _discard_output()
         return known.exit_code
+    finally:
+        tracing.current().close()
     return result if isinstance(result, int) else EXIT_DONE
 
 

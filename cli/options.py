@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from schemas.errors import UsageError
+from schemas.event_fields import EventName, parse_event_name
 
 #: The actor of a command in the audit log.
 ACTOR: Final = "command line"
@@ -17,10 +18,20 @@ ACTOR: Final = "command line"
 DATABASE_SETTINGS: Final = ("BIDDEN_DATABASE_URL",)
 KAFKA_SETTINGS: Final = (
     "BIDDEN_GROUP", "BIDDEN_KAFKA_BOOTSTRAP", "BIDDEN_KAFKA_SECURITY_PROTOCOL", "BIDDEN_KAFKA_SASL_MECHANISM",
-    "BIDDEN_KAFKA_SASL_USERNAME", "BIDDEN_KAFKA_SASL_PASSWORD", "BIDDEN_KAFKA_CA_FILE", "BIDDEN_TOPIC_PREFIX",
+    "BIDDEN_KAFKA_SASL_USERNAME", "BIDDEN_KAFKA_SASL_PASSWORD", "BIDDEN_KAFKA_CA_FILE",
+    "BIDDEN_KAFKA_CERT_FILE", "BIDDEN_KAFKA_KEY_FILE", "BIDDEN_KAFKA_KEY_PASSWORD",
+    "BIDDEN_TOPIC_PREFIX",
 )  # fmt: skip
+SOURCE_SETTINGS: Final = (
+    "BIDDEN_SOURCE_URL", "BIDDEN_SOURCE_FILE", "BIDDEN_SOURCE_TIME_ZONE", "BIDDEN_SOURCE_MAX_AGE",
+    "BIDDEN_SOURCE_WRITER_URL",
+    "BIDDEN_ROLE_POLICY",
+)  # fmt: skip
+#: Of processes that run until they are stopped.
+MONITORING_SETTINGS: Final = ("BIDDEN_METRICS_PORT", "BIDDEN_METRICS_HOST")
 RATE_SETTINGS: Final = ("BIDDEN_SEND_RATE", "BIDDEN_SEND_RATE_DOMAIN", "BIDDEN_SEND_WARMUP")
 WORKER_SETTINGS: Final = (
+    "BIDDEN_KAFKA_GROUP_PROTOCOL",
     "BIDDEN_SMTP_URL", "BIDDEN_SMTP_CONNECTIONS", "BIDDEN_SMTP_TIMEOUT_SECONDS", "BIDDEN_SMTP_HELLO",
     "BIDDEN_MAIL_FROM", "BIDDEN_BASE_URL", "BIDDEN_LEASE_SECONDS", "BIDDEN_RETRY_FOR", "BIDDEN_MAX_ATTEMPTS",
     "BIDDEN_RETRY_BASE_SECONDS", "BIDDEN_RETRY_MAX_SECONDS", "BIDDEN_UNKNOWN_POLICY", "BIDDEN_HANDOVER_WINDOW",
@@ -54,6 +65,23 @@ class Id(click.ParamType):
             return int(value)
         name = (param.name if param is not None else None) or "the id"
         raise UsageError(f"{name} must be a positive 64-bit number", field=name)
+
+
+class Event(click.ParamType):
+    """An event by its id or its reference: `db.events.resolve` finds it."""
+
+    name = "id or ref"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> EventName:
+        """UsageError if it is neither."""
+        try:
+            return parse_event_name(str(value))
+        except ValueError as error:
+            raise UsageError(f"event is neither an id nor a ref: it {error}", field="event") from None
+
+
+#: A click argument that names an event.
+event_argument: Final = click.argument("event", type=Event())
 
 
 def id_argument(name: str) -> Callable[[Any], Any]:

@@ -34,8 +34,10 @@ async def build_worker(settings: Settings, heartbeat: Heartbeat, make_sender: Se
 
     Another `make_sender` replaces SMTP by a sender of one's own: see examples/own_sender.py.
     """
+    from streams.claim_log import KafkaClaimLog
     from streams.composer import TemplateComposer
     from streams.dead_letters import DeadLetterProducer
+    from streams.restore_check import RestoreCheck
     from streams.worker import Worker
 
     return Worker(
@@ -44,4 +46,6 @@ async def build_worker(settings: Settings, heartbeat: Heartbeat, make_sender: Se
         TemplateComposer(settings.mail_from, settings.base_url, now),
         DeadLetterProducer(settings, now, heartbeat),
         heartbeat,
+        KafkaClaimLog(settings),
+        RestoreCheck(settings),
     )

@@ -43,6 +43,8 @@ def translate_error(error: Exception) -> BiddenError | None:
         return UnreachableError("PostgreSQL ended the transaction: this process was stopped for a minute")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return UnreachableError(f"the connection to PostgreSQL was lost: {first_line(error)}")
+    if isinstance(error, KafkaException) and "authorization failed" in error.args[0].str():
+        return RefusedError(f"the Kafka user lacks a right: {error.args[0].str()}; `bidden doctor` names it")
     if isinstance(error, KafkaException):
         return UnreachableError(f"the connection to Kafka was lost: {error.args[0].str()}")
     return None

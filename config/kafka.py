@@ -22,7 +22,7 @@ def worker_client_id() -> str:
 
 
 def client_config(settings: Settings, client_id: str) -> dict[str, Any]:
-    """The configuration that all our librdkafka clients share. Contains the password: never log it."""
+    """The configuration that all our librdkafka clients share. Contains passwords: never log it."""
     config: dict[str, Any] = {
         "bootstrap.servers": settings.require_kafka(),
         "client.id": client_id,
@@ -41,6 +41,11 @@ def client_config(settings: Settings, client_id: str) -> dict[str, Any]:
             config["sasl.password"] = settings.kafka_sasl_password.get_secret_value()
     if settings.kafka_ca_file:
         config["ssl.ca.location"] = str(settings.kafka_ca_file)
+    if settings.kafka_cert_file:
+        config["ssl.certificate.location"] = str(settings.kafka_cert_file)
+        config["ssl.key.location"] = str(settings.kafka_key_file)
+        if settings.kafka_key_password:
+            config["ssl.key.password"] = settings.kafka_key_password.get_secret_value()
     return config
 
 

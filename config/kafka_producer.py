@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from config.metrics import MESSAGES_SENT
+
 log = structlog.get_logger()
 
 Headers = list[tuple[str, str | bytes | None]]
@@ -82,6 +84,7 @@ class BatchProducer:
             has_failed = _fails(self._producer.poll, 0) or has_failed
         if _fails(self._producer.flush, flush_seconds) or has_failed:
             self._producer = Producer(self._config, logger=None)
+        MESSAGES_SENT.labels("kafka", topic).inc(sum(isinstance(result, Receipt) for result in results))
         return results
 
 

@@ -2,16 +2,13 @@
 
 Order: the environment, then `.env` in the working directory, then what `bidden up` wrote to its folder
 (`BIDDEN_HOME/settings.env`), then the default. Addresses contain passwords: they are `SecretStr`, and shown only
-through `without_secrets`.
+through `config.addresses.without_secrets`.
 """
 
 from __future__ import annotations
 
-import re
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -24,11 +21,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.addresses import check_bootstrap, check_database_url, check_mail_from, check_smtp_url, is_loopback, split
 from config.setting_forms import duration, hello_name, parsed_by, proxy_networks, seconds
 from schemas.errors import SettingsError
-from schemas.mail_address import check_base_url, parse_sender
+from schemas.mail_address import check_base_url
 from schemas.send_rates import SendRates, parse_domains, parse_rates, parse_warmup
 from schemas.send_rates import parse as parse_send_rates
+from schemas.time_zones import iana_time_zone
 from schemas.vocabulary import RolePolicy, UnknownPolicy
 
 PREFIX = "BIDDEN_"
@@ -36,79 +35,6 @@ PREFIX = "BIDDEN_"
 HOME_SETTINGS_FILE = "settings.env"
 #: How often the policy `resend` sends at most, where BIDDEN_MAX_ATTEMPTS does not say.
 _RESENDS: Final = 5
-_BROKER: Final = re.compile(r"([A-Za-z_]+://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(:(?P<port>[0-9]+))?")
-
-
-def without_secrets(url: str) -> str:
-    """The address without its user name, password and query, for messages and logs."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or "?"
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "(an address that cannot be read)"
-    if "@" in parts.path:
-        # A slash in a password begins the path, which then contains the rest of the password.
-        return "(an address that cannot be read)"
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        # Without the cause: urllib quotes the address, password included.
-        raise ValueError("is no address: its host cannot be read") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine, judged by its name alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _database_url(value: SecretStr) -> SecretStr:
-    # Slow to import, and `--help` needs no settings.
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-
-    url = value.get_secret_value()
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("must begin with postgresql://")
-    try:
-        known = conninfo_to_dict(url)
-    except (ProgrammingError, UnicodeError):
-        # Without the cause: libpq quotes the address, password included.
-        raise ValueError("cannot be read: an option is unknown, or the host or a percent-encoding is wrong") from None
-    ports = [port for port in str(known.get("port", "")).split(",") if port]
-    if "@" in f"{known.get('host', '')}{known.get('dbname', '')}" or not all(map(_is_port, ports)):
-        raise ValueError("has no such port, or a password whose / or @ is not percent-encoded")
-    return value
-
-
-def _smtp_url(value: SecretStr) -> SecretStr:
-    parts = _split(value.get_secret_value())
-    if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
-        raise ValueError("must look like smtp://host:port or smtps://user:password@host:port")
-    return value
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65_535
-
-
-def _bootstrap(value: str) -> str:
-    brokers = [_BROKER.fullmatch(broker.strip()) for broker in value.split(",")]
-    if not all(broker and (broker["port"] is None or _is_port(broker["port"])) for broker in brokers):
-        raise ValueError("must look like host:port, or host:port,host:port")
-    return value
-
-
-def _mail_from(value: str) -> str:
-    parse_sender(value)
-    return value
 
 
 def _clean(value: object) -> object:
@@ -125,18 +51,22 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    database_url: Annotated[SecretStr | None, AfterValidator(lambda v: v and _database_url(v))] = None
-    kafka_bootstrap: Annotated[str | None, AfterValidator(lambda v: v and _bootstrap(v))] = None
+    database_url: Annotated[SecretStr | None, AfterValidator(lambda v: v and check_database_url(v))] = None
+    kafka_bootstrap: Annotated[str | None, AfterValidator(lambda v: v and check_bootstrap(v))] = None
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
     kafka_ca_file: Path | None = None
-    smtp_url: Annotated[SecretStr | None, AfterValidator(lambda v: v and _smtp_url(v))] = None
+    kafka_cert_file: Path | None = None
+    kafka_key_file: Path | None = None
+    kafka_key_password: SecretStr | None = None
+    kafka_group_protocol: Literal["classic", "consumer"] = "classic"
+    smtp_url: Annotated[SecretStr | None, AfterValidator(lambda v: v and check_smtp_url(v))] = None
     topic_prefix: str = Field("bidden", pattern=r"^[A-Za-z0-9._-]{1,150}$")
     group: str = Field("bidden-workers", min_length=1, max_length=200)
     partitions: int = Field(12, ge=1, le=1000)
-    mail_from: Annotated[str, AfterValidator(_mail_from)] = "Invitations <invitations@bidden.example>"
+    mail_from: Annotated[str, AfterValidator(check_mail_from)] = "Invitations <invitations@bidden.example>"
     base_url: Annotated[str, AfterValidator(check_base_url)] = "http://localhost:8000"
     lease_seconds: float = Field(60, ge=1, le=3600)
     retry_for: Annotated[str, AfterValidator(duration)] = "24h"
@@ -160,9 +90,16 @@ class Settings(BaseSettings):
     oidc_client_id: str | None = None
     oidc_client_secret: SecretStr | None = None
     oidc_name: str = Field("your organisation", min_length=1, max_length=60)
+    source_url: Annotated[SecretStr | None, AfterValidator(lambda v: v and check_database_url(v))] = None
+    source_writer_url: Annotated[SecretStr | None, AfterValidator(lambda v: v and check_database_url(v))] = None
+    source_file: Path | None = None
+    source_time_zone: Annotated[str | None, AfterValidator(lambda v: v and iana_time_zone(v))] = None
+    source_max_age: Annotated[str | None, AfterValidator(lambda v: v and duration(v))] = None
     home: Path = Path(".bidden")
     state_dir: Path | None = None
     log_format: Literal["console", "json"] = "console"
+    metrics_port: int | None = Field(None, ge=1, le=65_535)
+    metrics_host: str = Field("127.0.0.1", max_length=253)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -174,7 +111,7 @@ class Settings(BaseSettings):
     def _oidc_issuer(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = _split(value)
+        parts = split(value)
         if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
             raise ValueError("must look like https://host or https://host/path")
         if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
@@ -189,11 +126,26 @@ class Settings(BaseSettings):
             for name in ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password"):
                 if getattr(self, name) is None:
                     raise ValueError(f"{PREFIX}{name.upper()} is needed with SASL")
+        self._check_client_certificate()
         if self.oidc_issuer is not None:
             for name in ("oidc_client_id", "oidc_client_secret"):
                 if getattr(self, name) is None:
                     raise ValueError(f"{PREFIX}{name.upper()} is needed with {PREFIX}OIDC_ISSUER")
         return self
+
+    def _check_client_certificate(self) -> None:
+        """Certificate and key are set together, and where TLS uses them. What is in the files is checked at start."""
+        names = [
+            name for name in ("cert_file", "key_file", "key_password") if getattr(self, f"kafka_{name}") is not None
+        ]
+        if not names:
+            return
+        first = f"{PREFIX}KAFKA_{names[0].upper()}"
+        for name in ("cert_file", "key_file"):
+            if name not in names:
+                raise ValueError(f"{first} needs {PREFIX}KAFKA_{name.upper()} beside it")
+        if not self.kafka_security_protocol.endswith("SSL"):
+            raise ValueError(f"{first} makes sense only with {PREFIX}KAFKA_SECURITY_PROTOCOL SSL or SASL_SSL")
 
     @classmethod
     def load(cls, *, directory: Path | None = None) -> Self:
@@ -269,6 +221,21 @@ class Settings(BaseSettings):
     def dead_letter_topic(self) -> str:
         """The topic of messages that can never be processed."""
         return f"{self.topic_prefix}.invitations.dlq.v1"
+
+    @property
+    def outcomes_topic(self) -> str:
+        """The compacted topic of what became of each delivery."""
+        return f"{self.topic_prefix}.outcomes.v1"
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All our topics."""
+        return self.invitations_topic, self.dead_letter_topic, self.outcomes_topic, self.claims_topic
+
+    @property
+    def claims_topic(self) -> str:
+        """The topic of the claims that workers hold, from which a restored ledger learns."""
+        return f"{self.topic_prefix}.claims.v1"
 
 
 class _Home(BaseSettings):

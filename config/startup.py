@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from config import kafka_tls
 from config.logs import set_up_logs
 from config.settings import Settings
 
@@ -12,4 +13,5 @@ def load(*, logs_as_json: bool = False) -> Settings:
     if logs_as_json:
         settings = settings.model_copy(update={"log_format": "json"})
     set_up_logs(settings)
+    kafka_tls.check(settings)
     return settings

@@ -16,6 +16,7 @@ from db.connect import Connection
 from db.outbox import DueItem
 from db.site_queries import EVERYONE, VisibleMembers
 from db.statements import sql
+from db.unplaced import close_unplaced
 
 #: Unknown deliveries stay unknown when a batch is cancelled, whatever the policy.
 _RESEND_NEVER: Final = 0
@@ -168,6 +169,8 @@ def retry_failed(conn: Connection, chunk: Chunk, visible: VisibleMembers = EVERY
     row = conn.execute(sql("retry_deliveries"), {**asdict(chunk), **visible.parameters()}).fetchone()
     assert row is not None
     count: int = row["n"]
+    if count:
+        close_unplaced(conn, [chunk.batch_id])
     return count
 
 
@@ -247,6 +250,8 @@ def resolve(
         conn.execute(sql("reopen_paused_batches"), parameters)
     conn.execute(sql("correct_resolved_log_entries"), parameters)
     conn.execute(sql("settle_resolved_items"), parameters)
+    if resolution.verdict == "resend":
+        close_unplaced(conn, batches)
     if resolution.verdict == "failed":
         conn.execute(sql("record_resolve_error"), {**parameters, "reason": resolution.reason})
     return Resolved(len(rows), sum(row["state"] == "skipped" for row in rows))

@@ -61,6 +61,11 @@ def violations(conn: Connection) -> Iterator[Violation]:
         yield _find(conn, name, meaning, {"nearly_empty": _NEARLY_EMPTY})
 
 
+def violations_of(conn: Connection, name: str) -> int:
+    """How many rows violate the check of that name."""
+    return _find(conn, name, dict(_CHECKS)[name], {"nearly_empty": _NEARLY_EMPTY}).count
+
+
 def lost_items(conn: Connection, offsets: TopicOffsets) -> Violation:
     """Items that a dispatcher has to publish again; see `outbox.make_lost_items_due`."""
     meaning = "items were published, and the group will never read them"

@@ -1,6 +1,6 @@
 """Connections to PostgreSQL: the one place where they are opened, and what a failure to open one says.
 
-Two kinds. `connect` gives commands a plain connection. `connect_hot` gives workers one whose every statement
+Two kinds of our own. `connect` gives commands a plain connection. `connect_hot` gives workers one whose every statement
 probes indexes for a small set of keys: its plans are forced to that shape, because the planner, right after
 planning a batch or on a table never analysed, takes a sequential scan for it and becomes five times slower.
 
@@ -25,7 +25,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 
-from config.settings import without_secrets
+from config.addresses import without_secrets
 from db.session import HOT, PLAIN, Facts, Session, unfit
 from db.statements import sql
 from schemas.errors import SettingsError, UnreachableError, first_line
@@ -49,6 +49,9 @@ OUTAGES: Final = (
 )
 #: The schema is of another version: that cures only who migrates.
 NOT_MIGRATED: Final = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+#: Classes of SQLSTATE that one row can cause: data, constraints, triggers, limits, internal errors.
+#: Others (a missing column, a missing privilege) are about the statement: no row of it may pay for them.
+_CAUSED_BY_A_ROW: Final = frozenset({"22", "23", "27", "44", "54", "P0", "XX"})
 _SETTING: Final = "BIDDEN_DATABASE_URL"
 _SHARED: Final = (
     f"{_SETTING}: this is a pooler that gives a session to several clients, such as PgBouncer with pool_mode "
@@ -67,9 +70,10 @@ _ROOM_SECONDS: Final = 5.0
 
 
 class HotSession(psycopg.AsyncConnection[Any]):
-    """A connection that knows the pid of its server process: a pooler gives the driver another number."""
+    """A connection that knows its server process: a pooler gives the driver another number."""
 
     server_pid = 0
+    server_started = ""
 
 
 def parameters(application: str) -> dict[str, Any]:
@@ -109,13 +113,19 @@ async def open_async_session(
     try:
         async with conn.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(sql("identify_session"))
-            conn.server_pid = _check(conn.info, await cursor.fetchone(), migrates=False).pid
+            facts = _check(conn.info, await cursor.fetchone(), migrates=False)
+            conn.server_pid, conn.server_started = facts.pid, facts.started
             await cursor.execute(sql("set_up_session"), _settings(conn.info, application, session))
     except BaseException:
         with suppress(*OUTAGES):
             await conn.close()
         raise
     return conn
+
+
+def is_caused_by_a_row(error: psycopg.Error) -> bool:
+    """Whether the database may have refused one row of a statement, and not the statement."""
+    return not isinstance(error, OUTAGES) and (error.sqlstate or "")[:2] in _CAUSED_BY_A_ROW
 
 
 def connect(url: str, *, application: str = "bidden", autocommit: bool = False) -> Connection:
@@ -132,6 +142,14 @@ def connect(url: str, *, application: str = "bidden", autocommit: bool = False) 
 async def connect_hot(url: str, *, application: str) -> HotSession:
     """A worker's connection. Raises psycopg.OperationalError: whether to wait is the caller's to decide."""
     return await open_async_session(url, application, HOT, prepare_threshold=0)
+
+
+def connect_source(url: str, application: str) -> psycopg.Connection[Any]:
+    """A connection to a database that is not ours: nothing is set in its session, nor outlives a transaction in it.
+
+    A pooler on the way may give the session to several clients. Raises the driver's error.
+    """
+    return psycopg.connect(url, prepare_threshold=None, **parameters(application))
 
 
 def can_write(conn: Connection) -> bool:

@@ -1,6 +1,8 @@
 """One connection of a worker that outlives outages: what is run is repeated until the database is there.
 
-`on_wait` is called meanwhile: a known outage is no stall.
+`on_wait` is called meanwhile: a known outage is no stall. A server may still run what it got over a connection that the
+worker has lost. It must not run that after the repetition, when the worker has acted on it. So the former session ends
+before another is used.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from typing import Final, TypeVar
 import psycopg
 import structlog
 
+from config.health import HEALTH
+from config.metrics import POSTGRESQL
 from db.connect import OUTAGES, AsyncConnection, HotSession, connect_hot
 from db.lock_watch import LockWatch
+from db.statements import sql
 from schemas.errors import StoppingError, first_line
 
 log = structlog.get_logger()
@@ -25,6 +30,8 @@ Begin = Callable[[AsyncConnection], Awaitable[None]]
 #: After so many deadlocks in a row it is an outage. The time before a repetition, in seconds: doubled up to one.
 _DEADLOCKS: Final = 10
 _DEADLOCK_SECONDS: Final = 0.025
+#: How long the server has for ending a session, in milliseconds, before that counts as an outage.
+_END_SESSION_MS: Final = 2000
 _jitter: Final = random.SystemRandom().random
 _BACK_OFF_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 
@@ -39,6 +46,8 @@ class HotConnection:
         self._application = application
         self._on_wait = on_wait
         self._connection: HotSession | None = None
+        #: Pid and start of the session that broke last, until it is known to be over.
+        self._former: tuple[int, str] | None = None
         self._turn = asyncio.Lock()
         self._closing = asyncio.Event()
         self._locks = LockWatch(url, application, on_wait)
@@ -67,6 +76,7 @@ class HotConnection:
                     failures += 1
                 else:
                     if failures:
+                        HEALTH.back(POSTGRESQL, self)
                         log.info("PostgreSQL is back")
                     return result
             raise StoppingError
@@ -83,17 +93,32 @@ class HotConnection:
 
     async def _connect(self) -> HotSession:
         connection = await connect_hot(self._url, application=self._application)
-        if self._begin is not None:
-            try:
+        self._locks.begin(connection.server_pid)
+        try:
+            await self._end_former(connection)
+            if self._begin is not None:
                 await self._begin(connection)
-            except BaseException:
-                with suppress(*OUTAGES):
-                    await connection.close()
-                raise
+        except BaseException:
+            with suppress(*OUTAGES):
+                await connection.close()
+            raise
+        finally:
+            self._locks.end()
         return connection
+
+    async def _end_former(self, connection: AsyncConnection) -> None:
+        if self._former is None:
+            return
+        pid, started = self._former
+        arguments = {"pid": pid, "started": started, "wait_ms": _END_SESSION_MS}
+        row = await (await connection.execute(sql("end_server_session"), arguments)).fetchone()
+        if row is not None and not row[0]:
+            raise psycopg.OperationalError(f"session {pid}, which this worker lost, has not ended yet")
+        self._former = None
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
+            self._former = self._connection.server_pid, self._connection.server_started
             with suppress(*OUTAGES):
                 await self._connection.close()
             self._connection = None
@@ -102,6 +127,7 @@ class HotConnection:
         delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
         await self._disconnect()
         log.warning("waiting for PostgreSQL", seconds=delay, cause=first_line(error))
+        HEALTH.away(POSTGRESQL, self)
         # Another session's lock, too, is an outage with a name.
         self._on_wait()
         with suppress(TimeoutError):

@@ -16,7 +16,13 @@ from schemas.errors import InputError
 from schemas.wrong_lines import WrongLines
 
 #: The type of record that a field names, where such a record can be wrong itself.
-_TYPE_OF_FIELD: Final = {"group_id": "group", "member_id": "member", "event_id": "event", "email": "member"}
+_TYPE_OF_FIELD: Final = {
+    "group_id": "group",
+    "member_id": "member",
+    "event_id": "event",
+    "email": "member",
+    "ref": "event",
+}
 
 
 class ImportChecks:

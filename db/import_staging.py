@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, LiteralString
 
 from db.chunks import chunked
 from db.connect import Connection
@@ -21,7 +21,7 @@ _CHUNK: Final = 5000
 #: For long descriptions: a parameter must stay far below PostgreSQL's limit for one JSON value (256 MB).
 _CHUNK_CHARACTERS: Final = 8_000_000
 #: The field of each type that must be unique beside the key.
-_UNIQUE: Final = {"member": "email", "invitation": "token"}
+UNIQUE: Final = {"member": "email", "event": "ref", "invitation": "token"}
 
 # A key is up to two ids and a role; the last line for a key counts.
 _CREATE: Final = """
@@ -57,6 +57,8 @@ ORDER BY first_id, second_id, role
 class StagedLines:
     """The records of one import: of several lines for one key the last."""
 
+    _rows: LiteralString = _ROWS
+
     def __init__(self, conn: Connection, lines: Iterable[tuple[int, Line]]) -> None:
         """Reads all lines. Raises whatever `lines` raises; then the transaction must be rolled back to before."""
         self._conn = conn
@@ -65,7 +67,7 @@ class StagedLines:
         with conn.cursor() as cursor, cursor.copy(_COPY) as copy:
             for number, line in lines:
                 counts[line.type] += 1
-                copy.write_row(_row(number, line))
+                copy.write_row(row_of(number, line))
         conn.execute(_KEEP_LAST)
         #: How many lines were read, by type.
         self.read = {name: counts[name] for name in LINE_TYPES}
@@ -75,7 +77,7 @@ class StagedLines:
 
     def repeats(self, kind: str) -> Iterator[InputError]:
         """The records of this type whose value in a unique column is that of an earlier line."""
-        field = _UNIQUE[kind]
+        field = UNIQUE[kind]
         for row in self._conn.execute(_REPEATED, (kind,)):
             yield InputError(f"{field} is the same as in line {row['first_line']}", line=row["line"], field=field)
 
@@ -94,7 +96,7 @@ class StagedLines:
             return
         with self._conn.cursor(name="import_rows") as cursor:
             cursor.itersize = _CHUNK
-            cursor.execute(_ROWS, (kind, deleted, deleted))
+            cursor.execute(self._rows, (kind, deleted, deleted))
             records = (row["record"] for row in cursor)
             for chunk in chunked(records, _CHUNK, len, _CHUNK_CHARACTERS):
                 yield f"[{','.join(chunk)}]"
@@ -104,10 +106,11 @@ class StagedLines:
         self._conn.execute("DROP TABLE import_lines, import_rows")
 
 
-def _row(number: int, line: Line) -> tuple[object, ...]:
+def row_of(number: int, line: Line) -> tuple[object, ...]:
+    """Type, key (up to two ids and a role), line, whether it is deleted, value of the unique field, record in JSON."""
     deleted = isinstance(line, Deletion | SubscriptionDeletion)
     first, second, role = (*line.key, None, None)[:3]
-    unique = None if deleted or line.type not in _UNIQUE else getattr(line, _UNIQUE[line.type])
+    unique = None if deleted or line.type not in UNIQUE else getattr(line, UNIQUE[line.type])
     derived = rf'"mailbox":"\\x{digest(line.email).hex()}",' if isinstance(line, Member) else ""
     record = f'{{"line":{number},{derived}{line.model_dump_json(exclude_none=True)[1:]}'
     return line.type, first, second, role, number, deleted, unique, record

@@ -16,12 +16,13 @@ import structlog
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from config import metrics
 from config.clock import elapsed
-from db.connect import AsyncConnection
+from db.connect import AsyncConnection, is_caused_by_a_row
 from db.event_cache import EventCache
-from db.hot_connection import HotConnection
+from db.hot_connection import Begin, HotConnection
 from db.ledger_transaction import Committed, LedgerPolicy, Note, nothing_noted, read_mails, run_cycle
-from db.record_fallback import is_caused_by_a_row, run_cycle_row_by_row
+from db.record_fallback import run_cycle_row_by_row
 from db.statements import sql
 from schemas.delivery import Cycle, CycleResult, Delivery
 from schemas.errors import first_line
@@ -61,10 +62,14 @@ class Ledger:
         on_wait: Callable[[], None],
         clock: Callable[[], float] = elapsed,
         note: Note = nothing_noted,
+        begin: Begin | None = None,
     ) -> None:
-        """`note` is called before each transaction that claims, with the cycle's owner and what it asks for."""
+        """`note` is called before each transaction that claims, with the cycle's owner and what it asks for.
+
+        `begin` is called with each new connection before it is used.
+        """
         self._note = note
-        self._connection = HotConnection(url, application=application, on_wait=on_wait)
+        self._connection = HotConnection(url, application=application, on_wait=on_wait, begin=begin)
         self._policy = policy
         self._clock = clock
         self._events = EventCache()
@@ -100,7 +105,12 @@ class Ledger:
             # Before the attempt that succeeds: a lease may not be counted from any later moment.
             before = self._clock()
             done = await work(conn, self._policy, self._events, cycle, self._note)
-            return CycleResult(done.claimed, done.renewed, ClockReading(before, done.at, self._clock()))
+            after = self._clock()
+            metrics.TRANSACTION.observe(after - before)
+            metrics.count_outcomes(done.outcomes)
+            for delivery in done.claimed:
+                delivery.begin_before = before + done.fresh_for
+            return CycleResult(done.claimed, done.renewed, ClockReading(before, done.at, after))
 
         async def run(conn: AsyncConnection) -> CycleResult:
             return await timed(run_cycle, conn)

@@ -5,6 +5,7 @@ Called by `db.ledger`, which repeats it after an outage. Nothing in here waits o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -14,8 +15,10 @@ from psycopg.types.json import Jsonb
 
 from config import crash_points
 from config.crash_points import CrashPoint
+from db import outcome_counts
 from db.connect import AsyncConnection
 from db.event_cache import EventCache
+from db.outcome_counts import OutcomeCounts
 from db.statements import sql
 from schemas.delivery import Cycle, Delivery
 from schemas.invitation import Recipient
@@ -52,12 +55,18 @@ class Committed:
     claimed: list[Delivery] = field(default_factory=list)
     renewed: set[DeliveryKey] = field(default_factory=set)
     at: float = -inf
+    #: For the metrics.
+    outcomes: OutcomeCounts = field(default_factory=Counter)
+    #: Seconds after `at` for which the claims may be begun: the source is asked again before any later mail.
+    fresh_for: float = inf
 
     def add(self, other: Committed) -> None:
         """The same of another transaction. Of two beginnings the earlier counts: no lease ends before what it says."""
         self.claimed += other.claimed
         self.renewed |= other.renewed
+        self.outcomes += other.outcomes
         self.at = other.at if self.at == -inf else min(self.at, other.at)
+        self.fresh_for = min(self.fresh_for, other.fresh_for)
 
 
 def row_of(delivery: Delivery) -> dict[str, Any]:
@@ -154,12 +163,13 @@ async def run_cycle(
     """Commits a cycle; what was claimed has its fence and attempts set. Raises any psycopg error."""
     completed = [row_of(delivery) | {"fence": delivery.fence, **columns_of(delivery)} for delivery in cycle.record]
     accepted = [row for row in completed if row["state"] == "sent"]
+    others = [row for row in completed if row["state"] != "sent"]
     requested = [row_of(delivery) for delivery in cycle.claim]
     parameters = policy.parameters(cycle.owner) | {
         "batches": sorted({row["batch_id"] for row in (*completed, *requested)}),
         "accepted": _rows(accepted),
         "accepted_members": len({(row["batch_id"], row["member_id"]) for row in accepted}),
-        "others": _rows(row | {"n": n} for n, row in enumerate(completed) if row["state"] != "sent"),
+        "others": _rows(row | {"n": n} for n, row in enumerate(others)),
         "renewed": _rows(row_of(delivery) | {"fence": delivery.fence} for delivery in cycle.renew),
         "requested": _rows(requested),
         "events": sorted({row["event_id"] for row in requested}),
@@ -169,11 +179,20 @@ async def run_cycle(
         crash_points.reach(CrashPoint.CLAIM_READY)
     # A transaction of its own: a worker that is stopped or killed here leaves no lock behind.
     cursor = await conn.execute(sql("run_cycle"), parameters)
-    ((at, claims, renewed, versions),) = await cursor.fetchall()
+    ((at, claims, renewed, versions, fresh_until),) = await cursor.fetchall()
     if claims:
         await events.update(conn, versions)
     claimed = _claimed(cycle.claim, claims or (), events)
-    return Committed(claimed, {DeliveryKey(**key) for key in renewed or ()}, at)
+    fresh_for = inf if fresh_until is None else fresh_until - at
+    outcomes = outcome_counts.count(len(accepted), others)
+    if len(claimed) < len(requested):
+        outcomes += await outcome_counts.concluded(conn, _unclaimed(cycle.claim, claimed), at)
+    return Committed(claimed, {DeliveryKey(**key) for key in renewed or ()}, at, outcomes, fresh_for)
+
+
+def _unclaimed(requested: Sequence[Delivery], claimed: Sequence[Delivery]) -> list[dict[str, Any]]:
+    taken = set(claimed)
+    return [row_of(delivery) for delivery in requested if delivery not in taken]
 
 
 def _rows(rows: Iterable[dict[str, Any]]) -> Jsonb | None:

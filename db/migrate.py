@@ -23,6 +23,13 @@ from db.session import MIGRATION
 from db.statements import functions, sql
 
 _FOLDER = Path(__file__).parent / "migrations"
+#: What the models do not say.
+_TRIGGERS = {
+    "deliveries_sent_is_final",
+    "deliveries_sent_is_kept",
+    "deliveries_note_outcomes",
+    "deliveries_note_first_outcome",
+}
 
 
 def engine_for(url: str) -> Engine:
@@ -115,4 +122,4 @@ def _guards() -> set[str]:
         for constraint in table.constraints
         if isinstance(constraint, CheckConstraint)
     }
-    return checks | {"deliveries_sent_is_final", "deliveries_sent_is_kept"} | set(functions().values())
+    return checks | _TRIGGERS | set(functions().values())

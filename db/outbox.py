@@ -5,7 +5,7 @@ For `producers.dispatch`. Each function is one statement; with an autocommit con
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -18,6 +18,8 @@ from db.connect import Connection
 from db.planning import CLAIM_SECONDS, FIRST_ITEMS
 from db.statements import sql
 
+#: An older claim without a receipt is that of a publisher that died, or to which Kafka does not answer.
+_RECEIPT_SECONDS: Final = 5.0
 #: Above every partition's number.
 _NO_PARTITION: Final = 2**31 - 1
 
@@ -32,6 +34,8 @@ class DueItem:
     claimed_until: datetime
     event_id: int
     action: str
+    #: The timestamp that its message is to have, in milliseconds since 1970; None for the time of publishing.
+    timestamp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,18 @@ class PublishReceipt:
     item: DueItem
     partition: int
     offset: int
+    #: The message's, in milliseconds since 1970.
+    timestamp: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOrigin:
+    """What all messages of a batch say of their event."""
+
+    batch_id: int
+    shuffle_seed: int
+    started_at: datetime
+    traceparent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +85,7 @@ class PartitionOffsets:
 
 @dataclass(frozen=True, slots=True)
 class TopicOffsets:
-    """The topic and the group's place in it, by partition, as Kafka told after `read_at`, a time of the database."""
+    """The topic and the group's place in it, by partition, as Kafka had it after `read_at`, a time of the database."""
 
     read_at: datetime
     topic_id: UUID
@@ -105,18 +121,35 @@ def any_due(conn: Connection) -> bool:
     return bool(row["any"])
 
 
-def count_backlog(conn: Connection, offsets: TopicOffsets, most: int) -> int:
-    """Items that the topic holds for the group and that are not settled; of each partition at most `most`."""
-    row = conn.execute(sql("count_backlog"), {**offsets.parameters(), "most": most}).fetchone()
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Items that the topic holds for the group and that are not settled, and items that are published at this moment.
+
+    Claimed ones are on the topic or about to be, for the first time; no receipt says yet where.
+    """
+
+    on_topic: int
+    claimed: int
+
+
+def count_backlog(conn: Connection, offsets: TopicOffsets, most: int) -> Backlog:
+    """Of each partition, and of each batch, at most `most`."""
+    values = {"most": most, "claim_seconds": CLAIM_SECONDS, "receipt_seconds": _RECEIPT_SECONDS}
+    row = conn.execute(sql("count_backlog"), {**offsets.parameters(), **values}).fetchone()
     assert row is not None
-    count: int = row["n"]
-    return count
+    return Backlog(**row)
 
 
 def items_claimed_by_trigger(conn: Connection, batch_id: int) -> list[DueItem]:
     """The first items of the batch, which its trigger has planned and claimed, in the order of publishing."""
     values = {"batch_id": batch_id, "first_items": FIRST_ITEMS}
     return [DueItem(**row) for row in conn.execute(sql("items_claimed_by_trigger"), values)]
+
+
+def batch_origins(conn: Connection, batches: Iterable[int]) -> dict[int, BatchOrigin]:
+    """Of each of these batches."""
+    rows = conn.execute(sql("batch_origins"), {"batches": list(batches)})
+    return {row["batch_id"]: BatchOrigin(**row) for row in rows}
 
 
 def release_items(conn: Connection, items: Sequence[DueItem]) -> None:
@@ -145,6 +178,7 @@ def store_receipts(conn: Connection, topic_id: UUID, acks: Sequence[PublishRecei
             "topic_id": str(topic_id),
             "partition": ack.partition,
             "kafka_offset": ack.offset,
+            "kafka_timestamp": ack.timestamp,
         }
         for ack in acks
     ]

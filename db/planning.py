@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
 from psycopg.types.json import Jsonb
 
+from config.tracing import new_context
 from db.connect import Connection
 from db.statements import sql
 
@@ -37,6 +38,8 @@ class EventFacts:
     is_cancelled: bool
     has_host: bool
     role_policy: str
+    #: The widest that may be invited; None: everyone.
+    audience: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Trigger:
     hold_unknown: bool
     #: How long the trigger's publish claim on the items lasts.
     claim_seconds: float = CLAIM_SECONDS
+    #: The trace that it begins or continues.
+    traceparent: str = field(default_factory=lambda: str(new_context()))
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of the statements."""
@@ -121,6 +126,7 @@ def insert_batch(conn: Connection, trigger: Trigger, *, planned_later: bool = Fa
             "trigger_key": trigger.key,
             "initiator": trigger.initiator,
             "seed": seed,
+            "traceparent": trigger.traceparent,
             "planning": Jsonb({"hold_unknown": trigger.hold_unknown}) if planned_later else None,
         },
     ).fetchone()
@@ -165,6 +171,7 @@ _PARTS: Final = (
     ("reopen_deliveries", "failed or skipped deliveries reopened"),
     ("plan_deliveries", "deliveries written"),
     ("plan_invitations", "invitations written"),
+    ("plan_to_place_again", "invitations to be placed again"),
 )
 
 
@@ -184,6 +191,7 @@ class BatchToPlan:
     trigger_key: str | None
     shuffle_seed: int
     hold_unknown: bool
+    traceparent: str
 
 
 def claim_batch_to_plan(conn: Connection, batch_id: int) -> BatchToPlan | None:

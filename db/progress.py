@@ -23,6 +23,12 @@ def idle(conn: Connection, batch_id: int) -> Idle | None:
     return None if row is None else Idle(row["at"], row["seconds"])
 
 
+def is_being_placed(conn: Connection, batch_id: int) -> bool:
+    """Whether the source is yet to get the batch's invitations: nothing of it goes out before."""
+    row = conn.execute(sql("is_being_placed"), {"batch_id": batch_id}).fetchone()
+    return row is not None and bool(row["placing"])
+
+
 def all_sent_elsewhere(conn: Connection, batch_id: int) -> bool:
     """Whether the batch has a log, and every delivery in it was skipped as already sent."""
     row = conn.execute(sql("all_sent_elsewhere"), {"batch_id": batch_id}).fetchone()

@@ -14,9 +14,11 @@ import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
-from db.connect import OUTAGES, AsyncConnection
+from config.metrics import NOT_RECORDED
+from db.connect import AsyncConnection, is_caused_by_a_row
 from db.event_cache import EventCache
 from db.ledger_transaction import Committed, LedgerPolicy, Note, nothing_noted, recordable, row_of, run_cycle
+from db.outcome_counts import OutcomeCounts
 from db.statements import sql
 from schemas.delivery import Cycle, Delivery
 from schemas.errors import first_line
@@ -26,15 +28,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-#: Classes of SQLSTATE that one row can cause: data, constraints, triggers, limits, internal errors.
-#: Others (a missing column, a missing privilege) are about the statement: no row of it may pay for them.
-_CAUSED_BY_A_ROW: Final = frozenset({"22", "23", "27", "44", "54", "P0", "XX"})
 _NOT_RECORDED: Final = "its outcome could not be recorded"
-
-
-def is_caused_by_a_row(error: psycopg.Error) -> bool:
-    """Whether the database may have refused one row of a statement, and not the statement."""
-    return not isinstance(error, OUTAGES) and (error.sqlstate or "")[:2] in _CAUSED_BY_A_ROW
 
 
 async def run_cycle_row_by_row(
@@ -45,11 +39,13 @@ async def run_cycle_row_by_row(
     for delivery in cycle.record:
         result = await _or_error(run_cycle(conn, policy, events, Cycle(cycle.owner, record=[delivery])))
         if isinstance(result, psycopg.Error):
-            await _record_bare(conn, delivery, delivery.fence, result)
+            committed.outcomes += await _record_bare(conn, delivery, delivery.fence, result)
+        else:
+            committed.outcomes += result.outcomes
     for delivery in cycle.claim:
         result = await _or_error(run_cycle(conn, policy, events, Cycle(cycle.owner, claim=[delivery]), note))
         if isinstance(result, psycopg.Error):
-            await _record_bare(conn, delivery, None, result)
+            committed.outcomes += await _record_bare(conn, delivery, None, result)
         else:
             committed.add(result)
     for delivery in cycle.renew:
@@ -62,7 +58,9 @@ async def run_cycle_row_by_row(
     return committed
 
 
-async def _record_bare(conn: AsyncConnection, delivery: Delivery, fence: int | None, cause: psycopg.Error) -> None:
+async def _record_bare(
+    conn: AsyncConnection, delivery: Delivery, fence: int | None, cause: psycopg.Error
+) -> OutcomeCounts:
     """A terminal status from constants, each part in a transaction of its own, so that none fails with another.
 
     `fence` is None for a delivery that could not be claimed.
@@ -77,6 +75,7 @@ async def _record_bare(conn: AsyncConnection, delivery: Delivery, fence: int | N
             await _is_done(conn, name, {**row, "reason": _NOT_RECORDED})
     # A late outcome corrects the logs of other batches on this path, too.
     await _is_done(conn, "correct_log_entries", {"touched": Jsonb([row]), "resend_below": 0})
+    return OutcomeCounts({(state, None if state == "sent" else NOT_RECORDED): 1})
 
 
 def bare_state(outcome: Outcome | None) -> str:

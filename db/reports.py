@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+from db import source_status
 from db.connect import Connection
 from db.statements import sql
 from schemas.errors import NotFoundError
 from schemas.vocabulary import Audience, EventKind
+
+#: Lines set aside that an error names.
+_MOST_NAMED: Final = 3
 
 
 def status(conn: Connection, batch_id: int) -> dict[str, Any]:
@@ -48,10 +52,11 @@ def excluded(conn: Connection, batch_id: int) -> Iterator[dict[str, Any]]:
 
 
 def why(conn: Connection, event_id: int, member_id: int) -> dict[str, Any]:
-    """Why this member was mailed about this event, or not."""
+    """Why this member was mailed about this event, or not. `set_aside`: lines of the source about them, if any."""
     _require_event(conn, event_id)
+    aside = source_status.set_aside_of_member(conn, member_id)
     if conn.execute(sql("member_exists"), {"member_id": member_id}).fetchone() is None:
-        raise NotFoundError(f"there is no member {member_id}", field="member")
+        raise NotFoundError(f"there is no member {member_id}{_named(aside)}", field="member")
     parameters = {"event_id": event_id, "member_id": member_id}
     row = conn.execute(sql("why_reasons"), parameters).fetchone()
     assert row is not None
@@ -61,6 +66,8 @@ def why(conn: Connection, event_id: int, member_id: int) -> dict[str, Any]:
         "eligible": not row["reasons"],
         "reasons": row["reasons"],
         "deliveries": conn.execute(sql("why_deliveries"), parameters).fetchall(),
+        # Only where there is something.
+        **({"set_aside": aside} if aside else {}),
     }
 
 
@@ -75,6 +82,8 @@ def audit(conn: Connection, event_id: int, audience: Audience) -> dict[str, Any]
     assert found is not None
     counts, eligible, missing = found["counts"], found["eligible"], found["missing"]
     contradictions = {row["kind"]: row["deliveries"] for row in conn.execute(sql("audit_contradictions"), parameters)}
+    aside = source_status.set_aside_of_event(conn, event_id)
+    members = source_status.members_set_aside(conn)
     five = {name: counts.get(name, 0) for name in ("sent", "failed", "unknown", "skipped", "pending")}
     return {
         "event_id": event_id,
@@ -84,6 +93,9 @@ def audit(conn: Connection, event_id: int, audience: Audience) -> dict[str, Any]
         "missing": missing,
         "balanced": sum(five.values()) + len(missing) == eligible and not contradictions,
         "contradictions": contradictions,
+        # Only where there is something: lines about the event, and how many members are missing from the directory.
+        **({"set_aside": aside} if aside else {}),
+        **({"members_set_aside": members} if members else {}),
     }
 
 
@@ -97,5 +109,12 @@ def audited(conn: Connection, event_id: int, audience: Audience) -> Iterator[dic
 def _require_event(conn: Connection, event_id: int) -> EventKind:
     row = conn.execute(sql("event_kind"), {"event_id": event_id}).fetchone()
     if row is None:
-        raise NotFoundError(f"there is no event {event_id}", field="event")
+        aside = source_status.set_aside_of_event(conn, event_id)
+        raise NotFoundError(f"there is no event {event_id}{_named(aside)}", field="event")
     return EventKind(row["kind"])
+
+
+def _named(aside: list[dict[str, Any]]) -> str:
+    """Behind what is not in the directory: that the source has it, and why it could not be used."""
+    found = "; ".join(f"{line['type']} {line['key']} was set aside: {line['problem']}" for line in aside[:_MOST_NAMED])
+    return f" ({found})" if found else ""

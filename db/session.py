@@ -67,6 +67,8 @@ class Facts:
     """What a new session is."""
 
     pid: int
+    #: With the pid it names a session for good. As the server writes it.
+    started: str
     database: str
     encoding: str
     search_path: str

@@ -16,7 +16,7 @@ from db.connect import Connection
 from db.planning import EventFacts, Trigger
 from db.statements import sql
 from schemas.errors import NotFoundError
-from schemas.vocabulary import EventKind
+from schemas.vocabulary import Audience, EventKind
 
 Scope = list[int] | None
 PAGE: Final = 50
@@ -65,6 +65,9 @@ class EventSummary:
     invitable: bool
     has_host: bool
     role_policy: str
+    ref: str | None
+    audience: Audience | None
+    rsvp_url: str | None
     is_past: bool
     time_zone: str
     chapter_ids: tuple[int, ...]
@@ -82,6 +85,7 @@ class EventSummary:
             is_cancelled=self.cancelled_at is not None,
             has_host=self.has_host,
             role_policy=self.role_policy,
+            audience=self.audience,
         )
 
     def is_shared(self, scope: Scope) -> bool:
@@ -122,9 +126,8 @@ _EVENT_FIELDS: Final = tuple(EventSummary.__dataclass_fields__)
 
 def _event(row: dict[str, Any]) -> EventSummary:
     values = {name: row[name] for name in _EVENT_FIELDS}
-    values["kind"] = EventKind(values["kind"])
-    values["chapter_ids"] = tuple(values["chapter_ids"] or ())
-    values["chapter_names"] = tuple(values["chapter_names"] or ())
+    values |= {"kind": EventKind(row["kind"]), "audience": row["audience"] and Audience(row["audience"])}
+    values |= {name: tuple(row[name] or ()) for name in ("chapter_ids", "chapter_names")}
     return EventSummary(**values)
 
 
@@ -146,7 +149,7 @@ def event(conn: Connection, event_id: int, scope: Scope) -> EventSummary | None:
 def events(
     conn: Connection, scope: Scope, *, search: str = "", skip: int = 0, limit: int = PAGE
 ) -> tuple[list[ListedEvent], bool]:
-    """Events whose name contains `search`, upcoming ones first; and whether more follow."""
+    """Events whose name or reference contains `search`, upcoming ones first; and whether more follow."""
     values = {"chapters": scope, "search": search, "skip": skip, "limit": limit + 1}
     rows = _find(conn, "browse_events", values)
     listed = [

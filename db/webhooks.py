@@ -27,6 +27,8 @@ class DueWebhook:
     attempts: int
     #: The account that the client acts for; None if the client is revoked or the account disabled.
     account: Account | None
+    #: The trace of its batch.
+    traceparent: str | None = None
 
 
 def request(conn: Connection, batch_id: int, client_id: int) -> None:
@@ -49,6 +51,7 @@ def _due(row: dict[str, Any]) -> DueWebhook:
         row["webhook_secret"],
         row["attempts"],
         accounts.account_from_row(row) if row["is_active"] else None,
+        row["traceparent"],
     )
 
 

@@ -87,8 +87,10 @@ class Demonstration:
         self._stack.start(report, self.stop)
         if self._with_site:
             self.site_address = site.choose_address(self.home)
-        self._commands = Commands(self._stack.addresses, base_url=self.site_address)
         self._settings = provision(self._stack.addresses)
+        self._commands = Commands(
+            self._stack.addresses, base_url=self.site_address, metrics_port=self._settings.metrics_port
+        )
         self.stop.check()
         self._commands.start("dispatcher", "dispatch")
         self._commands.start("worker-1", "worker")

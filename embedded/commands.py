@@ -15,6 +15,8 @@ from embedded.process import ProcessSpec, end_with_owner, module_command, module
 
 #: A worker limits its own shutdown to 20 s.
 _STOP_SECONDS: Final = 25.0
+#: The title of `bidden sync`, which no monitor asks.
+SYNC: Final = "sync"
 
 
 class CommandProcess:
@@ -73,10 +75,19 @@ class CommandProcess:
             stop_child(self._process, signal.SIGTERM, seconds)
 
 
+def port_offset(title: str) -> int:
+    """What is added to BIDDEN_METRICS_PORT: for the dispatcher 0, the site 1, the first worker 2, and so on."""
+    if title.startswith("worker-"):
+        return 1 + int(title.removeprefix("worker-"))
+    return {"dispatcher": 0, "site": 1}[title]
+
+
 class Commands:
     """All commands of a home. Their logs are in its `logs` folder."""
 
-    def __init__(self, addresses: Addresses, *, base_url: str | None = None) -> None:
+    def __init__(self, addresses: Addresses, *, base_url: str | None = None, metrics_port: int | None = None) -> None:
+        """`metrics_port`: the first of the ports for monitors, of which each process gets one (`port_offset`)."""
+        self._metrics_port = metrics_port
         self.all: list[CommandProcess] = []
         self._logs = Path(addresses.home) / "logs"
         # Whatever the environment says: these processes belong to these servers.
@@ -93,7 +104,10 @@ class Commands:
     def start(self, title: str, *arguments: str) -> None:
         """Starts `bidden ARGUMENTS`, which logs to `TITLE.log`."""
         self._logs.mkdir(exist_ok=True)
-        command = CommandProcess(title, arguments, self._logs / f"{title}.log", self._env)
+        env = self._env
+        if self._metrics_port is not None and title != SYNC:
+            env = env | {"BIDDEN_METRICS_PORT": str(self._metrics_port + port_offset(title))}
+        command = CommandProcess(title, arguments, self._logs / f"{title}.log", env)
         self.all.append(command)
         command.start()
 

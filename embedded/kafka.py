@@ -52,9 +52,16 @@ share.coordinator.state.topic.min.isr=1
 # A lone worker need not wait for others to join; tests want short sessions.
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
+# As workers have it under the classic protocol, where they set it themselves.
+group.consumer.min.session.timeout.ms=1000
+group.consumer.session.timeout.ms=10000
+group.consumer.min.heartbeat.interval.ms=500
+group.consumer.heartbeat.interval.ms=1000
 # A killed broker must not come back before its session has ended (it would be "a duplicate"): 9 s by default.
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
+# Nobody follows this controller: twice a second it would write a record that tells followers it lives.
+metadata.max.idle.interval.ms=0
 # Sized for a small machine; the cleaner's buffer alone would be 128 MB.
 num.network.threads=2
 num.io.threads=4
@@ -102,10 +109,13 @@ class Kafka(Server):
     def prepare(self, report: Report) -> None:
         self._class_path = ":".join(str(jar) for jar in class_path(report, self.check_cancelled))
         self.folder.mkdir(exist_ok=True)
-        text = PROPERTIES.format(port=self.port, controller_port=self.controller_port)
-        write_atomically(self.folder / "server.properties", text)
+        write_atomically(self.folder / "server.properties", self.properties())
         write_atomically(self.folder / "log4j2.properties", LOGGING)
         self._format(report)
+
+    def properties(self) -> str:
+        """The broker's configuration; the last of two lines for one property counts."""
+        return PROPERTIES.format(port=self.port, controller_port=self.controller_port)
 
     def spec(self) -> ProcessSpec:
         return ProcessSpec(

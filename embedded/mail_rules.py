@@ -18,10 +18,12 @@ counts of `times` start over.
 | drop_in_data       | the connection is dropped after the first bytes of the mail           |                         |
 | drop_after_store   | the mail is stored, and the connection dropped before the reply       |                         |
 | delay              | the mail is stored, and `seconds` pass before the reply to its end    |                         |
+| hold               | the mail is stored; the reply to its end waits until the rule is gone |                         |
 
 `recipient` is a shell pattern, case-insensitive (default: any; refuse_sender comes before it is known); `times` limits
 how often the rule applies (default: always). With `per_second` the rule applies only to what comes faster than that, as
-at a provider with a rate limit. A reply of 421 closes the connection. A `delay` lets a later rule apply as well.
+at a provider with a rate limit. A reply of 421 closes the connection. A `delay` or `hold` lets a later
+rule apply as well.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ DEFAULT_REPLIES: Final = {
     "drop_in_data": "",
     "drop_after_store": "",
     "delay": "",
+    "hold": "",
 }
 
 

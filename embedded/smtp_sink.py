@@ -23,6 +23,9 @@ from embedded.smtp_transaction import SmtpTransaction
 MAX_LINE: Final = 4096
 END: Final = b"\r\n.\r\n"
 
+#: Between two looks whether a reply is still held.
+_HOLD_SECONDS: Final = 0.05
+
 
 @dataclass
 class Sink:
@@ -250,14 +253,25 @@ class SmtpServerSession(asyncio.Protocol):
         except OSError:
             return self._reply(b"452 4.3.1 Insufficient storage")
         sink.accepted += 1
-        delay = sink.rules.consume("delay", recipients)
+        delay, hold = sink.rules.consume("delay", recipients), sink.rules.consume("hold", recipients)
         if sink.rules.consume("drop_after_store", recipients):
             return self._drop()
         self._reply(b"250 2.0.0 Kept as %d" % sink.accepted)
         if delay is not None:
             self._suspended = True
             asyncio.get_running_loop().call_later(delay.seconds, self._resume)
+        elif hold is not None:
+            self._suspended = True
+            self._hold(list(recipients))
         return None
+
+    def _hold(self, recipients: list[str]) -> None:
+        """Until the rule is gone."""
+        self._sink.rules.refresh()
+        if self._sink.rules.consume("hold", recipients) is None:
+            self._resume()
+        else:
+            asyncio.get_running_loop().call_later(_HOLD_SECONDS, self._hold, recipients)
 
     def _refusal(self, data: bytes) -> bytes:
         sink = self._sink

@@ -4,7 +4,8 @@
 
 A consumer group of its own gets every message, and takes none from the workers: for statistics, or for a copy in
 another system. A message says what is *to be sent*, not what was sent, and comes again after a retry, a replay or an
-outage: count distinct (batch_id, member_id). What became of it is in `bidden log BATCH` and in the HTTP API.
+outage, with the same `ce_id`: count distinct ones. What became of it says `--topic outcomes.v1`: of two events with one
+key the one with the higher fence is newer.
 """
 
 from __future__ import annotations
@@ -49,12 +50,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bootstrap", default="localhost:9092")
     parser.add_argument("--prefix", default="bidden", help="BIDDEN_TOPIC_PREFIX of the workers")
+    parser.add_argument("--topic", default="invitations.v1", help="or outcomes.v1: what became of each delivery")
     parser.add_argument("--group", required=True, help="not BIDDEN_GROUP: that is the workers' own")
     parser.add_argument("--count", type=int, help="end after so many messages")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     source = consumer(options.bootstrap, options.group)
-    source.subscribe([f"{options.prefix}.invitations.v1"])
+    source.subscribe([f"{options.prefix}.{options.topic}"])
     handled = 0
     try:
         while options.count is None or handled < options.count:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Final
@@ -21,6 +22,7 @@ from mail.render import render
 from mail.sanitize import one_line, shortened
 from schemas import limits
 from schemas.envelope import Envelope, Unmailable
+from schemas.event_fields import rsvp_link
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.mail_address import address_problem, check_base_url, is_plain_address, parse_sender
@@ -43,7 +45,8 @@ class CompiledTemplate:
     """The mails of one event in one role, compiled. `compose` may be called from one thread at a time.
 
     `mail_from` is `Name <address>` or `address`, the address ASCII; `base_url` is where the links of a mail
-    lead. Both as the settings hold them, which refuse at load what makes no sense.
+    lead, but for the answer to an event that has an `rsvp_url`. Both as the settings hold them, which refuse at load
+    what makes no sense.
     """
 
     def __init__(self, event: EventDetails, role: Role, mail_from: str, base_url: str) -> None:
@@ -51,7 +54,11 @@ class CompiledTemplate:
         self._domain = self.sender.rpartition("@")[2]
         base_url = check_base_url(base_url)
         self._unsubscribe = f"{base_url}/unsubscribe/"
-        self._rsvp_codes = quoted_printable.encoded(f"{base_url}/invitation/").encode("ascii")
+        rsvp = rsvp_link(event.rsvp_url, base_url)
+        self._rsvp_codes, self._after_rsvp = (quoted_printable.encoded(part).encode("ascii") for part in rsvp)
+        # A pattern may have a query, and HTML escapes its ampersands.
+        in_html = (quoted_printable.encoded(html.escape(part)).encode("ascii") for part in rsvp)
+        self._html_rsvp_codes, self._after_html_rsvp = in_html
         self._unsubscribe_codes = quoted_printable.encoded(self._unsubscribe).encode("ascii")
         self._date = ""
         self._dated: datetime | None = None
@@ -73,9 +80,9 @@ class CompiledTemplate:
         # The first segment is for the member's own headers.
         self._segments: list[bytes] = [b"", text.encode("ascii")]
         self._slots: list[tuple[int, str, int]] = []
-        self._splice(rendered.text, "name")
+        self._splice(rendered.text, {})
         self._segments.append(f"\r\n--{_BOUNDARY}\r\n{_part_headers('html')}".encode("ascii"))
-        self._splice(rendered.html, "html_name")
+        self._splice(rendered.html, {"name": "html_name", "rsvp": "html_rsvp"})
         self._segments.append(f"\r\n--{_BOUNDARY}--\r\n".encode("ascii"))
 
     def compose(self, recipient: Recipient, key: DeliveryKey, at: datetime) -> Envelope | Unmailable:
@@ -120,7 +127,8 @@ class CompiledTemplate:
         values = {
             "name": name_codes.encode("ascii"),
             "html_name": html_codes.encode("ascii"),
-            "rsvp": self._rsvp_codes + tail,
+            "rsvp": self._rsvp_codes + tail + self._after_rsvp,
+            "html_rsvp": self._html_rsvp_codes + tail + self._after_html_rsvp,
             "unsubscribe": self._unsubscribe_codes + tail,
         }
         for index, field, room in self._slots:
@@ -128,10 +136,10 @@ class CompiledTemplate:
             segments[index] = value if len(value) <= room else quoted_printable.lines_of_its_own(value)
         return Envelope(self.sender, address, b"".join(segments), not plain and not address.isascii())
 
-    def _splice(self, rendered: str, name: str) -> None:
+    def _splice(self, rendered: str, values: Mapping[str, str]) -> None:
         """Appends a part's text in pieces, and for each placeholder an empty segment to be filled later.
 
-        `name` is the value that the placeholder `name` stands for in this part.
+        `values` names the value that a placeholder stands for in this part, where it is not the one of its own name.
         """
         texts = _PLACEHOLDER.split(rendered)
         last = len(texts) - 1
@@ -142,8 +150,7 @@ class CompiledTemplate:
         ]
         self._segments.append(pieces[0])
         for field, before, after in zip(texts[1::2], pieces, pieces[1:], strict=False):
-            value = name if field == "name" else field
-            self._slots.append((len(self._segments), value, quoted_printable.room(before, after)))
+            self._slots.append((len(self._segments), values.get(field, field), quoted_printable.room(before, after)))
             self._segments += (b"", after)
 
 

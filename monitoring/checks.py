@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 from confluent_kafka import KafkaException
 
-from config.settings import HOME_SETTINGS_FILE, Settings, without_secrets
-from db import checks, outbox
+from config import ledger_topics
+from config.addresses import without_secrets
+from config.rights import RUNNING, Process
+from config.settings import HOME_SETTINGS_FILE, Settings
+from db import checks, outbox, rights
 from db.connect import Connection, connect
 from db.migrate import current, drift, head
+from db.restores import is_behind, restored
 from mail.check import check_mail_server
-from monitoring import journals, sending
-from schemas.errors import BiddenError, first_line
+from monitoring import group_protocol, journals, sending, source
+from schemas.errors import BiddenError, SettingsError, first_line
 
 if TYPE_CHECKING:
     from db.outbox import PartitionOffsets
@@ -46,11 +50,14 @@ class CheckResult:
     detail: str
 
 
-def run_checks(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> Iterator[CheckResult]:
-    """All checks."""
+def run_checks(
+    settings: Settings, sleep: Callable[[float], None] = time.sleep, processes: Sequence[Process] = RUNNING
+) -> Iterator[CheckResult]:
+    """All checks. The users of the settings should have the rights of these processes."""
     yield from _home(settings)
-    yield from _database(settings)
-    yield from _kafka(settings, sleep)
+    yield from _database(settings, processes)
+    yield from (CheckResult(*found) for found in source.check_source(settings))
+    yield from _kafka(settings, sleep, processes)
     yield from _mail(settings)
     why = journals.obstacle(settings.state_folder)
     yield CheckResult(
@@ -81,12 +88,13 @@ def _home(settings: Settings) -> Iterator[CheckResult]:
     )
 
 
-def _database(settings: Settings) -> Iterator[CheckResult]:
+def _database(settings: Settings, processes: Sequence[Process]) -> Iterator[CheckResult]:
     try:
         url = settings.require_database()
         with connect(url, application="bidden-doctor", autocommit=True) as conn:
             yield CheckResult("database", ok=True, detail=f"{without_secrets(url)}, PostgreSQL {checks.version(conn)}")
             yield _clock(conn)
+            yield _rights("database rights", rights.missing(conn, processes), "deploy/grants.sql")
             revision = current(url)
             yield CheckResult(
                 "schema",
@@ -104,8 +112,12 @@ def _database(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult(shared.check, ok=True, detail=shared.detail)
             now = sending.read(conn, settings.send_rates)
             yield CheckResult("sending rate", ok=not now.needs_a_person, detail=sending.describe(now))
+            yield from (CheckResult(*found) for found in source.check_snapshot(conn, settings))
     except BiddenError as error:
         yield CheckResult("database", ok=False, detail=error.detail)
+    except psycopg.errors.InsufficientPrivilege as error:
+        # No fault by itself: the rights were checked before.
+        yield CheckResult("database", ok=True, detail=f"not all was checked: {first_line(error)}")
     except psycopg.Error as error:
         yield CheckResult("database", ok=False, detail=first_line(error))
 
@@ -123,7 +135,14 @@ def _drift(url: str) -> CheckResult:
     return CheckResult("schema drift", ok=not differences, detail=detail)
 
 
-def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[CheckResult]:
+def _rights(check: str, lacks: Sequence[str], file: str) -> CheckResult:
+    detail = f"this user lacks {'; '.join(lacks)}: see {file}" if lacks else "this user has what it needs"
+    return CheckResult(check, ok=not lacks, detail=detail)
+
+
+def _kafka(settings: Settings, sleep: Callable[[float], None], processes: Sequence[Process]) -> Iterator[CheckResult]:
+    from producers.rights import is_forbidden
+    from producers.rights import missing as missing_in_kafka
     from producers.topics import Topics
 
     try:
@@ -136,14 +155,18 @@ def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[Check
         )
         if found.is_cut_off:
             return
+        yield _rights("kafka rights", missing_in_kafka(settings, processes), "deploy/acls")
         missing = False
-        for name in (settings.invitations_topic, settings.dead_letter_topic):
+        for name in settings.topics:
             if topics.topic_id(name) is None:
                 missing = True
                 yield CheckResult("topic", ok=False, detail=f"{name} does not exist: run `bidden migrate`")
         if missing:
             return
         yield from _durability(settings, topics, found.brokers)
+        yield _compaction(topics)
+        fits, protocol = group_protocol.check(settings, processes)
+        yield CheckResult("group protocol", ok=fits, detail=protocol)
         held = topics.read_offsets(datetime.now(UTC)).partitions
         yield CheckResult("topic", ok=True, detail=f"{settings.invitations_topic}, {len(held)} partitions")
         yield _tail(held)
@@ -159,18 +182,28 @@ def _kafka(settings: Settings, sleep: Callable[[float], None]) -> Iterator[Check
     except BiddenError as error:
         yield CheckResult("kafka", ok=False, detail=error.detail)
     except KafkaException as error:
-        yield CheckResult("kafka", ok=False, detail=error.args[0].str())
+        # What the user may not ask is no fault by itself: that was checked before.
+        yield CheckResult("kafka", ok=is_forbidden(error), detail=f"not all was checked: {error.args[0].str()}")
     except TimeoutError:
         yield CheckResult("kafka", ok=False, detail="no answer in time")
 
 
 def _durability(settings: Settings, topics: Topics, brokers: int) -> Iterator[CheckResult]:
     """Whether an acknowledged message survives the loss of a broker, as far as there are brokers for it."""
-    for name in (settings.invitations_topic, settings.dead_letter_topic):
+    for name in settings.topics:
         durability = topics.durability(name)
         lacks = durability.lacks(brokers)
         kept = f"replication {durability.replication}, min.insync.replicas {durability.min_in_sync}"
         yield CheckResult("durability", ok=lacks is None, detail=f"{name}: {lacks or kept}")
+
+
+def _compaction(topics: Topics) -> CheckResult:
+    """Whether the topic of outcomes keeps the newest outcome of each delivery for ever."""
+    try:
+        topics.require_compacted()
+    except SettingsError as error:
+        return CheckResult("topic of outcomes", ok=False, detail=error.detail)
+    return CheckResult("topic of outcomes", ok=True, detail="compacted")
 
 
 def _tail(held: Mapping[int, PartitionOffsets]) -> CheckResult:
@@ -205,6 +238,12 @@ def _flow(settings: Settings, topics: Topics, lag: int, sleep: Callable[[float],
             idle = 0.0 if limited else checks.seconds_since_outcome(conn)
             stalled = stalled_partitions(topics, idle, sleep)
             yield CheckResult("stalled partitions", ok=not stalled, detail="; ".join(stalled) or "none")
+            behind = is_behind(conn, ledger_topics.newest(settings))
+            yield CheckResult(
+                "restored",
+                ok=not behind,
+                detail=restored().detail if behind else "the ledger holds what its topics hold",
+            )
             lost = checks.lost_items(conn, topics.read_offsets(outbox.read_clock(conn)))
             dispatchers = checks.dispatchers(conn)
             yield CheckResult(

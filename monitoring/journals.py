@@ -11,8 +11,10 @@ from typing import Final
 from schemas.errors import first_line
 from streams.journal import boot_id
 
-#: Either is there in a container of Docker, Podman or Kubernetes.
-_CONTAINER: Final = (Path("/.dockerenv"), Path("/run/.containerenv"), Path("/var/run/secrets/kubernetes.io"))
+#: Either is there in a container of Docker or Podman.
+_CONTAINER: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
+#: Kubernetes sets it in every container; a pod without a token has none of its files.
+_KUBERNETES: Final = "KUBERNETES_SERVICE_HOST"
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 #: File systems that end with their container.
 _PASSING: Final = frozenset({"overlay", "tmpfs", "ramfs"})
@@ -33,7 +35,7 @@ def obstacle(folder: Path) -> str | None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         return f"{folder} cannot be used: {first_line(error)}"
-    if any(path.exists() for path in _CONTAINER):
+    if _KUBERNETES in os.environ or any(path.exists() for path in _CONTAINER):
         kind = file_system(there.resolve(), _MOUNTS.read_text(encoding="utf-8", errors="replace"))
         if kind in _PASSING:
             return f"{folder} is on no volume ({kind}): it ends with its container"

@@ -104,9 +104,10 @@ def _lag(settings: Settings) -> dict[str, Any]:
 
 
 def _doctor(settings: Settings) -> list[dict[str, Any]]:
+    from config.rights import Process
     from monitoring.checks import run_checks
 
-    return [asdict(result) for result in run_checks(settings)]
+    return [asdict(result) for result in run_checks(settings, processes=[Process.WEB])]
 
 
 def main() -> None:

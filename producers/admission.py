@@ -23,8 +23,8 @@ MOST: Final = 20_000
 _WINDOW_SECONDS: Final = 3.0
 #: After such a pause between observations the rate is unknown: nobody knows when the work ended.
 _FORGET_SECONDS: Final = 2.0
-#: What is measured in less time than this is chance.
-_LEAST_SECONDS: Final = 0.1
+#: What is measured in less time than this is chance: outcomes are recorded many at a time.
+_LEAST_SECONDS: Final = 0.25
 #: What other publishers may have on the topic without a receipt.
 _JITTER: Final = 5000
 #: Publish when this part of the bound is free: fewer, larger chunks, and polls that are worth their statements.
@@ -58,46 +58,60 @@ def seconds_to_room(bound: int, backlog: int, measured: float | None) -> float:
     return max(missing, 0) / measured if measured else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Observation:
+    """When (monotonic, in seconds); at most and at least so many items were completed; whether workers had work."""
+
+    at: float
+    most: int
+    least: int
+    busy: bool
+
+
 @dataclass(slots=True)
 class Throughput:
     """Measures how many items the workers complete in a second, from what was published and what is left of it.
 
-    An observation counts what others have published and not yet noted as completed, until they have. So an advance
-    counts when the next observation confirms it, and one that falls behind the last is no loss.
+    Of what others publish at this moment nobody knows whether it is on the topic, and so counts as completed until its
+    receipt is stored. So each count bounds all earlier ones, and what is certain of the last two is the end.
     """
 
-    _observed: deque[tuple[float, int, bool]] = field(default_factory=deque)
+    _observed: deque[_Observation] = field(default_factory=deque)
 
-    def observe(self, at: float, completed: int, *, backlog: int) -> None:
+    def observe(self, at: float, completed: int, *, claimed: int = 0, backlog: int) -> None:
         """Note what was completed by this time (monotonic, in seconds), and whether workers still have work.
 
-        `completed` is all that was ever on the topic, without the backlog.
+        `completed` is all that was ever on the topic, without the backlog; so many of these may be `claimed` items that
+        others publish now.
         """
         if self._observed:
-            last, had, busy = self._observed[-1]
+            last = self._observed[-1]
             # Far less than before: the topic was made again, or has lost its tail.
-            if completed < had - _JITTER or at - last > _FORGET_SECONDS:
+            if completed < last.most - _JITTER or at - last.at > _FORGET_SECONDS:
                 self._observed.clear()
-            elif completed < had:
-                before = self._observed[-2][1] if len(self._observed) > 1 else completed
-                completed = max(completed, before)
-                self._observed[-1] = (last, completed, busy)
-        self._observed.append((at, completed, backlog > 0))
-        while len(self._observed) > 3 and at - self._observed[1][0] > _WINDOW_SECONDS:
+        self._observed.append(_Observation(at, completed, completed - claimed, backlog > 0))
+        while len(self._observed) > 3 and at - self._observed[1].at > _WINDOW_SECONDS:
             self._observed.popleft()
 
     @property
     def per_second(self) -> float | None:
-        """Over the time in which the workers had work; None when they had none lately."""
-        seconds, completed = 0.0, 0
+        """Over the time in which the workers had work, from the first progress on; None when they had none lately.
+
+        What a worker takes to begin, seconds in a new group, is not how long a mail takes.
+        """
         confirmed = list(self._observed)[:-1]
-        for (before, had, busy), (at, has, _) in pairwise(confirmed):
-            if busy or has > had:
-                seconds += at - before
+        if not confirmed:
+            return None
+        at_most = min(confirmed[-1].least, self._observed[-1].least)
+        counts = [at_most := min(at_most, seen.most) for seen in reversed(confirmed)][::-1]
+        seconds, completed = 0.0, 0
+        for (before, had), (after, has) in pairwise(zip(confirmed, counts, strict=True)):
+            if has > had or (before.busy and completed):
+                seconds += after.at - before.at
                 completed += has - had
         return completed / max(seconds, _LEAST_SECONDS) if seconds else None
 
     @property
     def completed(self) -> int | None:
         """As last observed."""
-        return self._observed[-1][1] if self._observed else None
+        return self._observed[-1].most if self._observed else None

@@ -7,6 +7,7 @@ that is advertised by a name of another network is the usual mistake: the first 
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from config.kafka_causes import Causes
+from producers.admin_client import await_controller
 from schemas.errors import UnreachableError
 
 _SECONDS: Final = 3.0
+_REFUSED_SECONDS: Final = 2.0
 
 
 def out_of_reach(brokers: Iterable[tuple[str, int]], seconds: float = _SECONDS) -> list[str]:
@@ -39,17 +43,39 @@ class Reach:
     is_cut_off: bool = False
 
 
-def look(admin: AdminClient, bootstrap: str, timeout: float) -> Reach:
-    """Ask the brokers where they are, and try that. UnreachableError when none answers."""
-    try:
-        brokers = admin.list_topics(timeout=timeout).brokers.values()
-    except KafkaException as error:
-        raise UnreachableError(f"Kafka cannot be reached at {bootstrap}: {error.args[0].str()}") from error
-    known = {(str(broker.host), int(broker.port)) for broker in brokers}
+def look(admin: AdminClient, bootstrap: str, timeout: float, causes: Causes) -> Reach:
+    """Ask the brokers where they are, and try that. UnreachableError when none answers, or all refuse the client.
+
+    `causes` are those of `admin`.
+    """
+    known = _list_brokers(admin, bootstrap, timeout, causes)
     unreachable = out_of_reach(known)
     if not unreachable:
         return Reach(len(known))
     return Reach(len(known), _explained(bootstrap, unreachable), is_cut_off=len(unreachable) == len(known))
+
+
+def _list_brokers(admin: AdminClient, bootstrap: str, timeout: float, causes: Causes) -> set[tuple[str, int]]:
+    end = time.monotonic() + timeout
+    while True:
+        left = end - time.monotonic()
+        try:
+            return set(await_controller(admin, max(0.1, min(left, _REFUSED_SECONDS))).values())
+        except KafkaException as error:
+            # Serves the callback.
+            admin.poll(0)
+            # Who is refused by every broker for so long need not wait for more.
+            if causes.advice is not None or left <= _REFUSED_SECONDS:
+                raise UnreachableError(_unreached(bootstrap, causes, error.args[0].str())) from error
+        except UnreachableError:
+            if left <= _REFUSED_SECONDS:
+                raise
+
+
+def _unreached(bootstrap: str, causes: Causes, answer: str) -> str:
+    if causes.advice is not None:
+        return f"Kafka at {bootstrap} cannot be used: {causes.text}: {causes.advice}"
+    return f"Kafka cannot be reached at {bootstrap}: {causes.text or answer}"
 
 
 def _explained(bootstrap: str, unreachable: list[str]) -> str:

@@ -15,9 +15,11 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaException
 
-from config import crash_points
+from config import crash_points, metrics
 from config.crash_points import CrashPoint
+from config.health import HEALTH
 from config.log_throttle import LogThrottle
+from config.metrics import KAFKA, POSTGRESQL
 from config.settings import Settings
 from db import checks, outbox
 from db.connect import OUTAGES, Connection, connect
@@ -25,6 +27,7 @@ from db.outbox import DueItem, TopicOffsets
 from db.planning import FIRST_ITEMS
 from producers import admission
 from producers.admission import Throughput
+from producers.outcome_publisher import OutcomePublisher
 from producers.planner import Planner
 from producers.publish import Publisher
 from producers.topics import Topics
@@ -47,11 +50,17 @@ _FULL_SECONDS: Final = 0.25
 #: So long after anything was published or completed.
 _BUSY_FOR_SECONDS: Final = 1.0
 _LOST_CHECK_SECONDS: Final = 5.0
+_LOST_CHECK_MOST_SECONDS: Final = 60.0
+#: The most of a dispatcher's time that the search for lost items takes.
+_LOST_CHECK_SHARE: Final = 0.05
 _CHORES_SECONDS: Final = 1.0
 _LOG_SECONDS: Final = 1.0
 _BACK_OFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
 #: Errors that a retry can cure.
 _OUTAGES: Final = (*OUTAGES, KafkaException, UnreachableError)
+_SERVERS: Final = (POSTGRESQL, KAFKA)
+#: Longer than any step of a round may take, each of which is bounded: a flush to Kafka by 25 s, answers by 20 s.
+_DEAD_SECONDS: Final = 90.0
 
 #: Does one short chunk of work in the background, in transactions of its own on an autocommit connection, and returns
 #: whether more is left. Called once a round while there is, else once a second. Dispatchers call it at the same time.
@@ -94,17 +103,29 @@ class Dispatcher:
         self._dispatchers = 1
         self._offsets: TopicOffsets | None = None
         self._throttle = LogThrottle(monotonic)
+        self._turned = monotonic()
+
+    def why_not_alive(self) -> str | None:
+        """Why the dispatcher counts as dead; None while its loop turns. An outage that it waits out is a turn, too."""
+        still = self._monotonic() - self._turned
+        return f"no progress for {still:.0f} s" if still > _DEAD_SECONDS else None
+
+    def _beat(self) -> None:
+        self._turned = self._monotonic()
 
     def run(self) -> None:
-        """Publish, and plan in a thread beside, until stopped."""
+        """Publish, and plan and publish outcomes in threads beside, until stopped."""
         planner = Planner(self._settings.require_database(), self._stop)
+        outcomes = OutcomePublisher(self._settings, self._stop)
         planner.start()
+        outcomes.start()
         try:
             self._publish_until_stopped()
         finally:
             # Also after an error, which ends this process: another dispatcher takes over.
             self._stop.set()
             planner.join()
+            outcomes.join()
 
     def _publish_until_stopped(self) -> None:
         failures = 0
@@ -116,11 +137,15 @@ class Dispatcher:
                     # A new client: after an outage an old one may never get an answer again (librdkafka's issue 4605).
                     topics = Topics(self._settings)
                     for seconds in self._rounds(conn, topics):
+                        for server in _SERVERS:
+                            HEALTH.back(server, self)
                         if failures:
                             failures = 0
                             self._throttle.reset()
                         self._stop.wait(seconds)
             except _OUTAGES as error:
+                HEALTH.away(server_of(error), self)
+                self._beat()
                 delay = _BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)]
                 failures += 1
                 if self._throttle.admits():
@@ -130,11 +155,15 @@ class Dispatcher:
     def _rounds(self, conn: Connection, topics: Topics) -> Iterator[float]:
         """After each round, how many seconds may pass before the next one."""
         while not self._stop.is_set():
+            self._beat()
             if self._monotonic() >= self._next_lost_check:
                 # Set before the check, which may fail: what is due is published between two checks all the same.
-                self._next_lost_check = self._monotonic() + _LOST_CHECK_SECONDS
+                began = self._monotonic()
+                self._next_lost_check = began + _LOST_CHECK_SECONDS
                 if self.make_lost_items_due(conn, topics) == LOST_CHUNK:
                     self._next_lost_check = self._monotonic()
+                else:
+                    self._next_lost_check = next_lost_check(began, self._monotonic())
             due = self.dispatch_once(conn, topics)
             more = self._run_chores(conn)
             if more:
@@ -170,6 +199,7 @@ class Dispatcher:
                 published = self._publisher.publish(conn, offsets.topic_id, items)
                 self._busy_until = self._monotonic() + _BUSY_FOR_SECONDS
                 self._published += published
+                self._beat()
             free = free - len(items) if len(items) == asked else 0
         if self._monotonic() >= self._next_log:
             self._log_published()
@@ -186,13 +216,14 @@ class Dispatcher:
         """How many items this dispatcher may publish now."""
         backlog = outbox.count_backlog(conn, offsets, admission.MOST)
         at, before = self._monotonic(), self._throughput.completed
-        self._throughput.observe(at, sum(p.end for p in offsets.partitions.values()) - backlog, backlog=backlog)
+        completed = sum(p.end for p in offsets.partitions.values()) - backlog.on_topic
+        self._throughput.observe(at, completed, claimed=backlog.claimed, backlog=backlog.on_topic)
         if self._throughput.completed != before:
             self._busy_until = at + _BUSY_FOR_SECONDS
         measured = self._throughput.per_second
         most = admission.bound(measured, self._permitted(conn))
-        self._room_in = admission.seconds_to_room(most, backlog, measured)
-        return admission.room(most, backlog, self._dispatchers)
+        self._room_in = admission.seconds_to_room(most, backlog.on_topic, measured)
+        return admission.room(most, backlog.on_topic, self._dispatchers)
 
     def make_lost_items_due(self, conn: Connection, topics: Topics) -> int:
         """Make up to LOST_CHUNK items due again whose message the group will never read; returns how many."""
@@ -206,8 +237,23 @@ class Dispatcher:
         count = outbox.make_lost_items_due(conn, self._offsets, LOST_CHUNK)
         if count:
             crash_points.reach(CrashPoint.LOST_FOUND)
+            metrics.LOST.inc(count)
             log.warning("published but never settled; due again", items=count)
         return count
+
+
+def next_lost_check(began: float, ended: float) -> float:
+    """When to look again, after a search for lost items that took so long. Pure; in seconds of one clock.
+
+    While another session holds a snapshot, each search passes all that was settled since: it has its share of the time.
+    """
+    rest = (ended - began) / _LOST_CHECK_SHARE
+    return ended + min(max(rest, _LOST_CHECK_SECONDS), _LOST_CHECK_MOST_SECONDS)
+
+
+def server_of(error: BaseException) -> str:
+    """The server whose outage it is. Pure."""
+    return POSTGRESQL if isinstance(error, OUTAGES) or isinstance(error.__cause__, OUTAGES) else KAFKA
 
 
 def move_back_to_end(topics: Topics, offsets: TopicOffsets) -> None:
@@ -260,4 +306,4 @@ class BatchPublisher:
         if permitted is not None:
             most = min(most, admission.bound(permitted, permitted))
         offsets = self._topics.read_offsets(outbox.read_clock(conn))
-        return most - outbox.count_backlog(conn, offsets, admission.MOST)
+        return most - outbox.count_backlog(conn, offsets, admission.MOST).on_topic

@@ -13,13 +13,15 @@ from typing import Any, Final
 
 import psycopg
 
-from config import crash_points
+from config import crash_points, tracing
 from config.crash_points import CrashPoint
+from config.tracing import Kind
 from db import planning
 from db.connect import Connection, in_transaction
 from db.planning import EventFacts, PlanCounts, Report, Trigger
 from schemas.errors import NotFoundError, RefusedError
 from schemas.text import require_text
+from schemas.trace_context import TraceContext
 from schemas.vocabulary import Action, Audience, BatchState, EventKind, UnknownPolicy
 
 #: From so many list entries on, a trigger that must answer at once leaves the planning to the dispatchers.
@@ -60,8 +62,14 @@ def parse_audience(text: str) -> Audience:
         raise RefusedError(f"unknown audience {text!r}: choose one of {known}", field="audience") from None
 
 
-def refusal(event: EventFacts) -> str | None:
-    """Why a trigger for this event is refused now; None when it is not. Pure."""
+def audiences(event: EventFacts) -> list[Audience]:
+    """Those that may be invited to this event: its own and every narrower one. Pure."""
+    widest = Audience.EVERYONE if event.audience is None else Audience(event.audience)
+    return [audience for audience in Audience if widest.includes(audience)]
+
+
+def refusal(event: EventFacts, audience: Audience | None = None) -> str | None:
+    """Why a trigger for this event, and for this audience, is refused now; None when it is not. Pure."""
     if event.is_cancelled:
         return "is cancelled"
     if event.is_past:
@@ -70,7 +78,15 @@ def refusal(event: EventFacts) -> str | None:
         return "is not marked as invitable"
     if EventKind(event.kind).needs_host and not event.has_host:
         return "has no host: an invitation could not say where it takes place"
+    if audience is not None and audience not in audiences(event):
+        return f"is for {event.audience} alone"
     return None
+
+
+def _require_no_refusal(event: EventFacts, audience: Audience) -> None:
+    if (why_not := refusal(event, audience)) is not None:
+        field = "audience" if refusal(event) is None else "event"
+        raise RefusedError(f"event {event.event_id} ({event.name}) {why_not}", field=field)
 
 
 def plan(
@@ -85,30 +101,37 @@ def plan(
     claim_seconds: float = planning.CLAIM_SECONDS,
     later_from: int | None = None,
     report: Report = lambda _what, _rows: None,
+    trace: TraceContext | None = None,
 ) -> PlanResult:
     """Plan a batch; with `dry_run` return what would be planned, by the same rule, and write nothing.
 
     `later_from`: an audience with so many list entries is left to the dispatchers to plan. `report` hears of each part
-    of a plan that is written.
+    of a plan that is written. `trace` is the trigger's, which the batch continues; None begins one.
 
-    NotFoundError for an unknown event; RefusedError for an event with a `refusal`, or a key used for another event or
-    audience. A key used before for the same event and audience gives that batch again. Nobody left to invite: no batch
-    (`batch_id` None), state completed. `claim_seconds` is how long the caller's publish claim on the items lasts; 0
-    leaves them to the dispatchers at once.
+    NotFoundError for an unknown event; RefusedError for an event or audience with a `refusal`, or a key used for
+    another event or audience. A key used before for the same event and audience gives that batch again. Nobody left to
+    invite: no batch (`batch_id` None), state completed. `claim_seconds` is how long the caller's publish claim on the
+    items lasts; 0 leaves them to the dispatchers at once.
     """
+    begun = trace or tracing.new_context()
     require_text(initiator, "by")
     if key is not None:
         require_text(key, "key", least=1)
 
     def trigger_for(event: EventFacts) -> Trigger:
-        return trigger_of(event, audience, initiator=initiator, key=key, policy=policy, claim_seconds=claim_seconds)
+        trigger = trigger_of(event, audience, initiator=initiator, key=key, policy=policy, claim_seconds=claim_seconds)
+        return replace(trigger, traceparent=str(begun))
 
     def decide() -> PlanResult:
         planned = _plan_once(conn, event_id, trigger_for, dry_run=dry_run, later_from=later_from, report=report)
         crash_points.reach(CrashPoint.PLAN_READY)
         return planned
 
-    planned = in_transaction(conn, decide)
+    if dry_run:
+        return in_transaction(conn, decide)
+    with tracing.current().span("plan", Kind.INTERNAL, begun, {"bidden.event.id": event_id}) as span:
+        planned = in_transaction(conn, decide)
+        span.set("bidden.planned", planned.planned)
     crash_points.reach(CrashPoint.PLAN_COMMITTED)
     return planned
 
@@ -138,7 +161,7 @@ def trigger_of(
 def dry_runs(
     conn: Connection, event: EventFacts, audiences: Sequence[Audience], *, policy: UnknownPolicy = UnknownPolicy.HOLD
 ) -> list[PlanResult]:
-    """The dry run for each audience, from one read of all members. The event must have no `refusal`."""
+    """The dry run for each audience, from one read of all members. None of them may have a `refusal`."""
     triggers = [trigger_of(event, audience, policy=policy) for audience in audiences]
     return [
         _dry_run_of(trigger, counts) for trigger, counts in zip(triggers, planning.dry_run(conn, triggers), strict=True)
@@ -163,16 +186,13 @@ def _plan_once(
         raise NotFoundError(f"there is no event {event_id}", field="event")
     trigger = trigger_for(event)
     audience, key = trigger.audience, trigger.key
-    why_not = refusal(event)
     if dry_run:
-        if why_not:
-            raise RefusedError(f"event {event_id} ({event.name}) {why_not}", field="event")
+        _require_no_refusal(event, Audience(audience))
         (counts,) = planning.dry_run(conn, [trigger])
         return _dry_run_of(trigger, counts)
     if key is not None and (first := planning.batch_of_trigger(conn, key)) is not None:
         return _first_batch(conn, first, event_id, audience, key)
-    if why_not:
-        raise RefusedError(f"event {event_id} ({event.name}) {why_not}", field="event")
+    _require_no_refusal(event, Audience(audience))
     later = later_from is not None and planning.has_subscribers(conn, trigger, later_from)
     with conn.transaction() as written:
         planned = _write_batch(conn, trigger, later=later, report=report)

@@ -13,22 +13,20 @@ from typing import Final
 
 import structlog
 
-from config import crash_points
+from config import crash_points, tracing
 from config.crash_points import CrashPoint
-from config.log_throttle import LogThrottle
+from config.tracing import Kind
 from db import planning
 from db.connect import OUTAGES, Connection, connect, in_transaction
 from db.planning import BatchToPlan
+from producers.background import repeat
 from producers.plan import refusal, trigger_of
-from schemas.errors import UnreachableError, first_line
+from schemas.trace_context import parse
 from schemas.vocabulary import Audience, UnknownPolicy
 
 log = structlog.get_logger()
 
 _IDLE_SECONDS: Final = 0.2
-_BACK_OFF_SECONDS: Final = 2.0
-#: After an error that waiting may not cure.
-_ERROR_SECONDS: Final = 10.0
 #: Between two tries to end what a planner is doing, and how many there are.
 _END_SECONDS: Final = 0.5
 _END_TRIES: Final = 10
@@ -59,7 +57,9 @@ def plan_batch(conn: Connection, batch_id: int) -> int | None:
         batch = planning.claim_batch_to_plan(conn, batch_id)
         if batch is None:
             return None
-        deliveries = _write(conn, batch)
+        trace = parse(batch.traceparent)
+        with tracing.current().span("plan", Kind.INTERNAL, trace, {"bidden.batch.id": batch_id}):
+            deliveries = _write(conn, batch)
         crash_points.reach(CrashPoint.PLAN_READY)
         return deliveries
 
@@ -76,7 +76,7 @@ def plan_batch(conn: Connection, batch_id: int) -> int | None:
 def _write(conn: Connection, batch: BatchToPlan) -> int:
     event = planning.lock_event(conn, batch.event_id)
     assert event is not None, "events are never deleted"
-    why_not = refusal(event)
+    why_not = refusal(event, Audience(batch.audience))
     if why_not is not None:
         planning.refuse_planning(conn, batch.id, f"event {event.event_id} ({event.name}) {why_not}")
         return 0
@@ -102,7 +102,6 @@ class Planner:
         self._url = url
         self._stop = stop
         self._connection: Connection | None = None
-        self._throttle = LogThrottle()
         self._thread = threading.Thread(target=self._run, name="planner", daemon=True)
 
     def start(self) -> None:
@@ -127,17 +126,7 @@ class Planner:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._plan()
-            except (*OUTAGES, UnreachableError) as error:
-                if not self._stop.is_set() and self._throttle.admits():
-                    log.warning("planning waits for PostgreSQL", seconds=_BACK_OFF_SECONDS, cause=first_line(error))
-                self._stop.wait(_BACK_OFF_SECONDS)
-            # Whatever it is: the thread lives as long as its process, and says why nothing is planned.
-            except Exception:
-                log.exception("a batch cannot be planned", seconds=_ERROR_SECONDS)
-                self._stop.wait(_ERROR_SECONDS)
+        repeat(self._plan, self._stop, waits="planning waits for PostgreSQL", fails="a batch cannot be planned")
 
     def _plan(self) -> None:
         with connect(self._url, application="bidden-planner", autocommit=True) as conn:

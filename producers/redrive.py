@@ -14,6 +14,7 @@ from config import crash_points
 from config.crash_points import CrashPoint
 from config.kafka import ANY_SIZE, producer_config
 from config.kafka_producer import BatchProducer, OutgoingMessage, Receipt
+from config.metrics import REDRIVEN
 from config.settings import Settings
 from db import dead_letters as handled_letters
 from db.chunks import chunked
@@ -113,6 +114,7 @@ class Redriver:
         for chunk in chunked(todo, _CHUNK, lambda dead_letter: len(dead_letter.value or b""), _CHUNK_BYTES):
             acknowledged = self._produce(chunk, failed)
             self.redriven += len(acknowledged)
+            REDRIVEN.inc(len(acknowledged))
             if acknowledged:
                 crash_points.reach(CrashPoint.REDRIVE_DELIVERED)
                 handled_letters.record_redriven(conn, self._topic_id, [letter.place for letter in acknowledged])

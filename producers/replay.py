@@ -1,7 +1,8 @@
 """Replay: publish a batch's items again, or move the consumer group's offsets. Neither mails a member twice.
 
-The message of a settled item costs one ledger query (FM-22). Publishing again works while workers run; a group's
-offsets can be moved only while it has no members.
+The message of a settled item costs one ledger query (FM-22). What is published again has the headers and the timestamp
+of the message before. Publishing again works while workers run; a group's offsets can be moved only while it has no
+members.
 """
 
 from __future__ import annotations

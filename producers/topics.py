@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Final, Self
+from typing import Any, Final
 from uuid import UUID
 
 from confluent_kafka import (
@@ -25,22 +26,28 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
     OffsetSpec,
 )
 
-from config.kafka import client_config, observer_config
+from config.kafka import observer_config
+from config.kafka_causes import Causes
 from config.settings import Settings
 from db.outbox import PartitionOffsets, TopicOffsets
+from producers.admin_client import ask_coordinator, await_controller, make_admin_client
 from producers.advertised import Reach, look
+from producers.topic_shapes import MIN_IN_SYNC, Durability, wanted_topics
 from schemas.errors import SettingsError, UnreachableError
 
 _TIMEOUT_SECONDS: Final = 10.0
 _LEADER_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 #: A new leader does not tell its end before it knows what its followers have.
 _NO_LEADER_YET: Final = frozenset(
-    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.OFFSET_NOT_AVAILABLE}
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        # The client or the broker has yet to learn of the newest election.
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
 )
-_REPLICATION: Final = 3
-_MIN_IN_SYNC: Final = "min.insync.replicas"
-#: A dead letter is the original message and some headers: whatever the invitations' topic admits must fit.
-_DEAD_LETTER_BYTES: Final = 8 * 1024 * 1024
 #: How brokers refuse to alter the offsets of a group that has members.
 _GROUP_IS_ACTIVE: Final = frozenset(
     {
@@ -48,6 +55,7 @@ _GROUP_IS_ACTIVE: Final = frozenset(
         KafkaError.UNKNOWN_MEMBER_ID,
         KafkaError.ILLEGAL_GENERATION,
         KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
     }
 )
 
@@ -60,46 +68,20 @@ class GroupMember:
     partitions: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Durability:
-    """How many brokers keep a topic's messages, and how many of them must have one before it is acknowledged."""
-
-    replication: int
-    min_in_sync: int
-
-    @classmethod
-    def for_brokers(cls, brokers: int) -> Self:
-        """The best that so many brokers allow, and that still takes messages while one of three is away. Pure."""
-        return cls(min(_REPLICATION, brokers), 2 if brokers >= _REPLICATION else 1)
-
-    @property
-    def config(self) -> dict[str, str]:
-        """The topic's configuration."""
-        return {_MIN_IN_SYNC: str(self.min_in_sync)}
-
-    def lacks(self, brokers: int) -> str | None:
-        """What a topic of this durability lacks with so many brokers; None when nothing. Pure."""
-        best = self.for_brokers(brokers)
-        if self.replication < best.replication:
-            return f"replication {self.replication}, and there are {brokers} brokers: use {best.replication}"
-        if self.min_in_sync < best.min_in_sync:
-            return f"{_MIN_IN_SYNC} {self.min_in_sync}: set it to {best.min_in_sync}"
-        return None
-
-
 class Topics:
     """Our topics and the workers' consumer group. `timeout` is for each answer of the brokers, in seconds."""
 
     def __init__(self, settings: Settings, timeout: float = _TIMEOUT_SECONDS) -> None:
         self._settings = settings
         self._timeout = timeout
-        try:
-            self._admin = AdminClient({**client_config(settings, "bidden-admin"), "socket.timeout.ms": 10_000})
-        except KafkaException as error:
-            # Nothing was sent yet: the client itself rejects the configuration.
-            cause = error.args[0].str()
-            name = "BIDDEN_KAFKA_CA_FILE" if "ssl.ca.location" in cause else "BIDDEN_KAFKA_BOOTSTRAP"
-            raise SettingsError(f"{name}, or another Kafka setting, makes no sense: {cause}", field=name) from error
+        self._causes = Causes()
+        self._admin = make_admin_client(settings, self._causes)
+
+    @cached_property
+    def _controlled(self) -> AdminClient:
+        """The client, for what only the controller answers."""
+        await_controller(self._admin, self._timeout)
+        return self._admin
 
     @cached_property
     def _observer(self) -> Consumer:
@@ -114,29 +96,16 @@ class Topics:
 
     def look(self) -> Reach:
         """The brokers, and which of them cannot be reached; UnreachableError when none answers."""
-        return look(self._admin, self._settings.require_kafka(), self._timeout)
+        return look(self._admin, self._settings.require_kafka(), self._timeout, self._causes)
 
     def create(self) -> list[str]:
         """Create what is missing; safe to repeat. Returns the topics' names."""
         durability = Durability.for_brokers(self.check_reachable())
         wanted = [
             NewTopic(
-                self._settings.invitations_topic,
-                num_partitions=self._settings.partitions,
-                replication_factor=durability.replication,
-                config=durability.config,
-            ),
-            NewTopic(
-                self._settings.dead_letter_topic,
-                num_partitions=1,
-                replication_factor=durability.replication,
-                # Dead letters wait for a person, however long that takes.
-                config={
-                    **durability.config,
-                    "max.message.bytes": str(_DEAD_LETTER_BYTES),
-                    "retention.ms": "-1",
-                },
-            ),
+                name, num_partitions=shape.partitions, replication_factor=durability.replication, config=shape.config
+            )
+            for name, shape in wanted_topics(self._settings, durability).items()
         ]
         for future in self._admin.create_topics(wanted, operation_timeout=self._timeout).values():
             try:
@@ -160,7 +129,7 @@ class Topics:
     def topic_id(self, name: str | None = None) -> UUID | None:
         """The id of the topic (default: the invitations'), a new one when it is created again; None without a topic."""
         name = name or self._settings.invitations_topic
-        future = self._admin.describe_topics(TopicCollection([name]), request_timeout=self._timeout)[name]
+        future = self._controlled.describe_topics(TopicCollection([name]), request_timeout=self._timeout)[name]
         try:
             description = future.result(timeout=2 * self._timeout)
         except KafkaException as error:
@@ -183,10 +152,26 @@ class Topics:
     def durability(self, name: str) -> Durability:
         """That of a topic which exists, by the partition with the fewest replicas."""
         partitions = self._admin.list_topics(name, timeout=self._timeout).topics[name].partitions.values()
+        in_sync = int(self._config_of(name, MIN_IN_SYNC))
+        return Durability(min(len(partition.replicas) for partition in partitions), in_sync)
+
+    def require_compacted(self) -> None:
+        """SettingsError for a topic of outcomes that forgets, as far as its configuration may be read."""
+        name = self._settings.outcomes_topic
+        self.require_id(name)
+        with suppress(KafkaException):
+            policy = self._config_of(name, "cleanup.policy")
+            if policy != "compact":
+                raise SettingsError(
+                    f"BIDDEN_TOPIC_PREFIX: the topic {name} has cleanup.policy {policy}, and so forgets who was "
+                    "mailed: set it to compact",
+                    field="BIDDEN_TOPIC_PREFIX",
+                )
+
+    def _config_of(self, name: str, setting: str) -> str:
         resource = ConfigResource(ConfigResource.Type.TOPIC, name)
-        answer = self._admin.describe_configs([resource], request_timeout=self._timeout)[resource]
-        in_sync = answer.result(timeout=2 * self._timeout)[_MIN_IN_SYNC].value
-        return Durability(min(len(partition.replicas) for partition in partitions), int(in_sync))
+        answer = self._controlled.describe_configs([resource], request_timeout=self._timeout)[resource]
+        return str(answer.result(timeout=2 * self._timeout)[setting].value)
 
     def partitions(self) -> list[TopicPartition]:
         """The partitions of the invitations' topic."""
@@ -266,15 +251,23 @@ class Topics:
         latest = self.latest(partitions)
         return {p: offset if offset >= 0 else latest[p] for p, offset in found.items()}
 
-    def members(self) -> list[GroupMember]:
-        """The workers that are in the group now, with their assignments."""
-        future = self._admin.describe_consumer_groups([self._settings.group], request_timeout=self._timeout)
+    def _describe_group(self) -> Any | None:
+        """The brokers' answer; None when the group has never existed."""
         try:
-            members = future[self._settings.group].result(timeout=2 * self._timeout).members
+            return ask_coordinator(self._admin.describe_consumer_groups, self._settings.group, self._timeout)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return []
+                return None
             raise
+
+    def assignor(self) -> str | None:
+        """How the group's members divide the partitions; None without members, or while they agree on it."""
+        group = self._describe_group()
+        return group.partition_assignor or None if group is not None and group.members else None
+
+    def members(self) -> list[GroupMember]:
+        """The workers that are in the group now, with their assignments."""
+        group = self._describe_group()
         topic = self._settings.invitations_topic
         return [
             GroupMember(
@@ -283,7 +276,7 @@ class Topics:
                     tp.partition for tp in (member.assignment.topic_partitions or ()) if tp.topic == topic
                 ),
             )
-            for member in members
+            for member in (group.members if group is not None else ())
         ]
 
     def member_count(self) -> int:
@@ -294,10 +287,9 @@ class Topics:
         """Commit these offsets for the group; False when the brokers refuse because the group has members."""
         topic = self._settings.invitations_topic
         positions = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
-        request = [ConsumerGroupTopicPartitions(self._settings.group, positions)]
-        future = self._admin.alter_consumer_group_offsets(request, request_timeout=self._timeout)[self._settings.group]
+        request = ConsumerGroupTopicPartitions(self._settings.group, positions)
         try:
-            answer = future.result(timeout=2 * self._timeout)
+            answer = ask_coordinator(self._admin.alter_consumer_group_offsets, request, self._timeout)
         except KafkaException as error:
             if error.args[0].code() in _GROUP_IS_ACTIVE:
                 return False

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 from schemas.invitation import EventDetails, Recipient
 from schemas.keys import DeliveryKey
 from schemas.leases import ClockReading
 from schemas.outcomes import Outcome
+from schemas.trace_context import TraceContext
 
 #: The reading of what was never claimed.
 NEVER: Final = ClockReading(0.0, 0.0, 0.0)
@@ -22,9 +24,9 @@ class Delivery:
     | step    | gains                                                              |
     |---------|--------------------------------------------------------------------|
     | look up | `batch_id`, `key`, `role`; `partition` and `offset` of its message |
-    |         | `domain` of the address, which the sending rates go by             |
+    |         | `domain` of the address, which the sending rates go by; `trace`    |
     | claim   | `fence`, `attempts` used up, `refused_for`, `leased_at`,           |
-    |         | `deadline`; what its mail says: `recipient`, `event`               |
+    |         | `deadline`, `begin_before`; what its mail says: `recipient`, `event` |
     | send    | `outcome`, which is recorded under `fence`                         |
     """
 
@@ -45,9 +47,13 @@ class Delivery:
     leased_at: ClockReading = NEVER
     #: Until when it may be sent, by the worker's clock, in seconds.
     deadline: float = 0.0
+    #: Until when it may be begun by what the source of the directory said at its claim; by the same clock.
+    begin_before: float = inf
     outcome: Outcome | None = None
     #: An outcome, and the columns that it is recorded in: see `db.ledger_transaction.columns_of`.
     columns: tuple[Outcome, dict[str, Any]] | None = field(default=None, repr=False)
+    #: The sampled trace that its message continues; None in a worker that does not trace.
+    trace: TraceContext | None = None
     #: The recipient's, as `schemas.send_rates.domain_of` names it.
     domain: str = "invalid"
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 from datetime import MAXYEAR, UTC, date, datetime, time, timedelta
-from functools import cache
-from importlib.resources import files
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import (
@@ -25,11 +23,13 @@ from pydantic import (
 )
 
 from schemas import limits
+from schemas.event_fields import MAX_ID as MAX_ID
+from schemas.event_fields import check_ref, check_rsvp_url
 from schemas.mail_address import address_problem, is_plain_address
 from schemas.mailboxes import unseen_character
-from schemas.vocabulary import EventKind, Role, RolePolicy
+from schemas.time_zones import iana_time_zone
+from schemas.vocabulary import Audience, EventKind, Role, RolePolicy
 
-MAX_ID: Final = 2**63 - 1
 #: Identifies a record within its type.
 Key: TypeAlias = tuple[int | str, ...]
 
@@ -38,12 +38,6 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,199}")
 _TIME_SHAPE: Final = re.compile(r"[0-9W-]+[Tt ][0-9:.,]+([Zz]|[+-][0-9:.]+)?")
 _MIDNIGHT_AT_THE_END: Final = re.compile(r"[Tt ]24(?=[:.,+Zz-]|0|$)")
 _END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
-
-
-@cache
-def known_time_zones() -> frozenset[str]:
-    """The IANA names of the `tzdata` package: the same on every machine, unlike the system's zone files."""
-    return frozenset(files("tzdata").joinpath("zones").read_text(encoding="utf-8").split())
 
 
 def _instant(value: object) -> datetime:
@@ -107,12 +101,6 @@ def _token(value: str) -> str:
     return value
 
 
-def _time_zone(value: str) -> str:
-    if value not in known_time_zones():
-        raise ValueError("must be the name of a time zone, such as Europe/London")
-    return value
-
-
 def _distinct(value: list[int]) -> list[int]:
     if len(set(value)) != len(value):
         raise ValueError("must not name a chapter twice")
@@ -122,8 +110,10 @@ def _distinct(value: list[int]) -> list[int]:
 Id = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
 Name = Annotated[str, Field(min_length=1, max_length=limits.NAME)]
 Email = Annotated[str, Field(max_length=limits.EMAIL), AfterValidator(_email)]
-TimeZone = Annotated[str, AfterValidator(_time_zone)]
+TimeZone = Annotated[str, AfterValidator(iana_time_zone)]
 Token = Annotated[str, AfterValidator(_token)]
+EventRef = Annotated[str, AfterValidator(check_ref)]
+RsvpUrl = Annotated[str, AfterValidator(check_rsvp_url)]
 Timestamp = Annotated[datetime, BeforeValidator(_timestamp)]
 EndOfBan = Annotated[datetime | None, BeforeValidator(_end_of_ban)]
 
@@ -226,6 +216,12 @@ class Event(_WithId):
     #: Absent: an event keeps the one that it has, and a new one takes BIDDEN_ROLE_POLICY.
     role_policy: RolePolicy | None = None
     cancelled_at: Timestamp | None = None
+    #: What the organisation calls it; accepted wherever the id is.
+    ref: EventRef | None = None
+    #: The widest audience that may be invited; absent: everyone.
+    audience: Audience | None = None
+    #: Where members answer; absent: the page of this installation.
+    rsvp_url: RsvpUrl | None = None
 
     @field_validator("ends_at", mode="after")
     @classmethod

@@ -100,7 +100,7 @@ def parse_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, Line]]:
             if not raw.strip(_BLANK):
                 continue
             try:
-                line = _parse(number, raw)
+                line = parse_line(number, raw)
             except InputError as error:
                 wrong.add([error])
                 if _ends_reading(number, raw):
@@ -119,7 +119,8 @@ def _ends_reading(number: int, raw: bytes) -> bool:
     return len(raw) > limits.LINE or (number == 1 and (raw.startswith(_UTF16) or b"\0" in raw))
 
 
-def _parse(number: int, raw: bytes) -> Line:
+def parse_line(number: int, raw: bytes) -> Line:
+    """One line that is not blank. Raises InputError, with the line and the field."""
     if len(raw) > limits.LINE:
         raise _wrong(number, f"is longer than {limits.LINE:,} bytes")
     if raw.startswith(_BOM):

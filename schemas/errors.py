@@ -121,6 +121,12 @@ class UnreachableError(BiddenError):
     exit_code = EXIT_UNREACHABLE
 
 
+class RestoredError(BiddenError):
+    """The database is older than the topics of claims and outcomes: who was mailed since must be learned first."""
+
+    error = "restored"
+
+
 class NoProgressError(BiddenError):
     """A worker ends itself: what it waits for does not come, and a person should know. Nothing was acknowledged."""
 

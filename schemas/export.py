@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from schemas.directory import Line
 from schemas.message import InvitationDue
+from schemas.outcome_event import OutcomeEvent
 
 _FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schemas"
 
@@ -22,6 +23,7 @@ def documents() -> dict[str, str]:
     """The files, by name."""
     schemas: dict[str, dict[str, Any]] = {
         "invitation-due.v1.json": InvitationDue.model_json_schema(),
+        "outcome.v1.json": OutcomeEvent.model_json_schema(),
         "directory-line.json": TypeAdapter[Any](Line).json_schema(),
     }
     return {name: json.dumps(schema, indent=2, sort_keys=True) + "\n" for name, schema in schemas.items()}

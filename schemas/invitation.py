@@ -27,6 +27,8 @@ class EventDetails:
     time_zone: str
     host_name: str | None
     host_address: str | None
+    #: The pattern of the links where members answer, with `{token}`; None: the page of this installation.
+    rsvp_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,10 @@ DESCRIPTION: Final = 32_768
 HOST_ADDRESS: Final = 3_000
 #: Octets of an e-mail address: an SMTP path is at most 256, angle brackets included (RFC 5321, 4.5.3.1.3).
 EMAIL: Final = 254
+#: Characters of an event's reference.
+EVENT_REF: Final = 200
+#: Characters of the pattern of the links where members answer: with a token it still fits in a line of a mail.
+RSVP_URL: Final = 600
 #: Chapters of one event.
 CHAPTERS: Final = 1_000
 

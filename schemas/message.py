@@ -85,6 +85,14 @@ def decode(key: bytes | None, value: bytes | None) -> InvitationDue:
     return message
 
 
+def cloud_event_id(shuffle_seed: int, member_id: int) -> str:
+    """The CloudEvents id: of the item and not of the message, so that one that comes again is the same event.
+
+    By the batch's seed and not its number, which comes again after the restore of a backup.
+    """
+    return f"{shuffle_seed:016x}{member_id:016x}"
+
+
 def headers(ce_id: str, member_id: int, at: str, traceparent: str) -> list[tuple[str, str | bytes | None]]:
     """CloudEvents attributes in Kafka's binary mode, and the W3C trace context. `at` is ISO 8601 in UTC."""
     return [

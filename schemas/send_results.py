@@ -7,7 +7,7 @@ and recorded in the ledger under the fence of the delivery's claim.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +78,18 @@ class Ambiguous:
 
 
 SendResult: TypeAlias = Accepted | Refused | NotSent | Throttled | Undecided | Lapsed | Ambiguous
+
+#: The classes of a deciding reply; `none` where there was none.
+REPLY_CLASSES: Final = ("2xx", "4xx", "5xx", "none")
+
+
+def reply_class(result: SendResult) -> str:
+    """The class of the reply that decided about the mail. Pure."""
+    match result:
+        case Accepted():
+            return "2xx"
+        case Refused(text) | Throttled(text) | Undecided(text) | NotSent(text):
+            # A reply begins with its code; what was lost or timed out does not.
+            return f"{text[0]}xx" if text[:3].isdecimal() and text[0] in "45" else "none"
+        case _:
+            return "none"

@@ -28,6 +28,10 @@ class Audience(StrEnum):
         """The roles of this audience, Student first."""
         return _AUDIENCE_ROLES[self]
 
+    def includes(self, other: Audience) -> bool:
+        """Whether the other is this audience or a narrower one."""
+        return set(other.roles) <= set(self.roles)
+
 
 class EventKind(StrEnum):
     """The kinds of event."""
@@ -108,6 +112,7 @@ class Reason(StrEnum):
     BATCH_CANCELLED = "batch_cancelled"
     MEMBER_DELETED = "member_deleted"
     NOT_SUBSCRIBED = "not_subscribed"
+    NOT_IN_SOURCE = "not_in_source"
 
 
 #: The slot of a delivery under the role policy `one`; under `each` the slot is the role's name.

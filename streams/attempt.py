@@ -34,12 +34,12 @@ class Attempt:
         self._complete(self._delivery, result)
 
     def permitted(self) -> bool:
-        """Whether its claim still holds, and the sending rate lets it pass."""
+        """Whether its claim still holds, the directory is fresh, and the sending rate lets it pass."""
         return self._holds() and self._gate.permits(self._delivery)
 
     def completing(self) -> bool:
-        """Whether its claim still holds. Notes first that it was begun, which takes time on a bad disk."""
+        """Whether all that still is so. Notes first that it was begun, which takes time on a bad disk."""
         return self._journal.begin(self._delivery) and self._holds()
 
     def _holds(self) -> bool:
-        return self._clock() < self._delivery.deadline
+        return self._clock() < min(self._delivery.deadline, self._delivery.begin_before)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import structlog
 
+from config.health import HEALTH
 from config.log_throttle import LogThrottle
+from config.metrics import MAIL
 from mail.sender import Sender
 from schemas.redaction import without_addresses
 from streams.records import Heartbeat
@@ -41,6 +43,7 @@ class Breaker:
             self._waiting.cancel()
 
     async def _wait(self, reason: str) -> None:
+        HEALTH.away(MAIL, self)
         # A busy server refuses on each connection.
         if self._throttle.admits():
             log.warning("the mail server takes no mails; claiming waits until it does", cause=without_addresses(reason))
@@ -53,4 +56,5 @@ class Breaker:
         finally:
             ready.cancel()
             self._waiting = None
+            HEALTH.back(MAIL, self)
             self._closed()

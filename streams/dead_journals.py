@@ -34,11 +34,11 @@ log = structlog.get_logger()
 
 _STOPPED: Final = "its worker stopped while sending"
 _NOT_BEGUN: Final = "its worker stopped before the mail was sent"
-#: Claims told to the ledger in one transaction.
+#: Claims recorded in one transaction.
 _CHUNK: Final = 1000
 
 
-def told(claim: NotedClaim) -> Outcome:
+def outcome_of(claim: NotedClaim) -> Outcome:
     """What its journal says that a claim came to."""
     if claim.outcome is not None:
         return claim.outcome
@@ -56,7 +56,7 @@ async def settle(ledger: Ledger, owner: str, claims: Sequence[NotedClaim]) -> li
         deliveries = [_delivery(claim) for claim in left]
         if deliveries:
             await ledger.run_cycle(Cycle(owner, record=deliveries))
-        recorded += [told(claim) for claim in left]
+        recorded += [outcome_of(claim) for claim in left]
     return recorded
 
 
@@ -65,7 +65,7 @@ def _delivery(claim: NotedClaim) -> Delivery:
     return replace(
         Delivery(claim.batch_id, claim.key, claim.role, claim.partition, claim.offset),
         fence=claim.fence,
-        outcome=told(claim),
+        outcome=outcome_of(claim),
     )
 
 

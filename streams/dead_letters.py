@@ -18,6 +18,7 @@ import structlog
 from config.kafka import ANY_SIZE, producer_config
 from config.kafka_producer import BatchProducer, OutgoingMessage
 from config.log_throttle import LogThrottle
+from config.metrics import DEAD_LETTERS_TOTAL
 from config.settings import Settings
 from schemas import dead_letter
 from schemas.errors import NoProgressError
@@ -97,6 +98,7 @@ class DeadLetterProducer:
                     )
                 self._warn("Kafka does not take dead letters; their partitions wait", len(rest), cause)
             await self._sleep(_BACK_OFF_SECONDS)
+        DEAD_LETTERS_TOTAL.inc(len(invalid))
         for letter in invalid:
             log.warning(
                 "dead letter",

@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException
 
+from config.health import HEALTH
 from config.kafka import observer_config
 from config.log_throttle import LogThrottle
+from config.metrics import KAFKA
 from config.settings import Settings
+from streams.group_offsets import ask_all
 
 log = structlog.get_logger()
 
@@ -50,40 +53,38 @@ class GroupLag:
 
     def behind(self, partitions: Iterable[int]) -> bool:
         """Whether the group has yet to commit something of these partitions; False while Kafka is away."""
-        mine = [TopicPartition(self._topic, partition) for partition in partitions]
-        if not mine:
+        numbers = [*partitions]
+        if not numbers:
             self.reachable()
             return False
         try:
-            committed = {tp.partition: tp.offset for tp in self._observer.committed(mine, timeout=_SECONDS)}
-            waits = [self._waits(tp, committed[tp.partition]) for tp in mine]
+            found = ask_all(self._observer, self._topic, numbers)
         except KafkaException as error:
             self._note_away(error.args[0].str())
             return False
         self._note_back()
-        return any(waits)
+        return any(offsets.lag for offsets in found.values())
+
+    def lags(self, partitions: Iterable[int]) -> dict[int, int]:
+        """How many messages of each of these partitions the group has yet to commit. KafkaException in an outage."""
+        numbers = [*partitions]
+        if not numbers:
+            self._observer.list_topics(self._topic, timeout=_SECONDS)
+        return {number: offsets.lag for number, offsets in ask_all(self._observer, self._topic, numbers).items()}
 
     def lost_tails(self, partitions: Iterable[int]) -> dict[int, int]:
         """The ends of those of these partitions in which the group has committed more than there is (FM-36)."""
-        mine = [TopicPartition(self._topic, partition) for partition in partitions]
-        if not mine:
-            return {}
         try:
-            committed = self._observer.committed(mine, timeout=_SECONDS)
-            ends = {tp.partition: self._observer.get_watermark_offsets(tp, timeout=_SECONDS)[1] for tp in mine}
+            found = ask_all(self._observer, self._topic, partitions)
         except KafkaException:
             return {}  # the watchdog logs the outage
-        return {tp.partition: ends[tp.partition] for tp in committed if tp.offset > ends[tp.partition]}
-
-    def _waits(self, partition: TopicPartition, committed: int) -> bool:
-        # Cannot be None: without an answer it raises. No commit yet is an offset below zero.
-        earliest, latest = self._observer.get_watermark_offsets(partition, timeout=_SECONDS)
-        return latest > max(committed, earliest)
+        return {number: offsets.end for number, offsets in found.items() if offsets.committed > offsets.end}
 
     def _note_away(self, cause: str) -> None:
         now = self._monotonic()
         if self._away_since is None:
             self._away_since = now
+            HEALTH.away(KAFKA, self)
         if self._throttle.admits():
             log.warning("waiting for Kafka", cause=cause, seconds=round(now - self._away_since))
 
@@ -91,4 +92,5 @@ class GroupLag:
         if self._away_since is not None:
             log.info("Kafka is back", seconds=round(self._monotonic() - self._away_since))
             self._away_since = None
+            HEALTH.back(KAFKA, self)
             self._throttle.reset()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from config import crash_points
+from config import crash_points, metrics
 from config.crash_points import CrashPoint
 from db.ledger import Ledger, LookedUp
 from schemas.delivery import Delivery
@@ -25,6 +25,9 @@ from streams.records import DeadLetterSink, Heartbeat, InvalidRecord, Record
 from streams.window import Window
 
 _ROLES: Final = frozenset(Role)
+_LOOK_UP: Final = metrics.STEP.labels(metrics.LOOK_UP)
+_DELIVER: Final = metrics.STEP.labels(metrics.DELIVER)
+_DEAD_LETTERS: Final = metrics.STEP.labels(metrics.DEAD_LETTERS)
 
 #: A message, and the records of the poll that hold it: the first is processed, the others repeat it.
 Decoded = tuple[list[Record], InvitationDue]
@@ -47,15 +50,18 @@ class Pipeline:
         crash_points.reach(CrashPoint.POLL_FETCHED)
         decoded, invalid = decode_records(records)
         if decoded:
-            deliveries, contradictory = await self._look_up(decoded)
+            with _LOOK_UP.time():
+                deliveries, contradictory = await self._look_up(decoded)
             invalid += contradictory
             self._heartbeat.beat()
             if deliveries:
                 crash_points.reach(CrashPoint.POLL_LOOKED_UP)
-                await self._window.deliver(deliveries)
+                with _DELIVER.time():
+                    await self._window.deliver(deliveries)
         if invalid:
             crash_points.reach(CrashPoint.DEAD_LETTER_FOUND)
-            await self._dead_letters.put(invalid)
+            with _DEAD_LETTERS.time():
+                await self._dead_letters.put(invalid)
             crash_points.reach(CrashPoint.DEAD_LETTER_DELIVERED)
         self._heartbeat.beat()
 

@@ -75,7 +75,7 @@ class RateGate:
         if self._rate is None:
             return outcome
         if begun is None:
-            # No mail could be composed.
+            # No mail could be composed, or its claim not be written.
             self.not_claimed([delivery])
             return outcome
         self._rate.observe(result, delivery.domain, begun)

@@ -24,7 +24,7 @@ class Record:
     offset: int
     key: bytes | None
     value: bytes | None
-    #: Gives the headers. Asked of dead letters alone: to decode those of each message costs more than its value.
+    #: Gives the headers. Asked of dead letters, and where tracing is on: to decode them costs more than the value.
     read_headers: Callable[[], Headers] = no_headers
     #: Milliseconds since 1970; None where the broker has none.
     timestamp: int | None = None

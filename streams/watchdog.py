@@ -26,6 +26,11 @@ log = structlog.get_logger()
 LIMIT_SECONDS: Final = 30.0
 SHUTDOWN_SECONDS: Final = 20.0
 _CHECK_SECONDS: Final = 3.0
+#: The part of the limit after which a worker counts as dead for monitors. They take longer to act than the rest of it,
+#: and so the watchdog, which rescues outcomes first, comes before them.
+_DEAD_AFTER: Final = 0.6
+#: A look takes seconds while brokers are away. After so long the watchdog itself is dead.
+_BLIND_SECONDS: Final = 60.0
 #: How long known outcomes may take to be recorded before the end. A shutdown has tried for long already.
 RESCUE_SECONDS: Final = 20.0
 _SHUTDOWN_RESCUE_SECONDS: Final = 5.0
@@ -60,11 +65,16 @@ class Watchdog:
         self._shutdown_by: float | None = None
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._beats = heartbeat.beats
+        #: When it last looked, and when it last saw progress, or that there is no work.
+        self._looked = self._progress = 0.0
 
     def start(self) -> None:
         """Start the thread. Called in the worker's event loop, if it has one."""
         with suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
+        self._beats, self._progress = self._heartbeat.beats, self._monotonic()
+        self._looked = self._progress
         self._thread.start()
 
     def shutting_down(self) -> None:
@@ -72,24 +82,41 @@ class Watchdog:
         if self._shutdown_by is None:
             self._shutdown_by = self._monotonic() + SHUTDOWN_SECONDS
 
+    @property
+    def is_shutting_down(self) -> bool:
+        """Whether the worker is about to end."""
+        return self._shutdown_by is not None
+
+    def why_not_alive(self) -> str | None:
+        """Why the worker counts as dead; None while it lives. From any thread, and before the watchdog ends it."""
+        now = self._monotonic()
+        if self.is_shutting_down or self._heartbeat.beats != self._beats:
+            return None
+        if now - self._progress > self._limit * _DEAD_AFTER:
+            return f"no progress despite work for {now - self._progress:.0f} s"
+        if now - self._looked > _BLIND_SECONDS:
+            return f"the watchdog has not looked for {now - self._looked:.0f} s"
+        return None
+
     def close(self) -> None:
         """The worker has ended by itself."""
         self._closed.set()
 
     def _run(self) -> None:
-        beats, since = self._heartbeat.beats, self._monotonic()
         while not self._closed.wait(self._interval):
-            now = self._monotonic()
+            now = self._looked = self._monotonic()
             if self._shutdown_by is not None:
                 if now > self._shutdown_by:
                     said = "the shutdown takes too long; exiting"
                     self._rescue_and_end(EXIT_SHUTDOWN_TOO_LONG, said, SHUTDOWN_SECONDS, _SHUTDOWN_RESCUE_SECONDS)
                 continue
-            if self._heartbeat.beats != beats or not self._has_work():
-                beats, since = self._heartbeat.beats, now
-            elif now - since > self._limit:
+            # Also of a busy worker: the answer queries the brokers, which shows when they go and when they return.
+            has_work = self._has_work()
+            if self._heartbeat.beats != self._beats or not has_work:
+                self._beats, self._progress = self._heartbeat.beats, now
+            elif now - self._progress > self._limit:
                 said = "no progress despite work; exiting"
-                self._rescue_and_end(EXIT_NO_PROGRESS, said, round(now - since), RESCUE_SECONDS)
+                self._rescue_and_end(EXIT_NO_PROGRESS, said, round(now - self._progress), RESCUE_SECONDS)
 
     def _rescue_and_end(self, code: int, event: str, seconds: float, rescue_seconds: float) -> None:
         """What is known of mails is recorded first. It ends, whatever becomes of that and of the log entry."""

@@ -17,6 +17,7 @@ from config import crash_points
 from config.clock import elapsed
 from config.crash_points import CrashPoint
 from config.log_throttle import LogThrottle
+from config.metrics import IN_FLIGHT, WAITING, WINDOW
 from db.ledger import Ledger
 from mail.sender import Sender
 from schemas.delivery import Cycle, CycleResult, Delivery
@@ -25,6 +26,7 @@ from schemas.keys import DeliveryKey
 from schemas.send_results import Lapsed, NotSent, Refused, SendResult
 from streams.attempt import Attempt
 from streams.breaker import Breaker
+from streams.claim_log import ClaimLog, NoClaimLog, UnwrittenClaims
 from streams.composer import Composer, compose
 from streams.journal import Journal, NoJournal
 from streams.latch import Latch
@@ -60,6 +62,7 @@ class Window:
         clock: Callable[[], float] = elapsed,
         rate: SendRate | None = None,
         journal: Journal | None = None,
+        claim_log: ClaimLog | None = None,
     ) -> None:
         self._ledger = ledger
         self._sender = sender
@@ -71,6 +74,7 @@ class Window:
         # Renewing also beats the heartbeat while every connection waits for a slow server.
         self._renew_after = min(lease_seconds / 3, LIMIT_SECONDS / 2)
         self._journal = journal or NoJournal()
+        self._unwritten = UnwrittenClaims(claim_log or NoClaimLog(), self._send, self._complete)
         self._composer = composer
         self._jitter = jitter
         self._heartbeat = heartbeat
@@ -90,6 +94,10 @@ class Window:
         self._clocks = LeaseClocks(lease_seconds)
         self._refused_by_all = RefusedByAll()
         self._gate = RateGate(rate, asyncio.get_running_loop().time)
+        WINDOW.set(size)
+        # Read at a scrape: nothing is counted for it.
+        IN_FLIGHT.set_function(lambda: len(self._in_flight))
+        WAITING.set_function(lambda: len(self._waiting))
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Returns when each delivery is settled or due again. StoppingError when the worker stops before."""
@@ -113,6 +121,7 @@ class Window:
                 self._latches.pop(delivery).abandon()
         self._repeats.clear()
         self._breaker.cancel()
+        self._unwritten.stop()
         self._changed.set()
         self._enough.set()
 
@@ -185,7 +194,7 @@ class Window:
         if self._stopping or not self._claims or self._breaker.is_open or self._gate.seconds_to_open():
             return 0
         sending = len(self._in_flight) - len(self._unrecorded)
-        return min(self._size - sending, self._sender.capacity())
+        return min(self._size - sending, self._sender.capacity() - len(self._unwritten))
 
     def _due_for_renewal(self) -> list[Delivery]:
         """What was not renewed once is not its worker's any more: it is not asked for again."""
@@ -215,7 +224,8 @@ class Window:
         self._cycles += 1
         if completed:
             crash_points.reach(CrashPoint.OUTCOME_BEGUN)
-        done = await self._ledger.run_cycle(Cycle(f"{self._owner}#{self._cycles}", completed, requested, renewed))
+        owner = f"{self._owner}#{self._cycles}"
+        done = await self._ledger.run_cycle(Cycle(owner, completed, requested, renewed))
         self._heartbeat.beat()
         if completed:
             crash_points.reach(CrashPoint.OUTCOME_COMMITTED)
@@ -231,11 +241,10 @@ class Window:
             self._conclude(delivery)
         for delivery in done.claimed:
             self._in_flight[delivery.key] = delivery
-        for delivery in requested:
-            if self._in_flight.get(delivery.key) is delivery:
-                self._send(delivery)
-            else:
-                self._conclude(delivery)
+        for delivery in unclaimed:
+            self._conclude(delivery)
+        if done.claimed:
+            self._unwritten.write(owner, done.claimed)
 
     async def _admitted(self, next_to_claim: Sequence[Delivery]) -> Sequence[Delivery]:
         """What the sending rate lets pass of these; the rest goes on waiting, or is due again when its slot comes."""

@@ -9,24 +9,26 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
+from config import tracing
+from config.metrics import MESSAGES_CONSUMED, PROCESS
 from config.settings import Settings
 from db.connect import fingerprint
-from db.hot_connection import HotConnection
+from db.hot_connection import Begin, HotConnection
 from db.ledger import Ledger
 from db.ledger_transaction import LedgerPolicy, Note, nothing_noted
 from db.send_limits import SendLimits
 from db.suspects import PollLog
 from mail.sender import Sender
 from streams.adaptive_rate import LONGEST_PAUSE
+from streams.claim_log import ClaimLog
 from streams.composer import Composer
 from streams.dead_journals import Journals
-from streams.pipeline import Pipeline
 from streams.policy import RetryPolicy
 from streams.records import DeadLetterSink, Heartbeat, Record
 from streams.rescue import rescue
 from streams.send_rate import SendRate
 from streams.suspects import Suspects
-from streams.window import Window
+from streams.traced import parts
 
 
 class Worker:
@@ -39,7 +41,10 @@ class Worker:
         composer: Composer,
         dead_letters: DeadLetterSink,
         heartbeat: Heartbeat,
+        claim_log: ClaimLog,
+        check_restored: Begin,
     ) -> None:
+        """`check_restored` raises for a database that was restored; called with each connection that claims."""
         # Unique for each process ever started: the owner of a claim must never be mistaken for a namesake.
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.heartbeat = heartbeat
@@ -54,7 +59,7 @@ class Worker:
         self._journals = Journals(settings.state_folder, fingerprint(self._url))
         journal = self._journals.open(self.name)
         self._reader = self._ledger("bidden-worker", heartbeat.beat)
-        self._writer = self._ledger("bidden-worker-window", heartbeat.beat, journal.claiming)
+        self._writer = self._ledger("bidden-worker-window", heartbeat.beat, journal.claiming, check_restored)
         polls = PollLog(self._url, settings.invitations_topic, on_wait=heartbeat.beat)
         self._suspects = Suspects(polls, dead_letters, max_ends=settings.max_worker_ends)
         # No secret: it spreads retries. Asking the kernel for each mail would cost more than the rest of the decision.
@@ -68,7 +73,8 @@ class Worker:
             # As for a recipient, so for the server: no wait is longer than the longest back-off.
             longest_pause=min(LONGEST_PAUSE, settings.retry_max_seconds),
         )
-        self._window = Window(
+        make_pipeline, make_window = parts(tracing.current(), settings)
+        self._window = make_window(
             self._writer,
             sender,
             RetryPolicy(
@@ -85,9 +91,14 @@ class Worker:
             heartbeat=heartbeat,
             rate=self._rate,
             journal=journal,
+            claim_log=claim_log,
         )
+        self._claim_log = claim_log
         self._journal = journal
-        self._pipeline = Pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
+        topic = settings.invitations_topic
+        self._consumed = MESSAGES_CONSUMED.labels("kafka", topic)
+        self._processing = PROCESS.labels("kafka", topic)
+        self._pipeline = make_pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._stopping = False
@@ -108,8 +119,14 @@ class Worker:
                 self._settling.result()
         await self._window.run()
 
-    def _ledger(self, application: str, on_wait: Callable[[], None], note: Note = nothing_noted) -> Ledger:
-        return Ledger(self._url, self._policy, application=application, on_wait=on_wait, note=note)
+    def _ledger(
+        self,
+        application: str,
+        on_wait: Callable[[], None],
+        note: Note = nothing_noted,
+        begin: Begin | None = None,
+    ) -> Ledger:
+        return Ledger(self._url, self._policy, application=application, on_wait=on_wait, note=note, begin=begin)
 
     def rescue(self, seconds: float) -> None:
         """Records what is known of the mails in flight. Called in the watchdog's thread before it ends the process."""
@@ -117,7 +134,9 @@ class Worker:
 
     async def process(self, records: Sequence[Record]) -> None:
         """Process the records of one poll: `streams.pipeline`, and `streams.suspects` for those of an ended worker."""
-        await self._suspects.process(records, self._pipeline.process, self._pipeline.probe)
+        self._consumed.inc(len(records))
+        with self._processing.time():
+            await self._suspects.process(records, self._pipeline.process, self._pipeline.probe)
 
     async def stop(self) -> None:
         """Finish what is in flight, record it, close the connections. The caller bounds it in time."""
@@ -131,6 +150,7 @@ class Worker:
             except Exception:  # it was reported through on_end
                 self._suspects.worker_failed()
         await self._sender.close()
+        await asyncio.to_thread(self._claim_log.close)
         self._journal.close()
         await self._reader.close()
         await self._writer.close()

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import structlog
 
 from config.settings import Settings
 from db.connect import Connection, connect
 from embedded import ports
 from embedded.mail_server import MailServer
 from producers.topics import Topics
-from tests import servers
+from tests import java_cache, servers
 from tests.acceptance.processes import heed_hang_ups
 from tests.databases import Databases
 from tests.servers import Servers
 
 
 def pytest_configure() -> None:
-    """Processes inherit what their parent ignores."""
+    """Processes inherit what their parent ignores, and keep what they compile."""
     heed_hang_ups()
+    # A logger that is kept goes on writing where the test that used it first had it write, and no other sees it.
+    configure = structlog.configure
+    patch.object(structlog, "configure", lambda **how: configure(**how | {"cache_logger_on_first_use": False})).start()
+    # Tests start the command line thousands of times: where the environment says so, each would compile it again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, and the longest of all before them: the others fill the gaps at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path not in slow, item.path.parent.name != "chaos"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Brokers get their cache of classes, if tests of this run start any."""
+    wanted = servers.embedded_installed() and not session.config.option.collectonly
+    # `-p no:cacheprovider` leaves none.
+    cache = getattr(session.config, "cache", None)
+    if wanted and cache is not None and any(_needs_servers(item) for item in session.items):
+        java_cache.use(cache.mkdir("java"))
+    # Thousands of tests and all modules stay to the end: the collector need not walk them again and again.
+    gc.collect()
+    gc.freeze()
+
+
+def _needs_servers(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None or "real_servers" in getattr(item, "fixturenames", ())
 
 
 def pytest_report_header() -> str:

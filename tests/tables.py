@@ -1,4 +1,4 @@
-"""Writes what docs/ derives from code: the moves of states, the rules of the protocol, the tests of failure modes.
+"""Writes what docs/ derives from code: the moves of states, the protocol's rules, failure modes' tests, the metrics.
 
 `python -m tests.tables` (or `make docs`). tests/unit/test_docs.py fails when they are out of date.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from config import metrics
 from schemas.states import TRANSITIONS
 from tests.protocol.rules import RULES
 from tests.protocol.scopes import SCOPES
@@ -21,6 +22,7 @@ STATES: Final = ROOT / "docs" / "reference" / "states.md"
 FAILURE_MODES: Final = ROOT / "docs" / "explanation" / "failure-modes.md"
 FAILURE_MODE_TESTS: Final = ROOT / "docs" / "reference" / "failure-mode-tests.md"
 PROTOCOL: Final = ROOT / "docs" / "explanation" / "protocol.md"
+METRICS: Final = ROOT / "docs" / "reference" / "metrics.md"
 
 _NUMBER: Final = re.compile(r"FM-\d\d")
 _ROW: Final = re.compile(r"^\| (FM-\d\d) \|", re.MULTILINE)
@@ -94,6 +96,34 @@ def with_protocol(text: str) -> str:
     return _filled(text, {"scopes": scopes(), "rules": rules()})
 
 
+def metrics_table() -> str:
+    """Every metric as a row of a table. `*`: sampled."""
+    rows = []
+    for found in metrics.TABLE.definitions.values():
+        kind = f"{found.kind}{' *' if found.sampled else ''}"
+        labels = ", ".join(f"`{label}`" for label in found.labels)
+        rows.append(
+            f"| `{found.name}` | {kind} | {found.unit} | {labels} | {', '.join(found.processes)} | {found.meaning} |"
+        )
+    return "\n".join(["| name | kind | unit | labels | of | meaning |", "|---|---|---|---|---|---|", *rows])
+
+
+def labels_table() -> str:
+    """Every label with its values, as a row of a table."""
+    values: dict[tuple[str, str], None] = {}
+    for found in metrics.TABLE.definitions.values():
+        for label, closed in found.labels.items():
+            said = metrics.RULES[label][1] if closed is None else ", ".join(f"`{value}`" for value in closed)
+            values[label, said] = None
+    rows = [f"| `{label}` | {said} |" for label, said in values]
+    return "\n".join(["| label | values |", "|---|---|", *rows])
+
+
+def with_metrics(text: str) -> str:
+    """metrics.md with its tables as `config.metrics` has them."""
+    return _filled(text, {"metrics": metrics_table(), "labels": labels_table()})
+
+
 def _filled(text: str, parts: dict[str, str]) -> str:
     for name, part in parts.items():
         pattern = re.compile(rf"(<!-- {name}: generated -->\n).*?(\n<!-- end -->)", re.DOTALL)
@@ -106,6 +136,7 @@ GENERATED: Final[dict[Path, Callable[[str], str]]] = {
     STATES: with_moves,
     PROTOCOL: with_protocol,
     FAILURE_MODE_TESTS: with_tests,
+    METRICS: with_metrics,
 }
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from config import tracing
 from config.settings import Settings
+from config.tracing import Kind
 from db import links, planning, send_limits, webhooks
 from db.accounts import ApiClient
 from db.audit_log import AuditEntry, audited
@@ -28,6 +30,7 @@ from producers.plan import LARGE, PlanResult, plan
 from producers.redrive import Redriver
 from schemas.errors import RefusedError
 from schemas.send_rates import parse_domains, parse_rates, parse_warmup
+from schemas.trace_context import TraceContext
 from schemas.vocabulary import Audience, Role
 from web.scope import Actor, BatchWithEvent, require_whole, visible_members
 
@@ -62,16 +65,22 @@ def invite(
     *,
     key: str,
     client: ApiClient | None = None,
+    trace: TraceContext | None = None,
 ) -> PlanResult:
     """Start a batch and leave it to the dispatchers: to publish and, for a large audience, also to plan (FM-40).
 
     The same key again returns the first batch (FM-31). There is none if nobody is left to invite. If `client` has a
-    webhook, the transaction that starts the batch also requests the notification of its end. HTTPException (403) unless
-    all chapters of the event are the actor's: a batch is for all of them.
+    webhook, the transaction that starts the batch also requests the notification of its end. The batch continues the
+    `trace` of the request. HTTPException (403) unless all chapters of the event are the actor's: a batch is for all of
+    them.
     """
     require_whole(event, who, "invite to it")
     notifies = client is not None and client.has_webhook
-    with audited(conn, AuditEntry(who.actor, "invite", event_id=event.id, detail=audience.value)) as entry:
+    about = {"bidden.event.id": event.id, "bidden.audience": audience.value}
+    with (
+        tracing.current().span("invite", Kind.SERVER, trace, about) as span,
+        audited(conn, AuditEntry(who.actor, "invite", event_id=event.id, detail=audience.value)) as entry,
+    ):
         with conn.transaction() if notifies else nullcontext():
             planned = plan(
                 conn,
@@ -82,11 +91,14 @@ def invite(
                 policy=settings.unknown_policy,
                 claim_seconds=0,
                 later_from=LARGE,
+                trace=span.context,
             )
             if client is not None and notifies and planned.batch_id is not None and not planned.already_triggered:
                 webhooks.request(conn, planned.batch_id, client.id)
         entry.batch_id, entry.did_nothing = planned.batch_id, planned.is_empty
         entry.note(_what_started(planned))
+        if planned.batch_id is not None:
+            span.set("bidden.batch.id", planned.batch_id)
     if not planned.already_triggered and not planned.planning:
         planning.analyse_grown(conn, planned.deliveries)
     return planned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.routing import Mount
 
 from config.setting_forms import proxy_networks
 from config.settings import Settings
@@ -28,6 +30,7 @@ from web.pages import (
     dead_letters,
     directory,
     errors,
+    event_refs,
     events,
     invitation_links,
     mail,
@@ -56,6 +59,7 @@ ROUTERS: Final = (
     accounts.router,
     api_clients.router,
     audit_log.router,
+    event_refs.router,
 )
 
 
@@ -68,12 +72,22 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         pool.open()
         try:
-            async with run_dispatcher(pool, allow_private=settings.webhook_allow_private):
+            async with (
+                run_dispatcher(pool, allow_private=settings.webhook_allow_private),
+                health.show_turns(lambda: app.state.should_stop()),
+            ):
                 yield
         finally:
             pool.close()
 
-    app = FastAPI(title="bidden", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="bidden",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry=application.NO_TELEMETRY,
+    )
     app.state.pool = pool
     app.state.settings = settings
     app.state.progress_cache = progress_cache(pool, settings.send_rates)
@@ -94,7 +108,7 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
     # Added last, so the first to see a request.
     app.add_middleware(TrustedProxies, trusted=proxy_networks(settings.trusted_proxies))
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    app.mount(application.PATH, application.build(app.state, prefix), name="api")
+    app.router.routes.append(_api(application.build(app.state, prefix)))
     oidc_routers = [oidc.routes(settings)] if settings.oidc_issuer else []
     for router in (*ROUTERS, *oidc_routers, *([invitation_links.router] if with_links else [])):
         app.include_router(router)
@@ -103,3 +117,10 @@ def build(settings: Settings, *, with_links: bool = True) -> FastAPI:
 
     errors.add_handlers(app)
     return app
+
+
+def _api(api: FastAPI) -> Mount:
+    """Every address below the API's, also one with a line break, so that the API responds to it and no page."""
+    mount = Mount(application.PATH, api, name="api")
+    mount.path_regex = re.compile(mount.path_regex.pattern, re.DOTALL)
+    return mount

@@ -23,7 +23,7 @@ _sending: Final = threading.BoundedSemaphore(3)
 
 
 def can_mail_links(settings: Settings) -> bool:
-    """Whether the site has a mail server, and was told its public address: a link must lead to it."""
+    """Whether the site has a mail server, and knows its public address: a link must lead to it."""
     return settings.smtp_url is not None and "base_url" in settings.model_fields_set
 
 

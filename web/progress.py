@@ -10,9 +10,10 @@ from typing import Any, Final
 import anyio
 
 from db import progress as details
-from db import site_queries
+from db import site_queries, source_status
 from db.connect import Connection
 from db.progress import Idle
+from db.source_status import SourceStatus
 from monitoring import sending
 from monitoring.sending import Sending
 from schemas.send_rates import SendRates
@@ -44,6 +45,10 @@ class Progress:
     has_errors: bool = False
     #: Why mails are not sent faster, where anything is pending.
     sending: Sending = field(default_factory=lambda: Sending(SendRates()))
+    #: The newest snapshot of the source, if there is one and anything is pending.
+    source: SourceStatus | None = None
+    #: The source is yet to get its invitations.
+    is_being_placed: bool = False
     #: Since when nobody works on it, if that is too long.
     idle: Idle | None = None
     #: Whether another batch had every mail of this one.
@@ -68,9 +73,20 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """The estimate where there is one; else as measured."""
-        if self.status["state"] != "running" or not self.status["pending"] or self.idle is not None:
+        if (
+            self.status["state"] != "running"
+            or not self.status["pending"]
+            or self.idle is not None
+            or self.waits_for_source
+            or self.is_being_placed
+        ):
             return None
         return self.measured_seconds if self.estimate is None else self.estimate.seconds
+
+    @property
+    def waits_for_source(self) -> bool:
+        """Whether nothing is claimed until the directory is read again."""
+        return self.source is not None and self.source.is_stale
 
     @property
     def measured_seconds(self) -> float | None:
@@ -95,7 +111,10 @@ def read_progress(conn: Connection, batch_id: int, rates: SendRates) -> Progress
     lists = site_queries.chapters_of_error(conn, batch_id) if found.status["error"] else None
     running = found.status["state"] == "running" and found.status["pending"]
     now = sending.read(conn, rates) if running else Sending(rates)
-    idle = details.idle(conn, batch_id) if running and not found.per_second and now.permitted != 0.0 else None
+    source = source_status.read(conn) if running else None
+    placing = source is not None and details.is_being_placed(conn, batch_id)
+    waits = now.permitted == 0.0 or placing or (source is not None and source.is_stale)
+    idle = details.idle(conn, batch_id) if running and not found.per_second and not waits else None
     all_skipped = found.status["deliveries"] and found.status["skipped"] == found.status["deliveries"]
     return Progress(
         found.status,
@@ -104,6 +123,8 @@ def read_progress(conn: Connection, batch_id: int, rates: SendRates) -> Progress
         lists,
         found.has_errors,
         now,
+        source=source,
+        is_being_placed=placing,
         idle=idle if idle is not None and idle.seconds >= _IDLE_SECONDS else None,
         all_sent_elsewhere=bool(all_skipped) and details.all_sent_elsewhere(conn, batch_id),
     )

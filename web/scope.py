@@ -8,14 +8,18 @@ members needs the whole event (`require_whole`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from fastapi import HTTPException
 
-from db import site_queries
+from db import events, site_queries
 from db.accounts import Account
 from db.connect import Connection
 from db.site_queries import EventSummary, VisibleMembers
+from schemas.event_fields import EventName
+
+#: The error for an event that is unknown or out of scope.
+NO_EVENT: Final = "There is no such event, or it is not in your chapters"
 
 
 class Actor(Protocol):
@@ -38,11 +42,12 @@ class BatchWithEvent:
     event: EventSummary
 
 
-def require_event(conn: Connection, event_id: int, account: Account) -> EventSummary:
-    """The event."""
-    event = site_queries.event(conn, event_id, account.scope)
+def require_event(conn: Connection, named: EventName, account: Account) -> EventSummary:
+    """The event of this id or reference."""
+    event_id = events.find(conn, named)
+    event = None if event_id is None else site_queries.event(conn, event_id, account.scope)
     if event is None:
-        raise HTTPException(404, "There is no such event, or it is not in your chapters")
+        raise HTTPException(404, NO_EVENT)
     return event
 
 

@@ -28,11 +28,15 @@ import psycopg
 import structlog
 from psycopg_pool import PoolClosed
 
+from config import tracing
+from config.metrics import WEBHOOKS
+from config.tracing import Kind
 from db import site_queries, webhooks
 from db.connect import OUTAGES, Connection
 from db.webhooks import DueWebhook
 from schemas.errors import first_line, printable
 from schemas.redaction import without_addresses
+from schemas.trace_context import parse
 from web.api.batches import batch_model
 from web.database import Pool
 from web.scope import BatchWithEvent
@@ -95,6 +99,7 @@ class WebhookDispatcher:
         self._jitter = jitter
         self._allow_private = allow_private
         self._tls = ssl.create_default_context()
+        self._tracing = tracing.current()
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set or the pool is closed; goes on after any error."""
@@ -167,7 +172,18 @@ class WebhookDispatcher:
         async with httpx.AsyncClient(
             verify=self._tls, trust_env=False, follow_redirects=False, limits=limits
         ) as client:
-            return list(await asyncio.gather(*(self._send(client, request) for request in requests)))
+            return list(await asyncio.gather(*(self._send_traced(client, request) for request in requests)))
+
+    async def _send_traced(self, client: httpx.AsyncClient, request: _WebhookRequest) -> str | None:
+        """As `_send`, as a span of the batch's trace, which the receiver can continue."""
+        about: dict[str, str | int] = {"http.request.method": "POST", "bidden.batch.id": request.due.batch_id}
+        with self._tracing.span("POST webhook", Kind.CLIENT, parse(request.due.traceparent), about) as span:
+            request.headers["traceparent"] = str(span.context)
+            error = await self._send(client, request)
+            if error is not None:
+                # Its class: what follows may quote an address.
+                span.fail(error.partition(":")[0])
+            return error
 
     async def _send(self, client: httpx.AsyncClient, request: _WebhookRequest) -> str | None:
         try:
@@ -217,7 +233,9 @@ class WebhookDispatcher:
             # The other results of the round must still be recorded.
             log.exception("the result of a webhook could not be recorded", batch_id=due.batch_id)
         if error is None:
+            WEBHOOKS.labels("delivered").inc()
             return
+        WEBHOOKS.labels("retry" if retry_in is not None else "given_up").inc()
         log.warning(
             "a webhook failed" if retry_in is not None else "a webhook failed for the last time",
             batch_id=due.batch_id,

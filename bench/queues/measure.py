@@ -2,7 +2,7 @@
 
 Redis comes from the system's packages (`redis-server`), and stores nothing on disk: a queue is not made slower than its
 users would have it. What each keeps differs: Celery and dramatiq keep a row that they have sent, procrastinate its job,
-this product claims, fences, outcomes and a log for each batch.
+listmonk a position in its list, this product claims, fences, outcomes and a log for each batch.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Final, LiteralString
 
 from bench import end_to_end
 from bench.environment import ROOT, Environment, prepare, wait_for
 from bench.measure import calibrate, cpu_seconds
+from bench.queues import on_listmonk
 from db.connect import connect
 from embedded.ports import HOST, is_free
 from embedded.stack import Stack
@@ -34,12 +36,16 @@ _PORT: Final = 23_900
 
 @dataclass(frozen=True)
 class Peer:
-    """`module` has `enqueue` and is what `command` runs. `done` counts the mails that it calls sent."""
+    """`module` has `enqueue` and is what `command` runs. `done` counts what it calls sent; None: the sink does.
+
+    One that is counted at the sink is measured from its first mail, because it looks for campaigns only now and then;
+    its mail to the operator about each campaign counts, too.
+    """
 
     name: str
     module: str
     command: tuple[str, ...]
-    done: LiteralString
+    done: LiteralString | None
     needs_redis: bool = True
 
 
@@ -65,6 +71,7 @@ PEERS: Final = (
         "SELECT count(*) AS n FROM procrastinate_jobs WHERE status = 'succeeded'",
         needs_redis=False,
     ),
+    Peer("listmonk, 10 senders", "on_listmonk", ("-m", "bench.queues.on_listmonk"), None, needs_redis=False),
 )  # fmt: skip
 
 
@@ -77,12 +84,16 @@ class Figures:
     calibration: float
 
 
-def measure(stack: Stack, mails: int, rounds: int) -> Iterator[tuple[str, ...]]:
-    """A row for this product and for each peer that is installed: medians of rounds that took turns."""
+def measure(stack: Stack, mails: int, rounds: int, only: str = "") -> Iterator[tuple[str, ...]]:
+    """A row for this product and for each peer that is installed: medians of rounds that took turns.
+
+    `only` those whose name contains this.
+    """
     found: dict[str, list[Figures]] = defaultdict(list)
     with _redis() as redis:
-        missing = {peer.name: why for peer in PEERS if (why := _missing(peer, redis))}
-        peers = [peer for peer in PEERS if peer.name not in missing]
+        wanted = [peer for peer in PEERS if only in peer.name]
+        missing = {peer.name: why for peer in wanted if (why := _missing(peer, redis))}
+        peers = [peer for peer in wanted if peer.name not in missing]
         for _ in range(rounds):
             found["this product, one worker"].append(_ours(stack, mails))
             for peer in peers:
@@ -105,6 +116,8 @@ def measure(stack: Stack, mails: int, rounds: int) -> Iterator[tuple[str, ...]]:
 
 def _missing(peer: Peer, redis: subprocess.Popen[bytes] | None) -> str | None:
     """What the peer needs and is not there."""
+    if peer.done is None:
+        return on_listmonk.missing()
     if find_spec(peer.module.removeprefix("on_")) is None:
         return "not installed (extra bench)"
     return f"no redis-server, or port {_PORT} is taken" if peer.needs_redis and redis is None else None
@@ -127,23 +140,27 @@ def _campaign(stack: Stack, peer: Peer, mails: int, redis: subprocess.Popen[byte
         if not peer.needs_redis:
             _python(variables, f"from bench.queues import {peer.module}; {peer.module}.apply_schema()")
         worker = cleanup.enter_context(_worker(peer, variables))
+        count = partial(_count, conn, peer.done) if peer.done is not None else stack.mail.count
+        sent = count()
         # It is ready when it has done a task.
         _python(variables, f"from bench.queues import {peer.module}; {peer.module}.enqueue(range(1, 2))")
-        wait_for(lambda: _count(conn, peer.done) == 1)
+        wait_for(lambda: count() >= sent + 1)
         groups = {"worker": worker.pid, "postgres": stack.postgres.pid, "sink": stack.mail.pid}
         groups["broker"] = redis.pid if redis is not None and peer.needs_redis else None
+        enqueue = f"from bench.queues import {peer.module}; {peer.module}.enqueue(range(2, {mails + 2}))"
+        if peer.done is None:
+            _python(variables, enqueue)
+            wait_for(lambda: count() > sent + 1, seconds=60)
         before = {name: cpu_seconds([pid]) for name, pid in groups.items() if pid}
-        ended = sum(os.times()[2:4])
-        start = time.perf_counter()
-        code = f"from bench.queues import {peer.module}; {peer.module}.enqueue(range(2, {mails + 2}))"
-        enqueuing = subprocess.Popen([sys.executable, "-c", code], env=variables, cwd=ROOT)
-        wait_for(lambda: _count(conn, peer.done) == mails + 1, seconds=1800, every=0.25)
-        seconds = time.perf_counter() - start
-        enqueuing.wait()
+        ended, start, first = sum(os.times()[2:4]), time.perf_counter(), count()
+        if peer.done is not None:
+            _python(variables, enqueue)
+        wait_for(lambda: count() >= sent + mails + 1, seconds=1800, every=0.25)
+        seconds, measured = time.perf_counter() - start, sent + mails + 1 - first
         cpu = {name: cpu_seconds([pid]) - before[name] if pid else 0.0 for name, pid in groups.items()}
         # Who enqueues is the only child that has ended meanwhile.
         cpu["worker"] += sum(os.times()[2:4]) - ended
-    return Figures(mails / seconds, {name: value / mails * 1000 for name, value in cpu.items()}, calibration)
+    return Figures(measured / seconds, {name: value / measured * 1000 for name, value in cpu.items()}, calibration)
 
 
 def _variables(environment: Environment) -> dict[str, str]:

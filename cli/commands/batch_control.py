@@ -11,14 +11,15 @@ from typing import Final
 import click
 
 from cli.commands.reports import print_status
-from cli.options import ACTOR, DATABASE_SETTINGS, Id, environment, id_argument, json_option
+from cli.options import ACTOR, DATABASE_SETTINGS, Id, environment, event_argument, id_argument, json_option
 from cli.output import err, out, write_json
 from config.settings import Settings
 from config.startup import load
-from db import batch_actions
+from db import batch_actions, events
 from db.audit_log import AuditEntry, audited
 from db.connect import Connection, connect
 from schemas.errors import UsageError
+from schemas.event_fields import EventName
 
 _AGE: Final = re.compile(r"([0-9]{1,6})([dhm])")
 _MAX_BY: Final = 200
@@ -108,7 +109,7 @@ def retry(batch: int, as_json: bool) -> None:
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS, ("BIDDEN_UNKNOWN_POLICY", "BIDDEN_MAX_ATTEMPTS")))
-@id_argument("event")
+@event_argument
 @click.option(
     "--unknown",
     "verdict",
@@ -119,30 +120,41 @@ def retry(batch: int, as_json: bool) -> None:
 @click.option("--member", type=Id(), help="Only this member's deliveries.")
 @click.option("--by", default="an admin", show_default=True, help="Who decided; the log shows it as the reason.")
 @json_option
-def resolve(event: int, verdict: str, member: int | None, by: str, as_json: bool) -> None:
+def resolve(event: EventName, verdict: str, member: int | None, by: str, as_json: bool) -> None:
     """Resolve the unknown deliveries of an event.
 
-    Changes them in the ledger, and in each log that has them as unknown.
+    EVENT is an id, or a ref such as workshop/3668. Changes them in the ledger, and in each log that has them as
+    unknown.
 
     Example: bidden resolve 42 --unknown sent --member 1017
     """
     from producers import batch_control
 
     settings = load()
-    wanted = AuditEntry(ACTOR, f"resolve as {verdict}", event_id=event, member_id=member, detail=f"by {by[:_MAX_BY]}")
-    with _database(settings) as conn, audited(conn, wanted) as entry:
-        done = batch_control.resolve(
-            conn, event, batch_control.Verdict(verdict), member_id=member, by=by, resend_below=settings.resend_below
+    with _database(settings) as conn:
+        event_id = events.resolve(conn, event)
+        asked = AuditEntry(
+            ACTOR, f"resolve as {verdict}", event_id=event_id, member_id=member, detail=f"by {by[:_MAX_BY]}"
         )
-        entry.did_nothing = not done.resolved
-        entry.note(f"{done.resolved} deliveries")
+        with audited(conn, asked) as entry:
+            done = batch_control.resolve(
+                conn,
+                event_id,
+                batch_control.Verdict(verdict),
+                member_id=member,
+                by=by,
+                resend_below=settings.resend_below,
+            )
+            entry.did_nothing = not done.resolved
+            entry.note(f"{done.resolved} deliveries")
+        name = events.name(conn, event_id)
     if as_json:
         write_json({"resolved": done.resolved, "without_batch": done.without_batch})
         return
     result = "are due again" if verdict == "resend" else f"are {verdict} now"
-    out.print(f"{done.resolved - done.without_batch:,} deliveries of event {event} {result}")
+    out.print(f"{done.resolved - done.without_batch:,} deliveries of event {name} {result}", markup=False)
     if done.without_batch:
-        out.print(f"{done.without_batch:,} have no batch left that could send them: run `bidden invite {event}`")
+        out.print(f"{done.without_batch:,} have no batch left that could send them: run `bidden invite {event_id}`")
 
 
 def _age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:

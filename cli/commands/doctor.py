@@ -6,24 +6,32 @@ from dataclasses import asdict
 
 import click
 
-from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS, environment, json_option
+from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, SOURCE_SETTINGS, WORKER_SETTINGS, environment, json_option
 from cli.output import table, write_lines
+from config.rights import RUNNING, Process
 from config.startup import load
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON
 
 
-@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS))
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS, SOURCE_SETTINGS))
+@click.option(
+    "--for",
+    "processes",
+    type=click.Choice([process.value for process in Process]),
+    multiple=True,
+    help="Whose rights the users of the settings should have; default: one user for all but `migrate`. Repeatable.",
+)
 @json_option
-def doctor(as_json: bool) -> int:
-    """Check the servers, the schema, the data and the lag.
+def doctor(processes: tuple[str, ...], as_json: bool) -> int:
+    """Check servers, rights, schema, data and lag.
 
     It changes nothing. Exit 1 if a check fails.
 
-    Example: bidden doctor
+    Example: bidden doctor --for worker
     """
     from monitoring.checks import run_checks
 
-    results = list(run_checks(load()))
+    results = list(run_checks(load(), processes=[Process(name) for name in processes] or RUNNING))
     if as_json:
         write_lines(asdict(result) for result in results)
     else:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cli.commands.reports import audit_exit_code, show_audit
-from cli.options import WORKER_SETTINGS, environment, json_option
+from cli.monitors import check_ports
+from cli.options import MONITORING_SETTINGS, SOURCE_SETTINGS, WORKER_SETTINGS, environment, json_option
 from cli.output import err, out, table, write_json
 from cli.progress import watch
-from config.settings import without_secrets
+from config.addresses import without_secrets
 from config.startup import load
 from config.stop_signals import stop_on_signals
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON, InstallError, RefusedError
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     from embedded.home import Addresses
 
 #: The settings that the workers read, except the addresses of the servers.
-_ENVIRONMENT: Final = environment(
-    ("BIDDEN_TOPIC_PREFIX", "BIDDEN_GROUP", "BIDDEN_PARTITIONS"),
-    tuple(name for name in WORKER_SETTINGS if name != "BIDDEN_SMTP_URL"),
+_PROCESS_SETTINGS: Final = (
+    *("BIDDEN_TOPIC_PREFIX", "BIDDEN_GROUP", "BIDDEN_PARTITIONS"),
+    *(name for name in WORKER_SETTINGS if name != "BIDDEN_SMTP_URL"),
+    *MONITORING_SETTINGS,
 )
+#: Between the beginnings of two snapshots, in `up`.
+_SYNC_EVERY: Final = "15s"
 
 
-@click.command(epilog=_ENVIRONMENT)
+@click.command(epilog=environment(_PROCESS_SETTINGS))
 @click.option(
     "--members", default=4300, show_default=True, type=click.IntRange(15, 1_000_000), help="Members to invite, about."
 )
@@ -56,7 +60,9 @@ def demo(members: int, stay: bool | None, as_json: bool) -> int:
 
     if stay is None:
         stay = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
-    home = load().home / "demo"
+    settings = load()
+    home = settings.home / "demo"
+    check_ports(settings, ["dispatcher", "worker-1", *(["site"] if stay else [])])
     with Demonstration(home, stop_on_signals(), with_site=stay) as demonstration:
         result = _run_campaign(demonstration, members, quiet=as_json or not sys.stderr.isatty())
         if as_json:
@@ -100,7 +106,7 @@ def _show_campaign(result: CampaignResult, home: Path) -> None:
         ],
     )
     table("Excluded at planning", ["reason", "#members"], result.excluded.items())
-    show_audit(result.audit)
+    show_audit(result.audit, str(result.audit["event_id"]))
     batch, event = status["batch_id"], result.audit["event_id"]
     out.print(f"The mails: {home}/mail/mails.mbox (open it with any mail program, or `less`)", markup=False)
     out.print(f"The log:   BIDDEN_HOME={home} bidden up      in one shell, then in another", markup=False)
@@ -117,7 +123,7 @@ def _serve_until_stopped(demonstration: Demonstration) -> None:
     demonstration.supervise(_report)
 
 
-@click.command(epilog=_ENVIRONMENT)
+@click.command(epilog=environment(_PROCESS_SETTINGS, SOURCE_SETTINGS))
 @click.option("--workers", type=click.IntRange(0, 64), help="Also run a dispatcher and this many workers.")
 @click.option("--site", "with_site", is_flag=True, help="Also serve the web application; links in mails lead there.")
 @json_option
@@ -125,18 +131,24 @@ def up(workers: int | None, with_site: bool, as_json: bool) -> int:
     """Run Kafka, PostgreSQL and a mail sink here, until stopped.
 
     Ctrl-C, SIGTERM or a closed terminal stops them. The data stays in BIDDEN_HOME for the next start. Commands that are
-    started in the same folder use these servers.
+    started in the same folder use these servers. With BIDDEN_SOURCE_URL it also runs `bidden sync`, every 15 s.
 
     Example: bidden up --workers 2
     """
     _require_embedded()
     from embedded import site
-    from embedded.commands import Commands
+    from embedded.commands import SYNC, Commands
     from embedded.provision import provision
     from embedded.stack import Stack
     from embedded.supervisor import Supervisor
 
     settings = load()
+    has_source = settings.source_url is not None
+    if has_source:
+        # What is wrong with its settings is said here, and not in a log.
+        from db.source import Source
+
+        Source.of(settings)
     stack = Stack(settings.home)
     running = stack.running_instance()
     if running is not None:
@@ -149,16 +161,21 @@ def up(workers: int | None, with_site: bool, as_json: bool) -> int:
         _show_addresses(running, as_json=as_json)
         err.print("already running at these addresses")
         return EXIT_DONE
+    titles = ["dispatcher", *(f"worker-{n}" for n in range(1, workers + 1))] if workers is not None else []
+    titles += ["site"] if with_site else []
+    monitors = check_ports(settings, titles)
     stop = stop_on_signals()
     with ExitStack() as started:
         stack.start(lambda line: err.print(line, markup=False), stop)
         started.callback(stack.stop)
         site_address = site.choose_address(settings.home) if with_site else None
-        commands = Commands(stack.addresses, base_url=site_address)
+        commands = Commands(stack.addresses, base_url=site_address, metrics_port=settings.metrics_port)
         started.callback(commands.stop)
-        if workers is not None or site_address is not None:
+        if workers is not None or site_address is not None or has_source:
             provision(stack.addresses)
         stop.check()
+        if has_source:
+            commands.start(SYNC, "sync", "--every", _SYNC_EVERY)
         if workers is not None:
             commands.start("dispatcher", "dispatch")
             for number in range(1, workers + 1):
@@ -168,6 +185,8 @@ def up(workers: int | None, with_site: bool, as_json: bool) -> int:
         _show_addresses(stack.addresses, as_json=as_json)
         if site_address is not None and not as_json:
             out.print(f"site        {site_address}; `bidden account add` creates the first admin", markup=False)
+        if monitors and not as_json:
+            out.print(f"monitors    {', '.join(monitors)}", markup=False)
         Supervisor([*stack.servers, *commands.all]).run(stop, _report)
         err.print("stopping; a second signal ends it at once")
     return EXIT_DONE

@@ -9,6 +9,7 @@ import click
 
 from cli.options import DATABASE_SETTINGS, KAFKA_SETTINGS, Id, environment, json_option, parse_position
 from cli.output import out, table, write_json
+from config import tracing
 from config.clock import now
 from config.startup import load
 from db.connect import connect
@@ -61,6 +62,7 @@ def replay(
     time, offsets = None if since is None else _parse_time(since), _parse_offsets(positions)
     settings = load()
     if batch is not None:
+        tracing.start("bidden-replay")
         return _publish_again(settings, batch, as_json=as_json)
     _show_moved(_move_group(settings, time, offsets), as_json=as_json)
     return EXIT_DONE

@@ -10,13 +10,15 @@ from typing import Any
 
 import click
 
-from cli.options import DATABASE_SETTINGS, environment, id_argument, json_option
+from cli.options import DATABASE_SETTINGS, environment, event_argument, id_argument, json_option
 from cli.output import out, table, write_json, write_lines
 from cli.progress import watch as watch_batch
 from config.startup import load
+from db import events
 from db import reports as db_reports
 from db.connect import Connection, connect
 from schemas.errors import EXIT_DONE, EXIT_NEEDS_A_PERSON
+from schemas.event_fields import EventName
 from schemas.vocabulary import Audience
 from web.spreadsheet_cells import safe_cell
 
@@ -155,21 +157,24 @@ def log(batch: int, status_filter: str | None, excluded: bool, as_json: bool) ->
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS))
-@id_argument("event")
+@event_argument
 @id_argument("member")
 @json_option
-def why(event: int, member: int, as_json: bool) -> None:
+def why(event: EventName, member: int, as_json: bool) -> None:
     """Explain why a member got a mail for an event, or did not.
+
+    EVENT is an id, or a ref such as workshop/3668.
 
     Example: bidden why 42 1017
     """
     with _database() as conn:
-        found = db_reports.why(conn, event, member)
+        event_id = events.resolve(conn, event)
+        found, name = db_reports.why(conn, event_id, member), events.name(conn, event_id)
     if as_json:
         write_json(found)
         return
     verdict = "eligible" if found["eligible"] else f"not eligible: {', '.join(found['reasons'])}"
-    out.print(f"member {member}, event {event}: {verdict}")
+    out.print(f"member {member}, event {name}: {verdict}", markup=False)
     if found["deliveries"]:
         table(
             "Deliveries",
@@ -178,10 +183,20 @@ def why(event: int, member: int, as_json: bool) -> None:
         )
     else:
         out.print("no batch has a delivery for this member")
+    show_set_aside(found)
+
+
+def show_set_aside(found: dict[str, Any]) -> None:
+    """Prints the lines of the source that are about this and could not be used, if there are any."""
+    if "set_aside" in found:
+        columns = ["type", "key", "field", "problem"]
+        table(
+            "Set aside by the newest snapshot", columns, ([row[name] for name in columns] for row in found["set_aside"])
+        )
 
 
 @click.command(epilog=environment(DATABASE_SETTINGS))
-@id_argument("event")
+@event_argument
 @click.option(
     "--audience",
     type=click.Choice([audience.value for audience in Audience]),
@@ -193,22 +208,27 @@ def why(event: int, member: int, as_json: bool) -> None:
     "--csv", "as_csv", is_flag=True, help="Every delivery with its status, dated, as a table: a proof to keep."
 )
 @json_option
-def audit(event: int, audience: str, as_csv: bool, as_json: bool) -> int:
+def audit(event: EventName, audience: str, as_csv: bool, as_json: bool) -> int:
     """Audit an event: was every eligible member invited?
 
-    Exit 1 if a delivery is failed, unknown, pending or missing, or if the audit does not balance.
+    EVENT is an id, or a ref such as workshop/3668. Exit 1 if a delivery is failed, unknown, pending or missing, or if
+    the audit does not balance.
 
     Example: bidden audit 42
     """
     with _database(autocommit=False) as conn:
-        found = db_reports.audit(conn, event, Audience(audience))
+        event_id = events.resolve(conn, event)
+        # The audit begins a snapshot of its own.
+        conn.commit()
+        found = db_reports.audit(conn, event_id, Audience(audience))
         if as_csv:
-            _write_csv(conn, event, Audience(audience))
+            _write_csv(conn, event_id, Audience(audience))
             return audit_exit_code(found)
+        name = events.name(conn, event_id)
     if as_json:
         write_json(found)
     else:
-        show_audit(found)
+        show_audit(found, name)
     return audit_exit_code(found)
 
 
@@ -227,11 +247,11 @@ def audit_exit_code(found: dict[str, Any]) -> int:
     return EXIT_NEEDS_A_PERSON if unsettled or not found["balanced"] else EXIT_DONE
 
 
-def show_audit(found: dict[str, Any]) -> None:
-    """Prints an audit for a person."""
+def show_audit(found: dict[str, Any], event: str) -> None:
+    """Prints an audit for a person. `event` is how the event is named."""
     names = ("eligible", "sent", "failed", "unknown", "skipped", "pending")
     table(
-        f"Audit of event {found['event_id']}, {found['audience']} (deliveries)",
+        f"Audit of event {event}, {found['audience']} (deliveries)",
         [*(f"#{name}" for name in names), "#missing", "balanced"],
         [[*(found[name] for name in names), len(found["missing"]), found["balanced"]]],
     )
@@ -242,6 +262,11 @@ def show_audit(found: dict[str, Any]) -> None:
         table("Missing", ["@member", "role"], ([row["member_id"], row["role"]] for row in shown))
         if len(found["missing"]) > len(shown):
             out.print(f"and {len(found['missing']) - len(shown):,} more: `bidden audit {found['event_id']} --json`")
+    show_set_aside(found)
+    if "members_set_aside" in found:
+        out.print(
+            f"{found['members_set_aside']:,} members are not counted, the source's newest snapshot set them aside"
+        )
 
 
 COMMANDS: list[click.Command] = [status, batches, log, why, audit]

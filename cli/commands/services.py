@@ -8,22 +8,28 @@ import time
 
 import click
 
+from cli.monitors import open_endpoint
 from cli.options import (
     DATABASE_SETTINGS,
     KAFKA_SETTINGS,
+    MONITORING_SETTINGS,
     RATE_SETTINGS,
     SITE_SETTINGS,
     WORKER_SETTINGS,
     environment,
     json_logs_option,
 )
+from cli.rights import require_rights
+from cli.runners import require_same_runner
 from cli.wiring import build_worker
+from config import tracing
 from config.clock import now
+from config.rights import Process
 from config.startup import load
 from config.stop_signals import stop_on_signals
 
 
-@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, RATE_SETTINGS))
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, RATE_SETTINGS, MONITORING_SETTINGS))
 @json_logs_option
 def dispatch(as_json: bool) -> None:
     """Publish due items of all batches, until stopped.
@@ -32,6 +38,7 @@ def dispatch(as_json: bool) -> None:
 
     Example: bidden dispatch
     """
+    from config.health import HEALTH
     from db.connect import connect
     from db.retention import Retention
     from monitoring.sending import permitted
@@ -40,16 +47,25 @@ def dispatch(as_json: bool) -> None:
     from producers.topics import Topics
 
     settings = load(logs_as_json=as_json)
+    tracing.start("bidden-dispatcher")
+    open_endpoint("dispatcher", settings)
     connect(settings.require_database()).close()
-    Topics(settings).check_reachable()
+    topics = Topics(settings)
+    topics.check_reachable()
+    require_rights(settings, Process.DISPATCHER)
+    topics.require_compacted()
     stop = stop_on_signals()
     retention = Retention(settings.log_retention_days * 86_400.0, time.monotonic)
     chores = [DecisionsLeft(time.monotonic).apply_some, retention.run_chunk]
     allowed = permitted(settings.send_rates, time.monotonic)
-    Dispatcher(settings, now, time.monotonic, stop, permitted=allowed, chores=chores).run()
+    dispatcher = Dispatcher(settings, now, time.monotonic, stop, permitted=allowed, chores=chores)
+    HEALTH.lives_by("dispatcher", dispatcher.why_not_alive)
+    HEALTH.ready_by("stop", lambda: "is stopping" if stop.is_set() else None)
+    HEALTH.started()
+    dispatcher.run()
 
 
-@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS))
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, WORKER_SETTINGS, MONITORING_SETTINGS))
 @click.option(
     "--runner",
     type=click.Choice(["confluent", "faust"]),
@@ -65,16 +81,23 @@ def worker(runner: str, as_json: bool) -> int:
 
     Example: bidden worker
     """
+    from config import ledger_topics
     from db.connect import connect
+    from db.restores import refuse_restored
     from mail.check import check_mail_server
     from producers.topics import Topics
 
     settings = load(logs_as_json=as_json)
+    tracing.start("bidden-worker")
     settings.require_smtp()
-    connect(settings.require_database()).close()
-    topics = Topics(settings)
-    topics.check_reachable()
-    topics.require_id()
+    open_endpoint("worker", settings)
+    with connect(settings.require_database()) as conn:
+        topics = Topics(settings)
+        topics.check_reachable()
+        require_rights(settings, Process.WORKER)
+        topics.require_id()
+        require_same_runner(topics, settings.group, runner)
+        refuse_restored(conn, ledger_topics.newest(settings))
     asyncio.run(check_mail_server(settings))
     if runner == "confluent":
         from streams.runners.confluent import ConfluentRunner
@@ -85,7 +108,7 @@ def worker(runner: str, as_json: bool) -> int:
     return run(settings, lambda heartbeat: build_worker(settings, heartbeat))
 
 
-@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, SITE_SETTINGS))
+@click.command(epilog=environment(DATABASE_SETTINGS, KAFKA_SETTINGS, SITE_SETTINGS, MONITORING_SETTINGS))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port", default=8000, show_default=True, type=click.IntRange(0, 65_535), help="The port; 0 for any free one."
@@ -103,7 +126,10 @@ def serve(host: str, port: int, links: bool, as_json: bool) -> int:
     from web import server
 
     settings = load(logs_as_json=as_json)
+    tracing.start("bidden-web")
+    open_endpoint("web", settings)
     connect(settings.require_database()).close()
+    require_rights(settings, Process.WEB, kafka=False)
     return server.serve(settings, host, port, with_links=links)
 
 

@@ -6,7 +6,7 @@ times are `timestamptz`.
 
 from __future__ import annotations
 
-from db.models import campaigns, directory, sending, site
+from db.models import campaigns, directory, outcomes, sending, site, source
 from db.models.base import Base
 
-__all__ = ["Base", "campaigns", "directory", "sending", "site"]
+__all__ = ["Base", "campaigns", "directory", "outcomes", "sending", "site", "source"]

@@ -19,6 +19,17 @@ def is_one_of(column: str, *values: str) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
+def vacuumed_after(dead: float, *, inserts: float | None = None) -> dict[str, float]:
+    """Storage parameters: autovacuum comes when this share of the rows is dead, or new; by default a fifth.
+
+    The thresholds keep it from a small table that changes all the time.
+    """
+    parameters: dict[str, float] = {"autovacuum_vacuum_scale_factor": dead, "autovacuum_vacuum_threshold": 5000}
+    if inserts is not None:
+        parameters["autovacuum_vacuum_insert_scale_factor"] = inserts
+    return parameters
+
+
 class Base(DeclarativeBase):
     """Constraints are named by convention, so that an error message says what was violated."""
 

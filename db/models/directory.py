@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, Id, Text, Timestamp, is_one_of
+from db.models.base import Base, Id, Text, Timestamp, is_one_of, vacuumed_after
 
 
 class Chapter(Base):
@@ -101,6 +101,8 @@ class OptOut(Base):
     chapter_id: Mapped[Id | None] = mapped_column(ForeignKey("chapters.id"))
     role: Mapped[Text | None]
     left_at: Mapped[Timestamp]
+    #: When it was written back into the source of the directory.
+    written_back_at: Mapped[Timestamp | None]
     __table_args__ = (
         CheckConstraint(is_one_of("role", "Student", "Coach"), name="role"),
         CheckConstraint("(chapter_id IS NULL) = (role IS NULL)", name="of_a_list_or_of_all"),
@@ -112,6 +114,7 @@ class OptOut(Base):
             unique=True,
             postgresql_where=text("chapter_id IS NOT NULL"),
         ),
+        Index("ix_opt_outs_to_write_back", "id", postgresql_where=text("written_back_at IS NULL")),
         Index("uq_opt_outs_of_all", "member_id", unique=True, postgresql_where=text("chapter_id IS NULL")),
     )
 
@@ -144,7 +147,16 @@ class Event(Base):
     host_address: Mapped[Text | None]
     role_policy: Mapped[Text] = mapped_column(server_default=text("'each'"))
     cancelled_at: Mapped[Timestamp | None]
+    #: What the organisation calls it.
+    ref: Mapped[Text | None]
+    #: The widest audience that may be invited; null: everyone.
+    audience: Mapped[Text | None]
+    #: The pattern of the links where members answer; null: our own page.
+    rsvp_url: Mapped[Text | None]
     __table_args__ = (
+        # Deferred: one import may swap the references of two events.
+        UniqueConstraint("ref", deferrable=True, initially="DEFERRED"),
+        CheckConstraint(is_one_of("audience", "students", "coaches", "everyone"), name="audience"),
         CheckConstraint(is_one_of("kind", "workshop", "virtual_workshop", "event"), name="kind"),
         CheckConstraint(is_one_of("role_policy", "each", "one"), name="role_policy"),
         CheckConstraint("ends_at >= starts_at", name="ends_after_start"),
@@ -174,8 +186,12 @@ class Invitation(Base):
     role: Mapped[Text] = mapped_column(primary_key=True)
     token: Mapped[Text] = mapped_column(unique=True)
     attending: Mapped[bool | None]
+    #: Of a source that gets invitations: `made` here and not placed yet; its row is `ours`, or `theirs`, with this
+    #: token; `none`, as it took none. Null: it was not asked.
+    placement: Mapped[Text | None]
     __table_args__ = (
         CheckConstraint(is_one_of("role", "Student", "Coach"), name="role"),
+        CheckConstraint(is_one_of("placement", "made", "ours", "theirs", "none"), name="placement"),
         # Few of them have an answer: queries about a whole event need not read the others.
         Index(
             "ix_invitations_answers",
@@ -184,4 +200,6 @@ class Invitation(Base):
             "attending",
             postgresql_where=text("attending IS NOT NULL"),
         ),
+        # As the log.
+        {"postgresql_with": vacuumed_after(0.02, inserts=0.05)},
     )

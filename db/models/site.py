@@ -133,4 +133,8 @@ class AuditLogEntry(Base):
     detail: Mapped[Text | None]
     #: Null while the action runs, and for ever if the process died meanwhile.
     outcome: Mapped[Text | None]
-    __table_args__ = (CheckConstraint(is_one_of("outcome", "done", "nothing", "refused", "failed"), name="outcome"),)
+    __table_args__ = (
+        CheckConstraint(is_one_of("outcome", "done", "nothing", "refused", "failed"), name="outcome"),
+        # The page of a batch asks for its last action.
+        Index("ix_audit_log_batch_id", "batch_id", "at", postgresql_where=text("batch_id IS NOT NULL")),
+    )

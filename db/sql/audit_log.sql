@@ -11,7 +11,7 @@ UPDATE audit_log SET outcome = %(outcome)s, batch_id = coalesce(%(batch_id)s, ba
 WHERE id = %(id)s
 
 -- name: audit_entries
-SELECT t.id, t.at, t.actor, t.action, t.event_id, t.batch_id, t.member_id, t.detail, t.outcome
-FROM audit_log t
+SELECT t.id, t.at, t.actor, t.action, t.event_id, e.ref AS event_ref, t.batch_id, t.member_id, t.detail, t.outcome
+FROM audit_log t LEFT JOIN events e ON e.id = t.event_id
 WHERE (%(before)s::bigint IS NULL OR t.id < %(before)s) AND (%(event_id)s::bigint IS NULL OR t.event_id = %(event_id)s)
 ORDER BY t.id DESC LIMIT %(limit)s

@@ -303,8 +303,10 @@ WHERE b.id = ANY(%(batches)s) AND b.first_error IS NULL
     AND EXISTS (SELECT FROM log_entries l WHERE l.batch_id = b.id AND l.status = 'failed')
 
 -- name: items_to_replay
--- Every planned item, in the order of publishing. Without a publish claim: what is due stays due.
-SELECT i.batch_id, i.member_id, i.roles, now() - interval '1 day' AS claimed_until, b.event_id, b.action
+-- Every planned item, in the order of publishing. Without a publish claim: what is due stays due. Its message has the
+-- timestamp of the one before; of an item that an earlier version published the receipt's time is known.
+SELECT i.batch_id, i.member_id, i.roles, now() - interval '1 day' AS claimed_until, b.event_id, b.action,
+    coalesce(i.kafka_timestamp, (extract(epoch FROM i.published_at) * 1000)::bigint) AS timestamp
 FROM batch_items i JOIN batches b ON b.id = i.batch_id
 WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL
 ORDER BY i.position

@@ -22,10 +22,10 @@ ORDER BY i.batch_id, i.member_id LIMIT 5
 
 -- name: check_overdue_items
 -- Due for over a minute, although the topic is nearly empty: behind a backlog they wait for the mail server, not for a
--- dispatcher, however long that takes.
+-- dispatcher, however long that takes. Nor for a dispatcher while it may publish nothing of their batch.
 SELECT concat_ws('/', i.batch_id, i.member_id) AS name, count(*) OVER () AS n
 FROM batch_items i JOIN batches b ON b.id = i.batch_id
-WHERE i.publish_at < now() - interval '1 minute' AND b.state <> 'paused' AND (
+WHERE i.publish_at < now() - interval '1 minute' AND {{may_be_published_now}} AND (
     SELECT count(*) FROM (
         SELECT FROM batch_items i JOIN batches b ON b.id = i.batch_id AND b.state <> 'paused'
         WHERE {{is_on_topic}} AND i.published_at > now() - interval '1 day' LIMIT %(nearly_empty)s
@@ -148,12 +148,6 @@ ORDER BY min(id) LIMIT 20
 -- name: dispatchers
 SELECT count(*) AS n FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'bidden-dispatcher' || {{in_schema}}
-
--- name: dispatcher_from
--- A dispatcher that is connected from this address.
-SELECT FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = 'bidden-dispatcher' || {{in_schema}}
-    AND client_addr = %(address)s::inet
 
 -- name: seconds_since_outcome
 SELECT extract(epoch FROM now() - max(updated_at))::float8 AS seconds FROM deliveries WHERE state <> 'planned'

@@ -24,7 +24,7 @@ jsonb_to_recordset(%(rows)s::jsonb)
 jsonb_to_recordset(%(rows)s::jsonb)
     AS r(line integer, id bigint, kind text, name text, description text, chapter_ids bigint[], starts_at timestamptz,
          ends_at timestamptz, time_zone text, invitable boolean, host jsonb, role_policy text,
-         cancelled_at timestamptz)
+         cancelled_at timestamptz, ref text, audience text, rsvp_url text)
 
 -- fragment: invitation_rows
 jsonb_to_recordset(%(rows)s::jsonb)
@@ -186,15 +186,25 @@ ORDER BY line
 
 -- name: import_events
 INSERT INTO events AS e (id, kind, name, description, starts_at, ends_at, time_zone, invitable, host_name,
-                         host_address, role_policy, cancelled_at)
+                         host_address, role_policy, cancelled_at, ref, audience, rsvp_url)
 SELECT r.id, r.kind, r.name, r.description, r.starts_at, r.ends_at, r.time_zone, r.invitable, r.host->>'name',
-       r.host->>'address', coalesce(r.role_policy, known.role_policy, %(role_policy)s), r.cancelled_at
+       r.host->>'address', coalesce(r.role_policy, known.role_policy, %(role_policy)s), r.cancelled_at,
+       r.ref, r.audience, r.rsvp_url
 FROM {{event_rows}} LEFT JOIN events known ON known.id = r.id ORDER BY r.id
 ON CONFLICT (id) DO UPDATE
 SET kind = excluded.kind, name = excluded.name, description = excluded.description, starts_at = excluded.starts_at,
     ends_at = excluded.ends_at, time_zone = excluded.time_zone, invitable = excluded.invitable,
     host_name = excluded.host_name, host_address = excluded.host_address, role_policy = excluded.role_policy,
-    cancelled_at = excluded.cancelled_at
+    cancelled_at = excluded.cancelled_at, ref = excluded.ref, audience = excluded.audience,
+    rsvp_url = excluded.rsvp_url
+
+-- name: check_event_refs
+-- Runs after the events are written: the constraint is deferred, so that two may swap their references.
+SELECT r.line, 'ref' AS field, format('ref is already that of event %%s', other.id) AS problem, other.id AS names
+FROM {{rows_by_id}}
+JOIN events e ON e.id = r.id
+JOIN events other ON other.ref = e.ref AND other.id <> e.id
+ORDER BY r.line
 
 -- name: import_event_chapters
 -- Exactly the chapters of the line, in its order.
@@ -210,7 +220,8 @@ ORDER BY r.id, named.id
 ON CONFLICT (event_id, chapter_id) DO UPDATE SET position = excluded.position
 
 -- name: check_invitations
--- Mailed links stay valid for ever, so a token never changes and never names two invitations.
+-- Mailed links stay valid for ever, so a token never changes and never names two invitations. With the token of the
+-- member's invitation in the other role the line moves that one (`move_invitations`), unless this role has one already.
 SELECT r.line, 'event_id' AS field,
        format('event %%s is neither in the file nor in the database', r.event_id) AS problem, r.event_id AS names
 FROM {{invitation_rows}}
@@ -228,11 +239,18 @@ UNION ALL
 SELECT r.line, 'token', 'token is that of another invitation', NULL
 FROM {{invitation_rows}}
 JOIN invitations i ON i.token = r.token
-WHERE (i.event_id, i.member_id, i.role) <> (r.event_id, r.member_id, r.role)
+WHERE (i.event_id, i.member_id) <> (r.event_id, r.member_id)
 UNION ALL
 SELECT r.line, 'sent_at', 'sent_at is in the future', NULL
 FROM {{invitation_rows}} WHERE r.sent_at > clock_timestamp()
 ORDER BY line
+
+-- name: move_invitations
+-- In another role than before, and with the same token: the link that was mailed leads there. For all rows before any
+-- other is written: one without a token may be the new invitation in the role that this one leaves.
+UPDATE invitations i SET role = r.role
+FROM {{invitation_rows}}
+WHERE i.token = r.token AND i.event_id = r.event_id AND i.member_id = r.member_id AND i.role <> r.role
 
 -- name: import_invitations
 -- What retention has removed, or would, is not written: each import of a whole history would bring it back.
@@ -248,7 +266,7 @@ ON CONFLICT (event_id, member_id, role) DO UPDATE SET attending = excluded.atten
 WHERE excluded.attending IS NOT NULL AND i.attending IS DISTINCT FROM excluded.attending
 
 -- name: import_sent
--- Mailed by another system: the ledger has it as sent. A delivery that is in flight records its own outcome.
+-- Mailed by another system, so not the row that we have placed there ourselves: the ledger has it as sent. A delivery that is in flight records its own outcome.
 -- Under the role policy `one` two lines may name one slot: the earlier mail counts.
 WITH mailed AS (
     SELECT DISTINCT ON (r.event_id, r.member_id, slot) r.event_id, r.member_id,
@@ -256,6 +274,7 @@ WITH mailed AS (
     FROM {{invitation_rows}}
     JOIN events e ON e.id = r.event_id
     WHERE r.sent_at IS NOT NULL
+        AND NOT EXISTS (SELECT FROM invitations i WHERE i.token = r.token AND i.placement IN ('made', 'ours'))
     ORDER BY r.event_id, r.member_id, slot, r.sent_at
 ), imported AS (
     INSERT INTO deliveries AS d (event_id, action, member_id, slot, role, state, fence, reason, updated_at)
@@ -272,3 +291,14 @@ SET status = 'skipped', reason = 'already_sent', at = now()
 FROM imported t
 JOIN batches b ON b.event_id = t.event_id AND b.action = t.action
 WHERE l.batch_id = b.id AND l.member_id = t.member_id AND l.slot = t.slot AND l.status = 'unknown'
+
+-- name: import_tokens_to_mail
+-- A delivery that may still be handed over in the role that an invitation has left needs a token of its own, as if it
+-- were planned now. Runs after the deliveries of the rows are closed by what another system mailed.
+INSERT INTO invitations (event_id, member_id, role, token)
+SELECT d.event_id, d.member_id, d.role, {{new_token}}
+FROM {{invitation_rows}}
+JOIN deliveries d ON d.event_id = r.event_id AND d.action = 'invite' AND d.member_id = r.member_id
+WHERE r.token IS NOT NULL AND d.role <> r.role AND d.state NOT IN ('sent', 'skipped')
+ORDER BY d.event_id, d.member_id, d.role
+ON CONFLICT (event_id, member_id, role) DO NOTHING

@@ -6,8 +6,8 @@
 -- and e (events).
 
 -- fragment: reasons_in_order
--- Every reason about a member, a list or the event, in the order in which they count. `batch_cancelled` is about the
--- batch: db/sql/ledger.sql has it.
+-- Every reason about a member, a list or the event, in the order in which they count. `batch_cancelled` and
+-- `not_in_source` are about the batch: db/sql/ledger.sql has them.
 ARRAY['member_deleted', 'event_cancelled', 'not_subscribed', 'signed_up', 'declined', 'already_sent',
     'terms_not_accepted', 'banned', 'same_mailbox', 'left_list', 'unknown']
 
@@ -59,18 +59,27 @@ FROM {{pairs}} p JOIN invitations v ON v.event_id = e.id AND v.member_id = p.oth
 -- fragment: obstacle_to_yes
 -- Why the member m of the invitation v may not say yes to the event e now, or may no longer: the rule of the claim,
 -- without what is no obstacle to the answer itself. Whoever was never on a list, but has an invitation of another
--- system, may answer it; who was mailed by us, or left by a link, was on one.
+-- system, may answer it; who was mailed by us, or left by a link, was on one. Whose invitation the directory moved to
+-- another role after the mail was on the list of the role in the mail.
 ({{reasons_in_order}})[least(
     (SELECT min(r.ordinal) FROM ({{ineligibility}}) r WHERE r.member_id = m.id
         AND ({{reasons_in_order}})[r.ordinal] NOT IN ('signed_up', 'declined', 'same_mailbox')),
     CASE WHEN e.cancelled_at IS NOT NULL THEN array_position({{reasons_in_order}}, 'event_cancelled') END,
     CASE WHEN NOT EXISTS (
-        SELECT FROM event_subscriptions s WHERE s.event_id = e.id AND s.member_id = m.id AND s.role = v.role
+        SELECT FROM event_subscriptions s
+        WHERE s.event_id = e.id AND s.member_id = m.id AND (s.role = v.role OR {{was_mailed_as}})
     ) AND ({{has_left}} OR EXISTS (
         SELECT FROM deliveries d
         WHERE d.event_id = e.id AND d.action = 'invite' AND d.member_id = m.id AND d.batch_id IS NOT NULL
     )) THEN array_position({{reasons_in_order}}, 'left_list') END
 )]
+
+-- fragment: was_mailed_as
+-- Whether the member of the invitation v has no delivery in its role, and one in that of the subscription s.
+(
+    SELECT coalesce(bool_and(d.role <> v.role) AND bool_or(d.role = s.role), false) FROM deliveries d
+    WHERE d.event_id = v.event_id AND d.action = 'invite' AND d.member_id = v.member_id
+)
 
 -- fragment: has_left
 -- Whether the person of the invitation v has left its lists, or all.
@@ -187,8 +196,12 @@ lists AS MATERIALIZED (
     FROM events e
     JOIN event_chapters c ON c.event_id = e.id
     JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) r ON r.chapter_id = c.chapter_id
-    WHERE e.id = %(event_id)s AND r.role = ANY(%(roles)s)
+    WHERE e.id = %(event_id)s AND r.role = ANY(%(roles)s) AND {{is_in_audience}}
 )
+
+-- fragment: is_in_audience
+-- Whether lists of the role r.role are in the audience of the event e, as in the view `event_subscriptions`.
+e.audience IS DISTINCT FROM CASE r.role WHEN 'Student' THEN 'coaches' ELSE 'students' END
 
 -- fragment: is_on_list
 -- Of the subscription s to the list l (chapter_id, role), as in the view `event_subscriptions`: who left it by a link

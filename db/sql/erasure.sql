@@ -38,8 +38,7 @@ UPDATE batches b SET first_error = regexp_replace(b.first_error, n.own, {{erased
 -- A word of the vocabulary is no text: it has no space in it.
 WITH found AS (
     SELECT d.event_id, d.action, d.member_id, d.slot, r.own FROM {{erased_members}}
-    CROSS JOIN events e
-    JOIN deliveries d ON d.event_id = e.id AND d.action = ANY(%(actions)s) AND d.member_id = r.id
+    JOIN deliveries d ON d.member_id = r.id
     WHERE d.reply ~* r.own OR (d.reason ~ ' ' AND d.reason ~* r.own)
     ORDER BY d.event_id, d.action, d.member_id, d.slot FOR UPDATE OF d
 )
@@ -49,12 +48,18 @@ FROM found f
 WHERE d.event_id = f.event_id AND d.action = f.action AND d.member_id = f.member_id AND d.slot = f.slot
 
 -- name: erase_in_log
-WITH found AS (
+-- By the keys of the member's deliveries, each of which may be in the logs of its event's batches: never the whole log.
+WITH named AS MATERIALIZED (
     SELECT l.batch_id, l.member_id, l.slot, r.own FROM {{erased_members}}
-    CROSS JOIN batches b
-    JOIN log_entries l ON l.batch_id = b.id AND l.member_id = r.id
-    WHERE l.reason ~ ' ' AND l.reason ~* r.own
-    ORDER BY l.batch_id, l.member_id, l.slot FOR UPDATE OF l
+    CROSS JOIN LATERAL (SELECT DISTINCT event_id FROM deliveries WHERE member_id = r.id OFFSET 0) d
+    CROSS JOIN LATERAL (SELECT id FROM batches WHERE event_id = d.event_id OFFSET 0) b
+    CROSS JOIN LATERAL (
+        SELECT batch_id, member_id, slot FROM log_entries
+        WHERE batch_id = b.id AND member_id = r.id AND reason ~ ' ' AND reason ~* r.own OFFSET 0
+    ) l
+), found AS (
+    SELECT n.* FROM named n JOIN log_entries l USING (batch_id, member_id, slot)
+    ORDER BY n.batch_id, n.member_id, n.slot FOR UPDATE OF l
 )
 UPDATE log_entries l SET reason = regexp_replace(l.reason, f.own, {{erased}}
 FROM found f WHERE l.batch_id = f.batch_id AND l.member_id = f.member_id AND l.slot = f.slot

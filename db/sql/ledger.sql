@@ -36,7 +36,7 @@ LEFT JOIN members m ON m.id = t.member_id
 
 -- name: event_details
 SELECT e.id AS event_id, e.kind, e.name, e.description, e.starts_at, e.ends_at,
-    coalesce(e.time_zone, c.zones[1]) AS time_zone, e.host_name, e.host_address, e.role_policy,
+    coalesce(e.time_zone, c.zones[1]) AS time_zone, e.host_name, e.host_address, e.role_policy, e.rsvp_url,
     c.names AS chapter_names, c.emails[1] AS chapter_email
 FROM events e
 CROSS JOIN LATERAL (
@@ -143,7 +143,8 @@ WITH eligible AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT settled_at FROM batch_items WHERE batch_id = w.batch_id AND member_id = w.member_id OFFSET 0
     ) i
-    WHERE b.state = 'running' AND i.settled_at IS NULL AND {{ineligibility_reason_at_claim}} IS NULL
+    WHERE b.state = 'running' AND b.needs_placing IS NOT TRUE AND i.settled_at IS NULL AND NOT {{is_not_in_source}}
+        AND {{ineligibility_reason_at_claim}} IS NULL
 ), claimable AS MATERIALIZED (
     SELECT w.*, d.place
     FROM eligible w
@@ -179,6 +180,13 @@ FROM claimed
 
 -- fragment: never
 false
+
+-- fragment: is_not_in_source
+-- The source gets the invitations of batch b, and has not that of w (event_id, member_id, role): its link leads nowhere.
+(b.needs_placing IS NOT NULL AND NOT EXISTS (
+    SELECT FROM invitations v WHERE v.event_id = w.event_id AND v.member_id = w.member_id AND v.role = w.role
+        AND v.placement IN ('ours', 'theirs')
+))
 
 -- fragment: mailbox_is_free
 -- For the claim w of a member who shares their mailbox: nobody else of that mailbox is claimed for this event now, nor
@@ -224,7 +232,7 @@ WHERE e.id = ANY(%(events)s)
 -- whose lease ended without an outcome becomes `unknown`. If this cycle owns the row already, an
 -- earlier try of this transaction was committed and its answer lost: nothing was sent under it, so it is given back.
 WITH open AS MATERIALIZED (
-    SELECT w.*, b.state = 'running' AS running
+    SELECT w.*, b.state = 'running' AND b.needs_placing IS NOT TRUE AS running, {{is_not_in_source}} AS not_in_source
     FROM jsonb_to_recordset(%(requested)s) AS w(batch_id bigint, event_id bigint, action text, member_id bigint,
         slot text, role text)
     JOIN batches b ON b.id = w.batch_id
@@ -235,7 +243,7 @@ WITH open AS MATERIALIZED (
     WHERE d.state IN ('planned', 'retry', 'skipped')
         OR (d.state = 'handing_off' AND (d.lease_until < now() OR d.owner = %(owner)s))
 ), evaluated AS MATERIALIZED (
-    SELECT w.*, {{ineligibility_reason_at_claim}} AS ineligible
+    SELECT w.*, coalesce({{ineligibility_reason_at_claim}}, CASE WHEN w.not_in_source THEN 'not_in_source' END) AS ineligible
     FROM open w
     JOIN events e ON e.id = w.event_id
     JOIN members m ON m.id = w.member_id
@@ -280,9 +288,10 @@ CROSS JOIN LATERAL (
 -- fragment: may_be_resent
 -- Whether the unknown delivery d will be claimed again: policy, attempts and eligibility allow it.
 (d.attempts < %(resend_below)s AND (
-    SELECT {{ineligibility_reason_at_claim}} FROM events e, members m, (SELECT d.role) w
+    SELECT {{ineligibility_reason_at_claim}} IS NULL AND NOT {{is_not_in_source}}
+    FROM events e, members m, (SELECT d.event_id, d.member_id, d.role) w
     WHERE e.id = d.event_id AND m.id = d.member_id
-) IS NULL)
+))
 
 -- fragment: final_status
 -- What the ledger's row d means for the log of batch b: null while it is pending.

@@ -1,9 +1,10 @@
 -- One transaction of a worker's window, as a function: one round trip. A migration installs it (`db.functions`).
 
 -- name: run_cycle
-SELECT at, claims, renewed, versions
+SELECT at, claims, renewed, versions, fresh_until
 FROM {{cycle}}(%(owner)s, %(lease)s, %(resend_below)s, %(retry_base)s, %(batches)s::bigint[], %(accepted)s,
-    %(accepted_members)s, %(others)s, %(renewed)s, %(requested)s, %(events)s::bigint[]) AS c(at, claims, renewed, versions)
+    %(accepted_members)s, %(others)s, %(renewed)s, %(requested)s, %(events)s::bigint[])
+    AS c(at, claims, renewed, versions, fresh_until)
 
 -- fragment: unclaimed
 (
@@ -16,12 +17,15 @@ FROM {{cycle}}(%(owner)s, %(lease)s, %(resend_below)s, %(retry_base)s, %(batches
 
 -- function: cycle
 -- `p_accepted` are accepted mails, of `p_accepted_members` members; `p_others` all other outcomes. What has no rows is NULL.
--- Returns the time from which leases count, the claims, the keys whose leases were renewed, and the versions of the events.
+-- Returns the time from which leases count, the claims, the keys whose leases were renewed, the versions of the events, and
+-- until when mails may be begun by what the directory says now: NULL without a source, or one whose age does not matter.
+-- Later nothing is claimed, and what was requested is due again.
 -- The usual cycle runs lock_batches, settle_accepted and claim_deliveries. What was accepted in an unusual case, and what
 -- was requested and not claimed, goes to the general statements: found by key, never by place.
 (p_owner text, p_lease float8, p_resend_below int, p_retry_base float8, p_batches bigint[], p_accepted jsonb,
     p_accepted_members int, p_others jsonb, p_renewed jsonb, p_requested jsonb, p_events bigint[],
-    OUT o_at float8, OUT o_claims jsonb, OUT o_renewed jsonb, OUT o_versions jsonb)
+    OUT o_at float8, OUT o_claims jsonb, OUT o_renewed jsonb, OUT o_versions jsonb,
+    OUT o_fresh_until float8)
 LANGUAGE plpgsql AS $cycle$
 #variable_conflict use_column
 DECLARE
@@ -64,6 +68,11 @@ BEGIN
     END IF;
 
     IF p_requested IS NOT NULL THEN
+        o_fresh_until := (SELECT extract(epoch FROM {{fresh_until}}) FROM directory_source s);
+    END IF;
+    IF o_fresh_until <= extract(epoch FROM clock_timestamp()) THEN
+        p_unclaimed := p_requested;
+    ELSIF p_requested IS NOT NULL THEN
         -- Nearly all share no mailbox: without that their claim is a third of the plan, which is set up for each cycle.
         FOR row IN {{claim_deliveries pairs=no_pairs mailbox_is_free=never}} LOOP o_claims := row.claims; END LOOP;
         o_versions := (SELECT jsonb_agg(v) FROM ({{event_versions}}) v);

@@ -6,33 +6,37 @@
 
 -- fragment: due_queues
 -- What may be due, as queues of (batch, published before): a batch's new items, and its retries and lost items, which
--- would otherwise come after all new ones. Found by jumps in the index, one for each queue and none for each item.
+-- would otherwise come after all new ones; each with its first item. Found by jumps in the index, one for each queue and
+-- none for each item.
 queues AS (
     (
-        SELECT i.batch_id, i.kafka_offset IS NOT NULL AS again FROM batch_items i
-        WHERE i.publish_at IS NOT NULL ORDER BY i.batch_id, (i.kafka_offset IS NOT NULL) LIMIT 1
+        SELECT i.batch_id, i.kafka_offset IS NOT NULL AS again, i.publish_at, i.position FROM batch_items i
+        WHERE i.publish_at IS NOT NULL
+        ORDER BY i.batch_id, (i.kafka_offset IS NOT NULL), i.publish_at, i.position LIMIT 1
     )
     UNION ALL
-    SELECT n.batch_id, n.again
+    SELECT n.batch_id, n.again, n.publish_at, n.position
     FROM queues q
     CROSS JOIN LATERAL (
-        SELECT i.batch_id, i.kafka_offset IS NOT NULL AS again FROM batch_items i
+        SELECT i.batch_id, i.kafka_offset IS NOT NULL AS again, i.publish_at, i.position FROM batch_items i
         WHERE i.publish_at IS NOT NULL AND (i.batch_id, (i.kafka_offset IS NOT NULL)) > (q.batch_id, q.again)
-        ORDER BY i.batch_id, (i.kafka_offset IS NOT NULL) LIMIT 1
+        ORDER BY i.batch_id, (i.kafka_offset IS NOT NULL), i.publish_at, i.position LIMIT 1
     ) n
 )
 
--- fragment: queue_is_due
--- Whether queue q has an item that is due now: its first by the index, and never a scan of the table.
-(
-    SELECT i.publish_at FROM batch_items i
-    WHERE i.batch_id = q.batch_id AND (i.kafka_offset IS NOT NULL) = q.again AND i.publish_at IS NOT NULL
-    ORDER BY i.publish_at LIMIT 1
-) <= now()
+-- fragment: first_of_queue
+-- Where queue q begins. While another session holds a snapshot, everything that was claimed since is still in the index
+-- before it: the jump passes that once, and a scan from here on does not. An item without a position sorts last.
+CASE WHEN q.position IS NULL THEN '-infinity' ELSE q.publish_at END AS from_at, coalesce(q.position, 0) AS from_position
 
 -- fragment: may_be_published
 -- Not of a paused batch, and not of a cancelled one while chunks settle its items (FM-39).
 (b.state <> 'paused' AND (b.state <> 'cancelled' OR b.unapplied_since IS NULL))
+
+-- fragment: may_be_published_now
+-- Nor while the newest snapshot of the source is too old, or the source has yet to get the batch's invitations: what is
+-- published then could not be claimed. What was in flight when a batch was cancelled is settled all the same.
+({{may_be_published}} AND (b.needs_placing IS NOT TRUE OR b.state = 'cancelled') AND NOT {{source_is_stale}})
 
 -- fragment: may_be_lost
 -- While a decision is applied in chunks, the items of its batch follow by themselves.
@@ -44,29 +48,32 @@ queues AS (
 -- equal share and ten; then each queue's items are locked, and SKIP LOCKED gives a second dispatcher the next ones. By
 -- ctid: one that has moved since this statement began is claimed by the next.
 WITH RECURSIVE {{due_queues}}, open AS MATERIALIZED (
-    SELECT q.batch_id, q.again, 10 + 4 * %(limit)s::bigint / count(*) OVER () AS most
+    SELECT q.batch_id, q.again, {{first_of_queue}}, 10 + 4 * %(limit)s::bigint / count(*) OVER () AS most
     FROM queues q
-    JOIN batches b ON b.id = q.batch_id AND {{may_be_published}}
-    WHERE {{queue_is_due}}
+    JOIN batches b ON b.id = q.batch_id AND {{may_be_published_now}}
+    WHERE q.publish_at <= now()
 ), turns AS (
-    SELECT o.batch_id, o.again, t.turn
+    SELECT o.batch_id, o.again, o.from_at, o.from_position, t.turn
     FROM open o
     CROSS JOIN LATERAL (
         SELECT row_number() OVER () AS turn FROM (
             SELECT FROM batch_items i
             WHERE i.batch_id = o.batch_id AND (i.kafka_offset IS NOT NULL) = o.again AND i.publish_at <= now()
+                AND (i.publish_at, i.position) >= (o.from_at, o.from_position)
             ORDER BY i.publish_at, i.position LIMIT least(o.most, %(limit)s::bigint)
         ) x
     ) t
     ORDER BY t.turn, o.batch_id DESC, o.again LIMIT %(limit)s
 ), shares AS MATERIALIZED (
-    SELECT batch_id, again, count(*) AS share FROM turns GROUP BY batch_id, again
+    SELECT batch_id, again, from_at, from_position, count(*) AS share
+    FROM turns GROUP BY batch_id, again, from_at, from_position
 ), due AS MATERIALIZED (
     SELECT i.place
     FROM shares s
     CROSS JOIN LATERAL (
         SELECT i.ctid AS place FROM batch_items i
         WHERE i.batch_id = s.batch_id AND (i.kafka_offset IS NOT NULL) = s.again AND i.publish_at <= now()
+            AND (i.publish_at, i.position) >= (s.from_at, s.from_position)
         ORDER BY i.publish_at, i.position LIMIT s.share
         FOR UPDATE SKIP LOCKED
     ) i
@@ -89,6 +96,16 @@ WHERE i.batch_id = %(batch_id)s AND i.excluded IS NULL AND i.settled_at IS NULL 
     AND i.kafka_offset IS NULL AND i.position <= %(first_items)s
 ORDER BY i.position
 
+-- fragment: trace_of_batch
+-- Batch b's; of one that a version without traces has planned, an own one that nobody records and that stays the same.
+coalesce(b.traceparent,
+    '00-' || md5(b.shuffle_seed::text) || '-' || substr(md5('span ' || b.shuffle_seed::text), 17) || '-00')
+
+-- name: batch_origins
+-- What all messages of these batches say of their event, however often they are published.
+SELECT b.id AS batch_id, b.shuffle_seed, b.started_at, {{trace_of_batch}} AS traceparent
+FROM batches b WHERE b.id = ANY(%(batches)s)
+
 -- name: release_items
 -- A trigger gives up its claim on what it will not publish: due now, unless somebody has claimed it meanwhile.
 UPDATE batch_items i SET publish_at = now()
@@ -99,9 +116,9 @@ WHERE i.batch_id = r.batch_id AND i.member_id = r.member_id AND i.publish_at = r
 -- The brokers have the messages. Only the publish claim under which they were sent is cleared: a newer due time stays.
 -- SKIP LOCKED: an item that a worker is settling at this moment needs no acknowledgement.
 WITH acked AS MATERIALIZED (
-    SELECT i.place, a.claimed_until, a.topic_id, a.partition, a.kafka_offset
+    SELECT i.place, a.claimed_until, a.topic_id, a.partition, a.kafka_offset, a.kafka_timestamp
     FROM jsonb_to_recordset(%(acks)s) AS a(batch_id bigint, member_id bigint, claimed_until timestamptz,
-        topic_id uuid, partition int, kafka_offset bigint)
+        topic_id uuid, partition int, kafka_offset bigint, kafka_timestamp bigint)
     CROSS JOIN LATERAL (
         SELECT ctid AS place FROM batch_items
         WHERE batch_id = a.batch_id AND member_id = a.member_id AND settled_at IS NULL
@@ -109,7 +126,7 @@ WITH acked AS MATERIALIZED (
     ) i
 )
 UPDATE batch_items i SET topic_id = a.topic_id, partition = a.partition, kafka_offset = a.kafka_offset,
-    published_at = now(), publish_at = CASE WHEN i.publish_at = a.claimed_until THEN NULL ELSE i.publish_at END
+    kafka_timestamp = a.kafka_timestamp, published_at = now(), publish_at = CASE WHEN i.publish_at = a.claimed_until THEN NULL ELSE i.publish_at END
 FROM acked a
 WHERE i.ctid = a.place
 
@@ -222,26 +239,45 @@ UPDATE batch_items i SET publish_at = now()
 FROM lost WHERE i.batch_id = lost.batch_id AND i.member_id = lost.member_id
 
 -- name: count_backlog
--- On the topic, ahead of the group's next offset, and not settled: what a message published now has in front of it. Counts
--- what workers hold in memory, because they commit what they have done; and nothing that no worker will ever read.
-SELECT coalesce(sum(x.n), 0)::bigint AS n
-FROM jsonb_to_recordset(%(partitions)s) AS p(partition int, next_offset bigint, end_offset bigint)
-CROSS JOIN LATERAL (
-    SELECT count(*) AS n FROM (
-        SELECT FROM batch_items i
-        WHERE {{is_on_topic}} AND i.topic_id = %(topic_id)s AND i.partition = p.partition
-            AND i.kafka_offset >= p.next_offset
-        LIMIT %(most)s
-    ) y
-) x
+-- `on_topic`: on the topic, ahead of the group's next offset, and not settled: what a message published now has in front
+-- of it. Counts what workers hold in memory, because they commit what they have done; and nothing that no worker will ever
+-- read. `claimed`: claimed lately for their first publishing: on the topic or about to be, and without a receipt. An older
+-- claim is that of a process that died; an item that is published again cannot be told from one that waits for a retry.
+WITH RECURSIVE {{due_queues}}
+SELECT
+    (
+        SELECT coalesce(sum(x.n), 0)::bigint
+        FROM jsonb_to_recordset(%(partitions)s) AS p(partition int, next_offset bigint, end_offset bigint)
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS n FROM (
+                SELECT FROM batch_items i
+                WHERE {{is_on_topic}} AND i.topic_id = %(topic_id)s AND i.partition = p.partition
+                    AND i.kafka_offset >= p.next_offset
+                LIMIT %(most)s
+            ) y
+        ) x
+    ) AS on_topic,
+    (
+        SELECT coalesce(sum(x.n), 0)::bigint
+        FROM queues q
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS n FROM (
+                SELECT FROM batch_items i
+                WHERE i.batch_id = q.batch_id AND (i.kafka_offset IS NOT NULL) = q.again
+                    AND i.publish_at > now() + (%(claim_seconds)s - %(receipt_seconds)s) * interval '1 second'
+                LIMIT %(most)s
+            ) y
+        ) x
+        WHERE NOT q.again
+    ) AS claimed
 
 -- name: any_due
 -- Whether a claim would find anything.
 WITH RECURSIVE {{due_queues}}
 SELECT EXISTS (
     SELECT FROM queues q
-    JOIN batches b ON b.id = q.batch_id AND {{may_be_published}}
-    WHERE {{queue_is_due}}
+    JOIN batches b ON b.id = q.batch_id AND {{may_be_published_now}}
+    WHERE q.publish_at <= now()
 ) AS any
 
 -- name: count_unpublished

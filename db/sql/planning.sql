@@ -3,13 +3,15 @@
 -- name: lock_event
 -- The lock keeps an import from changing the event's role policy while it is planned.
 SELECT id, kind, name, starts_at <= now() AS is_past, invitable, cancelled_at IS NOT NULL AS is_cancelled,
-    host_name IS NOT NULL AS has_host, role_policy
+    host_name IS NOT NULL AS has_host, role_policy, audience
 FROM events e WHERE id = %(event_id)s FOR SHARE
 
 -- name: insert_batch
 -- The trigger's key is what makes a second click, request or retry return the first batch (FM-31).
-INSERT INTO batches (trigger_key, event_id, audience, action, initiator, shuffle_seed, started_at, planning)
-VALUES (%(trigger_key)s, %(event_id)s, %(audience)s, %(action)s, %(initiator)s, %(seed)s, now(), %(planning)s)
+INSERT INTO batches (trigger_key, event_id, audience, action, initiator, shuffle_seed, started_at, planning,
+    traceparent, needs_placing)
+VALUES (%(trigger_key)s, %(event_id)s, %(audience)s, %(action)s, %(initiator)s, %(seed)s, now(), %(planning)s,
+    %(traceparent)s, (SELECT true FROM directory_source WHERE places))
 ON CONFLICT (trigger_key) DO NOTHING
 RETURNING id
 
@@ -32,8 +34,9 @@ SELECT id FROM batches WHERE planning IS NOT NULL ORDER BY id
 SELECT pg_try_advisory_xact_lock(hashtextextended('bidden: plan batch ' || %(batch_id)s::bigint, {{schema_seed}})) AS is_claimed
 
 -- name: batch_to_plan
-SELECT id, event_id, audience, initiator, trigger_key, shuffle_seed, (planning ->> 'hold_unknown')::bool AS hold_unknown
-FROM batches WHERE id = %(batch_id)s AND planning IS NOT NULL
+SELECT id, event_id, audience, initiator, trigger_key, shuffle_seed, (planning ->> 'hold_unknown')::bool AS hold_unknown,
+    {{trace_of_batch}} AS traceparent
+FROM batches b WHERE id = %(batch_id)s AND planning IS NOT NULL
 
 -- name: finish_planning
 -- No row: the batch was cancelled meanwhile, and its plan must not be committed.
@@ -83,8 +86,11 @@ slots AS MATERIALIZED (
 -- `facts` has bits for: on a list as a student 0, as a coach 1; the ordinal of their slot as a student 2 to 6, as a
 -- coach 7 to 11, as a member 12 to 16; and 17 and up for each ordinal of their own.
 WITH list_facts AS MATERIALIZED (
-    SELECT g.id, g.chapter_id, {{role_of_list}} AS role, CASE {{role_of_list}} WHEN 'Student' THEN 1 ELSE 2 END::bigint AS facts
-    FROM event_chapters c JOIN groups g ON g.chapter_id = c.chapter_id WHERE c.event_id = %(event_id)s
+    SELECT r.id, r.chapter_id, r.role, CASE r.role WHEN 'Student' THEN 1 ELSE 2 END::bigint AS facts
+    FROM events e
+    JOIN event_chapters c ON c.event_id = e.id
+    JOIN (SELECT id, chapter_id, {{role_of_list}} AS role FROM groups) r ON r.chapter_id = c.chapter_id
+    WHERE e.id = %(event_id)s AND {{is_in_audience}}
 ), known AS (
     SELECT s.member_id, l.facts FROM list_facts l JOIN subscriptions s ON s.group_id = l.id AND {{is_on_list}}
     UNION ALL
@@ -131,7 +137,7 @@ FROM decided c WHERE {{is_candidate}} GROUP BY audience, excluded
 -- 64 ids are shuffled, and the members of each: rows that are sent together then lie together, in tables and indexes,
 -- which saves the workers' statements a third of their time. The first items are inserted with
 -- the trigger's publish claim: if it dies before it has published them, they become due for any dispatcher, as the rest
--- is at once.
+-- is at once; and all is, where the source gets the invitations first.
 WITH {{subscribed}}, ineligible AS MATERIALIZED (
     {{ineligible_members}}
 ), {{candidates}}
@@ -139,7 +145,8 @@ INSERT INTO batch_items (batch_id, member_id, roles, excluded, position, publish
 SELECT %(batch_id)s, member_id, CASE WHEN excluded IS NULL THEN open_roles ELSE '{}' END, excluded,
     CASE WHEN excluded IS NULL THEN place END,
     CASE WHEN excluded IS NULL
-        THEN now() + CASE WHEN place <= %(first_items)s THEN %(claim)s ELSE 0 END * interval '1 second' END,
+        THEN now() + CASE WHEN place <= %(first_items)s AND NOT (SELECT needs_placing IS TRUE FROM batches WHERE id = %(batch_id)s)
+            THEN %(claim)s ELSE 0 END * interval '1 second' END,
     CASE WHEN excluded IS NOT NULL THEN now() END
 FROM (
     SELECT *, row_number() OVER (
@@ -182,12 +189,21 @@ ORDER BY i.member_id
 ON CONFLICT (event_id, action, member_id, slot) DO NOTHING
 
 -- name: plan_invitations
-INSERT INTO invitations (event_id, member_id, role, token)
-SELECT %(event_id)s, i.member_id, r.role, {{new_token}}
-FROM batch_items i CROSS JOIN LATERAL unnest(i.roles) AS r(role)
-WHERE i.batch_id = %(batch_id)s
+INSERT INTO invitations (event_id, member_id, role, token, placement)
+SELECT %(event_id)s, i.member_id, r.role, {{new_token}}, CASE WHEN b.needs_placing THEN 'made' END
+FROM batches b
+JOIN batch_items i ON i.batch_id = b.id
+CROSS JOIN LATERAL unnest(i.roles) AS r(role)
+WHERE b.id = %(batch_id)s
 ORDER BY i.member_id
 ON CONFLICT (event_id, member_id, role) DO NOTHING
+
+-- name: plan_to_place_again
+-- What the source did not take for a former batch, it is asked to take again.
+UPDATE invitations v SET placement = 'made'
+FROM batches b JOIN batch_items i ON i.batch_id = b.id
+WHERE b.id = %(batch_id)s AND b.needs_placing AND v.event_id = b.event_id AND v.member_id = i.member_id
+    AND v.role = ANY(i.roles) AND v.placement = 'none'
 
 -- name: plan_counts
 SELECT i.excluded, count(*) AS members, sum(cardinality(i.roles))::bigint AS deliveries

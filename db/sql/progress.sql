@@ -19,6 +19,9 @@ WHERE b.id = %(batch_id)s AND b.state = 'running' AND EXISTS (
     )
 )
 
+-- name: is_being_placed
+SELECT needs_placing IS TRUE AS placing FROM batches WHERE id = %(batch_id)s
+
 -- name: all_sent_elsewhere
 -- Whether every delivery of a batch was skipped because another batch had it.
 SELECT bool_and(l.status = 'skipped' AND l.reason = 'already_sent') AS are

@@ -159,6 +159,15 @@ FROM deliveries d WHERE d.event_id = %(event_id)s AND d.member_id = %(member_id)
 -- name: event_kind
 SELECT kind FROM events WHERE id = %(event_id)s
 
+-- name: event_of_ref
+SELECT id FROM events WHERE ref = %(ref)s
+
+-- name: event_of_longest_ref
+SELECT id, ref FROM events WHERE ref = ANY(%(refs)s) ORDER BY length(ref) DESC LIMIT 1
+
+-- name: ref_of_event
+SELECT ref FROM events WHERE id = %(event_id)s
+
 -- name: member_exists
 SELECT FROM members WHERE id = %(member_id)s
 

@@ -21,7 +21,7 @@ CASE WHEN m.deleted_at IS NULL THEN concat_ws(' ', m.name, m.surname) END
 
 -- fragment: event_columns
 e.id, e.kind, e.name, e.starts_at, e.ends_at, e.cancelled_at, e.invitable, e.host_name IS NOT NULL AS has_host,
-e.role_policy, e.starts_at <= now() AS is_past,
+e.role_policy, e.ref, e.audience, e.rsvp_url, e.starts_at <= now() AS is_past,
 coalesce(e.time_zone, c.zones[1]) AS time_zone, c.ids AS chapter_ids, c.names AS chapter_names
 
 -- fragment: with_chapters
@@ -43,7 +43,7 @@ SELECT {{event_columns}} FROM events e {{with_chapters}} WHERE e.id = %(event_id
 -- Only the page is sorted, of what two scans of one index bring in order; each of them stops at the page's end.
 SELECT e.id, e.starts_at, e.starts_at <= now() AS is_past FROM events e
 WHERE (%(chapters)s::bigint[] IS NULL OR e.id {{is_in_scope_by_id}})
-    AND (%(search)s = '' OR strpos(lower(e.name), lower(%(search)s)) > 0)
+    AND (%(search)s = '' OR strpos(lower(concat_ws(' ', e.name, e.ref)), lower(%(search)s)) > 0)
 
 -- fragment: order_of_events
 -- Of x: upcoming ones first, the next one on top; then past ones, the latest first.
@@ -64,7 +64,7 @@ WHERE d.event_id = e.id AND d.action = 'invite' AND d.state IN ('sent', 'failed'
 -- The roles on whose lists for e somebody is, and for which no batch went to its end, or a later one was cancelled: an
 -- audit may name any number of them as missing.
 SELECT r.role FROM (VALUES ('Student', 'students'), ('Coach', 'coaches')) r(role, audience)
-WHERE coalesce((
+WHERE {{is_in_audience}} AND coalesce((
     SELECT u.state = 'cancelled' FROM batches u WHERE u.event_id = e.id AND u.audience IN (r.audience, 'everyone')
     ORDER BY u.id DESC LIMIT 1
 ), true) AND EXISTS (
@@ -399,17 +399,17 @@ LEFT JOIN deliveries d ON d.event_id = e.id AND d.action = b.action AND d.member
 LEFT JOIN invitations v ON v.event_id = e.id AND v.member_id = i.member_id AND v.role = r.role
 WHERE b.archived IS NULL AND {{event_in_scope}}
 UNION ALL
--- What the ledger knows and no log has: mails of another system, and of batches whose log was removed. By the ledger's
--- key, for one event after the other.
+-- What the ledger knows and no log has: mails of another system, and of batches whose log was removed.
 SELECT e.id, e.name, e.starts_at, coalesce(e.time_zone, c.zones[1]), d.batch_id, b.audience, b.started_at, NULL, d.role,
     d.state, d.reason, d.updated_at, d.attempts, d.reply, v.attending,
     CASE WHEN v.attending THEN {{obstacle_to_yes}} END
-FROM events e
-JOIN members m ON m.id = %(member_id)s
+FROM (
+    SELECT * FROM deliveries
+    WHERE member_id = %(member_id)s AND action = 'invite' AND state IN ('sent', 'failed', 'unknown') OFFSET 0
+) d
+JOIN events e ON e.id = d.event_id
+JOIN members m ON m.id = d.member_id
 {{with_chapters}}
-JOIN LATERAL (
-    SELECT * FROM deliveries WHERE event_id = e.id AND action = 'invite' AND member_id = %(member_id)s OFFSET 0
-) d ON d.state IN ('sent', 'failed', 'unknown')
 LEFT JOIN batches b ON b.id = d.batch_id
 LEFT JOIN invitations v ON v.event_id = e.id AND v.member_id = d.member_id AND v.role = d.role
 WHERE {{event_in_scope}} AND NOT EXISTS (

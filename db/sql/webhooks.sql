@@ -17,6 +17,7 @@ UPDATE batch_webhooks w SET due_at = now() + %(seconds)s * interval '1 second', 
 FROM due, api_clients k, accounts a, batches b
 WHERE w.batch_id = due.batch_id AND k.id = w.client_id AND a.id = k.account_id AND b.id = w.batch_id
 RETURNING 'batch-' || w.batch_id || '-' || to_hex(b.shuffle_seed) AS message_id, w.batch_id, w.client_id, w.attempts,
+    {{trace_of_batch}} AS traceparent,
     k.webhook_url, k.webhook_secret, {{client_is_active}} AND a.disabled_at IS NULL AS is_active, {{account_columns}}
 
 -- name: record_webhook_delivery

@@ -28,7 +28,7 @@ class Pace:
         """How many mails so many connections should have, in mid-dialogue or waiting.
 
         `shortest_wait` is how long every connection has been busy with its mail at least: a server that falls silent
-        is slow before any mail has told so.
+        is slow before any mail has shown it.
         """
         if self._mean is None:
             return connections

@@ -20,7 +20,7 @@ import structlog
 
 from config.log_throttle import LogThrottle
 from mail.smtp.connection import Connection, SessionError
-from mail.smtp.pace import Pace
+from mail.smtp.metered_pace import MeteredPace
 from mail.smtp.session import open_session
 from mail.smtp.submission import Submission
 from mail.smtp.url import Tls, parse
@@ -67,7 +67,7 @@ class SmtpSender:
         self._queue: deque[Submission] = deque()
         #: Mails whose `done` is to be called.
         self._taken = 0
-        self._pace = Pace()
+        self._pace = MeteredPace(lambda: len(self._connections))
         self._idle: list[Connection] = []
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -162,7 +162,7 @@ class SmtpSender:
 
         Not after a throttling reply: whether the next mail may still be tried is known only once it was handled.
         """
-        self._pace.note(time.monotonic() - connection.begun)
+        self._pace.note_result(connection.begun, result)
         throttled = isinstance(result, Throttled)
         if throttled:
             self._report(submission, result)

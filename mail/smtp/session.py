@@ -8,6 +8,7 @@ import ssl
 from base64 import b64encode
 from typing import Final, NoReturn
 
+from config.metrics import CERTIFICATE, MAIL
 from config.setting_forms import is_host_name
 from mail.smtp.connection import Connection, SessionError
 from mail.smtp.dialogue import CLOSING, Extensions
@@ -18,6 +19,8 @@ from mail.smtp.url import SmtpServer, Tls
 #: Seconds of silence after which the kernel asks whether the other side is there, between its questions, and how many
 #: of these may go unanswered: a slow server is waited for, a machine that is gone is not.
 _KEEP_ALIVE: Final = (30, 10, 3)
+#: For so long what a certificate said is still shown, without another connection.
+_CERTIFICATE_SECONDS: Final = 7 * 86_400.0
 
 
 async def open_session(
@@ -48,6 +51,7 @@ async def open_session(
                 )
             _keep_alive(connection)
             extensions = await _greet(connection, server, reply_timeout, hello, context)
+            _note_certificate(connection)
         except TimeoutError as error:
             raise SessionError(f"mail server {server.address} gave no answer within {reply_timeout:g} s") from error
         except (OSError, UnicodeError) as error:
@@ -173,6 +177,15 @@ def _keep_alive(connection: Connection) -> None:
         # Not every system has each of them.
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _note_certificate(connection: Connection) -> None:
+    """When the certificate of an encrypted connection ends."""
+    assert connection.transport is not None
+    certificate = connection.transport.get_extra_info("peercert")
+    if certificate and "notAfter" in certificate:
+        ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+        CERTIFICATE.set({MAIL: ends}, keep_seconds=_CERTIFICATE_SECONDS)
 
 
 def _own_name(connection: Connection) -> str:

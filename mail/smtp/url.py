@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from config.settings import is_loopback
+from config.addresses import is_loopback
 from schemas.errors import SettingsError
 
 _PORTS: Final = {"smtp": 25, "smtps": 465}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
+import uvloop
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from config import crash_points
@@ -24,10 +25,10 @@ from config.stop_signals import stop_signals
 from schemas.errors import EXIT_DONE, StoppingError
 from streams.lag import GroupLag
 from streams.records import Heartbeat, Record
-from streams.runners.consumer import LINGER_SECONDS, consumer_config, offsets_not_fetched, position_lost, to_record
+from streams.runners import consumer
 from streams.runners.fetch_watch import Cure, FetchWatch
 from streams.runners.positions import LostPositions
-from streams.watchdog import Watchdog
+from streams.vital_signs import watch
 from streams.worker import WorkerFactory
 
 log = structlog.get_logger()
@@ -37,8 +38,7 @@ MAX_POLL_RECORDS: Final = 500
 POLLS_IN_FLIGHT: Final = 3
 _REVOKE_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
-#: How long all polls may be in flight before the consumer polls without fetching. Not at once: pausing discards what
-#: was fetched ahead.
+#: How long all polls are in flight before it polls without fetching. Not at once: pausing discards what was fetched.
 _BUSY_SECONDS: Final = 1.0
 
 
@@ -67,20 +67,15 @@ class ConfluentRunner:
         self._lag = GroupLag(settings)
         self._partitions: frozenset[int] = frozenset()
         self._assigned = False
+        self._expected_at = time.monotonic() + consumer.unassigned_seconds(settings)
         self._failure: BaseException | None = None
 
     def _make_consumer(self) -> Consumer:
-        return Consumer(consumer_config(self._settings), logger=None)
+        return Consumer(consumer.consumer_config(self._settings), logger=None)
 
     def run(self) -> int:
         """Returns the exit code; raises the error that ended the worker."""
-        try:
-            import uvloop
-
-            runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        except ImportError:
-            runner = asyncio.Runner()
-        with runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._main())
         if self._failure is not None:
             raise self._failure
@@ -111,8 +106,9 @@ class ConfluentRunner:
         def submit(records: list[Record]) -> None:
             polls.put_nowait((records, loop.create_task(worker.process(records))))
 
-        watchdog = Watchdog(self._heartbeat, self._has_work, time.monotonic, rescue=worker.rescue)
-        watchdog.start()
+        watchdog = watch(
+            self._heartbeat, self._has_work, worker.rescue, lambda: self._assigned, lambda: self._partitions
+        )
 
         def consume() -> None:
             try:
@@ -224,14 +220,14 @@ class ConfluentRunner:
         messages, self._early = self._early, []
         first = self._consumer.poll(0 if messages else _POLL_SECONDS)
         if first is not None:
-            linger = LINGER_SECONDS if self._in_flight else 0
+            linger = consumer.LINGER_SECONDS if self._in_flight else 0
             messages += [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, timeout=linger)]
         for message in messages:
-            if (partition := position_lost(message)) is not None:
+            if (partition := consumer.position_lost(message)) is not None:
                 self._positions.lost(partition)
-        if any(map(offsets_not_fetched, messages)):
+        if any(map(consumer.offsets_not_fetched, messages)):
             self._fetches.offsets_not_fetched()
-        return [record for message in messages if (record := to_record(message)) is not None]
+        return [record for message in messages if (record := consumer.to_record(message)) is not None]
 
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._assigned = True
@@ -266,10 +262,12 @@ class ConfluentRunner:
 
     def _has_work(self) -> bool:
         if not self._assigned:
-            # An assignment that never comes is a stall, unless the brokers are away.
-            return self._lag.reachable()
+            # An assignment that never comes is a stall, unless the brokers are away, or keep a dead worker's.
+            return time.monotonic() >= self._expected_at and self._lag.reachable()
         if self._in_flight > 0:
             self._fetches.fetched()
+            # What is in flight may wait for brokers to take its claims.
+            self._lag.reachable()
             return True
         behind = self._lag.behind(self._partitions)
         self._fetches.observed(behind=behind)

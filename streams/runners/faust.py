@@ -8,7 +8,6 @@ was not processed.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,10 +25,12 @@ from mode.supervisors import CrashingSupervisor
 from config import crash_points
 from config.crash_points import CrashPoint
 from config.kafka import worker_client_id
+from config.kafka_tls import tls_context
 from config.settings import Settings
 from config.standard_streams import exit_now
 from config.stop_signals import stop_signals
-from schemas.errors import BiddenError, StoppingError, UnreachableError
+from schemas.errors import BiddenError, SettingsError, StoppingError, UnreachableError
+from streams import vital_signs
 from streams.lag import GroupLag
 from streams.records import Heartbeat, Record
 from streams.watchdog import Watchdog
@@ -99,6 +100,7 @@ class InvitationApp(faust.App):  # type: ignore[misc] # faust has no types
         self._worker = await self._factory(self._heartbeat)
         self._worker.start(self._ended)
         self._watchdog.start()
+        vital_signs.publish(self._watchdog, joined=lambda: self._assigned, partitions=lambda: self._partitions)
         await super().on_first_start()
         log.info("worker started", worker=self._worker.name)
 
@@ -198,10 +200,7 @@ def credentials(settings: Settings) -> Any:
     protocol = settings.kafka_security_protocol
     if protocol == "PLAINTEXT":
         return None
-    context = None
-    if protocol.endswith("SSL"):
-        cafile = str(settings.kafka_ca_file) if settings.kafka_ca_file else None
-        context = ssl.create_default_context(cafile=cafile)
+    context = tls_context(settings)
     if protocol == "SSL":
         return faust.SSLCredentials(context=context)
     password = settings.kafka_sasl_password
@@ -214,7 +213,14 @@ def credentials(settings: Settings) -> Any:
 
 
 def build(settings: Settings, factory: WorkerFactory) -> InvitationApp:
-    """The application with its agent."""
+    """The application with its agent. SettingsError for a group protocol that Faust's client lacks."""
+    if settings.kafka_group_protocol != "classic":
+        name = "BIDDEN_KAFKA_GROUP_PROTOCOL"
+        raise SettingsError(
+            f"{name}: the Faust runner has the protocol `classic` alone, for its client has no other: use that, or "
+            "the runner `confluent`",
+            field=name,
+        )
     app = InvitationApp(settings, factory)
     topic = app.topic(settings.invitations_topic, key_serializer="raw", value_serializer="raw")
 

@@ -14,16 +14,16 @@ Where it goes on is committed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from config.log_throttle import LogThrottle
+from streams import group_offsets
+from streams.group_offsets import GroupOffsets
 
 log = structlog.get_logger()
-
-#: For each answer. The consumer's thread waits; its membership does not depend on that thread.
-_SECONDS: Final = 5.0
 
 
 class LostPositions:
@@ -34,6 +34,7 @@ class LostPositions:
         self._topic = topic
         self._lost: set[int] = set()
         self._outdated: dict[int, int] = {}
+        self._throttle = LogThrottle()
 
     def lost(self, partition: int) -> None:
         """The consumer has reported that there is no message at its position. It fetches nothing until `find`."""
@@ -48,31 +49,42 @@ class LostPositions:
         return poll <= self._outdated.get(partition, 0)
 
     def find(self, *, after_poll: int) -> None:
-        """Move the partitions, once the brokers answer. `after_poll` is the number of the newest poll."""
-        for partition in sorted(self._lost):
-            try:
-                self._move(partition)
-            except KafkaException as error:
-                log.warning("no position yet", partition=partition, cause=error.args[0].str())
-                return
+        """Move the partitions, once the brokers answer. `after_poll` is the number of the newest poll.
+
+        All at once, and all are asked about before the first of them is fetched: what asks a broker waits behind a
+        fetch there. The thread waits for the answers; its membership does not depend on it.
+        """
+        if not self._lost:
+            return
+        lost = sorted(self._lost)
+        try:
+            found, failed = group_offsets.ask(self._consumer, self._topic, lost)
+            if failed:
+                self._warn(sorted(failed), next(iter(failed.values())))
+            if found:
+                self._move({partition: next_position(offsets) for partition, offsets in found.items()})
+        except KafkaException as error:
+            self._warn(lost, error.args[0])
+            return
+        for partition, offsets in found.items():
             self._lost.discard(partition)
             self._outdated[partition] = after_poll
+            if offsets.committed > offsets.end:
+                log.error("the topic lost its end", partition=partition, committed=offsets.committed, end=offsets.end)
 
-    def _move(self, number: int) -> None:
-        partition = TopicPartition(self._topic, number)
-        earliest, end = self._consumer.get_watermark_offsets(partition, timeout=_SECONDS)
-        (answer,) = self._consumer.committed([partition], timeout=_SECONDS)
-        position = next_position(answer.offset, earliest, end)
-        target = TopicPartition(self._topic, number, position)
+    def _warn(self, partitions: list[int], error: KafkaError) -> None:
+        if self._throttle.admits():
+            log.warning("no position yet", partitions=partitions, cause=error.str())
+
+    def _move(self, positions: Mapping[int, int]) -> None:
+        targets = [TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()]
         # No seek: the client refuses one in a partition that it has stopped fetching.
-        self._consumer.incremental_unassign([partition])
-        self._consumer.incremental_assign([target])
+        self._consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in positions])
+        self._consumer.incremental_assign(targets)
         # Always, and last: to unassign has committed what was stored before, which may lie beyond the end.
-        self._consumer.commit(offsets=[target], asynchronous=False)
-        if answer.offset > position:
-            log.error("the topic lost its end", partition=number, committed=answer.offset, end=end)
+        self._consumer.commit(offsets=targets, asynchronous=False)
 
 
-def next_position(committed: int, earliest: int, end: int) -> int:
-    """Where to go on, given the group's committed offset (below zero: none) and the log's bounds. Pure."""
-    return earliest if committed < earliest else end
+def next_position(offsets: GroupOffsets) -> int:
+    """Where to go on. Pure."""
+    return offsets.earliest if offsets.committed < offsets.earliest else offsets.end

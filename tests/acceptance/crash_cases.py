@@ -80,6 +80,7 @@ def _for_workers() -> list[Case]:
             Case(P.POLL_LOOKED_UP, who, _FETCHED),
             Case(P.CLAIM_READY, who, f"nothing was claimed; {_FETCHED}"),
             Case(P.CLAIM_COMMITTED, who, _NOT_BEGUN, in_doubt=_NONE_BEGUN),
+            Case(P.CLAIM_PUBLISHED, who, _NOT_BEGUN, in_doubt=_NONE_BEGUN),
             Case(P.SMTP_ENVELOPE, who, _NOT_BEGUN, in_doubt=_NONE_BEGUN),
             # Not the first, so that earlier mails have reached the server and wait for its reply.
             Case(P.SMTP_DATA, who, _BEGUN, passes=5, in_doubt=(5, WINDOW)),
@@ -96,6 +97,11 @@ def _for_workers() -> list[Case]:
 
 CASES: Final[tuple[Case, ...]] = (
     Case(P.IMPORT_READY, "import", "nothing was written; the import is run again"),
+    Case(P.SNAPSHOT_READ, "import --complete", "nothing was written; the snapshot is taken again"),
+    Case(P.SNAPSHOT_READY, "import --complete", "nothing was written; the snapshot is taken again"),
+    Case(P.DEPARTURES_WRITTEN, "sync", "the departures are written into the source again, which changes nothing"),
+    Case(P.INVITATIONS_PLACED, "sync", "the source is asked again, and has them already; then the mails go out"),
+    Case(P.OUTCOMES_REPORTED, "sync", "what became of batches is given to the source again, which changes nothing"),
     Case(P.PLAN_READY, "invite", "nothing was written; the trigger is repeated"),
     Case(P.PLAN_COMMITTED, "invite", _AGAIN),
     Case(P.PUBLISH_PRODUCING, "invite", _AGAIN, passes=20),
@@ -106,6 +112,8 @@ CASES: Final[tuple[Case, ...]] = (
     Case(P.PUBLISH_DELIVERED, "dispatch", _CLAIM),
     Case(P.PUBLISH_RECORDED, "dispatch", "all is published; workers deliver it"),
     Case(P.LOST_FOUND, "dispatch", "the lost items are due already: a dispatcher publishes them"),
+    Case(P.OUTCOMES_PRODUCED, "dispatch", "the transaction is aborted; another dispatcher publishes the outcomes"),
+    Case(P.OUTCOMES_COMMITTED, "dispatch", "another dispatcher publishes the same outcomes again"),
     *_for_workers(),
     Case(P.REDRIVE_DELIVERED, "dlq redrive", "redriven again, the message is on the topic twice and costs a look-up"),
 )

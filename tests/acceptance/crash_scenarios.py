@@ -15,9 +15,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import psycopg
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from psycopg.types.json import Jsonb
 
+from config import ledger_topics
 from config.crash_points import VARIABLE
 from config.kafka import client_config
 from config.settings import Settings
@@ -32,7 +35,9 @@ from tests.acceptance.crash_cases import RUNNERS, WINDOW, Case, Row
 from tests.acceptance.processes import Bidden, Process
 from tests.conftest import fresh_sink, quick_settings
 from tests.databases import Databases
-from tests.integration.importing import load
+from tests.integration.importing import load, member, subscription
+from tests.organisations.databases import own_database
+from tests.organisations.organisation import LINES_FILE
 from tests.servers import Servers
 
 #: 50 members with 56 deliveries: six are on both lists.
@@ -71,6 +76,16 @@ class Environment:
         topics = Topics(self.settings)
         (end,) = topics.latest([TopicPartition(self.settings.dead_letter_topic, 0)]).values()
         return end
+
+    def outcomes_published(self) -> bool:
+        """Whether the newest outcome of each delivery on the topic is the ledger's."""
+        newest = {
+            (told.member_id, told.slot): (told.state, told.fence)
+            for partition in ledger_topics.outcomes(self.settings)
+            for batch in partition
+            for told in batch
+        }
+        return newest == {key: (row["state"], row["fence"]) for key, row in self.books.ledger().items()}
 
     def messages(self) -> int:
         """How many messages have ever been on the topic, without the poison."""
@@ -142,6 +157,7 @@ def run_case(case: Case, servers: Servers, databases: Databases, folder: Path) -
             environment.bidden.worker(case.who if case.who in RUNNERS else "confluent")
             for batch in batches:
                 yield Until(partial(environment.books.completed, batch), f"{case}: batch {batch} completed")
+            yield Until(environment.outcomes_published, f"{case}: the topic has every outcome")
         failed = environment.books.states()["failed"]
         environment.books.check(unknown=case.most_unknown, failed=failed)
         return measure(environment, case, mailed_before)
@@ -193,6 +209,8 @@ def dispatcher_dies(environment: Environment, case: Case) -> Steps[int]:
         environment.commit_everything()
     else:
         environment.books.end_claims()
+    if case.point.startswith("outcomes"):
+        environment.bidden.worker()
     mailed = yield from killed(environment, environment.bidden.start("dispatch", **armed(case)), case)
     environment.books.end_claims()
     return mailed
@@ -212,10 +230,43 @@ def import_dies(environment: Environment, case: Case) -> Steps[int]:
     """Nothing of the import may be written."""
     file = environment.bidden.folder / "directory.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in _LINES))
-    mailed = yield from killed(environment, environment.bidden.start("import", str(file), **armed(case)), case)
+    command = (*case.who.split(), str(file))
+    mailed = yield from killed(environment, environment.bidden.start(*command, **armed(case)), case)
     assert not environment.books.conn.execute("SELECT FROM members UNION ALL SELECT FROM events").fetchall()
-    environment.bidden.run("import", str(file))
+    environment.bidden.run(*command)
     environment.publish(environment.plan())
+    return mailed
+
+
+def sync_dies(environment: Environment, case: Case) -> Steps[int]:
+    """What was written into the organisation's own database is not noted here: it is written there again."""
+    with own_database(environment.settings.require_database()) as url, psycopg.connect(url, autocommit=True) as own:
+        own.execute("CREATE TABLE lines (type text, record jsonb)")
+        lines = [*_LINES, member(60), subscription(60, 1)]
+        with own.cursor() as cursor:
+            cursor.executemany("INSERT INTO lines VALUES (%s, %s)", [(line["type"], Jsonb(line)) for line in lines])
+        source = {
+            "BIDDEN_SOURCE_URL": url,
+            "BIDDEN_SOURCE_WRITER_URL": url,
+            "BIDDEN_SOURCE_FILE": str(LINES_FILE),
+            "BIDDEN_SOURCE_TIME_ZONE": "UTC",
+        }
+        environment.bidden.run("sync", env=source)
+        conn = environment.books.conn
+        conn.execute("INSERT INTO opt_outs (member_id, left_at) VALUES (60, now())")
+        batch = environment.plan()
+        mailed = yield from killed(environment, environment.bidden.start("sync", **source, **armed(case)), case)
+        assert conn.execute("SELECT written_back_at FROM opt_outs").fetchall() == [{"written_back_at": None}]
+        environment.bidden.run("sync", env=source)
+        assert conn.execute("SELECT FROM opt_outs WHERE written_back_at IS NOT NULL").fetchall()
+        assert own.execute('SELECT 1 FROM lines WHERE record @> \'{"member_id": 60, "group_id": 1}\'').fetchall() == []
+        in_source = own.execute("SELECT record->>'token' FROM lines WHERE type = 'invitation'").fetchall()
+        here = conn.execute("SELECT token FROM invitations").fetchall()
+        assert sorted(token for (token,) in in_source) == sorted(row["token"] for row in here)
+        batches = own.execute("SELECT record->>'state' FROM lines WHERE type = 'batch'").fetchall()
+        assert batches == [("running",)]
+        environment.bidden.run("sync", "--end")
+    environment.publish(batch)
     return mailed
 
 
@@ -235,6 +286,8 @@ def redrive_dies(environment: Environment, case: Case) -> Steps[int]:
 
 _CRASHES: dict[str, Callable[[Environment, Case], Steps[int]]] = {
     "import": import_dies,
+    "import --complete": import_dies,
+    "sync": sync_dies,
     "invite": trigger_dies,
     "dispatch": dispatcher_dies,
     "dlq redrive": redrive_dies,

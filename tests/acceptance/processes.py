@@ -24,11 +24,16 @@ from pydantic import SecretStr
 
 from config.settings import PREFIX, Settings
 from embedded.process import end_with_owner
+from schemas.vocabulary import Audience
+from tests.acceptance import in_process
 
 ROOT = Path(__file__).resolve().parents[2]
 #: How long a condition may take to come true: far above what is expected, so that only real errors time out.
 TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+#: The most of the time that looking at a condition takes: what is waited for needs the processors itself.
+_POLL_SHARE = 0.2
+_POLL_MOST_SECONDS = 0.5
 
 
 def heed_hang_ups() -> None:
@@ -39,10 +44,13 @@ def heed_hang_ups() -> None:
 def eventually(condition: Callable[[], bool], what: str, seconds: float = TIMEOUT_SECONDS) -> None:
     """Returns once the condition holds; fails with `what` when it does not in time."""
     end = time.monotonic() + seconds
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             pytest.fail(f"after {seconds:.0f} s still not: {what}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(min(max((now - began) * (1 / _POLL_SHARE - 1), _POLL_SECONDS), _POLL_MOST_SECONDS))
+        began = time.monotonic()
 
 
 def environment(settings: Settings | None, **extra: str) -> dict[str, str]:
@@ -246,14 +254,18 @@ class Bidden:
         """A dispatcher."""
         return self.start("dispatch")
 
-    def import_lines(self, *lines: Mapping[str, Any]) -> dict[str, int]:
-        """`bidden import` of these lines; returns the counts."""
+    def import_lines(self, *lines: Mapping[str, Any], env: Mapping[str, str] | None = None) -> dict[str, int]:
+        """As `bidden import` of these lines, in a process of its own only with `env`; returns the counts."""
+        if env is None and self.settings is not None:
+            return in_process.import_lines(self.settings, lines)
         text = b"\n".join(json.dumps(line).encode() for line in lines)
-        counts: dict[str, int] = self.run("import", "-", "--json", stdin=text).json
+        counts: dict[str, int] = self.run("import", "-", "--json", stdin=text, env=env).json
         return counts
 
     def invite(self, audience: str = "students", *arguments: str, event: int = 1, code: int = 0) -> dict[str, Any]:
-        """`bidden invite`; returns its JSON."""
+        """As `bidden invite`, in a process of its own only with arguments or another exit code; returns its JSON."""
+        if not arguments and code == 0 and self.settings is not None:
+            return in_process.invite(self.settings, Audience(audience), event)
         planned: dict[str, Any] = self.run(
             "invite", str(event), "--audience", audience, "--json", *arguments, code=code
         ).json

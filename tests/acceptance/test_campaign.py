@@ -42,7 +42,8 @@ def blank(real_servers: Servers, settings_for: Callable[..., Settings], tmp_path
 def test_from_nothing_to_the_audit(blank: Bidden, mail_sink: MailServer) -> None:
     """FM-01, FM-09, FM-14, FM-24, FM-33: migrate, import, dry run, invite: all mailed once, the audit balances."""
     assert blank.settings is not None
-    topics = [blank.settings.invitations_topic, blank.settings.dead_letter_topic]
+    own = blank.settings
+    topics = [own.invitations_topic, own.dead_letter_topic, own.outcomes_topic, own.claims_topic]
     first = blank.run("migrate", "--json").json
     assert sorted(first["topics"]) == sorted(topics)
     assert blank.run("migrate", "--json").json == first

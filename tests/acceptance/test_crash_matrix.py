@@ -18,7 +18,8 @@ from tests.acceptance.crash_scenarios import run_case
 from tests.databases import Databases
 from tests.servers import Servers
 
-pytestmark = pytest.mark.slow
+# The fixture of all cases: sixty processes die, and others go on.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 _AT_ONCE = 8
 

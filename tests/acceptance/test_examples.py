@@ -77,6 +77,7 @@ def test_consume_the_topic(bidden: Bidden, books: Books, settings: Settings, tmp
     """Another group gets each message with its CloudEvents attributes, goes on where it was, and takes nothing away."""
     bidden.import_lines(*directory(range(1, MEMBERS + 1), events=2))
     bidden.worker()
+    bidden.dispatcher()
     batches = [bidden.invite("students", "--wait", event=event)["batch_id"] for event in (1, 2)]
     arguments = ["--bootstrap", settings.require_kafka(), "--prefix", settings.topic_prefix]
     arguments += ["--group", f"{settings.group}-statistics"]
@@ -93,6 +94,11 @@ def test_consume_the_topic(bidden: Bidden, books: Books, settings: Settings, tmp
         assert line["key"] == line["event"]["subject"] == str(line["value"]["member_id"])
         assert line["event"]["type"] == "org.bidden.invitation.due.v1"
         assert line["traceparent"].startswith("00-")
+    arguments += ["--topic", "outcomes.v1", "--count", str(2 * MEMBERS)]
+    outcomes, _ = run("consume_the_topic.py", *arguments, folder=tmp_path, env=environment(None))
+    sent = {f"{event}/invite/{member}/Student" for event in (1, 2) for member in range(1, MEMBERS + 1)}
+    assert {line["key"] for line in outcomes if line["value"]["state"] == "sent"} == sent
+    assert {line["event"]["type"] for line in outcomes} == {"org.bidden.delivery.outcome.v1"}
     for event in (1, 2):
         books.check(event)
 

@@ -94,6 +94,7 @@ def inject(environment: Environment, fault: Fault) -> str:
             environment.delete_topic(fault.seconds)
             return f"away for {fault.seconds} s"
         case FaultKind.KAFKA_TAIL:
+            environment.exits.log_was_cut()
             environment.servers.lose_tail(fault.seconds)
             return f"away for {fault.seconds} s"
         case FaultKind.POSTGRES_FREEZE | FaultKind.KAFKA_FREEZE | FaultKind.MAIL_FREEZE:

@@ -32,6 +32,9 @@ _BROKEN: Final = ("Fatal Python error", "Assertion `")
 #: Kafka clients can get stuck when their topic is made again or their broker restarts; the watchdog ends such a worker
 #: after 30 s. The next owner may get stuck on the same partition, and ends 30 s later (seen: 117 s after a restart).
 _KAFKA_SECONDS: Final = 150.0
+#: A killed broker sent its last answer straight from its log file, which a fault has cut since: a frozen worker reads
+#: it later, and Faust's client finds it corrupt (seen once). The worker ends, and the next one reads again.
+_CORRUPT: Final = "CorruptRecordException"
 
 
 class Exits:
@@ -43,11 +46,15 @@ class Exits:
         #: Logs of workers that ended themselves, as a fault explains: not findings, but worth reading.
         self.notes: list[str] = []
         self._signalled: dict[int, Signals] = {}
-        self._kafka_at = -_KAFKA_SECONDS
+        self._kafka_at = self._cut_at = -_KAFKA_SECONDS
 
     def kafka_was_hit(self) -> None:
         """For a while a worker may end itself for lack of progress."""
         self._kafka_at = time.monotonic()
+
+    def log_was_cut(self) -> None:
+        """For as long a worker may end itself at a corrupt record."""
+        self._cut_at = time.monotonic()
 
     def send(self, process: Process, number: Signals) -> None:
         """Send a signal as part of a fault."""
@@ -69,9 +76,11 @@ class Exits:
         # A worker that is stopped during an outage may have to give up.
         explained = explained or (signalled in {SIGTERM, SIGHUP} and code in _STOPPED)
         explained = explained or (code == EXIT_NO_PROGRESS and time.monotonic() - self._kafka_at < _KAFKA_SECONDS)
+        is_corrupt = code == 1 and _CORRUPT in process.err.read_text(errors="replace")
+        explained = explained or (is_corrupt and time.monotonic() - self._cut_at < _KAFKA_SECONDS)
         if not explained:
             self.findings.append(f"ended by itself: {process.log_tail()}")
-        elif code in {EXIT_NO_PROGRESS, EXIT_SHUTDOWN_TOO_LONG}:
+        elif is_corrupt or code in {EXIT_NO_PROGRESS, EXIT_SHUTDOWN_TOO_LONG}:
             self.notes.append(f"gave up: {process.log_tail()}")
         self.read_log(process)
         return code

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.slow
 FAULTS = 25
 
 
+# On a slow machine each fault may wait its whole 30 s for mails in flight.
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("runner", ["confluent", "faust"])
 def test_no_delivery_is_lost_or_sent_twice_under_faults(runner: str, tmp_path: Path) -> None:
     """FM-03, FM-08, FM-12, FM-19, FM-24, FM-27, FM-29, FM-30: fault after fault, and the audits balance.

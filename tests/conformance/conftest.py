@@ -85,9 +85,9 @@ class Runner:
             assert time.monotonic() < end, f"batch {batch} has not completed"
 
 
-@pytest.fixture(params=["confluent", "faust"])
+@pytest.fixture(params=["confluent", "confluent-consumer", "faust"])
 def runner_name(request: pytest.FixtureRequest) -> str:
-    """The suite runs on both."""
+    """The suite runs on both, and on the new protocol of groups where the runner has it."""
     name: str = request.param
     return name
 
@@ -104,10 +104,11 @@ def make_runner(
     with ExitStack() as opened:
 
         def make(**overrides: Any) -> Runner:
-            settings = settings_for(**overrides)
+            name, _, protocol = runner_name.partition("-")
+            settings = settings_for(kafka_group_protocol=protocol or "classic", **overrides)
             Topics(settings).create()
             bidden = opened.enter_context(Bidden(settings, tmp_path))
-            return Runner(runner_name, settings, bidden, Books(conn, mail_sink))
+            return Runner(name, settings, bidden, Books(conn, mail_sink))
 
         yield make
 

@@ -60,6 +60,8 @@ class Person:
 
     def barriers(self) -> list[str]:
         """The violations of WCAG 2.2 AA that axe finds, serious or not."""
+        # A page that a link has just led to may not have its styles yet.
+        self.page.wait_for_load_state()
         found = Axe().run(self.page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
         return [
             f"{rule['id']}: {node['html'][:200]}" for rule in found.response["violations"] for node in rule["nodes"]

@@ -14,6 +14,7 @@ from config.settings import Settings
 from tests.acceptance.books import directory
 from tests.acceptance.processes import eventually
 from tests.e2e.people import Person, Stage
+from tests.integration.snapshots import set_aside, snapshot
 
 pytestmark = pytest.mark.slow
 
@@ -88,3 +89,29 @@ def test_the_system(stage: Stage, ada: Person, phone: bool, dark: bool) -> None:
     assert person.barriers() == []
     width = person.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert width <= 0
+
+
+@pytest.mark.parametrize(("phone", "dark"), [(False, False), (True, True)])
+def test_the_source(stage: Stage, ada: Person, phone: bool, dark: bool) -> None:
+    """What the newest snapshot read, changed and set aside, and why there is no newer one; no barrier on the page."""
+    conn = stage.books.conn
+    stage.bidden.import_lines(*directory(range(1, 11)))
+    snapshot(conn, age=600, problem="the query member fails in the source: column m.surname does not exist")
+    set_aside(conn, "member", "7", "must be an address like name@example.org", field="email", member=7)
+    set_aside(
+        conn, "subscription", "7/1", "member 7 was set aside, or is not in the source", field="member_id", member=7
+    )
+    person = stage.person("ada@bidden.example", phone=phone, dark=dark)
+    person.go("/directory")
+    person.sees("Sending waits for a newer snapshot.", "column m.surname does not exist", "2 lines were set aside")
+    assert person.barriers() == []
+    person.go("/events/1")
+    person.sees("Sending waits for the directory, which was last read at")
+    assert person.barriers() == []
+    batch = stage.bidden.run("invite", "1", "--audience", "students", "--json").json["batch_id"]
+    person.go(f"/batches/{batch}")
+    person.sees("0 of 10 mails", "Sending waits for the directory")
+    assert person.barriers() == []
+    snapshot(conn, limit=3600)
+    person.sees("10 mails, ended")
+    assert person.errors == []

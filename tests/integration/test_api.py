@@ -20,6 +20,7 @@ from tests.integration.calling import PATH, Program, organisers, program
 from tests.integration.importing import CHAPTER, EVENT, STUDENTS, member, subscription
 from tests.integration.scenario import TERMS_ACCEPTED, Scenario
 from tests.integration.site import Site, open_site
+from tests.integration.snapshots import set_aside
 from web.auth.api_clients import ApiScope, create_client, require_webhook_url
 
 
@@ -202,6 +203,21 @@ def test_other_chapters(planner: Program, site: Site, scenario: Scenario) -> Non
     scenario.agent().deliver(request, Failed("550 <m20@example.org> unknown"))
     assert planner.get(f"/batches/{together}")["error"] is None
     assert admin.get(f"/batches/{together}")["error"] == "550 <(address)> unknown"
+
+
+def test_what_the_source_could_not_use(planner: Program, site: Site, scenario: Scenario) -> None:
+    """The audit counts such members, who are not among the eligible; lines are named to those who see all members."""
+    set_aside(scenario.conn, "member", "900", "is no address", field="email", member=900)
+    set_aside(scenario.conn, "subscription", "1/7", "group 7 is none", field="group_id", member=1)
+    set_aside(scenario.conn, "invitation", "1/900/?", "is none", field="role", member=900, event=1)
+    line = {"type": "invitation", "key": "1/900/?", "field": "role", "problem": "is none"}
+    admin = program(site, site.account("ada@bidden.example", "admin"))
+    for client, named in ((planner, []), (admin, [line])):
+        audit = client.get("/events/1/audit")
+        assert (audit["members_set_aside"], audit["set_aside"]) == (1, named)
+    line = {"type": "subscription", "key": "1/7", "field": "group_id", "problem": "group 7 is none"}
+    assert planner.get("/events/1/members/1/why")["set_aside"] == [line]
+    assert planner.get("/events/1/members/2/why")["set_aside"] == []
 
 
 def test_an_event_that_was_moved(planner: Program, site: Site, scenario: Scenario) -> None:

@@ -34,7 +34,7 @@ def site(scenario: Scenario, database_url: str) -> Iterator[Site]:
 def routes() -> set[tuple[str, str]]:
     """All routes of the API."""
     return {
-        (method, route.path)
+        (method, route.path_format)
         for router in application.ROUTERS
         for route in router.routes
         if isinstance(route, APIRoute)

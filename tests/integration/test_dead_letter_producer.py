@@ -71,11 +71,11 @@ def admit(settings: Settings, size: int) -> None:
     producer = BatchProducer(client_config(settings, "test"))
     is_small = size < len(LARGE)
 
-    def is_as_told() -> bool:
+    def is_at_the_limit() -> bool:
         (result,) = producer.produce_all(settings.dead_letter_topic, [OutgoingMessage(None, PROBE + LARGE)], 10)
         return isinstance(result, str) == is_small
 
-    eventually(is_as_told, "the topic admits other sizes")
+    eventually(is_at_the_limit, "the topic admits other sizes")
 
 
 def consumed(settings: Settings) -> list[Message]:

@@ -48,7 +48,7 @@ FACTS: Final[dict[str, LiteralString]] = {
 #: Not about a member: the event's, which this test sets for all of them at once, and the batch's, which no
 #: statement of eligibility knows.
 OF_THE_EVENT: Final = Reason.EVENT_CANCELLED
-OF_THE_BATCH: Final = Reason.BATCH_CANCELLED
+OF_THE_BATCH: Final = {Reason.BATCH_CANCELLED, Reason.NOT_IN_SOURCE}
 
 #: What each stage asks, in the order in which it counts: the contract's.
 PLANNING: Final = (
@@ -90,7 +90,7 @@ class Case:
 
 def cases(*, cancelled: bool) -> list[Case]:
     """A member without any reason, one for each reason of the vocabulary, and one for each pair of them."""
-    facts = [reason for reason in Reason if reason not in (OF_THE_EVENT, OF_THE_BATCH)]
+    facts = [reason for reason in Reason if reason not in {OF_THE_EVENT, *OF_THE_BATCH}]
     sets: list[tuple[str, ...]] = [(), *((fact,) for fact in facts), *combinations(facts, 2)]
     # A slot has one state.
     sets = [each for each in sets if not {Reason.ALREADY_SENT, Reason.UNKNOWN} <= set(each)]
@@ -147,7 +147,7 @@ def directory(request: pytest.FixtureRequest, scenario: Scenario) -> Directory:
 def test_every_reason_is_walked() -> None:
     """A reason of the vocabulary is in the one ordered list, has its fact, and is asked for by some stage."""
     stages = {*PLANNING, *CLAIM, *WHY, *AUDIT}
-    for reason in set(Reason) - {OF_THE_BATCH}:
+    for reason in set(Reason) - OF_THE_BATCH:
         assert reason is OF_THE_EVENT or _fact(reason)
         assert reason in stages, reason
         assert f"'{reason}'" in sql("dry_run"), reason

@@ -52,8 +52,8 @@ def traces(conn: Connection) -> list[str]:
         f"{table}: {row}"
         for table, rows in texts(conn).items()
         for row in rows
-        # A random token spells a name now and then.
-        if any(trace in re.sub(r"\b[0-9a-f]{32}\b", "", row.lower()) for trace in TRACES)
+        # A random token or the id of a trace spells a name now and then.
+        if any(trace in re.sub(r"\b[0-9a-f]{16,}\b", "", row.lower()) for trace in TRACES)
     ]
 
 

@@ -33,6 +33,7 @@ ENDLESS: Final = {"up", "demo", "worker", "dispatch", "serve", "admin"}
 #: Examples for each command; fewer for those that use Kafka, whose clients are slow to start.
 EXAMPLES: Final = {
     "import": 40,
+    "sync": 40,
     "invite": 50,
     "status": 50,
     "batches": 10,
@@ -46,6 +47,9 @@ EXAMPLES: Final = {
     "resolve": 80,
     "cleanup": 40,
     "replay": 60,
+    "backup": 15,
+    "restore": 15,
+    "reconcile": 6,
     "account add": 20,
     "account list": 10,
     "account password": 15,
@@ -62,7 +66,9 @@ EXAMPLES: Final = {
     "client list": 8,
     "client revoke": 30,
 }
-KAFKA: Final = {"invite", "replay", "migrate", "doctor", "dlq list", "dlq show", "dlq redrive", "dlq discard"}
+KAFKA: Final = {
+    "invite", "replay", "reconcile", "migrate", "doctor", "dlq list", "dlq show", "dlq redrive", "dlq discard",
+}  # fmt: skip
 
 IDS: Final = ["1", "1", "1", "2", "3", "4", "99", "01", str(2**63 - 1)]
 NO_IDS: Final = ["0", "-1", "1.0", "1e3", str(2**63), str(10**30), "one"]
@@ -85,7 +91,7 @@ NAMES: Final = ["Ada", "Zoë [/red]", "x" * 200, "", "'; --"]
 NO_NAMES: Final = ["x" * 201, "\udcff", "\0", "\x1b[2J", "a\nb"]
 #: Valid and invalid values of each parameter. Parameters that would start something have no valid ones.
 VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
-    "event": (IDS, NO_IDS),
+    "event": ([*IDS, "workshop/1", "[/red]"], [*NO_IDS, "workshop/", "a b"]),
     "member": (IDS, NO_IDS),
     "batch": (IDS, NO_IDS),
     "audience": (AUDIENCES, NO_AUDIENCES),
@@ -101,6 +107,7 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     "positions": (POSITIONS, NO_POSITIONS),
     "position": (POSITIONS, NO_POSITIONS),
     "file": (["-"], ["nowhere.jsonl", "", ".", "/proc/self/mem", "x" * 300]),
+    "every": ([], ["0s", "-1s", "15", "1.5s", "s", "15 s", "soon", "9999999999999s"]),
     "members": ([], ["14", "0", "-1", "1000001", "4300.0", "all"]),
     "workers": ([], ["-1", "65", "1.0", "two"]),
     "host": ([], ["", "no host", "256.0.0.1", "\0"]),
@@ -117,6 +124,7 @@ VALUES: Final[dict[str, tuple[list[str], list[str]]]] = {
     ),
     "client_id": (IDS, NO_IDS),
     "expires": (["2027-01-31", "9999-12-30"], ["2020-01-01", "2027-02-30", "tomorrow", "2027-01-31T00:00:00Z", ""]),
+    "processes": (["worker", "dispatcher", "web", "operator", "migrate"], ["Worker", "site", ""]),
     "runner": ([], ["Confluent", "kafka", "faust,confluent"]),
 }
 EXTRA: Final = ["--nonsense", "--json=1", "-x", "--\udcff", "-\x1b", "--", "one-too-many", "\udcff"]
@@ -154,7 +162,7 @@ def test_no_command_is_left_out() -> None:
     names = {parameter.name for command in COMMANDS.values() for parameter in command.params}
     flags = {
         "as_json", "as_csv", "dry_run", "wait", "watch", "excluded", "from_beginning", "everything", "again", "links",
-        "stay", "with_site", "from_stdin", "no_password", "no_chapters",
+        "stay", "with_site", "complete", "accept", "is_check", "end", "from_stdin", "no_password", "no_chapters",
     }  # fmt: skip
     assert {name for name in names if name and name not in VALUES} == flags
 
@@ -169,7 +177,9 @@ def settings(settings_for: Callable[..., Settings]) -> Settings:
 def seeded(scenario: Scenario, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scenario:
     """Batches in every state, and the settings in the environment."""
     past = {"id": 2, "starts_at": "2020-04-09T18:30:00Z", "ends_at": "2020-04-09T20:30:00Z"}
-    scenario.build(students=[1, 2, 3], coaches=[4]).load(EVENT | past, subscription(4, 1))
+    scenario.build(students=[1, 2, 3], coaches=[4], ref="[/red]").load(
+        EVENT | past | {"ref": "workshop/1"}, subscription(4, 1)
+    )
     agent = scenario.agent()
     first = scenario.plan("students")
     for member_id, outcome in ((1, Sent("250 ok")), (2, Failed("550 no")), (3, Unknown("lost"))):

@@ -128,7 +128,7 @@ def test_any_file(bidden: Connection) -> None:
             after = fingerprint(bidden, "audit_log")
             assert run("import", "-", "--json", stdin=content).out == said.out
             assert fingerprint(bidden, "audit_log") == after
-            bidden.execute("TRUNCATE chapters, members, events, deliveries, invitations CASCADE")
+            bidden.execute("TRUNCATE chapters, members, events, deliveries, invitations, outcome_outbox CASCADE")
             load(bidden, *BASE)
         else:
             error = said.error

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import example, given
 
 from config.settings import Settings
+from db.connect import AsyncConnection
 from schemas.envelope import Envelope
 from schemas.send_results import Accepted, SendResult
+from streams.claim_log import NoClaimLog
 from streams.composer import TemplateComposer
 from streams.records import Heartbeat, InvalidRecord, Record
 from streams.worker import Worker
@@ -72,6 +74,10 @@ class Letters:
         self.put_so_far += letters
 
 
+async def never_restored(_: AsyncConnection) -> None:
+    """There is no Kafka here with events of this database."""
+
+
 class Bench:
     """A worker's steps, with events to invite to, as many as there are examples."""
 
@@ -89,6 +95,8 @@ class Bench:
                 TemplateComposer(settings.mail_from, settings.base_url, lambda: datetime.now(UTC)),
                 self.letters,
                 Heartbeat(),
+                NoClaimLog(),
+                never_restored,
             )
             worker.start(lambda error: None)
             return worker

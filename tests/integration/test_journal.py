@@ -63,7 +63,7 @@ def states(scenario: Scenario) -> dict[int, str]:
 
 
 def test_each_claim_gets_what_the_journal_says(people: Scenario, tmp_path: Path) -> None:
-    """FM-42: sent as told, unknown at once, or due again without an attempt; and the journal is gone."""
+    """FM-42: sent as noted, unknown at once, or due again without an attempt; and the journal is gone."""
     dead = DeadWorker(people, tmp_path)
     settle(people, tmp_path)
     assert states(people) == {ACCEPTED: "sent", BEGUN: "unknown", WAITING: "retry", LAST: "retry"}

@@ -293,8 +293,9 @@ def test_a_claim_returns_what_its_mail_says(scenario: Scenario) -> None:
     [
         EVENT | {"host": {"name": "The New Place", "address": "2 Other Street"}},
         CHAPTER | {"name": "Greater London"},
+        EVENT | {"rsvp_url": "https://a.example/{token}"},
     ],
-    ids=["event", "chapter"],
+    ids=["event", "chapter", "answers"],
 )
 def test_a_claim_returns_what_the_directory_says_now(scenario: Scenario, change: dict[str, Any]) -> None:
     """FM-41: what an import changed after the messages were looked up is in the mails that are claimed after it."""

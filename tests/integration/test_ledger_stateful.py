@@ -86,7 +86,7 @@ class LedgerWalk(RuleBasedStateMachine):
         roles = data.draw(st.sampled_from([row["roles"], row["roles"][:1], row["roles"][-1:]]))
         return [self.scenario.request(row["batch_id"], row["member_id"], role) for role in roles]
 
-    def untold(self) -> list[HeldClaim]:
+    def unrecorded(self) -> list[HeldClaim]:
         return [held for held in self.held_claims if held.truth is None]
 
     @rule(data=st.data())
@@ -99,10 +99,10 @@ class LedgerWalk(RuleBasedStateMachine):
         """What can happen now, the more frequent the oftener it stands here."""
         events: list[Callable[[st.DataObject], None]] = [self.a_ban_comes_or_goes, self.pause_or_resume]
         events += [self.a_message_comes] * 5
-        if self.untold():
-            events += [self.an_outcome_is_told] * 2 + [self.leases_end] * 2
+        if self.unrecorded():
+            events += [self.an_outcome_is_recorded] * 2 + [self.leases_end] * 2
         if self.held_claims:
-            events += [self.an_outcome_is_told, self.an_old_outcome_is_told]
+            events += [self.an_outcome_is_recorded, self.an_old_outcome_is_recorded]
         if any(isinstance(held.truth, Retry) for held in self.held_claims):
             events += [self.waits_end]
         if len(self.batches) < 4:
@@ -113,7 +113,7 @@ class LedgerWalk(RuleBasedStateMachine):
         """An agent takes it, perhaps records something in the same commit, which perhaps gets lost on its way back."""
         agent, tell, lost = data.draw(st.tuples(st.sampled_from(self.agents), st.booleans(), st.booleans()))
         request = self.choose(data)
-        mine = {held.request.key: held for held in self.untold() if held.agent is agent}
+        mine = {held.request.key: held for held in self.unrecorded() if held.agent is agent}
         request = [w for w in request if w.key not in mine]
         finished = []
         if tell and mine:
@@ -134,14 +134,14 @@ class LedgerWalk(RuleBasedStateMachine):
                 assert (w.key.member_id, w.key.slot) not in too_early
                 self.held_claims.append(HeldClaim(agent, w, claims[w.key]))
 
-    def an_outcome_is_told(self, data: st.DataObject) -> None:
+    def an_outcome_is_recorded(self, data: st.DataObject) -> None:
         """In time or late; an outcome may be recorded again."""
         again = data.draw(st.integers(0, 3)) == 3
-        held = data.draw(st.sampled_from(self.held_claims if again else self.untold() or self.held_claims))
+        held = data.draw(st.sampled_from(self.held_claims if again else self.unrecorded() or self.held_claims))
         held.truth = held.truth or data.draw(OUTCOMES)
         held.agent.record(held.request, held.claim, held.truth)
 
-    def an_old_outcome_is_told(self, data: st.DataObject) -> None:
+    def an_old_outcome_is_recorded(self, data: st.DataObject) -> None:
         """FM-19: under a fence of long ago it changes nothing at all."""
         held = data.draw(st.sampled_from(self.held_claims))
         ledger: LiteralString = "SELECT * FROM deliveries ORDER BY member_id, slot"
@@ -176,7 +176,7 @@ class LedgerWalk(RuleBasedStateMachine):
     def no_second_mail(self) -> None:
         """FM-03: under `hold` at most one mail per key was accepted, and no claim is given while an outcome is open."""
         accepted = Counter(h.request.key for h in self.held_claims if isinstance(h.truth, Sent))
-        in_doubt = Counter(h.request.key for h in self.untold())
+        in_doubt = Counter(h.request.key for h in self.unrecorded())
         in_doubt.update(h.request.key for h in self.held_claims if isinstance(h.truth, Unknown))
         if not self.resend:
             assert all(count <= 1 for count in (accepted + in_doubt).values())
@@ -196,7 +196,7 @@ class LedgerWalk(RuleBasedStateMachine):
         assert left == [{"n": len(self.sent)}]
 
     @invariant()
-    def told_is_known(self) -> None:
+    def recorded_is_known(self) -> None:
         """FM-11: the ledger says sent only of what an agent said was accepted."""
         said = {h.request.key for h in self.held_claims if isinstance(h.truth, Sent)}
         assert set(self.sent) <= said

@@ -10,18 +10,21 @@ from typing import LiteralString
 
 import pytest
 from confluent_kafka import Producer
+from pydantic import SecretStr
 
 from config.kafka import client_config
 from config.settings import Settings
-from db import checks
+from db import checks, samples
 from db.connect import Connection, connect
 from db.migrate import drift
 from monitoring.checks import CheckResult, run_checks, stalled_partitions
+from monitoring.source import check_snapshot, check_source
 from producers import batch_control
 from producers.topics import Topics
 from schemas.errors import RefusedError
 from schemas.outcomes import Failed, Sent
 from tests.integration.scenario import OTHER_TOPIC, Scenario, open_scenario
+from tests.integration.snapshots import MADE_UP, set_aside, snapshot
 
 HELD: LiteralString = "UPDATE deliveries SET state = 'handing_off', owner = 'x', fence = 1, lease_until = now() "
 #: A change to one batch with member 1 sent, 2 failed and 3 open; the check that finds it; the row that it names.
@@ -229,3 +232,115 @@ def test_a_lease_that_is_held_is_not_stuck(database_url: str) -> None:
         agent.run_cycle(renew=[(request, claim.fence)])
         assert wrong(scenario.conn) == {}
         agent.record(request, claim, Sent("250"))
+
+
+@pytest.fixture
+def source(settings: Settings, database_url: str, tmp_path: Path) -> Settings:
+    """Settings of a source whose queries fit: the ledger's own database, and rows that it makes up."""
+    file = tmp_path / "source.sql"
+    file.write_text(MADE_UP)
+    found = {"source_url": SecretStr(database_url), "source_file": file, "source_time_zone": "Europe/Oslo"}
+    return settings.model_copy(update=found)
+
+
+def test_no_source(settings: Settings, conn: Connection) -> None:
+    """Without one there is no check of it."""
+    assert list(check_source(settings)) == []
+    assert list(check_snapshot(conn, settings)) == []
+
+
+def test_a_source_that_fits(source: Settings) -> None:
+    """It is read, and named without its password."""
+    ((check, ok, detail),) = check_source(source)
+    assert (check, ok) == ("source", True)
+    assert "the 7 queries fit" in detail
+    assert "PostgreSQL" in detail
+
+
+@pytest.mark.parametrize("missing", ["url", "file", "time_zone"])
+def test_a_setting_alone(source: Settings, missing: str) -> None:
+    """One without the others is named."""
+    ((_, ok, detail),) = check_source(source.model_copy(update={f"source_{missing}": None}))
+    assert (ok, detail) == (False, f"BIDDEN_SOURCE_{missing.upper()} is not set")
+
+
+def test_a_source_that_does_not_fit(source: Settings) -> None:
+    """A query that fails, a column of another type, and a database that is away are named."""
+    assert source.source_file is not None
+    text = source.source_file.read_text()
+    for there, instead, expected in (
+        ("'M' AS name", "'M' AS surname", "the query member: the column name is missing"),
+        ("1 AS member_id, 1 AS group_id", "nothing", "the query subscription fails in the source: "),
+        ("true AS permanent", "'yes'::text AS permanent", "the query ban: permanent has the type text"),
+    ):
+        source.source_file.write_text(text.replace(there, instead))
+        ((_, ok, detail),) = check_source(source)
+        assert not ok
+        assert expected in detail
+    source.source_file.write_text(text)
+    away = SecretStr("postgresql://reader:sesame@127.0.0.1:1/own")
+    ((_, ok, detail),) = check_source(source.model_copy(update={"source_url": away}))
+    assert not ok
+    assert "127.0.0.1:1" in detail
+    assert "sesame" not in detail
+
+
+def test_snapshots(source: Settings, settings: Settings, conn: Connection) -> None:
+    """None yet, a fresh one, one that is too old, one with a problem, and what was set aside."""
+    ((check, ok, detail),) = check_snapshot(conn, source)
+    assert (check, ok) == ("snapshot", False)
+    assert "none was taken yet" in detail
+    snapshot(conn, age=5, limit=3600)
+    assert [(check, ok) for check, ok, _ in check_snapshot(conn, settings)] == [
+        ("snapshot", True), ("lines set aside", True),
+    ]  # fmt: skip
+    snapshot(conn, age=600)
+    (_, ok, detail), _ = check_snapshot(conn, settings)
+    assert not ok
+    assert "10 min ago; at most 60 s are allowed" in detail
+    assert "claims wait" in detail
+    snapshot(conn, limit=None, problem="the query member fails in the source: x")
+    (_, ok, detail), _ = check_snapshot(conn, settings)
+    assert not ok
+    assert "none was taken: the query member fails in the source: x" in detail
+    for number in range(1, 8):
+        set_aside(conn, "member", str(number), "is no address", field="email", member=number)
+    _, (check, ok, detail) = check_snapshot(conn, settings)
+    assert (check, ok) == ("lines set aside", False)
+    assert detail.startswith("7 of the newest snapshot: member 1, email: is no address; ")
+    assert detail.endswith("; …")
+    assert {"snapshot", "lines set aside"} <= findings(settings).keys()
+
+
+def test_items_that_wait_for_the_source(scenario: Scenario) -> None:
+    """No dispatcher is missing while the newest snapshot is too old: nothing is published then."""
+    scenario.build(students=[1])
+    scenario.plan()
+    scenario.execute("UPDATE batch_items SET publish_at = now() - interval '2 minutes'")
+    assert wrong(scenario.conn) == {"overdue items": ("1/1",)}
+    assert samples.due(scenario.conn).items == 1
+    snapshot(scenario.conn, age=61)
+    assert wrong(scenario.conn) == {}
+    assert samples.due(scenario.conn).items == 0
+
+
+def test_a_batch_that_waits_to_be_placed(scenario: Scenario, settings: Settings) -> None:
+    """FM-45: nothing is due meanwhile; after five minutes a person should look."""
+    conn = scenario.conn
+    snapshot(conn, limit=None)
+    scenario.execute("UPDATE directory_source SET places = true")
+    scenario.build(students=[1])
+    scenario.plan()
+    scenario.execute("UPDATE batch_items SET publish_at = now() - interval '2 minutes'")
+    assert wrong(conn) == {}
+    assert samples.due(conn).items == 0
+    _, (check, ok, detail), _ = check_snapshot(conn, settings)
+    assert (check, ok) == ("placing", True)
+    scenario.execute("UPDATE batches SET started_at = now() - interval '10 minutes'")
+    _, (check, ok, detail), _ = check_snapshot(conn, settings)
+    assert (check, ok) == ("placing", False)
+    assert "1 of the batches wait until the source has their invitations, one for 10 min" in detail
+    scenario.execute("UPDATE batches SET needs_placing = false")
+    _, (check, ok, detail), _ = check_snapshot(conn, settings)
+    assert (ok, detail) == (True, "the source has the invitations of every batch")
+    assert wrong(conn) == {"overdue items": ("1/1",)}

@@ -9,7 +9,7 @@ import pytest
 
 from db import outbox
 from db.connect import connect
-from db.outbox import DueItem, PartitionOffsets, PublishReceipt
+from db.outbox import Backlog, DueItem, PartitionOffsets, PublishReceipt
 from schemas.outcomes import Retry, Sent
 from tests.integration.scenario import OTHER_TOPIC, TOPIC, Scenario
 
@@ -327,7 +327,7 @@ def test_what_is_on_the_topic_and_not_settled_is_the_backlog(scenario: Scenario)
     agent = scenario.agent()
 
     def backlog(committed: int) -> int:
-        return outbox.count_backlog(scenario.conn, scenario.offsets({0: committed}), 100)
+        return outbox.count_backlog(scenario.conn, scenario.offsets({0: committed}), 100).on_topic
 
     assert (backlog(10), backlog(11)) == (4, 3)
     claim = agent.claim(request := scenario.request(batch, 1))
@@ -335,7 +335,23 @@ def test_what_is_on_the_topic_and_not_settled_is_the_backlog(scenario: Scenario)
     agent.record(request, claim, Sent("250"))
     agent.deliver(scenario.request(batch, 2), Retry("451", delay=100, uses=1))
     assert backlog(10) == 2
-    assert outbox.count_backlog(scenario.conn, scenario.offsets({0: 10}, OTHER_TOPIC), 100) == 0
+    assert outbox.count_backlog(scenario.conn, scenario.offsets({0: 10}, OTHER_TOPIC), 100) == Backlog(0, 0)
+
+
+def test_what_others_publish_at_this_moment_is_known(scenario: Scenario) -> None:
+    """FM-38: a dispatcher measures the workers' rate without what is on the topic and has no receipt yet."""
+    scenario.build(students=range(1, 101))
+    scenario.plan()
+    scenario.make_due()
+
+    def backlog() -> Backlog:
+        return outbox.count_backlog(scenario.conn, scenario.offsets({0: 0}), 100)
+
+    assert backlog() == Backlog(on_topic=0, claimed=0)
+    items = outbox.claim_due_items(scenario.conn, 30)
+    assert backlog() == Backlog(on_topic=0, claimed=30)
+    outbox.store_receipts(scenario.conn, TOPIC, [PublishReceipt(item, 0, n) for n, item in enumerate(items[:20])])
+    assert backlog() == Backlog(on_topic=20, claimed=10)
 
 
 def test_a_trigger_gives_up_what_it_does_not_publish(scenario: Scenario) -> None:

@@ -19,7 +19,7 @@ import pytest
 from config.crash_points import VARIABLE
 from db import planning, reports
 from db.connect import Connection, connect
-from producers import batch_control, decisions, planner
+from producers import background, batch_control, decisions, planner
 from producers.plan import PlanResult
 from producers.planner import Planner, plan_waiting
 from schemas.errors import RefusedError
@@ -230,7 +230,7 @@ def test_one_that_waits_is_neither_over_nor_retried(scenario: Scenario) -> None:
 
 def test_the_thread_of_a_dispatcher(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """FM-40, FM-41: it plans what waits, survives any error, and ends with its dispatcher."""
-    monkeypatch.setattr(planner, "_ERROR_SECONDS", 0.01)
+    monkeypatch.setattr(background, "_ERROR_SECONDS", 0.01)
     errors = [RuntimeError("unforeseen"), RuntimeError("again")]
     planned = plan_waiting
 

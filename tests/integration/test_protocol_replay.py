@@ -19,10 +19,11 @@ from tests.protocol.scopes import BY_NAME, SCOPES, Scope
 
 WALKS = 30
 STEPS = 50
-#: What takes two transactions at once, which a test of races shows.
-NOT_REPLAYED = {"late acknowledgement", "slow conclusion"}
+#: What takes two transactions at once, which a test of races shows; and restores: tests/acceptance/test_restores.py.
+NOT_REPLAYED = {"late acknowledgement", "slow conclusion", "restore"}
 #: Seen in two transactions at once; and only by the next step, which is that of the fence.
-#: And at the wire, where no row says what was sent; and in the file of a journal: tests/unit/test_journal.py.
+#: And at the wire, where no row says what was sent; and in the file of a journal: tests/unit/test_journal.py; and in
+#: the sessions of the server: tests/integration/test_hot_connection.py.
 NOT_SEEN = (
     rules.HELD_STILL,
     rules.NEW_FENCE,
@@ -31,6 +32,10 @@ NOT_SEEN = (
     rules.JOURNAL_BEGUN,
     rules.JOURNAL_LOCK,
     rules.JOURNAL_BOOT,
+    rules.FORMER_SESSION,
+    rules.CLAIM_PUBLISHED,
+    rules.REFUSES_RESTORED,
+    rules.BEGIN_BEFORE,
 )
 
 

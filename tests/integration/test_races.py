@@ -168,9 +168,9 @@ def test_a_late_truth_and_a_batch_that_logs_unknown(scenario: Scenario, older_ha
     if older_hand_over:
         old_fence = other.claim(theirs).fence
         scenario.execute("UPDATE deliveries SET state = 'planned', owner = NULL, lease_until = NULL")
-        told, wanted_again = [completed(theirs, old_fence, Failed("550"))], []
+        to_record, wanted_again = [completed(theirs, old_fence, Failed("550"))], []
     else:
-        told, wanted_again = [], [theirs]
+        to_record, wanted_again = [], [theirs]
     claim = slow.claim(request := scenario.request(first, 1))
     scenario.end_leases()
     assert apart.agent("third").try_claim(scenario.request(first, 1)) is None
@@ -185,7 +185,7 @@ def test_a_late_truth_and_a_batch_that_logs_unknown(scenario: Scenario, older_ha
     )
     with ThreadPoolExecutor(2) as pool, psycopg.connect(scenario.url) as gate:
         gate.execute("SELECT pg_advisory_xact_lock(7)")
-        logging = pool.submit(other.run_cycle, told, wanted_again)
+        logging = pool.submit(other.run_cycle, to_record, wanted_again)
         while scenario.waiting() < 1:
             assert not logging.done()
         telling = pool.submit(slow.record, request, claim, Sent("250"))

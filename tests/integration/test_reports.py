@@ -13,6 +13,7 @@ from schemas.outcomes import Failed, Retry, Sent, Unknown
 from schemas.vocabulary import Audience
 from tests.integration.importing import invitation, member, subscription
 from tests.integration.scenario import FIVE, Scenario
+from tests.integration.snapshots import set_aside, snapshot
 from tests.integration.test_planning import PAST, ban
 
 
@@ -209,3 +210,28 @@ def test_the_sums_hold_at_every_step(scenario: Scenario, seed: int) -> None:
                 elif len(batches) < 4:
                     batches.append(scenario.plan(chance.choice(["students", "coaches", "everyone"])))
         scenario.check()
+
+
+def test_what_was_set_aside_is_named(scenario: Scenario) -> None:
+    """`why` names the lines about the member, `audit` those about the event, and how many members; else no key."""
+    scenario.build(students=[1, 2])
+    conn = scenario.conn
+    snapshot(conn)
+    assert "set_aside" not in reports.why(conn, 1, 1)
+    assert not {"set_aside", "members_set_aside"} & scenario.audit().keys()
+    set_aside(conn, "member", "2", "ban 3 was set aside", member=2)
+    set_aside(conn, "subscription", "2/1", "member 2 was set aside", field="member_id", member=2)
+    set_aside(conn, "invitation", "1/9/?", "is none", field="role", member=9, event=1)
+    set_aside(conn, "event", "7", "is before starts_at", field="ends_at", event=7)
+    assert "set_aside" not in reports.why(conn, 1, 1)
+    assert reports.why(conn, 1, 2)["set_aside"] == [
+        {"type": "member", "key": "2", "field": None, "problem": "ban 3 was set aside"},
+        {"type": "subscription", "key": "2/1", "field": "member_id", "problem": "member 2 was set aside"},
+    ]
+    audit = scenario.audit()
+    assert audit["set_aside"] == [{"type": "invitation", "key": "1/9/?", "field": "role", "problem": "is none"}]
+    assert audit["members_set_aside"] == 1
+    with pytest.raises(NotFoundError, match=r"no event 7 \(event 7 was set aside: is before starts_at\)"):
+        scenario.audit(event=7)
+    with pytest.raises(NotFoundError, match=r"no member 9 \(invitation 1/9/\? was set aside: is none\)"):
+        reports.why(conn, 1, 9)

@@ -283,6 +283,8 @@ def test_the_dispatcher_runs_it(scenario: Scenario, database_url: str, monkeypat
     chores: list[Any] = []
     monkeypatch.setattr("producers.dispatch.Dispatcher.run", lambda self: chores.extend(self._chores))
     monkeypatch.setattr("producers.topics.Topics.check_reachable", lambda _: 1)
+    monkeypatch.setattr("producers.topics.Topics.require_compacted", lambda _: None)
+    monkeypatch.setattr("cli.commands.services.require_rights", lambda *_: None)
     monkeypatch.setenv("BIDDEN_DATABASE_URL", database_url)
     monkeypatch.setenv("BIDDEN_KAFKA_BOOTSTRAP", "127.0.0.1:1")
     assert CliRunner().invoke(dispatch, standalone_mode=False).exception is None

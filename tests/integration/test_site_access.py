@@ -43,7 +43,7 @@ FORMS: Final[dict[tuple[str, str], dict[str, Any]]] = {
 #: The values of path parameters. Event 1 and its batches belong to chapter 1.
 PLACES: Final[dict[str, Any]] = {
     "event": 1, "batch": 1, "member": 7_351_001, "account": 1, "client": 1, "token": "token-of-1", "decision": "pause",
-    "role": "Student", "partition": 0, "offset": 0,
+    "role": "Student", "partition": 0, "offset": 0, "named": "workshop/1",
 }  # fmt: skip
 #: Routes that need a batch that has ended, so that its stream ends, too.
 OTHER_PLACES: Final[dict[str, dict[str, Any]]] = {"/batches/{batch}/live": {"batch": 2}}
@@ -88,6 +88,7 @@ TABLE: Final[dict[tuple[str, str], tuple[int | str, int | str, int | str, int | 
     ("GET", "/events/{event}/resolve"): (SIGN_IN, HIDDEN, 200, 200),
     ("POST", "/events/{event}/resolve"): (SIGN_IN, HIDDEN, 303, 303),
     ("POST", "/members/{member}/opt-outs"): (SIGN_IN, NO, NO, 303),
+    ("GET", "/events/{named:path}"): (SIGN_IN, HIDDEN, 303, 303),
     ("GET", "/events/{event}/mail/{role}"): (SIGN_IN, HIDDEN, 200, 200),
     ("GET", "/events/{event}/mail/{role}/html"): (SIGN_IN, HIDDEN, 200, 200),
     ("POST", "/events/{event}/mail/{role}/test"): (SIGN_IN, HIDDEN, IN, IN),
@@ -155,7 +156,7 @@ def scenario(scenario: Scenario) -> Scenario:
         *(subscription(FIRST_ID + n, 1) for n in (1, 2, 3, 5, 6)),
         subscription(FIRST_ID + 4, 2),
         subscription(21, 3),
-        EVENT,
+        EVENT | {"ref": "workshop/1"},
         EVENT | {"id": 2, "name": "Joint", "chapter_ids": [1, 2]},
         EVENT | {"id": 3, "name": "Berlin only", "chapter_ids": [2]},
         EVENT | {"id": 4, "name": "Moved", "chapter_ids": [1]},
@@ -194,7 +195,7 @@ def routes(site: Site) -> set[tuple[str, str]]:
 
 def ask(browser: Browser, method: str, route: str) -> Response:
     """The response of a route to a request as its page would send it."""
-    path = route.format(**{**PLACES, **OTHER_PLACES.get(route, {})})
+    path = route.replace(":path", "").format(**{**PLACES, **OTHER_PLACES.get(route, {})})
     values = FORMS.get((method, route))
     return browser.get(path, params=values) if method == "GET" else browser.post(path, values)
 
@@ -340,7 +341,7 @@ def test_no_page_names_a_member_of_another_chapter(site: Site, scenario: Scenari
                     continue
                 if route == "/batches/{batch}/live" and event != 3:
                     continue
-                path = route.format(**places) + query
+                path = route.replace(":path}", "}").format(**places) + query
                 answer = berlin.get(path)
                 told += [f"{path}: {name}: {answer.text}" for name in names_found(answer, path)]
                 seen_by_admin += admin.get(path).text

@@ -200,7 +200,7 @@ def routes_with_rights(site: Any) -> list[tuple[str, str]]:
             calls = set() if dependant is None else set(_in_order(dependant))
             if {current_user.session_account, current_client.current_client} & calls:
                 methods = context.original_route.methods - {"GET", "HEAD"}
-                found += [(method, start + re.sub(r"{\w+}", "1", context.path)) for method in methods]
+                found += [(method, start + re.sub(r"{\w+(:path)?}", "1", context.path)) for method in methods]
     return found
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from db.connect import Connection
 from tests.integration.importing import BASE, member, rows
+from tests.integration.scenario import Scenario
 from tests.integration.site import Browser, Site, open_site, page_text
+from tests.integration.snapshots import set_aside, snapshot
 from web.pages import directory
 
 
@@ -138,3 +140,79 @@ def test_for_admins_only(site: Site, conn: Connection) -> None:
     file = {"file": ("directory.jsonl", json.dumps(BASE[0]).encode())}
     assert site.admin().client.post("/directory", files=file).status_code == 403
     assert rows(conn, "SELECT * FROM chapters") == []
+
+
+def test_without_a_source(site: Site) -> None:
+    """The page is the form alone."""
+    assert "snapshot" not in page_text(site.admin().get("/directory"))
+
+
+def test_the_newest_snapshot(site: Site, conn: Connection) -> None:
+    """When it was taken, what it read and changed, and the lines that it set aside, as text."""
+    snapshot(conn, age=1200, limit=3600)
+    set_aside(conn, "member", "7", "<b>none</b> is no address", field="email", member=7)
+    text = page_text(site.admin().get("/directory"))
+    assert "20 min ago; it may be up to 60 min old." in text
+    assert "member 2 0 1 0" in text
+    assert "chapter 2 0 0 0 group 2 0 0 0" in text
+    assert "1 line was set aside" in text
+    assert "member 7 email &lt;b&gt;none&lt;/b&gt; is no address" in text
+    assert "Sending waits" not in text
+
+
+def test_many_lines_set_aside(site: Site, conn: Connection) -> None:
+    """The page names the first, and how many more there are."""
+    snapshot(conn)
+    for number in range(1, directory.LINES_SHOWN + 4):
+        set_aside(conn, "member", str(number), "x", member=number)
+    text = page_text(site.admin().get("/directory"))
+    assert "103 lines were set aside" in text
+    assert f"member {directory.LINES_SHOWN} " in text
+    assert f"member {directory.LINES_SHOWN + 1} " not in text
+    assert "And 3 more" in text
+
+
+def test_a_stale_snapshot(site: Site, conn: Connection) -> None:
+    """The page says that sending waits, and why no newer one was taken."""
+    snapshot(conn, age=600, problem="the query member fails in the source: <i>")
+    text = page_text(site.admin().get("/directory"))
+    assert "Sending waits for a newer snapshot." in text
+    assert "10 min ago; it may be up to 60 s old." in text
+    assert "the query member fails in the source: &lt;i&gt;" in text
+
+
+def test_pages_say_that_sending_waits(site: Site, conn: Connection, scenario: Scenario) -> None:
+    """An event and a batch under way do, while the snapshot is too old; to an organiser, too."""
+    scenario.build(students=[1, 2])
+    batch = scenario.plan()
+    browser = site.organiser(1)
+    snapshot(conn, age=20)
+    for path in ("/events/1", f"/batches/{batch}"):
+        assert "Sending waits" not in page_text(browser.get(path))
+    snapshot(conn, age=61)
+    for path in ("/events/1", f"/batches/{batch}"):
+        text = page_text(browser.get(path))
+        assert "Sending waits for the directory, which was last read at" in text
+        assert "An admin can see why." in text
+    set_aside(conn, "member", "9", "is no address", field="email", member=9)
+    text = page_text(browser.get("/events/1/audit/answer"))
+    assert "1 member is not counted: the source has them" in text
+    assert "Which, and why" not in text
+    snapshot(conn, age=61, limit=None)
+    assert "Sending waits" not in page_text(browser.get("/events/1"))
+
+
+def test_pages_say_that_a_batch_is_being_placed(site: Site, conn: Connection, scenario: Scenario) -> None:
+    """FM-45: the batch and the directory do, while the source is yet to get its invitations."""
+    snapshot(conn, limit=None)
+    scenario.execute("UPDATE directory_source SET places = true")
+    scenario.build(students=[1, 2], coaches=[3])
+    batch = scenario.plan()
+    admin = site.admin()
+    assert "Your own system gets the invitations first" in page_text(admin.get(f"/batches/{batch}"))
+    assert "1 batch waits until the source has the invitations" in page_text(admin.get("/directory"))
+    scenario.execute("UPDATE batches SET needs_placing = false")
+    assert "until the source has" not in page_text(admin.get("/directory"))
+    other = scenario.plan("coaches")
+    scenario.execute("UPDATE batches SET needs_placing = false")
+    assert "invitations first" not in page_text(admin.get(f"/batches/{other}"))

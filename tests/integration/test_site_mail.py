@@ -13,6 +13,7 @@ import pytest
 
 from embedded import ports
 from embedded.mail_server import MailServer
+from tests.integration.importing import EVENT
 from tests.integration.scenario import Scenario
 from tests.integration.site import Site, open_site, page_text
 from web import own_mail
@@ -47,6 +48,17 @@ def test_preview(site: Site) -> None:
     (source,) = re.findall(r'<iframe class="mail" src="([^"]+)" title="[^"]+"', page.text)
     assert source == "/events/1/mail/Coach/html"
     assert not re.search(r"<[^>]*\s(style|on\w+)=", page.text)
+
+
+def test_preview_of_answers_elsewhere(site: Site, invited: Scenario) -> None:
+    """The links of both parts are those that will be mailed, and the event's page says where members answer."""
+    invited.load(EVENT | {"rsvp_url": "https://a.example/{token}?a=1&b=2"})
+    browser = site.organiser(1)
+    assert "https://a.example/this-is-an-example?a=1&amp;b=2" in browser.get("/events/1/mail/Coach").text
+    frame = browser.get("/events/1/mail/Coach/html").text
+    assert 'href="https://a.example/this-is-an-example?a=1&amp;b=2"' in frame
+    assert "/invitation/" not in frame
+    assert "Members answer at https://a.example/{token}?a=1&amp;b=2" in page_text(browser.get("/events/1"))
 
 
 def test_frame(site: Site) -> None:

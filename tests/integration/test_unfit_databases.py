@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import LiteralString
+from typing import Final, LiteralString
 
 import psycopg
 import pytest
@@ -16,6 +16,11 @@ from db.connect import connect
 from tests.databases import database_of
 from tests.integration.pooler import pooler
 from tests.servers import Servers
+
+#: What a person may start first.
+STARTS: Final = (
+    ["worker"], ["worker", "--runner", "faust"], ["dispatch"], ["serve"], ["migrate"], ["import", "-"],
+)  # fmt: skip
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, str]:
@@ -32,12 +37,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, str]:
 def complaint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], real_servers: Servers
 ) -> Callable[[str], str]:
-    """A function: what `import`, `migrate`, `dispatch`, `serve` and `doctor` say alike of a database."""
+    """A function: what each process, `import`, `migrate` and `doctor` say alike of a database."""
 
     def ask(url: str) -> str:
         monkeypatch.setenv("BIDDEN_DATABASE_URL", url)
         monkeypatch.setenv("BIDDEN_KAFKA_BOOTSTRAP", real_servers.kafka)
-        said = {refusal(capsys, *words)["detail"] for words in (["import", "-"], ["migrate"], ["dispatch"], ["serve"])}
+        monkeypatch.setenv("BIDDEN_SMTP_URL", "smtp://127.0.0.1:1")
+        errors = [refusal(capsys, *words) for words in STARTS]
+        assert {error["field"] for error in errors} == {"BIDDEN_DATABASE_URL"}
+        said = {error["detail"] for error in errors}
         with pytest.raises(SystemExit):
             main(["doctor", "--json"])
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

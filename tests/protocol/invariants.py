@@ -17,6 +17,7 @@ from tests.protocol.state import (
     RUNNING,
     SENT,
     SKIPPED,
+    THEIRS,
     UNKNOWN,
     Batch,
     Delivery,
@@ -51,8 +52,10 @@ def _wrong_delivery(scope: Scope, state: State, slot: int, delivery: Delivery) -
     if "steady" in scope.events and delivery.state == UNKNOWN:
         return "unknown, although every worker lives and knows the outcome"
     at_work = any(worker.hands[slot].phase in _ACTIVE for worker in state.workers)
-    told = delivery.word or delivery.state in (SENT, UNKNOWN, HANDING_OFF)
-    if holds and delivery.accepted and not at_work and not told:
+    known = delivery.word or delivery.state in (SENT, UNKNOWN, HANDING_OFF) or state.restored
+    # What a rival mailed the ledger learns from the source.
+    known = known or state.row == THEIRS
+    if holds and delivery.accepted and not at_work and not known:
         return f"a mail was accepted, and the ledger says {delivery.state}"
     if delivery.state in (PLANNED, RETRY):
         having = [batch for batch in state.batches if batch.state != ABSENT and slot in batch.slots]
@@ -85,6 +88,8 @@ def _wrong_batch(state: State, index: int, batch: Batch) -> str | None:
 def broken_step(before: State, move: Move) -> str | None:
     """What does not hold of the step."""
     after = move.state
+    if move.verb == "restore":
+        return None
     if before.deliveries is not after.deliveries:
         for slot, (old, new) in enumerate(zip(before.deliveries, after.deliveries, strict=True)):
             wrong = _wrong_change(before, old, new) if old is not new else None
@@ -96,14 +101,25 @@ def broken_step(before: State, move: Move) -> str | None:
                 return f"batch {index}: logs as skipped whom it may mail"
     if len(after.topic) > len(before.topic) and after.batches[after.topic[-1]].state == PAUSED:
         return "a paused batch was published"
+    published = after.batches[after.topic[-1]] if len(after.topic) > len(before.topic) else None
+    if (
+        published
+        and not move.verb.startswith("replay")
+        and (before.stale or (published.placing and published.state != CANCELLED))
+    ):
+        return "published, and nothing can be claimed"
     return None
 
 
 def _wrong_change(before: State, old: Delivery, new: Delivery) -> str | None:
     if old.state == SENT and (new.state != SENT or new.batch != old.batch):
         return "what was sent has changed"
+    if new.accepted > old.accepted and before.stale:
+        return "a mail was begun by what an old snapshot says"
     if new.state == HANDING_OFF and old.state != HANDING_OFF:
         batch = before.batches[new.batch]
+        if before.stale:
+            return "claimed by what an old snapshot says"
         if before.barred:
             return "claimed, and the member may not be mailed"
         if batch.state != RUNNING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from tests.protocol import people, rules
+from tests.protocol import people, placing, restores, rules
 from tests.protocol.rule import Rule
 from tests.protocol.scopes import AWAY, LOST, PERMANENT, TAKEN, TAKEN_UNHEARD, TEMPORARY, Scope
 from tests.protocol.state import (
@@ -31,12 +31,13 @@ from tests.protocol.state import (
     UNHEARD,
     UNKNOWN,
     WANTS,
+    Batch,
     Hand,
+    LateCall,
     Move,
     State,
     Worker,
     permit,
-    put,
     with_batch,
     with_delivery,
     with_hand,
@@ -73,7 +74,10 @@ class Model:
             *(self._working(ledger, state, worker) for worker in range(len(state.workers))),
             self._faults(state) if state.faults else (),
             self._journals(ledger, state),
+            self._late_call(ledger, state),
             people.decisions(ledger, state),
+            restores.moves(ledger, state) if "restore" in self.scope.events else (),
+            placing.moves(ledger, state) if "place" in self.scope.events else (),
         )
 
     def _publishing(self, state: State) -> Iterator[Move]:
@@ -83,6 +87,9 @@ class Model:
             rests = batch.state == PAUSED and rules.NO_PAUSED not in self.off
             # Chunks settle it.
             rests = rests or (batch.state == CANCELLED and batch.unapplied)
+            rests = rests or (state.stale and rules.FRESH_PUBLISHED not in self.off)
+            placing = batch.placing and batch.state != CANCELLED
+            rests = rests or (placing and rules.PLACED_PUBLISHED not in self.off)
             if batch.due and room and not rests and batch.unacknowledged is None:
                 offset = len(state.topic)
                 if "late acknowledgement" in events:
@@ -141,7 +148,7 @@ class Model:
     @staticmethod
     def _taking(state: State) -> Iterator[Move]:
         """`look_up`: a message with nothing to do, or of a paused batch, is acknowledged and left alone."""
-        if state.topic and state.workers[0].batch == NONE:
+        if state.topic and state.workers[0].batch == NONE and not state.restored:
             index = state.topic[0]
             batch = state.batches[index]
             if batch.settled or batch.state == PAUSED:
@@ -174,6 +181,8 @@ class Model:
     def _asking(self, ledger: Ledger, state: State, worker: int, slots: Sequence[int]) -> Iterator[Move]:
         """The transaction of `claim_deliveries`; for the rest `conclude_unclaimed`, then settling."""
         who, events = _who(worker), self.scope.events
+        if state.late is not None and state.late.worker == worker and rules.FORMER_SESSION not in self.off:
+            state = state._replace(late=None)
         claims = [slot for slot in slots if ledger.may_claim(state, worker, slot)]
         rest = [slot for slot in slots if slot not in claims]
         if "slow conclusion" in events and rest and state.deliveries[rest[0]].state == UNKNOWN:
@@ -187,6 +196,25 @@ class Model:
             spent = state._replace(faults=state.faults - 1)
             unheard = self._advance(ledger, spent, worker, claims, rest, UNHEARD)
             yield Move("{} asks {} and is not answered", (who, slots), unheard, helps=False)
+        if claims and "late call" in events and state.faults and state.late is None:
+            lost = state._replace(faults=state.faults - 1, late=LateCall(worker, tuple(slots)))
+            yield Move("{} asks {} and loses its session", (who, slots), lost, helps=False)
+
+    def _late_call(self, ledger: Ledger, state: State) -> Iterator[Move]:
+        """The server runs it, and its worker does not hear of that."""
+        if state.late is not None and state.workers[state.late.worker].batch != NONE:
+            worker, slots = state.late
+            before = state._replace(late=None)
+            claims = [slot for slot in slots if ledger.may_claim(before, worker, slot)]
+            rest = [slot for slot in slots if slot not in claims]
+            after = self._advance(ledger, before, worker, claims, rest, UNHEARD)
+            for slot in slots:
+                hand = state.workers[worker].hands[slot]
+                if hand.phase not in (WANTS, UNHEARD):
+                    # It goes on under the claim that it has heard of.
+                    newest = hand.newest and slot not in claims
+                    after = with_hand(after, worker, slot, hand._replace(newest=newest))
+            yield Move("the call that {} lost about {} runs", (_who(worker), list(slots)), after, helps=False)
 
     @staticmethod
     def _advance(
@@ -202,10 +230,13 @@ class Model:
 
     def _answers(self, state: State, worker: int, slot: int) -> Iterator[Move]:
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
-        if not hand.permitted and rules.PERMITTED not in self.off:
+        outdated = hand.outdated and rules.BEGIN_BEFORE not in self.off
+        if outdated or (not hand.permitted and rules.PERMITTED not in self.off):
             # However long it was frozen: it sends nothing, and says so.
             dropped = with_hand(state, worker, slot, hand._replace(phase=NOT_SENT))
             yield Move("{} drops {}", (_who(worker), slot), dropped)
+            return
+        if hand.unpublished and rules.CLAIM_PUBLISHED not in self.off:
             return
         if "journal" in self.scope.events and not hand.begun and rules.JOURNAL_BEGUN not in self.off:
             begun = with_hand(state, worker, slot, hand._replace(begun=True))
@@ -257,11 +288,15 @@ class Model:
         worker = spent.workers[index]
         died = with_worker(spent, index, _resting(worker))
         hands = worker.hands
-        told = {"all": hands, "no answer": tuple(map(_unanswered, hands)), "a claim to come": tuple(map(_noted, hands))}
+        notes = {
+            "all": hands,
+            "no answer": tuple(map(_unanswered, hands)),
+            "a claim to come": tuple(map(_noted, hands)),
+        }
         if rules.JOURNAL_BOOT in self.off:
             # The machine went down, and with it what was not on its disk yet.
-            told["the claims alone"] = tuple(map(_claimed_alone, hands))
-        for what, noted in told.items():
+            notes["the claims alone"] = tuple(map(_claimed_alone, hands))
+        for what, noted in notes.items():
             if (what == "all" or noted != hands) and any(hand.phase in _TELLING for hand in noted):
                 kept = Worker(tuple(map(_bare, noted)), worker.batch)
                 after = died._replace(journals=(*died.journals, kept))
@@ -308,10 +343,12 @@ def _appended(state: State, index: int) -> State:
 
 def _committed(state: State) -> State:
     """The group commits past its first message: every offset is one nearer."""
-    for index, batch in enumerate(state.batches):
-        offset = max(batch.offset - 1, PASSED)
-        unacknowledged = None if batch.unacknowledged is None else max(batch.unacknowledged - 1, PASSED)
-        if (offset, unacknowledged) != (batch.offset, batch.unacknowledged):
-            moved = batch._replace(offset=offset, unacknowledged=unacknowledged)
-            state = state._replace(batches=put(state.batches, index, moved))
-    return state._replace(topic=state.topic[1:])
+    backup = state.backup
+    if backup is not None:
+        state = state._replace(backup=backup._replace(batches=tuple(map(_nearer, backup.batches))))
+    return state._replace(batches=tuple(map(_nearer, state.batches)), topic=state.topic[1:])
+
+
+def _nearer(batch: Batch) -> Batch:
+    unacknowledged = None if batch.unacknowledged is None else max(batch.unacknowledged - 1, PASSED)
+    return batch._replace(offset=max(batch.offset - 1, PASSED), unacknowledged=unacknowledged)

@@ -22,6 +22,7 @@ from tests.protocol.state import (
     Move,
     State,
     older_claims,
+    outdate,
     put,
     with_batch,
     with_delivery,
@@ -49,6 +50,8 @@ def decisions(ledger: Ledger, state: State) -> Iterator[Move]:
             yield Move("resume batch {}", (index,), with_batch(state, index, resumed))
         if batch.unapplied and (batch.state == RUNNING or not is_locked(state, index)):
             yield Move("the decision on batch {} is applied", (index,), apply(ledger, state, index))
+    if state.stale:
+        yield Move("a snapshot is taken", (), state._replace(stale=False))
     if not state.decisions:
         return
     events, spent = ledger.scope.events, state._replace(decisions=state.decisions - 1)
@@ -60,6 +63,8 @@ def decisions(ledger: Ledger, state: State) -> Iterator[Move]:
             after = resolve(ledger, spent, verdict)
             if after is not spent:
                 yield Move("resolve as {}", (verdict,), after, helps=False)
+    if "stale" in events and not state.stale:
+        yield Move("the snapshot is too old", (), outdate(spent), helps=False)
     if "ban" in events and not state.barred:
         yield Move("ban", (), spent._replace(barred=True), helps=False)
     if "lift ban" in events and state.barred:

@@ -17,8 +17,9 @@ from schemas.send_results import Accepted, Ambiguous, Lapsed, NotSent, Refused, 
 from streams import dead_journals
 from streams.policy import RetryPolicy, decide
 from tests.integration.scenario import TOPIC, Agent, Scenario
+from tests.protocol.replay_source import ReplayedSource, verb_of_source
 from tests.protocol.scopes import AWAY, LOST, PERMANENT, TAKEN, TAKEN_UNHEARD, TEMPORARY, Scope
-from tests.protocol.state import ABSENT, HANDING_OFF, NONE, RETRY, Batch, Delivery, Move, State
+from tests.protocol.state import ABSENT, HANDING_OFF, NONE, PASSED, RETRY, Batch, Delivery, Move, State
 
 ROLES = ("Student", "Coach")
 _AUDIENCES = {(0,): "students", (1,): "coaches", (0, 1): "everyone"}
@@ -54,9 +55,7 @@ Rows = tuple[tuple[Batch, ...], tuple[Delivery, ...]]
 def rows_of(state: State) -> Rows:
     """What of a state stands in rows: no offsets, and nothing that nobody has written down."""
     batches = tuple(
-        Batch(batch.state, batch.slots, batch.log, due=batch.due, settled=batch.settled, unapplied=batch.unapplied)
-        for batch in state.batches
-        if batch.state != ABSENT
+        batch._replace(offset=PASSED, unacknowledged=None) for batch in state.batches if batch.state != ABSENT
     )
     return batches, tuple(delivery._replace(accepted=0, word=False) for delivery in state.deliveries)
 
@@ -74,13 +73,17 @@ class Replay:
         self._journals: list[list[NotedClaim]] = []
         self._committed = 0
         self._batches: list[int] = []
+        self._source = ReplayedSource(scenario, event, self._batches)
+        if "place" in scope.events:
+            self._source.begin()
         for batch in scope.start().batches:
             if batch.due:
                 self._plan(batch.slots)
 
     def close(self) -> None:
         """What would be met by the next walk goes."""
-        for statement in ("DELETE FROM log_entries", "DELETE FROM batch_items", "DELETE FROM bans"):
+        for table in ("log_entries", "batch_items", "bans", "directory_source"):
+            statement: Any = f"DELETE FROM {table}"
             self._conn.execute(statement)
 
     def step(self, before: State, move: Move) -> None:
@@ -109,6 +112,8 @@ class Replay:
             case "journal {} is settled":
                 work = dead_journals.settle(self._workers[0][0].ledger, "a journal", self._journals.pop(about[0]))
                 self._scenario.run(work)
+            case _ if verb_of_source(move.verb):
+                self._source.step(move.verb)
             case _ if about and about[0] in ("the owner", "the zombie"):
                 self._work(before, ("the owner", "the zombie").index(about[0]), move.verb, about[1:])
             case _:
@@ -120,15 +125,20 @@ class Replay:
         for batch_id in self._batches:
             row = self._scenario.item(batch_id, 1)
             log = dict(self._pairs("SELECT slot, status FROM log_entries WHERE batch_id = %s", batch_id))
-            (state,) = self._pairs("SELECT state, unapplied_since IS NOT NULL FROM batches WHERE id = %s", batch_id)
+            (state,) = self._scenario.execute(
+                "SELECT state, unapplied_since IS NOT NULL AS unapplied, needs_placing IS TRUE AS placing FROM batches "
+                "WHERE id = %s",
+                batch_id,
+            )
             batches.append(
                 Batch(
-                    state[0],
+                    state["state"],
                     tuple(ROLES.index(role) for role in ROLES if role in row["roles"]),
                     tuple(log.get(role) for role in ROLES[: self._slots]),
                     due=row["publish_at"] is not None,
                     settled=row["settled_at"] is not None,
-                    unapplied=state[1],
+                    unapplied=state["unapplied"],
+                    placing=state["placing"],
                 )
             )
         return tuple(batches), tuple(self._delivery(slot) for slot in range(self._slots))
@@ -214,6 +224,11 @@ class Replay:
         match verb:
             case "{} asks {}" | "{} asks {} and is not answered":
                 self._ask(worker, about[0], heard=verb.endswith("{}"))
+            case "{} asks {} and loses its session":
+                # The call did not arrive yet. It and its repetition have one owner.
+                message.owners.setdefault(about[0][0], agent.next_owner())
+            case "the call that {} lost about {} runs":
+                self._ask(worker, about[0], heard=False)
             case "{} finds {} locked":
                 with self._conn.transaction():
                     self._conn.execute("SELECT FROM deliveries WHERE event_id = %s FOR UPDATE", (self._event,))
@@ -304,6 +319,14 @@ class Replay:
                 batch_control.resolve(self._conn, self._event, word, member_id=1, by="a test", resend_below=below)
             case "ban", _:
                 self._conn.execute("INSERT INTO bans (id, member_id, permanent) VALUES (1, 1, true)")
+            case (("the snapshot is too old" | "a snapshot is taken"), _):
+                age = _HOUR if verb == "the snapshot is too old" else 0
+                self._conn.execute("DELETE FROM directory_source")
+                self._conn.execute(
+                    "INSERT INTO directory_source (id, began_at, applied_at, max_age_seconds, result) "
+                    "VALUES (1, now() - %s * interval '1 second', now(), 60, '{}')",
+                    (age,),
+                )
             case "lift the ban", _:
                 self._conn.execute("DELETE FROM bans")
             case _:

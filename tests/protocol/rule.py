@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Rule:
     """One guard. `missed_in` names a scope that does not hold without it, and `without` what goes wrong there.
 
-    `by` is a statement of db/sql, or the dotted name of a function; `phrases` stand in its text and are the guard.
+    `by` is a statement or function of db/sql, or the dotted name of one of ours; `phrases` stand in its text and are
+    the guard.
     """
 
     name: str

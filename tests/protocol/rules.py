@@ -93,7 +93,8 @@ ELIGIBLE: Final = Rule(
     "later",
     "claimed, and the member may not be mailed",
     (
-        "b.state = 'running' AND i.settled_at IS NULL AND (ARRAY['member_deleted',",
+        "b.state = 'running' AND b.needs_placing IS NOT TRUE AND i.settled_at IS NULL",
+        "AND v.placement IN ('ours', 'theirs') )) AND (ARRAY['member_deleted',",
         "'left_list') END )] IS NULL",
     ),
 )
@@ -120,6 +121,14 @@ UNHEARD: Final = Rule(
     "repeats",
     "unknown, although every worker lives and knows the outcome",
     ("d.state = 'handing_off' AND d.owner = %(owner)s",),
+)
+FORMER_SESSION: Final = Rule(
+    "former session",
+    "A worker repeats what it asked for only after the session of its first call has ended.",
+    "db.hot_connection.HotConnection",
+    "repeats",
+    "a mail was accepted, and the ledger says planned",
+    ("await self._end_former(connection)",),
 )
 GIVEN_BACK: Final = Rule(
     "given back",
@@ -289,6 +298,87 @@ JOURNAL_OWNER: Final = Rule(
     "journal",
     "a mail was accepted, and the ledger says retry",
     ("d.owner = n.owner",),
+)
+
+FRESH: Final = Rule(
+    "fresh",
+    "Nothing is claimed while the newest snapshot of the source is too old.",
+    "cycle",
+    "stale source",
+    "claimed by what an old snapshot says",
+    ("IF o_fresh_until <= extract(epoch FROM clock_timestamp()) THEN p_unclaimed := p_requested;",),
+)
+FRESH_PUBLISHED: Final = Rule(
+    "fresh, published",
+    "Nothing is published while the newest snapshot of the source is too old.",
+    "claim_due_items",
+    "stale source",
+    "published, and nothing can be claimed",
+    ("AND NOT EXISTS (SELECT FROM directory_source s WHERE",),
+)
+BEGIN_BEFORE: Final = Rule(
+    "begun before",
+    "A mail is begun only while the snapshot that its claim went by is not too old.",
+    "streams.attempt.Attempt",
+    "stale source",
+    "a mail was begun by what an old snapshot says",
+    ("self._delivery.begin_before",),
+)
+PLACED: Final = Rule(
+    "placed",
+    "Nothing is claimed of a batch whose invitations the source is yet to get.",
+    "claim_deliveries",
+    "placing",
+    "two mails were accepted",
+    ("b.needs_placing IS NOT TRUE",),
+)
+PLACED_PUBLISHED: Final = Rule(
+    "placed, published",
+    "Nothing of such a batch is published.",
+    "claim_due_items",
+    "placing",
+    "published, and nothing can be claimed",
+    ("b.needs_placing IS NOT TRUE",),
+)
+IN_SOURCE: Final = Rule(
+    "in the source",
+    "Nobody is mailed whose invitation the source did not take: the organisation's own system may still invite them.",
+    "claim_deliveries",
+    "placing",
+    "two mails were accepted",
+    ("AND NOT (b.needs_placing IS NOT NULL AND NOT EXISTS (", "v.placement IN ('ours', 'theirs')"),
+)
+THEIRS_WAIT: Final = Rule(
+    "theirs wait",
+    "Where the source has a row that is not ours, the batch waits for a snapshot that began later.",
+    "open_placed_batches",
+    "placing",
+    "two mails were accepted",
+    ("s.began_at <= o.placing_asked_at",),
+)
+NOT_READ_BACK: Final = Rule(
+    "not read back",
+    "A row that we have placed is never read back as mailed by another system.",
+    "import_sent",
+    "placing",
+    "the ledger says sent, and no mail was accepted",
+    ("i.placement IN ('made', 'ours')",),
+)
+CLAIM_PUBLISHED: Final = Rule(
+    "claim published",
+    "No mail is begun before Kafka has its claim.",
+    "streams.claim_log.UnwrittenClaims",
+    "restore",
+    "a mail was accepted, and the ledger says planned",
+    ("if error is None: self._send(delivery)",),
+)
+REFUSES_RESTORED: Final = Rule(
+    "refuses restored",
+    "Nothing is claimed in a ledger that is behind the topics of claims and outcomes, before it has learned from them.",
+    "streams.restore_check.RestoreCheck",
+    "restore",
+    "a mail was accepted, and the ledger says planned",
+    ("raise restored()",),
 )
 
 RULES: Final = (*(value for value in list(vars().values()) if isinstance(value, Rule)), *people_rules.RULES)

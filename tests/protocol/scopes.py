@@ -38,7 +38,8 @@ class Scope:
         """What is planned, and nothing has happened."""
         count = 1 + max(slot for slots in self.slots for slot in slots)
         nothing: tuple[str | None, ...] = (None,) * count
-        batches = tuple(Batch(RUNNING, slots, nothing) for slots in self.slots)
+        placing = "place" in self.events
+        batches = tuple(Batch(RUNNING, slots, nothing, placing=placing) for slots in self.slots)
         if self.plans_later:
             batches = (*batches[:-1], batches[-1]._replace(state=ABSENT, due=False, settled=True))
         return State(
@@ -73,10 +74,10 @@ SCOPES: Final = (
     ),
     Scope(
         "repeats",
-        "commits succeed and their replies are lost; no worker dies, and no delivery may become unknown",
+        "commits succeed or come late, and their replies are lost; no worker dies, no delivery may become unknown",
         _set(TAKEN, TEMPORARY, PERMANENT, AWAY),
-        _set("unacknowledged claim", "unacknowledged record", "ban", "pause", "cancel", "steady"),
-        states=38503,
+        _set("unacknowledged claim", "unacknowledged record", "late call", "ban", "pause", "cancel", "steady"),
+        states=41729,
         faults=2,
         decisions=1,
     ),
@@ -126,6 +127,35 @@ SCOPES: Final = (
         states=36815,
         faults=1,
         decisions=2,
+        messages=1,
+    ),
+    Scope(
+        "restore",
+        "the database is lost, restored from a backup of any moment, and learns from Kafka",
+        _set(TAKEN, TAKEN_UNHEARD, TEMPORARY),
+        _set("restore", "deadline"),
+        states=54353,
+        faults=1,
+        messages=1,
+    ),
+    Scope(
+        "stale source",
+        "the newest snapshot of the source becomes too old, while claims are repeated and partitions move",
+        _set(TAKEN, LOST, TEMPORARY),
+        _set("stale", "rebalance", "unacknowledged claim"),
+        states=19592,
+        faults=1,
+        decisions=2,
+        messages=1,
+    ),
+    Scope(
+        "placing",
+        "the source gets invitations first, while a rival makes rows there and mails whom they are for",
+        _set(TAKEN, TAKEN_UNHEARD, TEMPORARY),
+        _set("place", "replay", "crash", "rebalance", "cancel"),
+        states=72122,
+        faults=2,
+        decisions=1,
         messages=1,
     ),
     Scope(

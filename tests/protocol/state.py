@@ -53,6 +53,12 @@ DONE: Final = "done"
 ANSWERED: Final = frozenset({ACCEPTED, REFUSED_ONCE, REFUSED, NOT_SENT, IN_DOUBT})
 
 
+# The system that made the row of the source; what the ledger knows is the same, or that there is none.
+OURS: Final = "ours"
+THEIRS: Final = "theirs"
+NOBODYS: Final = "none"
+
+
 class Delivery(NamedTuple):
     """A row of the ledger; and, in the last two, what is so and nobody has written down."""
 
@@ -85,6 +91,8 @@ class Batch(NamedTuple):
     unacknowledged: int | None = None
     #: A pause, resume or cancel was decided, and is still to be applied to the item.
     unapplied: bool = False
+    #: The source is yet to get its invitations.
+    placing: bool = False
 
 
 class Hand(NamedTuple):
@@ -97,6 +105,10 @@ class Hand(NamedTuple):
     permitted: bool = False
     #: Its journal says that the mail was begun. Followed only where there are journals.
     begun: bool = False
+    #: Its claim is not published yet. Followed only once there is a backup.
+    unpublished: bool = False
+    #: The snapshot of the source that its claim went by is too old.
+    outdated: bool = False
 
 
 class Worker(NamedTuple):
@@ -106,6 +118,21 @@ class Worker(NamedTuple):
     batch: int = NONE
     #: It may commit the message's offset: there was no rebalance since.
     assigned: bool = False
+
+
+class LateCall(NamedTuple):
+    """A call whose session the worker lost before the server ran it. The server may still run it."""
+
+    worker: int
+    slots: tuple[int, ...]
+
+
+class Backup(NamedTuple):
+    """The rows as they were, and for each slot the newest that was published since: a state, and of which batch."""
+
+    batches: tuple[Batch, ...]
+    deliveries: tuple[Delivery, ...]
+    published: tuple[tuple[str, int] | None, ...]
 
 
 class State(NamedTuple):
@@ -118,8 +145,20 @@ class State(NamedTuple):
     topic: tuple[int, ...] = ()
     #: The member may not be mailed.
     barred: bool = False
+    #: The newest snapshot of the source is too old.
+    stale: bool = False
+    #: Who made the row that the source has for the member; what the ledger knows of that; and whether a snapshot was
+    #: taken since it does.
+    row: str | None = None
+    placement: str | None = None
+    looked: bool = False
     #: What the journals of dead workers say. They may be lost at any moment, which is as if they had never been.
     journals: tuple[Worker, ...] = ()
+    #: The call that a worker is about to repeat.
+    late: LateCall | None = None
+    backup: Backup | None = None
+    #: The rows are those of the backup, and `backup` has what was published since.
+    restored: bool = False
     #: How many faults, and how many decisions of people, may still come.
     faults: int = 0
     decisions: int = 0
@@ -180,6 +219,15 @@ def _older(journal: Worker, slot: int) -> Worker:
     noted = hand.phase == NOTED
     older = hand._replace(phase=NOTED_TOO if noted else hand.phase, newest=noted)
     return journal._replace(hands=put(journal.hands, slot, older))
+
+
+def outdate(state: State) -> State:
+    """The newest snapshot is too old, and so is the one that any claim went by."""
+    for index, worker in enumerate(state.workers):
+        for slot, hand in enumerate(worker.hands):
+            if hand.phase in (CLAIMED, UNHEARD):
+                state = with_hand(state, index, slot, hand._replace(outdated=True))
+    return state._replace(stale=True)
 
 
 def permit(state: State, slot: int, *, permitted: bool) -> State:

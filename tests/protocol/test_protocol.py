@@ -40,8 +40,10 @@ def test_every_rule_is_kept_by_its_statement(rule: Rule) -> None:
 
 
 def text_of(name: str) -> str:
-    """A statement of db/sql, or the source of a function given by its dotted name."""
+    """A statement or function of db/sql, or the source of a function given by its dotted name."""
     module, _, attribute = name.rpartition(".")
+    if name in statements.functions():
+        return statements.definition(name)[1]
     if not module:
         assert name in statements.names()
         return statements.sql(name)

@@ -21,6 +21,7 @@ from tests.protocol.state import (
     NONE,
     NOT_SENT,
     NOTED_TOO,
+    OURS,
     PLANNED,
     REFUSED,
     REFUSED_ONCE,
@@ -28,6 +29,7 @@ from tests.protocol.state import (
     RUNNING,
     SENT,
     SKIPPED,
+    THEIRS,
     UNHEARD,
     UNKNOWN,
     Batch,
@@ -75,11 +77,20 @@ class Ledger:
         batch, delivery = state.batches[index], state.deliveries[slot]
         if state.barred and rules.ELIGIBLE not in self.off:
             return False
+        if state.stale and rules.FRESH not in self.off:
+            return False
         if batch.state != RUNNING and rules.RUNS not in self.off:
             return False
         if batch.settled and rules.UNSETTLED not in self.off:
             return False
+        if batch.placing and rules.PLACED not in self.off:
+            return False
+        if self._not_in_source(state) and rules.IN_SOURCE not in self.off:
+            return False
         return self._takeable(delivery, index, state.workers[worker].hands[slot])
+
+    def _not_in_source(self, state: State) -> bool:
+        return "place" in self.scope.events and state.placement not in (OURS, THEIRS)
 
     def _takeable(self, delivery: Delivery, index: int, hand: Hand) -> bool:
         below = self.scope.resend_below
@@ -91,7 +102,7 @@ class Ledger:
             case "skipped":
                 return delivery.batch != index
             case "handing_off":
-                if hand.phase == UNHEARD and hand.newest and rules.UNHEARD not in self.off:
+                if hand.newest and rules.UNHEARD not in self.off:
                     return True
                 if delivery.live:
                     return rules.BUSY in self.off
@@ -105,7 +116,7 @@ class Ledger:
     def claim(self, state: State, worker: int, slot: int, phase: str) -> State:
         """Give the worker a claim with a new fence; `phase` says whether it hears of it."""
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
-        own = hand.phase == UNHEARD and hand.newest
+        own = hand.newest
         expired = delivery.state == HANDING_OFF and not own
         if rules.NEW_FENCE not in self.off:
             state = older_claims(state, slot)
@@ -116,16 +127,19 @@ class Ledger:
             attempts=delivery.attempts + expired,
             waits=False,
         )
-        return with_hand(with_delivery(state, slot, claimed), worker, slot, Hand(phase, newest=True, permitted=True))
+        hand = Hand(phase, newest=True, permitted=True, unpublished=state.backup is not None)
+        return with_hand(with_delivery(state, slot, claimed), worker, slot, hand)
 
     def reject(self, state: State, worker: int, slot: int) -> State:
         """What becomes of a delivery that was requested and not claimed."""
         index = state.workers[worker].batch
         delivery, hand = state.deliveries[slot], state.workers[worker].hands[slot]
-        skips = state.batches[index].state == RUNNING and state.barred and rules.SKIPS not in self.off
+        batch = state.batches[index]
+        excluded = state.barred or (self._not_in_source(state) and rules.IN_SOURCE not in self.off)
+        skips = batch.state == RUNNING and not batch.placing and excluded and rules.SKIPS not in self.off
         free = delivery._replace(live=False, waits=False)
         if delivery.state == HANDING_OFF:
-            if hand.phase == UNHEARD and hand.newest and not self.off & {rules.GIVEN_BACK, rules.UNHEARD}:
+            if hand.newest and not self.off & {rules.GIVEN_BACK, rules.UNHEARD}:
                 doubtful = delivery.attempts > 0 and self.scope.resend_below > 0
                 given_back = UNKNOWN if doubtful else SKIPPED if skips else PLANNED
                 return with_delivery(state, slot, free._replace(state=given_back, batch=index))
@@ -143,14 +157,14 @@ class Ledger:
         """What a journal tells of the claims of its dead worker, recorded as that worker would have done."""
         for slot, hand in enumerate(journal.hands):
             if hand.phase in ANSWERED:
-                told = hand
+                known = hand
             elif hand.begun:
-                told = hand._replace(phase=IN_DOUBT)
+                known = hand._replace(phase=IN_DOUBT)
             elif hand.phase in (CLAIMED, UNHEARD) or (hand.phase == NOTED_TOO and rules.JOURNAL_OWNER in self.off):
-                told = hand._replace(phase=NOT_SENT)
+                known = hand._replace(phase=NOT_SENT)
             else:
                 continue
-            recorded = self._record(state, journal.batch, slot, told, at_once=told is not hand)
+            recorded = self._record(state, journal.batch, slot, known, at_once=known is not hand)
             if recorded is not state:
                 state = self.settle(recorded, journal.batch, [slot])
         return state
@@ -162,18 +176,18 @@ class Ledger:
         if delivery.state not in (HANDING_OFF, UNKNOWN) and rules.OPEN_OUTCOME not in self.off:
             return state
         before = max(delivery.attempts - 1, 0) if delivery.state == UNKNOWN else delivery.attempts
-        told = delivery._replace(live=False, waits=False, attempts=before + 1)
+        after = delivery._replace(live=False, waits=False, attempts=before + 1)
         if hand.phase == ACCEPTED:
-            told = told._replace(state=SENT)
+            after = after._replace(state=SENT)
         elif hand.phase == IN_DOUBT:
-            told = told._replace(state=UNKNOWN)
+            after = after._replace(state=UNKNOWN)
         elif hand.phase == REFUSED or (hand.phase == REFUSED_ONCE and before + 1 >= self.scope.max_attempts):
-            told = told._replace(state=FAILED)
+            after = after._replace(state=FAILED)
         elif state.batches[index].state == CANCELLED:
-            told = told._replace(state=SKIPPED, attempts=before + (hand.phase == REFUSED_ONCE))
+            after = after._replace(state=SKIPPED, attempts=before + (hand.phase == REFUSED_ONCE))
         else:
-            told = told._replace(state=RETRY, waits=not at_once, attempts=before + (hand.phase == REFUSED_ONCE))
-        return with_delivery(state, slot, told)
+            after = after._replace(state=RETRY, waits=not at_once, attempts=before + (hand.phase == REFUSED_ONCE))
+        return with_delivery(state, slot, after)
 
     def fallback(self, state: State, worker: int, slot: int) -> State:
         """What is written instead of an outcome that the database refuses: the bare state, and its own item."""
@@ -181,8 +195,8 @@ class Ledger:
         delivery, batch = state.deliveries[slot], state.batches[index]
         bare = {ACCEPTED: SENT, IN_DOUBT: UNKNOWN}.get(state.workers[worker].hands[slot].phase, FAILED)
         used = delivery.attempts + (delivery.state == HANDING_OFF)
-        told = delivery._replace(state=bare, live=False, waits=False, attempts=used, batch=index)
-        state = with_delivery(state, slot, told)
+        after = delivery._replace(state=bare, live=False, waits=False, attempts=used, batch=index)
+        state = with_delivery(state, slot, after)
         log = put(batch.log, slot, bare)
         if rules.FALLBACK_EVERY_SLOT in self.off:
             is_open = any(d.state not in FINAL for d in state.deliveries)

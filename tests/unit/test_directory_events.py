@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from schemas.directory import Deletion, Event, Invitation, Member, SubscriptionDeletion, known_time_zones
+from schemas.directory import Chapter, Deletion, Event, Invitation, Member, SubscriptionDeletion
+from schemas.time_zones import known_time_zones, rails_time_zones
 from tests.unit.directory_lines import CHAPTER, EVENT, INVITATION, MEMBER, SUBSCRIPTION, parse, refusal
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "europe/london", "../etc/passwd", "", "posix/Europe/London", 1])
 def test_unknown_time_zones(zone: object) -> None:
-    """Only IANA's names are time zones."""
+    """Only the names of IANA and of Rails are time zones."""
     assert refusal(CHAPTER | {"time_zone": zone}).field == "time_zone"
     assert refusal(EVENT | {"time_zone": zone}).field == "time_zone"
 
@@ -20,6 +21,33 @@ def test_unknown_time_zones(zone: object) -> None:
 def test_known_time_zones() -> None:
     """The usual names are known, the old ones and UTC too."""
     assert {"Europe/London", "Asia/Kolkata", "US/Eastern", "UTC"} <= known_time_zones()
+
+
+def test_names_of_rails_are_names_of_iana() -> None:
+    """Each of them stands for a time zone that there is here, so that no mail fails for it."""
+    assert len(rails_time_zones()) == 151
+    assert set(rails_time_zones().values()) <= known_time_zones()
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("London", "Europe/London"),
+        ("Eastern Time (US & Canada)", "America/New_York"),
+        ("Kyiv", "Europe/Kiev"),
+        ("Nuku'alofa", "Pacific/Tongatapu"),
+        ("Europe/Kyiv", "Europe/Kyiv"),
+        # Names of both.
+        ("UTC", "UTC"),
+        ("Singapore", "Singapore"),
+    ],
+)
+def test_time_zones_of_rails(name: str, stored: str) -> None:
+    """They are stored as IANA names them; a name of IANA stays as it is."""
+    chapter, event = parse(CHAPTER | {"time_zone": name}), parse(EVENT | {"time_zone": name})
+    assert isinstance(chapter, Chapter)
+    assert isinstance(event, Event)
+    assert chapter.time_zone == event.time_zone == stored
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from config.settings import Settings
 from producers import dispatch
-from producers.dispatch import Dispatcher
+from producers.dispatch import Dispatcher, next_lost_check
 
 
 class Conn:
@@ -43,3 +43,11 @@ def test_each_chore_does_a_chunk_in_turn(monkeypatch: pytest.MonkeyPatch) -> Non
     now[0] += 1.1
     dispatcher._run_chores(conn)
     assert done == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rest"), [(0.0, 5.0), (0.03, 5.0), (0.25, 5.0), (0.63, 12.6), (2.0, 40.0), (30.0, 60.0)]
+)
+def test_the_search_for_lost_items_rests_in_proportion(seconds: float, rest: float) -> None:
+    """Five seconds, and more where it takes long: a twentieth of the time, but at least once a minute."""
+    assert next_lost_check(100.0, 100.0 + seconds) == pytest.approx(100.0 + seconds + rest)

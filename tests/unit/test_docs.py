@@ -10,6 +10,7 @@ import click
 import pytest
 
 from cli.main import cli
+from config import metrics
 from config.settings import PREFIX, Settings
 from schemas.states import TRANSITIONS
 from tests.protocol.rules import RULES
@@ -17,10 +18,12 @@ from tests.protocol.scopes import SCOPES
 from tests.tables import (
     FAILURE_MODE_TESTS,
     FAILURE_MODES,
+    METRICS,
     PROTOCOL,
     ROOT,
     STATES,
     numbered_tests,
+    with_metrics,
     with_moves,
     with_protocol,
     with_tests,
@@ -168,6 +171,14 @@ def test_every_move_is_drawn() -> None:
     assert with_moves(text) == text, "run `make docs`"
     for move in TRANSITIONS:
         assert f"| `{move.source}` | `{move.target}` | `{move.by}` | {move.when} |" in text
+
+
+def test_every_metric_is_described() -> None:
+    """metrics.md is what config/metrics.py says."""
+    text = METRICS.read_text(encoding="utf-8")
+    assert with_metrics(text) == text, "run `make docs`"
+    for name in metrics.TABLE.definitions:
+        assert f"\n| `{name}` |" in text
 
 
 def test_every_rule_and_scope_is_described() -> None:

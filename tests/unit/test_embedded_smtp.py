@@ -185,17 +185,19 @@ def test_refused_connection(tmp_path: Path) -> None:
     assert client.send(b"EHLO me\r\n") == []
 
 
-def test_a_delayed_reply_delays_later_replies(tmp_path: Path) -> None:
-    """The mail is stored at once; its reply and those to pipelined commands wait."""
+@pytest.mark.parametrize("rule", ['{"do": "delay", "seconds": 0.01}', '{"do": "hold"}'])
+def test_a_delayed_reply_delays_later_replies(tmp_path: Path, rule: str) -> None:
+    """The mail is stored at once; its reply and those to later commands wait: for a time, or until the rule is gone."""
 
     async def run() -> None:
-        client = Client(tmp_path, '[{"do": "delay", "seconds": 0.01}]')
+        client = Client(tmp_path, f"[{rule}]")
         client.send(b"EHLO me\r\n")
         client.send(ENVELOPE)
         assert client.send(BODY + b"NOOP\r\n") == []
         assert client.stored() == [DATA]
         before = len(client.wire.output)
         client.wire.written.clear()
+        client.sink.rules.rules.clear()
         async with asyncio.timeout(5):
             await client.wire.written.wait()
         assert client.wire.output[before:] == b"250 2.0.0 Kept as 1\r\n250 2.0.0 Ok\r\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.commands import Commands
+from embedded.commands import Commands, port_offset
 from embedded.home import Addresses
 from embedded.process import Report, wait_until
 from embedded.supervisor import BACK_OFF_MAX, STEADY_SECONDS, Supervised, Supervisor, Watch
@@ -201,3 +201,9 @@ def test_a_slow_start_does_not_delay_the_end() -> None:
         assert wait_until(lambda: "slow starts" in lines, 10)
     assert time.monotonic() - began < 10
     slow.may_start.set()
+
+
+def test_each_process_gets_a_port_for_monitors() -> None:
+    """The dispatcher the first, the site the next, then the workers: all different, and the same at each start."""
+    titles = ["dispatcher", "site", *(f"worker-{number}" for number in range(1, 65))]
+    assert [port_offset(title) for title in titles] == list(range(66))

@@ -151,6 +151,9 @@ class Lag:
     def behind(self, _: Any) -> bool:
         return True
 
+    def reachable(self) -> bool:
+        return True
+
 
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[StuckConsumer]]:
@@ -181,9 +184,11 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[StuckConsumer]]:
                 runner._has_work()
             return bool(found)
 
-        assert wait_until(came, 10)
-        runner._stop.set()
-        thread.join(10)
+        try:
+            assert wait_until(came, 10)
+        finally:
+            runner._stop.set()
+            thread.join(10)
         assert not thread.is_alive()
         return made
 

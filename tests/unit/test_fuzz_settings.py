@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given
 
 from cli.main import main
-from config.settings import HOME_SETTINGS_FILE, PREFIX, Settings, without_secrets
+from config.addresses import without_secrets
+from config.settings import HOME_SETTINGS_FILE, PREFIX, Settings
 from mail.compose import CompiledTemplate
 from mail.smtp import url
 from producers.topics import Topics

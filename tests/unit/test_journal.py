@@ -21,7 +21,7 @@ from schemas.invitation import Recipient
 from schemas.journal import NotedClaim
 from schemas.keys import DeliveryKey
 from schemas.outcomes import Failed, Outcome, Retry, Sent, Unknown
-from streams.dead_journals import _take, told
+from streams.dead_journals import _take, outcome_of
 from streams.journal import FileJournal, NoJournal, boot_id
 from streams.journal_records import Header, begun_line, claimed_line, header_line, outcome_line, parse
 from tests.tables import ROOT
@@ -79,7 +79,7 @@ def path_in(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=lambda outcome: type(outcome).__name__)
-def test_what_is_noted_is_told(outcome: Outcome) -> None:
+def test_what_is_noted_is_recorded(outcome: Outcome) -> None:
     """FM-42: an outcome as it was; begun without one is unknown; neither is due again, without an attempt."""
     claims = claims_of(
         text_of(
@@ -96,7 +96,7 @@ def test_what_is_noted_is_told(outcome: Outcome) -> None:
         ("1", 2, 3, 5, 2, 42),
         ("2", 3, None, 5, 2, 43),
     ]
-    first, second, third = map(told, claims)
+    first, second, third = map(outcome_of, claims)
     assert first == outcome
     assert isinstance(second, Unknown)
     assert isinstance(third, Retry)
@@ -192,7 +192,7 @@ def test_a_killed_process_leaves_what_it_noted(tmp_path: Path) -> None:
         assert text is not None
         claims = claims_of(text)
     assert claims is not None
-    found = [type(told(claim)) for claim in claims]
+    found = [type(outcome_of(claim)) for claim in claims]
     assert found == [Sent, Unknown, Unknown, Retry]
 
 

@@ -52,9 +52,13 @@ def test_a_folder_that_cannot(tmp_path: Path) -> None:
     assert str(tmp_path / "file" / "state") in (journals.obstacle(tmp_path / "file" / "state") or "")
 
 
-def test_in_a_container_it_must_be_on_a_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FM-42: what ends with the container tells the next one nothing."""
-    (tmp_path / "dockerenv").touch()
+@pytest.mark.parametrize("container", ["docker", "kubernetes"])
+def test_in_a_container_it_must_be_on_a_volume(container: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FM-42: what ends with the container tells the next one nothing. A pod shows in its environment alone."""
+    if container == "docker":
+        (tmp_path / "dockerenv").touch()
+    else:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     mounts = tmp_path / "mountinfo"
     monkeypatch.setattr(journals, "_CONTAINER", (tmp_path / "dockerenv",))
     monkeypatch.setattr(journals, "_MOUNTS", mounts)

@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import structlog
 
 from config.log_throttle import INTERVAL_SECONDS, LogThrottle
-from config.logs import LibraryLogFilter
+from config.logs import LibraryLogFilter, set_up_logs
+from config.settings import Settings
 from tests.tables import ROOT
 
 
@@ -124,3 +126,14 @@ def test_a_log_call_outlives_the_stderr_of_its_set_up() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["ours", "theirs"]
+
+
+def test_what_a_test_set_up_is_gone_in_the_next() -> None:
+    """The tests' own: a module whose log was used before is captured all the same."""
+    log = structlog.get_logger()
+    for _ in range(2):
+        set_up_logs(Settings(log_format="json", _env_file=None))  # type: ignore[call-arg] # pydantic-settings
+        log.info("somewhere")
+    with structlog.testing.capture_logs() as logged:
+        log.info("here")
+    assert [entry["event"] for entry in logged] == ["here"]

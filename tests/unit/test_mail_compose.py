@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import html
 import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -54,6 +55,7 @@ def event(
     time_zone: str = "Europe/London",
     host_name: str | None = "Acme",
     host_address: str | None = "1 High Street\nLondon",
+    rsvp_url: str | None = None,
 ) -> EventDetails:
     return EventDetails(
         event_id=7,
@@ -67,6 +69,7 @@ def event(
         time_zone=time_zone,
         host_name=host_name,
         host_address=host_address,
+        rsvp_url=rsvp_url,
     )
 
 
@@ -430,3 +433,30 @@ def test_composing_is_fast() -> None:
         template.compose(to, KEY, AT)
     # Some 0.03 s here; a message object for each would take 15 s, a rendering for each 0.6 s.
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("long", ["", "x" * 400])
+@pytest.mark.parametrize(
+    ("pattern", "link"),
+    [
+        ("https://a.example/rsvp/{token}", "https://a.example/rsvp/t0ken"),
+        (
+            "https://a.example/{token}/go?from=mail&lang=en&copy=1",
+            "https://a.example/t0ken/go?from=mail&lang=en&copy=1",
+        ),
+        ("https://a.example/?a=%20&t={token}#form", "https://a.example/?a=%20&t=t0ken#form"),
+    ],
+)
+def test_answers_on_a_page_of_the_organisation(pattern: str, link: str, long: str) -> None:
+    """Both parts link to the pattern with the member's token, however long; the link to leave stays ours."""
+    details = event(rsvp_url=pattern.replace("example/", f"example/{long}", 1))
+    mail = composed(details, recipient(token="t0ken"))
+    wanted = link.replace("example/", f"example/{long}", 1)
+    assert wanted in part(mail, "plain").splitlines()
+    shown = part(mail, "html")
+    assert f'href="{html.escape(wanted)}"' in shown
+    assert shown.count(html.escape(wanted)) == 2
+    assert f"{BASE}/invitation/" not in part(mail, "plain") + shown
+    assert f"{BASE}/unsubscribe/t0ken" in part(mail, "plain")
+    assert parsed(mail)["List-Unsubscribe"] == f"<{BASE}/unsubscribe/t0ken>"
+    assert max(map(len, mail.data.partition(b"\r\n\r\n")[2].splitlines())) <= 76

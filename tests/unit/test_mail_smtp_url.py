@@ -6,7 +6,7 @@ import traceback
 
 import pytest
 
-from config.settings import is_loopback
+from config.addresses import is_loopback
 from mail.smtp.sender import SmtpSender
 from mail.smtp.url import SmtpServer, Tls, parse
 from schemas.errors import SettingsError

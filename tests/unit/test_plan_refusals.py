@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from db.planning import EventFacts
-from producers.plan import PlanResult, parse_audience, refusal
+from producers.plan import PlanResult, audiences, parse_audience, refusal
 from schemas.errors import EXIT_REFUSED, RefusedError
 from schemas.vocabulary import Audience, EventKind, Role
 
@@ -108,3 +108,22 @@ def test_a_dry_run_of_nobody_is_empty_too() -> None:
     assert PlanResult(1, "students", planned=0, deliveries=0).is_empty
     assert not PlanResult(1, "students", planned=1, deliveries=1).is_empty
     assert not PlanResult(1, "students", planned=0, deliveries=0, batch_id=1).is_empty
+
+
+@pytest.mark.parametrize(
+    ("own", "allowed"),
+    [
+        (None, list(Audience)),
+        ("everyone", list(Audience)),
+        ("students", [Audience.STUDENTS]),
+        ("coaches", [Audience.COACHES]),
+    ],
+)
+def test_a_wider_audience_than_the_events_own(own: str | None, allowed: list[Audience]) -> None:
+    """The event's own audience and narrower ones are planned, others are refused; the event's own reasons go first."""
+    event = replace(FINE, audience=own)
+    assert audiences(event) == allowed
+    refused = {audience: refusal(event, audience) for audience in Audience}
+    assert refused == {audience: None if audience in allowed else f"is for {own} alone" for audience in Audience}
+    assert refusal(event) is None
+    assert {refusal(replace(event, is_past=True), audience) for audience in Audience} == {"does not lie in the future"}

@@ -9,7 +9,7 @@ import pytest
 from db.session import HOT, PLAIN, Facts, given_options, unfit
 from tests.unit.test_layout import PACKAGES, ROOT
 
-FIT = Facts(7, "bidden", "UTF8", "club, public", "club", "club")
+FIT = Facts(7, "1", "bidden", "UTF8", "club, public", "club", "club")
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,10 @@ def test_an_address_may_set_limits_but_not_what_statements_need() -> None:
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        (Facts(7, "club", "SQL_ASCII", "public", "public", None), ("database club", "SQL_ASCII", "ENCODING 'UTF8'")),
-        (Facts(7, "club", "LATIN1", "public", "public", "public"), ("LATIN1",)),
-        (Facts(7, "club", "UTF8", "nort", None, None), ("search_path (nort)", "create it")),
-        (Facts(7, "club", "UTF8", "north, public", "north", "public"), ("are in public", "bidden migrate")),
+        (Facts(7, "1", "club", "SQL_ASCII", "public", "public", None), ("club", "SQL_ASCII", "ENCODING 'UTF8'")),
+        (Facts(7, "1", "club", "LATIN1", "public", "public", "public"), ("LATIN1",)),
+        (Facts(7, "1", "club", "UTF8", "nort", None, None), ("search_path (nort)", "create it")),
+        (Facts(7, "1", "club", "UTF8", "north, public", "north", "public"), ("are in public", "bidden migrate")),
     ],
 )
 def test_an_unfit_database_is_refused_by_its_cause(facts: Facts, words: tuple[str, ...]) -> None:
@@ -57,8 +57,8 @@ def test_an_unfit_database_is_refused_by_its_cause(facts: Facts, words: tuple[st
 def test_a_fit_one_is_not_refused() -> None:
     """Tables in the first schema, or none yet; `migrate` makes its own beside those of another schema."""
     assert unfit(FIT, migrates=False) is None
-    assert unfit(Facts(7, "club", "UTF8", "public", "public", None), migrates=False) is None
-    assert unfit(Facts(7, "club", "UTF8", "north, public", "north", "public"), migrates=True) is None
+    assert unfit(Facts(7, "1", "club", "UTF8", "public", "public", None), migrates=False) is None
+    assert unfit(Facts(7, "1", "club", "UTF8", "north, public", "north", "public"), migrates=True) is None
 
 
 #: It makes the database itself, as the superuser of an embedded server.

@@ -8,8 +8,9 @@ from typing import Any, Final
 import pytest
 from pydantic import SecretStr
 
+from config.addresses import without_secrets
 from config.kafka import client_config, producer_config
-from config.settings import HOME_SETTINGS_FILE, Settings, without_secrets
+from config.settings import HOME_SETTINGS_FILE, Settings
 from schemas.errors import EXIT_REFUSED, SettingsError
 from schemas.mail_address import check_base_url, parse_sender
 from schemas.vocabulary import UnknownPolicy

@@ -118,6 +118,79 @@ def test_a_shutdown_is_no_stall() -> None:
     assert asked == []
 
 
+def test_a_busy_worker_is_asked_too() -> None:
+    """FM-30: by the question it notices that its brokers are away, or back, in the middle of a campaign."""
+    asked = 0
+
+    def has_work() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    scene = Scene(has_work, at_check=lambda look: scene.heartbeat.beat())
+    assert scene.play() == []
+    assert asked > LIMIT
+
+
+def test_monitors_see_a_stall_before_the_end() -> None:
+    """Not alive from some time before the watchdog ends the worker; alive with progress, without work, at the end."""
+    now = [0.0]
+    heartbeat, work = Heartbeat(), [True]
+    looked = threading.Event()
+
+    def has_work() -> bool:
+        looked.set()
+        return work[0]
+
+    dog = Watchdog(heartbeat, has_work, lambda: now[0], limit_seconds=LIMIT, check_seconds=0.001, end=lambda _: None)
+
+    def look(at: float) -> str | None:
+        now[0] = at
+        looked.clear()
+        assert looked.wait(10)
+        # The look that was in progress when the time was set may have had the old one.
+        looked.clear()
+        assert looked.wait(10)
+        return dog.why_not_alive()
+
+    dog.start()
+    try:
+        assert look(LIMIT / 2) is None
+        assert (look(LIMIT - 1) or "").startswith("no progress despite work for ")
+        heartbeat.beat()
+        assert look(LIMIT - 1) is None
+        assert look(2 * LIMIT - 2) is not None
+        work[0] = False
+        assert look(2 * LIMIT - 2) is None
+        assert look(10 * LIMIT) is None
+        work[0] = True
+        assert look(11 * LIMIT - 1) is not None
+        dog.shutting_down()
+        assert dog.why_not_alive() is None
+    finally:
+        dog.close()
+        dog._thread.join(10)
+
+
+def test_a_watchdog_that_does_not_look_is_no_life() -> None:
+    """A watchdog whose thread waits for ever guards nothing: the worker is not alive."""
+    now, free = [0.0], threading.Event()
+
+    def has_work() -> bool:
+        return not free.wait(30)
+
+    dog = Watchdog(Heartbeat(), has_work, lambda: now[0], limit_seconds=1e9, check_seconds=0.001)
+    dog.start()
+    try:
+        assert dog.why_not_alive() is None
+        now[0] = 61.0
+        assert dog.why_not_alive() == "the watchdog has not looked for 61 s"
+    finally:
+        free.set()
+        dog.close()
+        dog._thread.join(10)
+
+
 def test_it_says_where_everything_stands() -> None:
     """The log of an ended worker says what each thread and task was waiting for."""
     dog = Watchdog(Heartbeat(), lambda: False, lambda: 0.0, check_seconds=0.001)

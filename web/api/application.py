@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.datastructures import State
 
 from web.api import batches, dead_letters, events
 from web.api.errors import Problem, add_handlers
 
+#: FastAPI records requests by itself where its environment asks for it, with their addresses, and these hold tokens.
+#: What we record of traces is in `config.tracing`.
+NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 PATH: Final = "/api/v1"
 ROUTERS: Final = (events.router, batches.router, dead_letters.router)
 _DESCRIPTION: Final = """
@@ -36,6 +40,7 @@ def build(state: State, prefix: str = "") -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
+        telemetry=NO_TELEMETRY,
     )
     api.state = state
     for router in ROUTERS:

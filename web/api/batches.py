@@ -6,18 +6,19 @@ from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
-from db import reports, site_queries, webhooks
+from db import events, reports, site_queries, webhooks
 from db.connect import Connection
 from db.site_queries import Scope as AccountScope
+from schemas import limits
 from schemas.text import storable
 from web import actions
 from web.actions import Decision
 from web.api import models
 from web.api.current_client import AuthenticatedClient, BatchInScope, CurrentClient, require_scope
 from web.api.errors import documented
-from web.api.parameters import PLAIN, After, AfterRole, Skip, next_page
+from web.api.parameters import After, AfterRole, Skip, next_page
 from web.auth.api_clients import ApiScope
-from web.dependencies import MAX_ID, Database
+from web.dependencies import Database
 from web.scope import BatchWithEvent
 
 router = APIRouter(tags=["batches"])
@@ -42,11 +43,17 @@ def list_batches(
     request: Request,
     client: AuthenticatedClient,
     conn: Database,
-    event: Annotated[int | None, Query(ge=1, le=MAX_ID, description="Only batches of this event."), PLAIN] = None,
+    event: Annotated[
+        str | None,
+        Query(
+            min_length=1, max_length=limits.EVENT_REF, description="Only batches of this event: its id, or its `ref`."
+        ),
+    ] = None,
     skip: Skip = 0,
 ) -> models.Page[models.ListedBatch]:
     """The batches of the account's chapters, newest first."""
-    found = site_queries.batches(conn, client.account.scope, event_id=event, skip=skip)
+    event_id = None if event is None else events.find_typed(conn, event)
+    found = site_queries.batches(conn, client.account.scope, event_id=event_id, skip=skip)
     items = [models.ListedBatch(**row) for row in found.rows]
     return models.Page(items=items, next=next_page(request, found.has_more, event=event, skip=skip + len(items)))
 

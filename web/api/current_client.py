@@ -16,7 +16,7 @@ from db import accounts
 from db.accounts import Account, ApiClient
 from db.site_queries import EventSummary
 from web import scope
-from web.api.parameters import BatchId, EventId
+from web.api.parameters import BatchId, PathEvent
 from web.auth import tokens
 from web.auth.api_clients import ApiScope
 from web.dependencies import Database
@@ -89,7 +89,7 @@ def check_scope(client: CurrentClient, needed: ApiScope) -> None:
 
 
 def _require_known_parameters(request: Request) -> None:
-    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
     known = {parameter["name"] for parameter in operation["parameters"]} if "parameters" in operation else set()
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
@@ -98,9 +98,9 @@ def _require_known_parameters(request: Request) -> None:
         )
 
 
-def event_in_scope(event_id: EventId, client: AuthenticatedClient, conn: Database) -> EventSummary:
+def event_in_scope(named: PathEvent, client: AuthenticatedClient, conn: Database) -> EventSummary:
     """The event of the path; 404 unless the client's account may see it."""
-    return scope.require_event(conn, event_id, client.account)
+    return scope.require_event(conn, named, client.account)
 
 
 EventInScope = Annotated[EventSummary, Depends(event_in_scope)]

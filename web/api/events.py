@@ -18,7 +18,7 @@ from web.api.current_client import AuthenticatedClient, EventInScope, require_sc
 from web.api.errors import documented
 from web.api.parameters import After, MemberId, SearchText, Skip, next_page
 from web.auth.api_clients import ApiScope
-from web.dependencies import Config, Database
+from web.dependencies import Config, Database, IncomingTrace
 from web.event_state import event_state
 
 router = APIRouter(tags=["events"])
@@ -52,12 +52,6 @@ def list_events(
     return models.Page(items=items, next=next_page(request, has_more, q=text, skip=skip + len(items)))
 
 
-@router.get("/events/{event}", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
-def show_event(event: EventInScope) -> models.Event:
-    """An event, and whether it can be invited to."""
-    return models.Event(**_fields(event))
-
-
 def _fields(event: EventSummary) -> dict[str, Any]:
     chapters = zip(event.chapter_ids, event.chapter_names, strict=True)
     return {
@@ -68,11 +62,12 @@ def _fields(event: EventSummary) -> dict[str, Any]:
 
 
 _SAME: Final = (
-    "id", "kind", "name", "starts_at", "ends_at", "time_zone", "cancelled_at", "invitable", "role_policy",
+    "id", "kind", "name", "starts_at", "ends_at", "time_zone", "cancelled_at", "invitable", "role_policy", "ref",
+    "audience",
 )  # fmt: skip
 
 
-@router.get("/events/{event}/dry-run", dependencies=[require_scope(ApiScope.READ)], responses=documented(404, 409))
+@router.get("/events/{event:path}/dry-run", dependencies=[require_scope(ApiScope.READ)], responses=documented(404, 409))
 def dry_run(
     event: EventInScope, conn: Database, config: Config, audience: AudienceQuery = Audience.EVERYONE
 ) -> models.DryRun:
@@ -81,7 +76,7 @@ def dry_run(
     return models.DryRun.model_validate(found)
 
 
-@router.get("/events/{event}/people", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
+@router.get("/events/{event:path}/people", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
 def list_people(
     request: Request,
     client: AuthenticatedClient,
@@ -105,7 +100,7 @@ def list_people(
 
 
 @router.post(
-    "/events/{event}/batches",
+    "/events/{event:path}/batches",
     status_code=201,
     dependencies=[require_scope(ApiScope.INVITE)],
     responses={
@@ -132,6 +127,7 @@ def start_batch(
     config: Config,
     wanted: models.BatchRequest,
     key: IdempotencyKey,
+    trace: IncomingTrace,
 ) -> models.StartedBatch:
     """Start a batch and leave it to the dispatchers. 422 for a key that was used for another event or audience."""
     # With the client's id in it, nobody can reach or guess another client's batch by its key.
@@ -144,6 +140,7 @@ def start_batch(
             wanted.audience,
             key=f"api/{client.registered.id}/{key}",
             client=client.registered,
+            trace=trace,
         )
     except RefusedError as error:
         if error.field != "key":
@@ -158,7 +155,7 @@ def start_batch(
 
 
 @router.post(
-    "/events/{event}/resolve",
+    "/events/{event:path}/resolve",
     dependencies=[require_scope(ApiScope.OPERATE)],
     responses=documented(400, 404, 408, 409, 413, 415),
 )
@@ -172,7 +169,7 @@ def resolve(
     return models.Resolved.model_validate(done)
 
 
-@router.get("/events/{event}/audit", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
+@router.get("/events/{event:path}/audit", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
 def audit(
     request: Request,
     client: AuthenticatedClient,
@@ -184,17 +181,26 @@ def audit(
     """Was everyone invited? Reads everything about the event. `skip` is of the missing members alone."""
     with conn.transaction():
         found = reports.audit(conn, event.id, audience)
-    named = audit_queries.missing(conn, found["missing"], event.visible_members(client.account.scope), skip=skip)
-    numbers = {**found, "missing": len(found["missing"])}
+    visible = event.visible_members(client.account.scope)
+    named = audit_queries.missing(conn, found["missing"], visible, skip=skip)
+    # A line may name a member of any chapter, and one whom nobody knows.
+    aside = found.pop("set_aside", []) if visible == site_queries.EVERYONE else []
     return models.Audit(
-        **numbers,
+        **found | {"missing": len(found["missing"]), "set_aside": aside},
         missing_members=[models.Missing(**row) for row in named.rows],
         missing_next=next_page(request, named.has_more, audience=audience.value, skip=skip + len(named.rows)),
     )
 
 
-@router.get("/events/{event}/members/{member}/why", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
+@router.get("/events/{event:path}/members/{member}/why", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
 def why(client: AuthenticatedClient, event: EventInScope, member_id: MemberId, conn: Database) -> models.Why:
     """Why a member got a mail for the event, or did not."""
     scope.require_member(conn, member_id, client.account)
     return models.Why(**reports.why(conn, event.id, member_id))
+
+
+# Last: what no other route takes of an address is the event's reference.
+@router.get("/events/{event:path}", dependencies=[require_scope(ApiScope.READ)], responses=_EVENT)
+def show_event(event: EventInScope) -> models.Event:
+    """An event, and whether it can be invited to."""
+    return models.Event(**_fields(event))

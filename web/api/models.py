@@ -1,4 +1,4 @@
-"""Requests and responses of the API. The OpenAPI document is generated from these."""
+"""Requests and responses of the API, but for dead letters. The OpenAPI document is generated from these."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from producers.batch_control import Verdict
-from schemas.dead_letter import DeadLetterLine
 from schemas.vocabulary import Audience, BatchState, EventKind, Reason, Role, RolePolicy
-from web.dead_letters import MAX_PARTITION
 from web.dependencies import MAX_ID
 
 T = TypeVar("T")
@@ -18,36 +16,40 @@ Count = Annotated[int, Field(ge=0)]
 Status = Literal["sent", "failed", "unknown", "skipped", "pending"]
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """A JSON number, where 1.0 is 1. Pydantic would also take a string or a boolean."""
     if isinstance(value, bool | str):
         raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic reports a ValueError
     return value
 
 
-class _Response(BaseModel):
+class ApiResponse(BaseModel):
+    """What the API answers, or a part of it."""
+
     model_config = ConfigDict(from_attributes=True)
 
 
-class _Request(BaseModel):
+class ApiRequest(BaseModel):
+    """A body: a field that it does not know is refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class Page(_Response, Generic[T]):
+class Page(ApiResponse, Generic[T]):
     """A page of a list."""
 
     items: list[T]
     next: str | None = Field(description="The address of the next page; null on the last one.")
 
 
-class Chapter(_Response):
+class Chapter(ApiResponse):
     """A chapter that holds an event."""
 
     id: int
     name: str
 
 
-class Event(_Response):
+class Event(ApiResponse):
     """An event."""
 
     id: int
@@ -60,6 +62,8 @@ class Event(_Response):
     invitable: bool = Field(description="Whether the directory marks it as invitable.")
     role_policy: RolePolicy = Field(description="Whether a member on both lists gets a mail for each role, or one.")
     chapters: list[Chapter]
+    ref: str | None = Field(description="What the organisation calls it. Accepted wherever the id is.")
+    audience: Audience | None = Field(description="The widest that may be invited to it; null: everyone.")
     why_not: str | None = Field(description="Why it cannot be invited to now; null if it can.")
 
 
@@ -71,7 +75,7 @@ class ListedEvent(Event):
     last_batch_at: datetime | None = Field(description="When the last one was started.")
 
 
-class DryRun(_Response):
+class DryRun(ApiResponse):
     """What a batch would do now. Nothing was written."""
 
     event_id: int
@@ -81,7 +85,7 @@ class DryRun(_Response):
     excluded: dict[str, int] = Field(description="Members who would be excluded, by reason.")
 
 
-class Member(_Response):
+class Member(ApiResponse):
     """A member, as far as the client's account may see them."""
 
     member_id: int
@@ -92,9 +96,7 @@ class Member(_Response):
 class Candidate(Member):
     """A member behind a number of a dry run."""
 
-    roles: list[Role] | None = Field(
-        description="As what they would be invited; null if they have had all their mails."
-    )
+    roles: list[Role] | None = Field(description="As what they would be invited; null: they have had all mails.")
 
 
 class Candidates(Page[Candidate]):
@@ -103,13 +105,13 @@ class Candidates(Page[Candidate]):
     some_hidden: bool = Field(description="Other chapters hold the event, too. Their members are not listed.")
 
 
-class BatchRequest(_Request):
+class BatchRequest(ApiRequest):
     """The audience to invite."""
 
     audience: Audience
 
 
-class StartedBatch(_Response):
+class StartedBatch(ApiResponse):
     """A batch that was started."""
 
     batch_id: int | None = Field(description="Null, and no batch was started, if nobody is left to invite.")
@@ -126,7 +128,7 @@ class StartedBatch(_Response):
     )
 
 
-class ListedBatch(_Response):
+class ListedBatch(ApiResponse):
     """A batch in a list."""
 
     batch_id: int
@@ -139,7 +141,7 @@ class ListedBatch(_Response):
     started_at: datetime
 
 
-class Batch(_Response):
+class Batch(ApiResponse):
     """A batch in numbers. sent, failed, unknown, skipped and pending sum to deliveries."""
 
     batch_id: int
@@ -182,7 +184,7 @@ class Entries(Page[Entry]):
     some_hidden: bool = Field(description="Members of other chapters may be in it, too. They are not listed.")
 
 
-class WebhookStatus(_Response):
+class WebhookStatus(ApiResponse):
     """The status of a client's webhook for a batch: the notification of the batch's end."""
 
     batch_id: int
@@ -195,26 +197,35 @@ class WebhookStatus(_Response):
     last_error: str | None
 
 
-class Retried(_Response):
+class Retried(ApiResponse):
     """The result of a retry."""
 
     deliveries: Count = Field(description="How many failed deliveries are due again.")
 
 
-class ResolveRequest(_Request):
+class ResolveRequest(ApiRequest):
     """What became of unknown deliveries, decided by a person."""
 
     verdict: Verdict = Field(description="sent: they arrived; failed: they did not; resend: send them again.")
-    member_id: Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)] | None = Field(
+    member_id: Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(whole)] | None = Field(
         default=None, description="Only deliveries to this member; without it, all of the event."
     )
 
 
-class Resolved(_Response):
+class Resolved(ApiResponse):
     """The result of resolving."""
 
     resolved: Count = Field(description="Deliveries that were unknown.")
     without_batch: Count = Field(description="With resend: how many need a new batch to be sent.")
+
+
+class SetAsideLine(ApiResponse):
+    """A line of the directory's source that its newest snapshot could not use."""
+
+    type: str
+    key: str
+    field: str | None
+    problem: str
 
 
 class Missing(Member):
@@ -223,7 +234,7 @@ class Missing(Member):
     role: Role
 
 
-class Audit(_Response):
+class Audit(ApiResponse):
     """Was every eligible member invited? Counts deliveries."""
 
     event_id: int
@@ -239,9 +250,15 @@ class Audit(_Response):
     missing_next: str | None = Field(description="Where the next of them are; null when these are the last.")
     balanced: bool = Field(description="Whether the numbers add up, and no log contradicts the ledger.")
     contradictions: dict[str, int] = Field(description="How often a log and the ledger disagree, by kind.")
+    members_set_aside: Count = Field(
+        default=0, description="Members whom the directory's source has, and could not use: not among the eligible."
+    )
+    set_aside: list[SetAsideLine] = Field(
+        default=[], description="Lines about the event that it could not use, if the account may see all members."
+    )
 
 
-class Delivery(_Response):
+class Delivery(ApiResponse):
     """A mail to a member for an event."""
 
     role: Role
@@ -253,7 +270,7 @@ class Delivery(_Response):
     reply: str | None
 
 
-class Why(_Response):
+class Why(ApiResponse):
     """Why a member got a mail for an event, or did not."""
 
     event_id: int
@@ -261,49 +278,4 @@ class Why(_Response):
     eligible: bool
     reasons: list[Reason] = Field(description="Every reason why no mail would be sent now.")
     deliveries: list[Delivery]
-
-
-class DeadLetter(DeadLetterLine, _Response):
-    """A dead letter: a message that could not be processed. A field whose header is missing is null."""
-
-
-class WholeDeadLetter(DeadLetter):
-    """A dead letter with its bytes and headers."""
-
-    value: str | None = Field(description="The message's bytes in base64; null if it has none.")
-    headers: dict[str, str | None]
-
-
-class Place(_Request):
-    """The place of a dead letter in its topic."""
-
-    partition: Annotated[int, Field(ge=0, le=MAX_PARTITION), BeforeValidator(_whole)]
-    offset: Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(_whole)]
-
-
-class RedriveRequest(_Request):
-    """The dead letters to put on their source topic again."""
-
-    letters: list[Place] = Field(min_length=1, max_length=100)
-    again: Annotated[bool, Field(strict=True)] = Field(
-        default=False, description="Whether to redrive also those that were redriven before, or discarded."
-    )
-
-
-class DiscardRequest(_Request):
-    """The dead letters to set aside for good."""
-
-    letters: list[Place] = Field(min_length=1, max_length=100)
-
-
-class Discarded(_Response):
-    """The result of a discard."""
-
-    discarded: Count
-
-
-class Redriven(_Response):
-    """The result of a redrive."""
-
-    redriven: Count
-    failed: list[str] = Field(description="Dead letters that Kafka did not accept, each with the error.")
+    set_aside: list[SetAsideLine] = Field(default=[], description="Lines about the member that could not be used.")

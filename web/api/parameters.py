@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import Path, Query, Request
 from pydantic import BeforeValidator
 
-from web.dependencies import MAX_ID
+from web.dependencies import MAX_ID, NamedEvent
 from web.urls import query_string
 
 _DIGITS: Final = re.compile(r"-?[0-9]{1,19}")
@@ -22,10 +22,13 @@ def _plain(value: Any) -> Any:
 
 #: A number in plain digits: neither 1.0 nor 1_0 nor the digits of other scripts.
 PLAIN: Final = BeforeValidator(_plain)
-EventId = Annotated[int, Path(alias="event", ge=1, le=MAX_ID, description="The event's id."), PLAIN]
+#: A route with it has `{event:path}`: a reference may hold slashes.
+PathEvent = Annotated[
+    NamedEvent, Path(alias="event", description="The event's id, or its `ref`. Slashes in it may stand as they are.")
+]
 BatchId = Annotated[int, Path(alias="batch", ge=1, le=MAX_ID, description="The batch's id."), PLAIN]
 MemberId = Annotated[int, Path(alias="member", ge=1, le=MAX_ID, description="The member's id."), PLAIN]
-SearchText = Annotated[str, Query(max_length=200, description="Text that the name contains.")]
+SearchText = Annotated[str, Query(max_length=200, description="Text that the name or the ref contains.")]
 Skip = Annotated[int, Query(ge=0, le=1_000_000, description="How many items to skip."), PLAIN]
 After = Annotated[int, Query(ge=0, le=MAX_ID, description="The last member of the previous page."), PLAIN]
 AfterRole = Annotated[str, Query(max_length=20, description="The role of that last member.")]

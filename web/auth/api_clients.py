@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
-from config.settings import is_loopback
+from config.addresses import is_loopback
 from db import accounts
 from db.accounts import Account
 from db.audit_log import AuditEntry, audited

@@ -19,7 +19,7 @@ from web import scope
 from web.auth import tokens
 from web.base_path import of_url, without
 from web.database import Pool
-from web.dependencies import MAX_ID, Database
+from web.dependencies import MAX_ID, Database, NamedEvent
 from web.scope import BatchWithEvent
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -159,10 +159,10 @@ AdminUser = Annotated[CurrentUser, Depends(require_admin)]
 
 
 def event_in_scope(
-    event_id: Annotated[int, Path(alias="event", ge=1, le=MAX_ID)], user: SignedInUser, conn: Database
+    named: Annotated[NamedEvent, Path(alias="event")], user: SignedInUser, conn: Database
 ) -> EventSummary:
     """The event of the path; 404 unless the user may see it."""
-    return scope.require_event(conn, event_id, user.account)
+    return scope.require_event(conn, named, user.account)
 
 
 EventInScope = Annotated[EventSummary, Depends(event_in_scope)]

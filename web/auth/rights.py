@@ -20,14 +20,14 @@ from starlette.types import Scope
 from db.accounts import Account
 from db.connect import Connection
 from schemas.errors import BiddenError
+from schemas.event_fields import parse_event_name
 from web import scope as event_scope
 from web.api import current_client as api
 from web.auth import current_user as pages
 from web.database import Pool
-from web.dependencies import MAX_ID
 
 #: The dependencies that take an event or a batch from the path, the parameter, and the question.
-_IN_SCOPE: Final[dict[Any, tuple[str, Callable[[Connection, int, Account], object]]]] = {
+_IN_SCOPE: Final[dict[Any, tuple[str, Callable[[Connection, Any, Account], object]]]] = {
     pages.event_in_scope: ("event", event_scope.require_event),
     pages.batch_in_scope: ("batch", event_scope.require_batch),
     api.event_in_scope: ("event", event_scope.require_event),
@@ -76,12 +76,15 @@ async def _of_api(request: Request, calls: set[Any]) -> None:
 
 def _in_scope(request: Request, calls: set[Any], account: Account) -> None:
     for call, (name, require) in _IN_SCOPE.items():
-        text = request.path_params.get(name, "")
-        # What is no id is refused by the dependency.
-        if call in calls and str(text).isdecimal() and str(text).isascii() and 0 < int(text) <= MAX_ID:
-            pool: Pool = request.app.state.pool
-            with pool.connection() as conn:
-                require(conn, int(text), account)
+        if call not in calls:
+            continue
+        # What names nothing is refused by the dependency.
+        with suppress(ValueError):
+            named = parse_event_name(str(request.path_params.get(name, "")))
+            if isinstance(named, int) or name == "event":
+                pool: Pool = request.app.state.pool
+                with pool.connection() as conn:
+                    require(conn, named, account)
 
 
 def _calls(dependant: Dependant) -> Iterator[Any]:

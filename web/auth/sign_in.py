@@ -8,6 +8,7 @@ import structlog
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from config.metrics import SIGN_INS_REFUSED
 from db import accounts, audit_log
 from db.accounts import SESSION_SECONDS, Account
 from db.audit_log import AuditEntry, audited
@@ -51,6 +52,7 @@ def sign_in(
     attempt = Attempt(email, address)
     wait = attempt.seconds_to_wait(conn)
     if wait:
+        SIGN_INS_REFUSED.labels("throttled").inc()
         log.warning("sign-in throttled", address=address)
         response = sign_in_page(request, next_path=next_path, email=email, problem="throttled", status=429)
         response.headers["Retry-After"] = str(int(wait) + 1)
@@ -64,6 +66,7 @@ def sign_in(
             ("somebody", "no such account") if credentials is None else (str(credentials.account), "wrong password")
         )
         audit_log.record(conn, who, "sign in", f"{why}, from {address}")
+        SIGN_INS_REFUSED.labels("wrong").inc()
         return sign_in_page(request, next_path=next_path, email=email, problem="wrong", status=403)
     try:
         answer = start_session(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import threading
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -14,6 +15,8 @@ from schemas.errors import RefusedError
 from schemas.text import is_storable
 
 _HASHER: Final = PasswordHasher()
+#: Each takes 64 MiB for a moment. Others wait: many sign-ins at once must not take the machine's memory.
+_TURNS: Final = threading.BoundedSemaphore(4)
 #: Verified where there is no password, so that the answer takes as long.
 _DUMMY_HASH: Final = _HASHER.hash(secrets.token_urlsafe(24))
 MIN_PASSWORD_LENGTH: Final = 12
@@ -55,13 +58,15 @@ def hash_password(password: str) -> str:
         raise RefusedError(
             f"a password has {MIN_PASSWORD_LENGTH} to {_MAX_PASSWORD_LENGTH} characters", field="password"
         )
-    return _HASHER.hash(password)
+    with _TURNS:
+        return _HASHER.hash(password)
 
 
 def verify_password(password: str, stored: str | None) -> bool:
     """Whether the stored hash is of this password. Takes as long if there is none."""
     try:
-        _HASHER.verify(stored or _DUMMY_HASH, password.encode("utf-8", "replace"))
+        with _TURNS:
+            _HASHER.verify(stored or _DUMMY_HASH, password.encode("utf-8", "replace"))
     except (VerificationError, InvalidHashError):
         return False
     return stored is not None

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from config.clock import now
 from db import audit_queries, reports, site_queries
-from producers.plan import refusal
+from producers.plan import audiences, refusal
 from schemas.text import storable
 from schemas.vocabulary import Audience
 from web import actions, scope
@@ -57,6 +57,8 @@ def show_audit_result(
         hidden=0 if missing.has_more else len(found["missing"]) - len(missing.rows),
         unfinished=[name for name in ("failed", "unknown", "pending") if found[name]],
         why_not=refusal(event.facts),
+        # Nobody beyond the event's own audience is missing.
+        invites=audience if audience in audiences(event.facts) else event.audience,
     )
 
 

@@ -1,4 +1,4 @@
-"""Imports a directory file, as `bidden import` does. For admins."""
+"""The directory: its source, if it has one, and the import of a file, as `bidden import` does. For admins."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from fastapi.responses import HTMLResponse
 from starlette.datastructures import UploadFile
 
 from config.settings import Settings
+from db import source_status
 from db.audit_log import AuditEntry, audited
-from db.connect import connect
+from db.connect import Connection, connect
 from db.directory import import_lines
 from schemas.directory_file import parse_lines, read_lines
 from schemas.errors import BiddenError, InputError, RefusedError, UnreachableError, printable
@@ -27,6 +28,8 @@ router = APIRouter(include_in_schema=False)
 MAX_BYTES: Final = 100 * 1024 * 1024
 UPLOAD_LIMIT: Final = Limit(MAX_BYTES, 600.0)
 PATH: Final = "/directory"
+#: Lines set aside that the page names; `bidden sync --check` names up to a thousand.
+LINES_SHOWN: Final = 100
 #: A file needs several times its size in memory: one import at a time.
 _import_lock: Final = threading.Lock()
 
@@ -57,9 +60,9 @@ async def uploaded_file(request: Request, _: AdminUser) -> UploadFile | None:
 
 
 @router.get(PATH)
-def show_directory(user: AdminUser) -> HTMLResponse:
-    """The form."""
-    return _page(user)
+def show_directory(user: AdminUser, conn: Database) -> HTMLResponse:
+    """The newest snapshot of the source, what it set aside, and the form."""
+    return _page(user, conn)
 
 
 @router.post(PATH, dependencies=[Depends(check_upload)])
@@ -68,7 +71,7 @@ def import_directory(
 ) -> HTMLResponse:
     """Imports the whole file or, if a line is invalid, nothing."""
     if file is None:
-        return _page(user, problem="Choose a file first", status=422)
+        return _page(user, conn, problem="Choose a file first", status=422)
     name = printable((file.filename or "")[:100])
     try:
         with audited(conn, AuditEntry(user.actor, "import", detail=name)) as entry:
@@ -76,8 +79,8 @@ def import_directory(
             entry.note(", ".join(plural(count, kind) for kind, count in counts.items() if count) or "no lines")
     except BiddenError as error:
         status = 503 if isinstance(error, UnreachableError) else 409 if isinstance(error, RefusedError) else 422
-        return _page(user, name=name, error=error, status=status)
-    return _page(user, name=name, counts=counts)
+        return _page(user, conn, name=name, error=error, status=status)
+    return _page(user, conn, name=name, counts=counts)
 
 
 def _import(settings: Settings, file: UploadFile) -> dict[str, int]:
@@ -93,6 +96,7 @@ def _import(settings: Settings, file: UploadFile) -> dict[str, int]:
 
 def _page(
     user: CurrentUser,
+    conn: Connection,
     *,
     name: str = "",
     counts: dict[str, int] | None = None,
@@ -100,6 +104,7 @@ def _page(
     problem: str = "",
     status: int = 200,
 ) -> HTMLResponse:
+    source = source_status.read(conn)
     return page(
         "directory",
         status=status,
@@ -111,4 +116,6 @@ def _page(
         more=error.more if isinstance(error, InputError) else 0,
         problem=problem,
         max_megabytes=MAX_BYTES // 2**20,
+        source=source,
+        aside=source_status.set_aside(conn, LINES_SHOWN) if source is not None else [],
     )

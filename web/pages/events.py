@@ -11,18 +11,18 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from config.settings import Settings
-from db import audit_queries, batch_actions, site_queries
+from db import audit_queries, batch_actions, site_queries, source_status
 from db.connect import Connection
 from db.site_queries import EventSummary
 from mail.dates import describe
 from producers.batch_control import Verdict
-from producers.plan import PlanResult, dry_runs, refusal, trigger_of
+from producers.plan import PlanResult, audiences, dry_runs, refusal, trigger_of
 from schemas.text import storable
 from schemas.vocabulary import Audience, Reason
 from web import actions, scope
 from web.auth.current_user import EventInScope, SignedInUser
 from web.database import Pool
-from web.dependencies import MAX_ID, Config, Database
+from web.dependencies import MAX_ID, Config, Database, IncomingTrace
 from web.event_state import event_state
 from web.pages import questions, words
 from web.pages.csv_files import download
@@ -63,6 +63,7 @@ def show_event(user: SignedInUser, event: EventInScope, conn: Database, notice: 
         why_not=refusal(event.facts),
         batches=site_queries.batches(conn, user.account.scope, event_id=event.id),
         imported=audit_queries.imported(conn, event.id),
+        source=source_status.read(conn),
         roles=[role.value for role in event.kind.precedence],
         lost=audit_queries.lost_answers(conn, event.id, event.visible_members(user.account.scope)),
         notice=notice,
@@ -81,7 +82,7 @@ def show_dry_runs(
         back=f"/events/{event.id}",
         user=user,
         event=event,
-        runs=_dry_runs(conn, config, event, list(Audience)),
+        runs=_dry_runs(conn, config, event, audiences(event.facts)),
     )
 
 
@@ -158,11 +159,12 @@ def invite(
     config: Config,
     audience: Annotated[Audience, Form()],
     key: Annotated[str, Form(min_length=_KEY_LENGTH, max_length=_KEY_LENGTH)],
+    trace: IncomingTrace,
 ) -> Response:
     """Starts the batch, or shows the one that this form started before (FM-31), or that nobody is left to invite."""
     # With the account's id in it, nobody can reach or guess another user's batch by its key.
     key = f"page/{user.account.id}/{storable(key)}"
-    planned = actions.invite(conn, config, user, event, audience, key=key)
+    planned = actions.invite(conn, config, user, event, audience, key=key, trace=trace)
     if planned.batch_id is None:
         return redirect(f"/events/{event.id}/invite?audience={audience}")
     return redirect(f"/batches/{planned.batch_id}")
@@ -225,9 +227,9 @@ class DryRun:
         return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _dry_runs(conn: Connection, settings: Settings, event: EventSummary, audiences: Sequence[Audience]) -> list[DryRun]:
-    why_not = refusal(event.facts)
-    if why_not is not None:
-        return [DryRun(audience, None, why_not) for audience in audiences]
-    found = dry_runs(conn, event.facts, audiences, policy=settings.unknown_policy)
-    return [DryRun(audience, planned) for audience, planned in zip(audiences, found, strict=True)]
+def _dry_runs(conn: Connection, settings: Settings, event: EventSummary, asked: Sequence[Audience]) -> list[DryRun]:
+    refusals = [refusal(event.facts, audience) for audience in asked]
+    if any(refusals):
+        return [DryRun(audience, None, why_not) for audience, why_not in zip(asked, refusals, strict=True)]
+    found = dry_runs(conn, event.facts, asked, policy=settings.unknown_policy)
+    return [DryRun(audience, planned) for audience, planned in zip(asked, found, strict=True)]

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from mail import rich_text
 from mail.dates import moment
 from mail.sanitize import paragraphs
+from monitoring.sending import duration
 from schemas.errors import printable
 from schemas.vocabulary import Reason
 from web.base_path import Prefix
@@ -45,6 +46,7 @@ REASONS: Final[Mapping[str, str]] = {
     Reason.BATCH_CANCELLED: "batch cancelled before the mail went out",
     Reason.MEMBER_DELETED: "deleted",
     Reason.NOT_SUBSCRIBED: "on no list of this event",
+    Reason.NOT_IN_SOURCE: "your own system took no invitation for them",
 }
 
 
@@ -101,6 +103,7 @@ _TEMPLATES.filters.update(
     reason_text=reason_text,
     local_time=local_time,
     plural=plural,
+    duration=duration,
     printable=printable,
     description=description,
 )

@@ -12,7 +12,8 @@ import confluent_kafka
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from config.settings import Settings, without_secrets
+from config.addresses import without_secrets
+from config.settings import Settings
 from db import checks
 from mail.check import check_mail_server
 from monitoring import probe

@@ -1,1 +1,0 @@
-"""Files of the container image, and the health checks of its containers."""

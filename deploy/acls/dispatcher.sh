@@ -1,0 +1,24 @@
+#!/bin/sh
+# The ACLs of the dispatcher, and no more. Written by `python -m monitoring.rights`.
+#
+#   PRINCIPAL=User:bidden-dispatcher BOOTSTRAP=kafka:9092 deploy/acls/dispatcher.sh
+#
+# PREFIX and GROUP are BIDDEN_TOPIC_PREFIX and BIDDEN_GROUP, CONFIG the file of an administrator's client.
+set -eu
+PREFIX=${PREFIX:-bidden} GROUP=${GROUP:-bidden-workers}
+
+allow() {
+    "${KAFKA_ACLS:-kafka-acls.sh}" --bootstrap-server "$BOOTSTRAP" ${CONFIG:+--command-config "$CONFIG"} \
+        --add --force --allow-principal "$PRINCIPAL" "$@"
+}
+
+allow --operation Read --topic "$PREFIX.invitations.v1"
+allow --operation Write --topic "$PREFIX.invitations.v1"
+allow --operation Read --group "$GROUP"
+allow --operation Write --topic "$PREFIX.outcomes.v1"
+allow --operation Write --transactional-id "$PREFIX-outcomes"
+allow --operation Read --topic "$PREFIX.outcomes.v1"
+allow --operation Read --topic "$PREFIX.claims.v1"
+allow --operation Describe --group "$GROUP-ledger"
+allow --operation Read --topic "$PREFIX.invitations.dlq.v1"
+allow --operation Describe --group "$GROUP-dlq"
