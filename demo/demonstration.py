@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -137,8 +140,23 @@ class Demonstration:
 
     def supervise(self, report: Report) -> None:
         """Keeps the servers and processes running until `stop` is set."""
+        self._supervisor().run(self.stop, report)
+
+    @contextmanager
+    def supervised(self, report: Report) -> Iterator[None]:
+        """Keeps them running meanwhile: a batch waits for ever for a worker that ended, as at a slow Kafka."""
+        over = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="supervision") as pool:
+            supervision = pool.submit(self._supervisor().run, over, report)
+            try:
+                yield
+            finally:
+                over.set()
+        supervision.result()
+
+    def _supervisor(self) -> Supervisor:
         assert self._commands is not None
-        Supervisor([*self._stack.servers, *self._commands.all]).run(self.stop, report)
+        return Supervisor([*self._stack.servers, *self._commands.all])
 
     def _until_stopped(self, items: Iterable[_T]) -> Iterator[_T]:
         for item in items:

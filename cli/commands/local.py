@@ -82,7 +82,7 @@ def _run_campaign(demonstration: Demonstration, members: int, *, quiet: bool) ->
     lines = demonstration.import_directory(members)
     err.print(f"   {lines['member']:,} members, {lines['subscription']:,} subscriptions, {lines['ban']:,} bans")
     err.print("[bold]3. Invite[/] everyone")
-    with demonstration.connect() as conn:
+    with demonstration.supervised(_report), demonstration.connect() as conn:
         batch = demonstration.invite_everyone(conn)
         status = watch(conn, batch, quiet=quiet, check=demonstration.stop.check)
     return demonstration.result(status)

@@ -171,8 +171,18 @@ def test_a_stuck_worker_is_restarted(alone: Bidden) -> None:
 
 
 def test_demo(alone: Bidden) -> None:
-    """The demonstration sends everything, its audit balances, and nothing keeps running."""
-    audit = alone.run("demo", "--members", "200", "--json", env={"BIDDEN_HOME": str(alone.folder / "home")}).json
+    """The demonstration sends everything, its audit balances, and nothing keeps running.
+
+    It does so when its worker ends before it has begun, as one does at a Kafka that answers late.
+    """
+    demo = alone.start("demo", "--members", "200", "--json", BIDDEN_HOME=str(alone.folder / "home"))
+    eventually(lambda: bool(workers(demo)) or not demo.running, "its worker was started")
+    assert demo.running, demo.log_tail()
+    (worker,) = workers(demo)
+    os.kill(worker, signal.SIGKILL)
+    assert demo.end(120) == 0, demo.log_tail()
+    assert "worker-1 ended (killed by SIGKILL)" in demo.err.read_text()
+    audit = json.loads(demo.out.read_text())
     assert (audit["balanced"], audit["missing"], audit["failed"], audit["unknown"]) == (True, [], 0, 0)
     assert audit["sent"] > 200
     assert at_home(alone.folder) == []
