@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from config import collector
 from config.clock import now
 from config.settings import Settings
 
@@ -40,7 +41,7 @@ async def build_worker(settings: Settings, heartbeat: Heartbeat, make_sender: Se
     from streams.restore_check import RestoreCheck
     from streams.worker import Worker
 
-    return Worker(
+    worker = Worker(
         settings,
         make_sender(settings),
         TemplateComposer(settings.mail_from, settings.base_url, now),
@@ -49,3 +50,5 @@ async def build_worker(settings: Settings, heartbeat: Heartbeat, make_sender: Se
         KafkaClaimLog(settings),
         RestoreCheck(settings),
     )
+    collector.settle()
+    return worker

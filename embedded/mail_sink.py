@@ -22,7 +22,7 @@ import ssl
 import sys
 from pathlib import Path
 
-from config import standard_streams
+from config import collector, standard_streams
 from config.stop_signals import stop_signals
 from embedded.mail_rules import Rules
 from embedded.mail_store import MailStore
@@ -74,6 +74,7 @@ async def serve(options: argparse.Namespace) -> None:
     server = await loop.create_server(
         lambda: SmtpServerSession(sink), options.host, options.port, backlog=BACKLOG, reuse_address=True
     )
+    collector.settle()
     if options.ready_file is not None:
         write_atomically(options.ready_file, str(os.getpid()))
     await stopped.wait()

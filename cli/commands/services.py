@@ -22,7 +22,7 @@ from cli.options import (
 from cli.rights import require_rights
 from cli.runners import require_same_runner
 from cli.wiring import build_worker
-from config import tracing
+from config import collector, tracing
 from config.clock import now
 from config.rights import Process
 from config.startup import load
@@ -61,6 +61,7 @@ def dispatch(as_json: bool) -> None:
     dispatcher = Dispatcher(settings, now, time.monotonic, stop, permitted=allowed, chores=chores)
     HEALTH.lives_by("dispatcher", dispatcher.why_not_alive)
     HEALTH.ready_by("stop", lambda: "is stopping" if stop.is_set() else None)
+    collector.settle()
     HEALTH.started()
     dispatcher.run()
 
