@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from config.tracing import new_context
 from db.connect import Connection
 from db.statements import sql
+from schemas.keys import NEIGHBOURHOOD
 
 #: Hears how many rows of what were written.
 Report = Callable[[str, int], None]
@@ -161,6 +162,7 @@ def write_plan(
     parameters = {**trigger.parameters(), "batch_id": batch_id, "seed": seed, "claim": trigger.claim_seconds}
     parameters["first_items"] = FIRST_ITEMS
     parameters["large"] = LARGE_BATCH
+    parameters["neighbourhood"] = NEIGHBOURHOOD
     for name, what in _PARTS:
         report(what, conn.execute(sql(name), parameters).rowcount)
 

@@ -9,14 +9,14 @@ When `process` returns, every record of the poll is settled, due again, on the d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from config import crash_points, metrics
 from config.crash_points import CrashPoint
 from db.ledger import Ledger, LookedUp
 from schemas.delivery import Delivery
-from schemas.keys import DeliveryKey
+from schemas.keys import NEIGHBOURHOOD, DeliveryKey
 from schemas.message import InvitationDue, UndecodableError, decode
 from schemas.send_rates import domain_of
 from schemas.vocabulary import MEMBER_SLOT, Role, RolePolicy
@@ -128,7 +128,16 @@ def decode_records(records: Sequence[Record]) -> tuple[list[Decoded], list[Inval
         else:
             records_of[item] = [record]
             decoded.append((records_of[item], message))
-    return decoded, invalid
+    return _by_neighbourhood(decoded), invalid
+
+
+def _by_neighbourhood(decoded: Iterable[Decoded]) -> list[Decoded]:
+    """Each neighbourhood of a batch at the place of its first message. The rest of their order stays."""
+    neighbourhoods: dict[tuple[int, int], list[Decoded]] = {}
+    for entry in decoded:
+        message = entry[1]
+        neighbourhoods.setdefault((message.batch_id, message.member_id // NEIGHBOURHOOD), []).append(entry)
+    return [entry for neighbours in neighbourhoods.values() for entry in neighbours]
 
 
 def contradiction(message: InvitationDue, row: LookedUp) -> str | None:

@@ -134,10 +134,9 @@ FROM decided c WHERE {{is_candidate}} GROUP BY audience, excluded
 
 -- name: plan_items
 -- The order of sending is shuffled per batch, and the same for the same seed (FM-34). In a large batch neighbourhoods of
--- 64 ids are shuffled, and the members of each: rows that are sent together then lie together, in tables and indexes,
--- which saves the workers' statements a third of their time. The first items are inserted with
--- the trigger's publish claim: if it dies before it has published them, they become due for any dispatcher, as the rest
--- is at once; and all is, where the source gets the invitations first.
+-- ids are shuffled, and the members of each (`schemas.keys`). The first items are inserted with the trigger's publish
+-- claim: if it dies before it has published them, they become due for any dispatcher, as the rest is at once; and all is,
+-- where the source gets the invitations first.
 WITH {{subscribed}}, ineligible AS MATERIALIZED (
     {{ineligible_members}}
 ), {{candidates}}
@@ -152,7 +151,8 @@ FROM (
     SELECT *, row_number() OVER (
         PARTITION BY excluded IS NULL
         ORDER BY
-            CASE WHEN (SELECT count(*) FROM candidates) > %(large)s THEN md5(%(seed)s::text || '/' || member_id / 64) END,
+            CASE WHEN (SELECT count(*) FROM candidates) > %(large)s
+                THEN md5(%(seed)s::text || '/' || member_id / %(neighbourhood)s) END,
             md5(%(seed)s::text || ':' || member_id), member_id
     ) AS place
     FROM candidates

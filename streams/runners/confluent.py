@@ -27,19 +27,21 @@ from streams.lag import GroupLag
 from streams.records import Heartbeat, Record
 from streams.runners import consumer
 from streams.runners.fetch_watch import Cure, FetchWatch
+from streams.runners.idle_polls import IdlePolls
 from streams.runners.positions import LostPositions
+from streams.runners.read_ahead import ReadAhead
 from streams.vital_signs import watch
 from streams.worker import WorkerFactory
 
 log = structlog.get_logger()
 
 MAX_POLL_RECORDS: Final = 500
+#: Records that are read and not processed: room for a fetch of each of twelve partitions (`consumer`).
+_READ_AHEAD_RECORDS: Final = 4000
 #: Polls processed at once: one is looked up while another is sent.
 POLLS_IN_FLIGHT: Final = 3
 _REVOKE_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
-#: How long all polls are in flight before it polls without fetching. Not at once: pausing discards what was fetched.
-_BUSY_SECONDS: Final = 1.0
 
 
 class ConfluentRunner:
@@ -58,8 +60,8 @@ class ConfluentRunner:
         self._in_flight = 0
         self._polling_ended = threading.Event()
         self._drained = threading.Event()
-        self._busy_since: float | None = None
-        self._early: list[Message] = []
+        self._idle_polls = IdlePolls(time.monotonic)
+        self._read_ahead = ReadAhead()
         self._finished: deque[tuple[int, int, int]] = deque()
         self._positions = LostPositions(self._consumer, self._topic)
         self._polls_submitted = 0
@@ -142,9 +144,9 @@ class ConfluentRunner:
                 self._store_finished()
                 self._fetch_again(self._fetches.next_cure())
                 if not self._free_polls.acquire(timeout=_POLL_SECONDS):
-                    self._stay_member()
+                    self._keep([self._idle_polls.poll(self._consumer)])
                     continue
-                self._resume_fetching()
+                self._idle_polls.end(self._consumer)
                 records = self._poll()
                 self._positions.find(after_poll=self._polls_submitted)
                 if not records:
@@ -170,8 +172,9 @@ class ConfluentRunner:
         if cure is Cure.SUBSCRIBE:
             # Ends the assignment, by `_on_revoke`, and leaves the group.
             self._consumer.close()
+            self._read_ahead.clear()
             log.warning("still nothing is fetched; subscribing again")
-            self._early, self._busy_since = [], None
+            self._idle_polls.forget()
             self._consumer = self._make_consumer()
             self._positions = LostPositions(self._consumer, self._topic)
             self._subscribe()
@@ -185,6 +188,7 @@ class ConfluentRunner:
     def _assign_again(self, partitions: Sequence[TopicPartition]) -> None:
         """The group does not notice. Each begins at what is committed: what was read and not stored is read again."""
         numbers = [p.partition for p in partitions]
+        self._read_ahead.drop(numbers)
         fresh = [TopicPartition(self._topic, number) for number in numbers]
         try:
             self._consumer.incremental_unassign(fresh)
@@ -197,37 +201,26 @@ class ConfluentRunner:
         else:
             log.warning("nothing was fetched; assigned again", partitions=numbers)
 
-    def _stay_member(self) -> None:
-        """Polls without fetching while all polls are in flight, for as long as the mail server is slow or away.
-
-        Otherwise a rebalance would wait for this worker, and after max.poll.interval.ms it would leave the group.
-        """
-        now = time.monotonic()
-        self._busy_since = self._busy_since or now
-        if now - self._busy_since >= _BUSY_SECONDS:
-            self._consumer.pause(self._consumer.assignment())
-            message = self._consumer.poll(0)
-            if message is not None:
-                # Of a partition that this very poll has assigned.
-                self._early.append(message)
-
-    def _resume_fetching(self) -> None:
-        if self._busy_since is not None:
-            self._consumer.resume(self._consumer.assignment())
-            self._busy_since = None
-
     def _poll(self) -> list[Record]:
-        messages, self._early = self._early, []
-        first = self._consumer.poll(0 if messages else _POLL_SECONDS)
+        first = self._consumer.poll(0 if self._read_ahead else _POLL_SECONDS)
         if first is not None:
-            linger = consumer.LINGER_SECONDS if self._in_flight else 0
-            messages += [first, *self._consumer.consume(MAX_POLL_RECORDS - 1, timeout=linger)]
-        for message in messages:
-            if (partition := consumer.position_lost(message)) is not None:
-                self._positions.lost(partition)
-        if any(map(consumer.offsets_not_fetched, messages)):
+            room = max(1, _READ_AHEAD_RECORDS - len(self._read_ahead))
+            self._keep([first, *self._consumer.consume(room, timeout=0)])
+            missing = MAX_POLL_RECORDS - len(self._read_ahead)
+            if missing > 0 and self._in_flight:
+                self._keep(self._consumer.consume(missing, timeout=consumer.LINGER_SECONDS))
+        return self._read_ahead.take(MAX_POLL_RECORDS)
+
+    def _keep(self, messages: Sequence[Message | None]) -> None:
+        """What was read waits for its turn, but not what came before a position that was lost."""
+        read = [message for message in messages if message is not None]
+        self._read_ahead.add(record for message in read if (record := consumer.to_record(message)) is not None)
+        lost = [partition for message in read if (partition := consumer.position_lost(message)) is not None]
+        self._read_ahead.drop(lost)
+        for partition in lost:
+            self._positions.lost(partition)
+        if any(map(consumer.offsets_not_fetched, read)):
             self._fetches.offsets_not_fetched()
-        return [record for message in messages if (record := consumer.to_record(message)) is not None]
 
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._assigned = True
@@ -238,6 +231,7 @@ class ConfluentRunner:
     def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         log.info("partitions revoked", partitions=[p.partition for p in partitions])
         self._positions.revoked(p.partition for p in partitions)
+        self._read_ahead.drop(p.partition for p in partitions)
         with self._idle:
             self._idle.wait_for(lambda: not self._in_flight, timeout=_REVOKE_SECONDS)
         self._store_finished()
