@@ -75,7 +75,7 @@ class OutcomePublisher:
                 return
         producer = self.make_producer()
         if not ledger_topics.has_outcomes(self._settings):
-            # A new topic, perhaps because Kafka was lost. That its first outcomes are published twice harms nobody.
+            # A new topic, perhaps because Kafka was lost.
             outcomes.note_all(conn)
         while not self._stop.is_set():
             if not self.publish_some(conn, producer):

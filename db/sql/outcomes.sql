@@ -9,7 +9,10 @@ SELECT pg_try_advisory_lock(hashtextextended('bidden: outcomes', {{schema_seed}}
 SELECT id, outcomes FROM outcome_outbox ORDER BY id LIMIT %(limit)s
 
 -- name: note_all_outcomes
--- For a topic that was lost.
+-- For a topic that is new, or was lost. What waits is among it.
+WITH waiting AS (
+    DELETE FROM outcome_outbox
+)
 INSERT INTO outcome_outbox (outcomes)
 SELECT jsonb_agg(jsonb_build_array(event_id, action, member_id, slot, role, state, fence, batch_id, updated_at))
 FROM (

@@ -187,6 +187,8 @@ def test_audit_unbalanced(prometheus: Prometheus, operator: Operator, books: Boo
     # It is sampled again in ten minutes, or when a dispatcher starts.
     operator.processes["dispatch"].stop()
     operator.start("dispatch")
+    # Without a dispatcher the alert is over, too.
+    operator.dispatcher.wait_value("bidden_audit_imbalance", 0, check="planned_without_item")
     prometheus.wait_clear("BiddenAuditUnbalanced")
     assert books.states() == {"sent": 10}
 

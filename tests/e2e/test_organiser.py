@@ -83,6 +83,7 @@ def test_stopped_in_the_middle(stage: Stage, ada: Person) -> None:
     expect(ada.page.locator("main .state .chip")).to_have_text("paused")
     ada.press("Resume")
     expect(ada.page.locator("main .state .chip")).to_have_text("running")
+    eventually(lambda: stage.books.sink.count() > 0, "the first mails have arrived")
     ada.press("Cancel…")
     ada.sees("Cancel this batch?")
     ada.press("Cancel the batch")

@@ -66,6 +66,20 @@ def test_whoever_writes_an_outcome(scenario: Scenario, settings: Settings) -> No
     assert outcomes.to_publish(scenario.conn, 10) == []
 
 
+def test_a_new_topic_gets_each_outcome_once(scenario: Scenario, settings: Settings) -> None:
+    """FM-43: what the ledger knows, with what waits in the outbox among it: nothing comes twice."""
+    scenario.build(students=range(1, 4))
+    batch = scenario.plan("students")
+    agent = scenario.agent("a")
+    agent.deliver(scenario.request(batch, 1, "Student"))
+    publisher = OutcomePublisher(settings, threading.Event())
+    outcomes.remove(scenario.conn, outcomes.to_publish(scenario.conn, 10))
+    agent.deliver(scenario.request(batch, 2, "Student"), Failed("550 no", "550 no"))
+    outcomes.note_all(scenario.conn)
+    publish(scenario, publisher)
+    assert published(settings) == {1: [("sent", 1)], 2: [("failed", 1)]}
+
+
 def test_a_frozen_publisher_writes_nothing_any_more(scenario: Scenario, settings: Settings) -> None:
     """FM-43: what it had begun is never committed once another publishes: no old outcome follows a newer one."""
     scenario.build(students=range(1, 3))
