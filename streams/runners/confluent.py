@@ -188,7 +188,6 @@ class ConfluentRunner:
     def _assign_again(self, partitions: Sequence[TopicPartition]) -> None:
         """The group does not notice. Each begins at what is committed: what was read and not stored is read again."""
         numbers = [p.partition for p in partitions]
-        self._read_ahead.drop(numbers)
         fresh = [TopicPartition(self._topic, number) for number in numbers]
         try:
             self._consumer.incremental_unassign(fresh)
@@ -199,13 +198,17 @@ class ConfluentRunner:
             # In the middle of a rebalance, which assigns by itself.
             log.info("not assigned again", partitions=numbers, cause=str(error))
         else:
+            # Only now: else the consumer would go on behind what was dropped.
+            self._read_ahead.drop(numbers)
             log.warning("nothing was fetched; assigned again", partitions=numbers)
 
     def _poll(self) -> list[Record]:
         first = self._consumer.poll(0 if self._read_ahead else _POLL_SECONDS)
         if first is not None:
+            # At once: the next call may revoke its partition.
+            self._keep([first])
             room = max(1, _READ_AHEAD_RECORDS - len(self._read_ahead))
-            self._keep([first, *self._consumer.consume(room, timeout=0)])
+            self._keep(self._consumer.consume(room, timeout=0))
             missing = MAX_POLL_RECORDS - len(self._read_ahead)
             if missing > 0 and self._in_flight:
                 self._keep(self._consumer.consume(missing, timeout=consumer.LINGER_SECONDS))
