@@ -50,7 +50,7 @@ def test_an_event_for_everyone(scenario: Scenario, audience: str) -> None:
 
 
 def test_an_audit_counts_the_audience_alone(scenario: Scenario) -> None:
-    """Coaches of an event for students are not missing, whoever is audited; `why` says that they are on no list."""
+    """Coaches of an event for students are missing in no audit; `why` says that they are on no list."""
     scenario.build(students=[1], coaches=[2], both=[3], audience="students")
     agent, batch = scenario.agent(), scenario.plan("students")
     for member_id in (1, 3):

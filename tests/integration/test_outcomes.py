@@ -1,4 +1,4 @@
-"""Every outcome reaches its topic, whoever writes it, after its commit and in the order of the ledger."""
+"""Every outcome of every writer reaches its topic, after its commit and in the order of the ledger."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def publish(scenario: Scenario, publisher: OutcomePublisher) -> None:
         pass
 
 
-def test_whoever_writes_an_outcome(scenario: Scenario, settings: Settings) -> None:
+def test_each_writer_of_an_outcome(scenario: Scenario, settings: Settings) -> None:
     """FM-43: a worker, an operator, a cancel in chunks, an import: each outcome is an event; a claim is none."""
     scenario.build(students=range(1, 8))
     batch = scenario.plan("students")

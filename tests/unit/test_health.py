@@ -1,4 +1,4 @@
-"""What a process says of itself: servers that are away count once, whoever waits for them."""
+"""What a process says of itself: servers that are away count once, however many wait for them."""
 
 from __future__ import annotations
 
