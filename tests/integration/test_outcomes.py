@@ -80,6 +80,19 @@ def test_a_new_topic_gets_each_outcome_once(scenario: Scenario, settings: Settin
     assert published(settings) == {1: [("sent", 1)], 2: [("failed", 1)]}
 
 
+def test_a_new_topic_gets_what_commits_meanwhile_last(scenario: Scenario, settings: Settings) -> None:
+    """FM-43: an outcome whose transaction is under way follows the older one that the ledger still shows."""
+    scenario.build(students=range(1, 3))
+    batch = scenario.plan("students")
+    agent = scenario.agent("a")
+    agent.deliver(scenario.request(batch, 1, "Student"), Unknown("connection lost"))
+    with connect(scenario.url) as under_way:
+        batch_control.resolve(under_way, 1, Verdict.SENT, member_id=1, by="a test", resend_below=0)
+        outcomes.note_all(scenario.conn)
+    publish(scenario, OutcomePublisher(settings, threading.Event()))
+    assert published(settings) == {1: [("unknown", 1), ("sent", 1)]}
+
+
 def test_a_frozen_publisher_writes_nothing_any_more(scenario: Scenario, settings: Settings) -> None:
     """FM-43: what it had begun is never committed once another publishes: no old outcome follows a newer one."""
     scenario.build(students=range(1, 3))
