@@ -52,7 +52,6 @@ class ConfluentRunner:
         self._topic = settings.invitations_topic
         self._factory = factory
         self._fetches = FetchWatch(time.monotonic)
-        self._consumer = self._make_consumer()
         self._heartbeat = Heartbeat()
         self._stop = threading.Event()
         self._free_polls = threading.Semaphore(POLLS_IN_FLIGHT)
@@ -60,10 +59,7 @@ class ConfluentRunner:
         self._in_flight = 0
         self._polling_ended = threading.Event()
         self._drained = threading.Event()
-        self._idle_polls = IdlePolls(time.monotonic)
-        self._read_ahead = ReadAhead()
         self._finished: deque[tuple[int, int, int]] = deque()
-        self._positions = LostPositions(self._consumer, self._topic)
         self._polls_submitted = 0
         self._polls_completed = 0
         self._lag = GroupLag(settings)
@@ -71,6 +67,14 @@ class ConfluentRunner:
         self._assigned = False
         self._expected_at = time.monotonic() + consumer.unassigned_seconds(settings)
         self._failure: BaseException | None = None
+        self._begin_consumer()
+
+    def _begin_consumer(self) -> None:
+        """A new one: what the one before it had read, paused or lost does not matter any more."""
+        self._consumer = self._make_consumer()
+        self._read_ahead = ReadAhead()
+        self._idle_polls = IdlePolls(time.monotonic)
+        self._positions = LostPositions(self._consumer, self._topic)
 
     def _make_consumer(self) -> Consumer:
         return Consumer(consumer.consumer_config(self._settings), logger=None)
@@ -172,11 +176,8 @@ class ConfluentRunner:
         if cure is Cure.SUBSCRIBE:
             # Ends the assignment, by `_on_revoke`, and leaves the group.
             self._consumer.close()
-            self._read_ahead.clear()
             log.warning("still nothing is fetched; subscribing again")
-            self._idle_polls.forget()
-            self._consumer = self._make_consumer()
-            self._positions = LostPositions(self._consumer, self._topic)
+            self._begin_consumer()
             self._subscribe()
         elif cure is not None:
             partitions = self._consumer.assignment()

@@ -12,7 +12,7 @@ _BUSY_SECONDS: Final = 1.0
 
 
 class IdlePolls:
-    """For the consumer's thread, as long as the mail server is slow or away.
+    """For one consumer, and its thread, as long as the mail server is slow or away.
 
     Otherwise a rebalance would wait for this worker, and after max.poll.interval.ms it would leave the group.
     """
@@ -35,7 +35,3 @@ class IdlePolls:
         if self._busy_since is not None:
             consumer.resume(consumer.assignment())
             self._busy_since = None
-
-    def forget(self) -> None:
-        """The consumer is a new one, and fetches."""
-        self._busy_since = None

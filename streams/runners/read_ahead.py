@@ -19,7 +19,7 @@ from streams.records import Record
 
 
 class ReadAhead:
-    """For one consumer's thread. The records of a partition leave in the order in which they came."""
+    """For one consumer, and its thread. The records of a partition leave in the order in which they came."""
 
     def __init__(self) -> None:
         self._queues: Final[dict[int, deque[Record]]] = {}
@@ -57,10 +57,6 @@ class ReadAhead:
         """Forget what was read of these: the consumer begins them again, or another one does."""
         for partition in partitions:
             self._queues.pop(partition, None)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._queues.clear()
 
 
 def _age(queue: deque[Record]) -> int:

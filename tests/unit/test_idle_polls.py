@@ -45,7 +45,3 @@ def test_it_polls_only_after_a_second_without_room() -> None:
     polls.end(library)
     polls.end(library)
     assert consumer.calls == ["pause", "poll 0", "pause", "poll 0", "resume"]
-    without_room(102.0)
-    polls.forget()
-    polls.end(library)
-    assert consumer.calls[5:] == []

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from config.settings import Settings
 from streams.records import Record
 from streams.runners.confluent import ConfluentRunner
+from streams.runners.fetch_watch import Cure
 
 
 class FakeConsumer:
@@ -25,6 +26,12 @@ class FakeConsumer:
         pass
 
     def resume(self, _: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def subscribe(self, *_: Any, **__: Any) -> None:
         pass
 
 
@@ -59,3 +66,12 @@ def test_a_partition_that_was_revoked(runner: ConfluentRunner) -> None:
     """FM-21: its next owner reads it from what is committed."""
     runner._on_revoke(runner._consumer, [TopicPartition("t", 1)])
     assert left(runner) == {0}
+
+
+def test_a_consumer_that_subscribes_again(runner: ConfluentRunner) -> None:
+    """FM-41: a new one begins at what is committed, and is not paused as the former was."""
+    former, paused = runner._consumer, runner._idle_polls
+    runner._fetch_again(Cure.SUBSCRIBE)
+    assert left(runner) == set()
+    assert runner._consumer is not former
+    assert runner._idle_polls is not paused
