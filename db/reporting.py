@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -21,6 +23,7 @@ from config.settings import Settings
 from db import reports, source_writer
 from db.connect import Connection, connect
 from db.source import RefusedRowError, Source
+from db.source_writer import RefusedRow
 from db.statements import sql
 from schemas.source_file import REPORT, Query
 from schemas.vocabulary import BatchState
@@ -40,7 +43,7 @@ _refused: Final = LogThrottle()
 def report(settings: Settings, source: Source) -> int:
     """Give back what is new, or a part of it; returns how many entries. Nothing while another process is at it.
 
-    A batch of which the source refuses a row is offered again later, as one that it does not take. Raises
+    What the source refuses, or does not take, is offered again later; a row that it refuses stops no other. Raises
     UnreachableError while the source is away, and InputError where the statement fails.
     """
     query = source_writer.statement(source, REPORT)
@@ -66,39 +69,79 @@ def _lock(conn: Connection) -> bool:
     return bool(row["is_locked"])
 
 
+@dataclass(slots=True)
+class _Given:
+    """What became of the entries that the source was given."""
+
+    taken: list[dict[str, Any]] = field(default_factory=list)
+    #: Its database refuses these alone.
+    refused: list[RefusedRow] = field(default_factory=list)
+    #: Why it did not take others, or the batch.
+    cause: str | None = None
+
+
 def _report_batch(conn: Connection, source: Source, query: Query, known: dict[str, Any], until: float) -> int:
     """Entries in chunks, each with the batch's numbers; the numbers alone where only they are new, or it is new."""
     count = 0
     digest = known["digest"]
     values = {"batch_id": known["id"], "is_settled": known["is_settled"], "limit": _CHUNK}
+    after = {"after_member": 0, "after_slot": ""}
+    any_refused = False
     while time.monotonic() < until and _lock(conn):
-        entries = [] if digest is None else conn.execute(sql("entries_to_report"), values).fetchall()
+        entries = [] if digest is None else conn.execute(sql("entries_to_report"), values | after).fetchall()
         batch = _batch(conn, known["id"])
         now = hashlib.md5(orjson.dumps(batch, option=orjson.OPT_SORT_KEYS), usedforsecurity=False).hexdigest()
         if not entries and now == digest:
-            if batch["state"] in _ENDED and not batch["pending"]:
+            if any_refused:
+                conn.execute(sql("note_refused_batch"), values)
+            elif batch["state"] in _ENDED and not batch["pending"]:
                 conn.execute(sql("note_settled_batch"), values)
             conn.commit()
             break
-        cause = "it returned no row"
-        try:
-            taken = source_writer.write(source, query, batch=batch, entries=[_given(entry) for entry in entries])
-        except RefusedRowError as error:
-            # Of this batch: the others must not wait for it.
-            taken, cause = [], error.detail
+        given = _give(source, query, batch, entries)
         crash_points.reach(CrashPoint.OUTCOMES_REPORTED)
-        if not taken:
+        conn.execute(
+            sql("note_reported_entries"), values | {"entries": Jsonb([_noted(entry) for entry in given.taken])}
+        )
+        count += len(given.taken)
+        _warn(known["id"], given)
+        if given.cause is not None:
             conn.execute(sql("note_refused_batch"), values)
             conn.commit()
-            if _refused.admits(str(known["id"])):
-                log.warning("the source did not take a batch; it is offered again", batch=known["id"], cause=cause)
             break
-        conn.execute(sql("note_reported_entries"), values | {"entries": Jsonb([_noted(entry) for entry in entries])})
-        conn.execute(sql("note_reported_batch"), values | {"digest": now})
+        if given.taken or not entries:
+            conn.execute(sql("note_reported_batch"), values | {"digest": now})
+            digest = now
         conn.commit()
-        digest = now
-        count += len(entries)
+        if entries:
+            after = {"after_member": entries[-1]["member_id"], "after_slot": entries[-1]["slot"]}
+        any_refused = any_refused or bool(given.refused)
     return count
+
+
+def _give(source: Source, query: Query, batch: dict[str, Any], entries: Sequence[dict[str, Any]]) -> _Given:
+    given = _Given()
+
+    def give(part: Sequence[dict[str, Any]]) -> None:
+        if source_writer.write(source, query, batch=batch, entries=[_in_json(entry) for entry in part]):
+            given.taken += part
+        else:
+            given.cause = "it returned no row"
+
+    try:
+        given.refused = source_writer.by_halves(entries, give)
+    except RefusedRowError as error:
+        # Of this batch: the others must not wait for it.
+        given.cause = error.detail
+    return given
+
+
+def _warn(batch_id: int, given: _Given) -> None:
+    if given.cause is not None and _refused.admits(str(batch_id)):
+        log.warning("the source did not take a batch; it is offered again", batch=batch_id, cause=given.cause)
+    for entry, cause in given.refused:
+        if _refused.admits(f"{batch_id}/{entry['member_id']}"):
+            log.warning("the source refuses an outcome", batch=batch_id, member_id=entry["member_id"], cause=cause)
 
 
 def _batch(conn: Connection, batch_id: int) -> dict[str, Any]:
@@ -109,7 +152,7 @@ def _batch(conn: Connection, batch_id: int) -> dict[str, Any]:
     return found
 
 
-def _given(entry: dict[str, Any]) -> dict[str, Any]:
+def _in_json(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name != "slot"}
 
 

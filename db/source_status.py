@@ -54,6 +54,12 @@ def read(conn: Connection) -> SourceStatus | None:
     return None if row is None else SourceStatus(**row)
 
 
+def batches_not_taken(conn: Connection, late_seconds: float) -> tuple[int, int | None] | None:
+    """How many that began so long ago it does not have whole, and the first; None where it is given no outcomes."""
+    row = conn.execute(sql("batches_not_taken"), {"late_seconds": late_seconds}).fetchone()
+    return None if row is None else (row["late"], row["first"])
+
+
 def set_aside(conn: Connection, limit: int) -> list[dict[str, Any]]:
     """Lines that the newest snapshot, or the one in this transaction, could not use."""
     return conn.execute(sql("set_aside_lines"), {"limit": limit}).fetchall()

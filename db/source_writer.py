@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -56,25 +56,34 @@ def write_rows(
 ) -> tuple[list[dict[str, Any]], list[RefusedRow]]:
     """Run the statement with these rows; returns what it returns, and the rows that the source's database refuses.
 
-    These stop no other: they are found by halves. If it refuses every one of several, or many, the statement is wrong:
-    RefusedRowError. Other errors as `write`.
+    Errors as `by_halves`, which finds them.
     """
     found: list[dict[str, Any]] = []
+    refused = by_halves(rows, lambda part: found.extend(write(source, query, rows=part)))
+    return found, refused
+
+
+def by_halves(rows: Sequence[dict[str, Any]], give: Callable[[Sequence[dict[str, Any]]], object]) -> list[RefusedRow]:
+    """Give these rows to the source; returns those that its database refuses, which stop no other.
+
+    `give` calls `write` with a part of them. If every one of several is refused, or many, the statement is wrong:
+    RefusedRowError, as when no row is given and it refuses that. Other errors as `write`.
+    """
     refused: list[RefusedRow] = []
     parts = [rows]
     while parts:
         part = parts.pop()
         try:
-            found += write(source, query, rows=part)
+            give(part)
         except RefusedRowError as error:
             if len(part) > 1:
                 half = len(part) // 2
                 parts += [part[half:], part[:half]]
                 continue
-            refused.append(RefusedRow(part[0], error.detail))
-            if len(refused) > _MOST_REFUSED or len(refused) == len(rows) > 1:
+            refused += [RefusedRow(row, error.detail) for row in part]
+            if not part or len(refused) > _MOST_REFUSED or len(refused) == len(rows) > 1:
                 raise
-    return found, refused
+    return refused
 
 
 def _dicts(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ _SHOWN: Final = 5
 _LITTLE_SECONDS: Final = 1.0
 #: A batch whose invitations the source does not have for so long waits for a person.
 _LONG_SECONDS: Final = 300.0
+#: A batch of the source's own may have been in the way of one that began more lately.
+_LATE_SECONDS: Final = 3600.0
 
 
 def check_source(settings: Settings) -> Iterator[Finding]:
@@ -44,7 +46,7 @@ def check_source(settings: Settings) -> Iterator[Finding]:
 
 
 def check_snapshot(conn: Connection, settings: Settings) -> Iterator[Finding]:
-    """Whether the newest snapshot is fresh, and what it set aside. Nothing where there is no source."""
+    """Whether the newest snapshot is fresh, what it set aside, and what its source refuses. Nothing without one."""
     status = source_status.read(conn)
     if status is None:
         if settings.source_url is not None:
@@ -54,6 +56,9 @@ def check_snapshot(conn: Connection, settings: Settings) -> Iterator[Finding]:
     yield "snapshot", not status.is_stale and status.problem is None, _describe(status)
     if status.places:
         yield "placing", (status.placing_seconds or 0.0) < _LONG_SECONDS, _describe_placing(status)
+    reported = source_status.batches_not_taken(conn, _LATE_SECONDS)
+    if reported is not None:
+        yield "outcomes given back", not reported[0], _describe_reported(*reported)
     shown = [
         f"{line['type']} {line['key']}" + (f", {line['field']}" if line["field"] else "") + f": {line['problem']}"
         for line in source_status.set_aside(conn, _SHOWN)
@@ -83,6 +88,15 @@ def _describe_placing(status: SourceStatus) -> str:
     return (
         f"{status.batches_to_place} of the batches wait until the source has their invitations, one for "
         f"{duration(status.placing_seconds)}: is `bidden sync --every 15s` running, and what does it log?"
+    )
+
+
+def _describe_reported(late: int, first: int | None) -> str:
+    if not late:
+        return "the source takes those of every batch"
+    return (
+        f"{late} of the batches that began more than {duration(_LATE_SECONDS)} ago are refused by the source, or a "
+        f"part of them, first batch {first}: what does `bidden sync` log?"
     )
 
 

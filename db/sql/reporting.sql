@@ -38,6 +38,15 @@ WHERE b.archived IS NULL AND b.planning IS NULL
     ))
 ORDER BY r.refused_at NULLS FIRST, b.id
 
+-- name: batches_not_taken
+-- Begun so long ago, and the source still refuses them, or a part. None where the source is given no outcomes.
+SELECT count(*) FILTER (WHERE is_late) AS late, min(id) FILTER (WHERE is_late) AS first
+FROM (
+    SELECT b.id, r.refused_at IS NOT NULL AND b.started_at < now() - %(late_seconds)s * interval '1 second' AS is_late
+    FROM reported_batches r JOIN batches b ON b.id = r.batch_id WHERE b.archived IS NULL
+) b
+HAVING count(*) > 0
+
 -- name: batch_to_report
 -- What `batch_status` does not say.
 SELECT e.ref, ARRAY(SELECT chapter_id FROM event_chapters WHERE event_id = e.id ORDER BY position) AS chapter_ids,
@@ -45,7 +54,7 @@ SELECT e.ref, ARRAY(SELECT chapter_id FROM event_chapters WHERE event_id = e.id 
 FROM batches b JOIN events e ON e.id = b.event_id WHERE b.id = %(batch_id)s
 
 -- name: entries_to_report
--- The next entries that the source was not given as they are. Of a settled batch those alone that were kept.
+-- The next entries, behind that one, that the source was not given as they are. Of a settled batch those alone that were kept.
 SELECT x.member_id, x.slot, x.role, x.status, x.reason, x.at, v.token, coalesce((
     SELECT ec.chapter_id FROM event_chapters ec JOIN groups ON groups.chapter_id = ec.chapter_id
     JOIN subscriptions s ON s.group_id = groups.id AND s.member_id = x.member_id
@@ -56,10 +65,10 @@ FROM batches b
 CROSS JOIN LATERAL (
     SELECT l.member_id, l.slot, l.role, {{reported_status}} AS status, {{reported_reason}} AS reason, l.at
     FROM log_entries l
-    WHERE l.batch_id = b.id AND {{final_entry}}
+    WHERE l.batch_id = b.id AND {{final_entry}} AND (l.member_id, l.slot) > (%(after_member)s, %(after_slot)s)
     UNION ALL
     SELECT i.member_id, '', NULL, 'excluded', i.excluded, i.settled_at FROM batch_items i
-    WHERE i.batch_id = b.id AND i.excluded IS NOT NULL
+    WHERE i.batch_id = b.id AND i.excluded IS NOT NULL AND (i.member_id, '') > (%(after_member)s, %(after_slot)s)
 ) x
 LEFT JOIN reported_entries r ON r.batch_id = b.id AND r.member_id = x.member_id AND r.slot = x.slot
 LEFT JOIN invitations v ON v.event_id = b.event_id AND v.member_id = x.member_id AND v.role = x.role

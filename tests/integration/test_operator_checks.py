@@ -344,3 +344,22 @@ def test_a_batch_that_waits_to_be_placed(scenario: Scenario, settings: Settings)
     _, (check, ok, detail), _ = check_snapshot(conn, settings)
     assert (ok, detail) == (True, "the source has the invitations of every batch")
     assert wrong(conn) == {"overdue items": ("1/1",)}
+
+
+def test_a_batch_that_the_source_does_not_take(scenario: Scenario, settings: Settings) -> None:
+    """FM-46: after an hour a person should look; before, a batch of the source's own may be in the way."""
+    conn = scenario.conn
+    snapshot(conn, limit=None)
+    scenario.build(students=[1])
+    batch = scenario.plan()
+    scenario.execute(f"INSERT INTO reported_batches VALUES ({batch}, NULL, false, NULL, now())")
+    _, (check, ok, detail), _ = check_snapshot(conn, settings)
+    assert (check, ok, detail) == ("outcomes given back", True, "the source takes those of every batch")
+    scenario.execute("UPDATE batches SET started_at = now() - interval '2 hours'")
+    _, (_, ok, detail), _ = check_snapshot(conn, settings)
+    assert not ok
+    assert "1 of the batches that began more than 60 min ago are refused" in detail
+    assert f"first batch {batch}: what does" in detail
+    scenario.execute("UPDATE reported_batches SET refused_at = NULL")
+    _, (_, ok, _), _ = check_snapshot(conn, settings)
+    assert ok

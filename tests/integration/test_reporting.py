@@ -166,18 +166,34 @@ def test_planners_own_batch_is_running(work: Work) -> None:
 
 
 def test_a_row_that_the_source_refuses(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FM-46: a batch with an entry that its constraints refuse is offered again later, and `sync` goes on."""
+    """FM-46: an entry that its constraints refuse stops no other, is named, and is offered again later."""
     work.planner.execute("ALTER TABLE invitation_log_entries ADD CONSTRAINT odd CHECK (member_id <> 1)")
     monkeypatch.setattr(reporting, "_refused", LogThrottle())
-    refused = work.batch(m1=SENT)
+    refused = work.batch(m1=SENT, m2=SENT)
+    with structlog.testing.capture_logs() as logged:
+        assert work.report() == 2
+    (entry,) = (entry for entry in logged if entry["log_level"] == "warning")
+    assert (entry["batch"], entry["member_id"]) == (refused, 1)
+    assert "violates check constraint" in entry["cause"]
+    assert work.entries().keys() == {2, 5}
+    assert work.report() == 0, "offered again at once"
+    work.planner.execute("ALTER TABLE invitation_log_entries DROP CONSTRAINT odd")
+    work.scenario.execute("UPDATE reported_batches SET refused_at = now() - interval '2 minutes'")
+    assert work.report() == 1
+    assert work.entries()[1] == ("success", None)
+
+
+def test_every_row_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FM-46: then it is the statement: the batch is offered again later, and `sync` goes on."""
+    work.planner.execute("ALTER TABLE invitation_log_entries ADD CONSTRAINT odd CHECK (member_id > 9)")
+    monkeypatch.setattr(reporting, "_refused", LogThrottle())
+    refused = work.batch(m1=SENT, m2=SENT)
     with structlog.testing.capture_logs() as logged:
         assert work.report() == 0
     (entry,) = (entry for entry in logged if entry["log_level"] == "warning")
     assert (entry["batch"], "violates check constraint" in entry["cause"]) == (refused, True)
-    work.planner.execute("ALTER TABLE invitation_log_entries DROP CONSTRAINT odd")
-    work.scenario.execute("UPDATE reported_batches SET refused_at = now() - interval '2 minutes'")
-    assert work.report() == 2
-    assert work.entries()[1] == ("success", None)
+    (row,) = work.scenario.execute("SELECT refused_at <= now() AS is_refused FROM reported_batches")
+    assert row["is_refused"]
 
 
 def test_events_of_several_chapters(work: Work) -> None:
