@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from schemas.directory import Line
-from schemas.message import InvitationDue
+from schemas.message import ADAPTER
 from schemas.outcome_event import OutcomeEvent
 
 _FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schemas"
@@ -22,7 +22,7 @@ _FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schemas"
 def documents() -> dict[str, str]:
     """The files, by name."""
     schemas: dict[str, dict[str, Any]] = {
-        "invitation-due.v1.json": InvitationDue.model_json_schema(),
+        "invitation-due.v1.json": ADAPTER.json_schema(),
         "outcome.v1.json": OutcomeEvent.model_json_schema(),
         "directory-line.json": TypeAdapter[Any](Line).json_schema(),
     }

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from schemas import limits
 from schemas.vocabulary import Action, Role
@@ -30,10 +30,10 @@ _LONGEST_NAME: Final = 100
 Id = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
 
 
-class InvitationDue(BaseModel):
+# A dataclass is read in less than half the time of a model.
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class InvitationDue:
     """A member of a batch is due an invitation in each of `roles`, those open when the batch was planned."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1]
     batch_id: Id
@@ -41,6 +41,9 @@ class InvitationDue(BaseModel):
     member_id: Id
     action: Action
     roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=2)]
+
+
+ADAPTER: Final = TypeAdapter(InvitationDue)
 
 
 class UndecodableError(ValueError):
@@ -54,7 +57,7 @@ def key_of(member_id: int) -> bytes:
 
 def encode(message: InvitationDue) -> bytes:
     """The value as bytes."""
-    return orjson.dumps(message.model_dump(mode="json"))
+    return ADAPTER.dump_json(message)
 
 
 def encode_fast(batch_id: int, event_id: int, member_id: int, action: str, roles: Sequence[str]) -> bytes:
@@ -74,12 +77,13 @@ def decode(key: bytes | None, value: bytes | None) -> InvitationDue:
         # Before it is parsed: the limit bounds its nesting and the work of saying what is wrong, too.
         raise UndecodableError(f"value: {len(value):,} bytes, and the JSON of a message has at most {limits.MESSAGE:,}")
     try:
-        message = InvitationDue.model_validate_json(value)
+        message = ADAPTER.validate_json(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         # An unknown field's name can be of any length: it must not outgrow the message that it explains.
         where = ".".join(str(part)[:_LONGEST_NAME] for part in first["loc"]) or "value"
-        raise UndecodableError(f"{where}: {first['msg']}") from None
+        what = "unknown field" if first["type"] == "unexpected_keyword_argument" else first["msg"]
+        raise UndecodableError(f"{where}: {what}") from None
     if key != key_of(message.member_id):
         raise UndecodableError(f"key does not name member_id {message.member_id}")
     return message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 #: Header names and values of a message.
 Headers: TypeAlias = tuple[tuple[str, bytes | None], ...]
@@ -15,8 +15,8 @@ def no_headers() -> Headers:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+# A tuple is made in a third of a frozen dataclass's time.
+class Record(NamedTuple):
     """One message as it came from the broker, undecoded."""
 
     topic: str

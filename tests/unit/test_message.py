@@ -70,7 +70,7 @@ def test_a_known_message_is_read() -> None:
         ({"roles": ["Participant"]}, "roles"),
         ({"roles": ["Student"] * 3}, "roles"),
         ({"roles": "Student"}, "roles"),
-        ({"note": "hello"}, "note"),
+        ({"note": "hello"}, "note: unknown field"),
     ],
 )
 def test_a_message_that_is_wrong_says_where(change: dict[str, Any], reason: str) -> None:
