@@ -58,23 +58,27 @@ FROM batches b JOIN events e ON e.id = b.event_id WHERE b.id = %(batch_id)s
 SELECT x.member_id, x.slot, x.role, x.status, x.reason, x.at, v.token, coalesce((
     SELECT ec.chapter_id FROM event_chapters ec JOIN groups ON groups.chapter_id = ec.chapter_id
     JOIN subscriptions s ON s.group_id = groups.id AND s.member_id = x.member_id
-    WHERE ec.event_id = b.event_id AND (x.role IS NULL OR {{role_of_list}} = x.role)
+    WHERE ec.event_id = x.event_id AND (x.role IS NULL OR {{role_of_list}} = x.role)
     ORDER BY ec.position LIMIT 1
-), (SELECT chapter_id FROM event_chapters WHERE event_id = b.event_id ORDER BY position LIMIT 1)) AS chapter_id
-FROM batches b
-CROSS JOIN LATERAL (
-    SELECT l.member_id, l.slot, l.role, {{reported_status}} AS status, {{reported_reason}} AS reason, l.at
-    FROM log_entries l
-    WHERE l.batch_id = b.id AND {{final_entry}} AND (l.member_id, l.slot) > (%(after_member)s, %(after_slot)s)
-    UNION ALL
-    SELECT i.member_id, '', NULL, 'excluded', i.excluded, i.settled_at FROM batch_items i
-    WHERE i.batch_id = b.id AND i.excluded IS NOT NULL AND (i.member_id, '') > (%(after_member)s, %(after_slot)s)
+), (SELECT chapter_id FROM event_chapters WHERE event_id = x.event_id ORDER BY position LIMIT 1)) AS chapter_id
+FROM (
+    SELECT b.event_id, x.*
+    FROM batches b
+    CROSS JOIN LATERAL (
+        SELECT l.member_id, l.slot, l.role, {{reported_status}} AS status, {{reported_reason}} AS reason, l.at
+        FROM log_entries l
+        WHERE l.batch_id = b.id AND {{final_entry}} AND (l.member_id, l.slot) > (%(after_member)s, %(after_slot)s)
+        UNION ALL
+        SELECT i.member_id, '', NULL, 'excluded', i.excluded, i.settled_at FROM batch_items i
+        WHERE i.batch_id = b.id AND i.excluded IS NOT NULL AND (i.member_id, '') > (%(after_member)s, %(after_slot)s)
+    ) x
+    LEFT JOIN reported_entries r ON r.batch_id = b.id AND r.member_id = x.member_id AND r.slot = x.slot
+    WHERE b.id = %(batch_id)s AND (x.status, md5(x.reason)) IS DISTINCT FROM (r.status, r.reason_digest)
+        AND (r.batch_id IS NOT NULL OR NOT %(is_settled)s)
+    ORDER BY x.member_id, x.slot LIMIT %(limit)s
 ) x
-LEFT JOIN reported_entries r ON r.batch_id = b.id AND r.member_id = x.member_id AND r.slot = x.slot
-LEFT JOIN invitations v ON v.event_id = b.event_id AND v.member_id = x.member_id AND v.role = x.role
-WHERE b.id = %(batch_id)s AND (x.status, md5(x.reason)) IS DISTINCT FROM (r.status, r.reason_digest)
-    AND (r.batch_id IS NOT NULL OR NOT %(is_settled)s)
-ORDER BY x.member_id, x.slot LIMIT %(limit)s
+LEFT JOIN invitations v ON v.event_id = x.event_id AND v.member_id = x.member_id AND v.role = x.role
+ORDER BY x.member_id, x.slot
 
 -- name: note_reported_entries
 INSERT INTO reported_entries (batch_id, member_id, slot, status, reason_digest)
