@@ -21,7 +21,7 @@ from config.clock import elapsed
 from db.connect import AsyncConnection, is_caused_by_a_row
 from db.event_cache import EventCache
 from db.hot_connection import Begin, HotConnection
-from db.ledger_transaction import Committed, LedgerPolicy, Note, nothing_noted, read_mails, run_cycle
+from db.ledger_transaction import Committed, LedgerPolicy, Note, nothing_noted, read_mails, run_cycle, warm_up
 from db.record_fallback import run_cycle_row_by_row
 from db.statements import sql
 from schemas.delivery import Cycle, CycleResult, Delivery
@@ -83,6 +83,10 @@ class Ledger:
                 return await cursor.fetchall()
 
         return await self._connection.wait_out(run)
+
+    async def warm_up(self) -> None:
+        """Opens the connection, and has PostgreSQL plan the statements of a cycle, before anybody waits for one."""
+        await self._connection.wait_out(lambda conn: warm_up(conn, self._policy))
 
     async def read_mails(self, deliveries: Sequence[Delivery]) -> None:
         """Sets what each mail says, as its claim would, and claims nothing. For the probe of a suspect message."""

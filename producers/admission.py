@@ -30,6 +30,13 @@ _JITTER: Final = 5000
 #: Publish when this part of the bound is free: fewer, larger chunks, and polls that are worth their statements.
 _FREE_PART: Final = 2
 
+#: Between two looks at the topic while workers take what was published, in seconds.
+_BUSY_SECONDS: Final = 0.05
+#: The same while there is no room on it, at most: a test mail of another batch must not wait for longer.
+_FULL_SECONDS: Final = 0.25
+#: The same when nothing was left on it: a campaign begins with few messages, which are done in milliseconds.
+_STARVING_SECONDS: Final = 0.01
+
 
 def bound(measured: float | None, permitted: float | None) -> int:
     """The most items that may be on the topic and unsettled.
@@ -52,10 +59,13 @@ def room(bound: int, backlog: int, dispatchers: int) -> int:
     return -(-free // max(1, dispatchers))
 
 
-def seconds_to_room(bound: int, backlog: int, measured: float | None) -> float:
-    """In how many seconds there will be room for a chunk, at the measured rate; 0 when that is unknown."""
+def seconds_to_next_look(bound: int, backlog: int, measured: float | None) -> float:
+    """When to look for room again: halfway to room for a chunk, within limits; soon where workers have nothing left."""
+    if not backlog:
+        return _STARVING_SECONDS
     missing = max(1, bound // _FREE_PART) - (bound - backlog)
-    return max(missing, 0) / measured if measured else 0.0
+    seconds = max(missing, 0) / measured if measured else 0.0
+    return max(_BUSY_SECONDS, min(_FULL_SECONDS, seconds / 2))
 
 
 @dataclass(frozen=True, slots=True)

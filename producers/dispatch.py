@@ -43,11 +43,7 @@ SMALL_BATCH: Final = 50
 #: What a trigger publishes of a larger one while a dispatcher is there for the rest: work until its next round.
 FIRST_SHARE: Final = 100
 _IDLE_SECONDS: Final = 0.2
-#: Between two rounds while workers take what was published.
-_BUSY_SECONDS: Final = 0.05
-#: The same while there is no room on the topic, at most: a test mail of another batch must not wait for longer.
-_FULL_SECONDS: Final = 0.25
-#: So long after anything was published or completed.
+#: Rounds follow each other by what is left on the topic, until so long after anything was published or completed.
 _BUSY_FOR_SECONDS: Final = 1.0
 _LOST_CHECK_SECONDS: Final = 5.0
 _LOST_CHECK_MOST_SECONDS: Final = 60.0
@@ -97,7 +93,7 @@ class Dispatcher:
         self._next_lost_check = 0.0
         self._next_chores = 0.0
         self._busy_until = 0.0
-        self._room_in = 0.0
+        self._next_look_in = 0.0
         self._next_log = 0.0
         self._published = 0
         self._dispatchers = 1
@@ -169,8 +165,7 @@ class Dispatcher:
             if more:
                 yield 0.0
             else:
-                busy = max(_BUSY_SECONDS, min(_FULL_SECONDS, self._room_in / 2))
-                yield busy if due and self._monotonic() < self._busy_until else _IDLE_SECONDS
+                yield self._next_look_in if due and self._monotonic() < self._busy_until else _IDLE_SECONDS
 
     def _run_chores(self, conn: Connection) -> bool:
         """One chunk of each chore; whether any has more to do."""
@@ -222,7 +217,7 @@ class Dispatcher:
             self._busy_until = at + _BUSY_FOR_SECONDS
         measured = self._throughput.per_second
         most = admission.bound(measured, self._permitted(conn))
-        self._room_in = admission.seconds_to_room(most, backlog.on_topic, measured)
+        self._next_look_in = admission.seconds_to_next_look(most, backlog.on_topic, measured)
         return admission.room(most, backlog.on_topic, self._dispatchers)
 
     def make_lost_items_due(self, conn: Connection, topics: Topics) -> int:

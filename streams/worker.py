@@ -100,7 +100,7 @@ class Worker:
         self._processing = PROCESS.labels("kafka", topic)
         self._pipeline = make_pipeline(self._reader, composer, self._window, dead_letters, heartbeat)
         self._writing: asyncio.Task[None] | None = None
-        self._settling: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._stopping = False
 
     def start(self, on_end: Callable[[BaseException | None], None]) -> None:
@@ -110,14 +110,19 @@ class Worker:
         self._writing.add_done_callback(lambda task: on_end(None if task.cancelled() else task.exception()))
 
     async def _write(self) -> None:
-        """What dead workers of this machine left behind is settled before anything is claimed."""
         if not self._stopping:
-            self._settling = asyncio.create_task(self._journals.settle_dead(self._reader), name="journals")
+            self._preparing = asyncio.create_task(self._prepare(), name="prepare")
             # A stop does not wait for a database that is away.
-            await asyncio.wait({self._settling})
-            if not self._settling.cancelled():
-                self._settling.result()
+            await asyncio.wait({self._preparing})
+            if not self._preparing.cancelled():
+                self._preparing.result()
         await self._window.run()
+
+    async def _prepare(self) -> None:
+        """What dead workers of this machine left behind is settled before anything is claimed."""
+        await self._journals.settle_dead(self._reader)
+        await self._reader.look_up([])
+        await self._writer.warm_up()
 
     def _ledger(
         self,
@@ -141,8 +146,8 @@ class Worker:
     async def stop(self) -> None:
         """Finish what is in flight, record it, close the connections. The caller bounds it in time."""
         self._stopping = True
-        if self._settling is not None:
-            self._settling.cancel()
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._window.stop()
         if self._writing is not None:
             try:

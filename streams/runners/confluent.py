@@ -210,8 +210,10 @@ class ConfluentRunner:
             self._keep([first])
             room = max(1, _READ_AHEAD_RECORDS - len(self._read_ahead))
             self._keep(self._consumer.consume(room, timeout=0))
-            missing = MAX_POLL_RECORDS - len(self._read_ahead)
-            if missing > 0 and self._in_flight:
+            for _ in range(consumer.LINGERS):
+                missing = MAX_POLL_RECORDS - len(self._read_ahead)
+                if missing <= 0 or not self._in_flight:
+                    break
                 self._keep(self._consumer.consume(missing, timeout=consumer.LINGER_SECONDS))
         return self._read_ahead.take(MAX_POLL_RECORDS)
 

@@ -15,8 +15,9 @@ from streams.records import Headers, Record
 
 log = structlog.get_logger()
 
-#: How long a poll may take to fill while another one is processed: small ones cost more than they bring.
-LINGER_SECONDS: Final = 0.05
+#: How long, and how often, a poll waits for more while another one is processed: small ones cost more than they bring.
+LINGER_SECONDS: Final = 0.01
+LINGERS: Final = 5
 
 #: The errors of a group's coordinator that has moved, or not yet read its topic.
 _COORDINATOR_MOVED: Final = frozenset(

@@ -18,7 +18,7 @@ from demo.generator import expected
 from demo.special_cases import Chapters, SpecialCase
 from embedded.mail_server import MailServer
 from tests.acceptance.books import FIVE, Books
-from tests.acceptance.processes import Bidden
+from tests.acceptance.processes import Bidden, eventually
 from tests.databases import database_of
 from tests.servers import Servers
 
@@ -37,6 +37,16 @@ def blank(real_servers: Servers, settings_for: Callable[..., Settings], tmp_path
         yield bidden
     with psycopg.connect(real_servers.postgres, autocommit=True) as conn:
         conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def sessions_that_claim(settings: Settings) -> int:
+    with connect(settings.require_database()) as conn:
+        return len(
+            conn.execute(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%bidden_cycle_%'"
+                " AND application_name = 'bidden-worker-window' AND state = 'idle'"
+            ).fetchall()
+        )
 
 
 def test_from_nothing_to_the_audit(blank: Bidden, mail_sink: MailServer) -> None:
@@ -69,6 +79,7 @@ def test_from_nothing_to_the_audit(blank: Bidden, mail_sink: MailServer) -> None
 
     blank.dispatcher()
     workers = [blank.worker(), blank.worker()]
+    eventually(lambda: sessions_that_claim(own) == 2, "the workers are ready before there is anything to claim")
     planned = blank.invite("everyone", "--wait", "--by", "Ada")
     same = ("event_id", "audience", "planned", "deliveries", "excluded")
     assert {name: planned[name] for name in same} == {name: preview[name] for name in same}

@@ -37,6 +37,22 @@ def test_marked_then_sent(scenario: Scenario) -> None:
     assert scenario.numbers(batch) == (1, 0, 0, 0, 0)
 
 
+def test_a_warm_up_changes_nothing(scenario: Scenario) -> None:
+    """A worker that starts runs every statement of a cycle, about nothing."""
+    scenario.build(students=[1, 2, 3])
+    batch, agent = scenario.plan(), scenario.agent()
+    agent.deliver(scenario.request(batch, 1), Unknown("lost"))
+    agent.claim(scenario.request(batch, 2))
+    tables = ("batches", "batch_items", "deliveries", "log_entries", "outcome_outbox")
+
+    def rows() -> list[list[dict[str, Any]]]:
+        return [scenario.execute(f"SELECT xmin, t.* FROM {table} t ORDER BY ctid") for table in tables]
+
+    before = rows()
+    scenario.run(agent.ledger.warm_up())
+    assert rows() == before
+
+
 def test_a_log_entry_says_where_its_message_was(scenario: Scenario) -> None:
     """Topic position, attempts, time and the provider's reply stand in the log."""
     scenario.build(students=[1])

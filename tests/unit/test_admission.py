@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from producers.admission import LEAST, LEAST_UNMEASURED, MOST, Throughput, bound, room
+from producers.admission import LEAST, LEAST_UNMEASURED, MOST, Throughput, bound, room, seconds_to_next_look
 from producers.topic_shapes import Durability
 from streams.group_offsets import GroupOffsets
 from streams.runners.positions import next_position
@@ -52,6 +52,22 @@ def observed(*observations: tuple[float, int, int] | tuple[float, int, int, int]
     for at, completed, backlog, *claimed in observations:
         throughput.observe(at, completed, backlog=backlog, claimed=sum(claimed))
     return throughput.per_second
+
+
+@pytest.mark.parametrize(
+    ("backlog", "measured", "seconds"),
+    [
+        (0, None, 0.01),
+        (0, 4000.0, 0.01),
+        (90, None, 0.05),
+        (50, 100.0, 0.05),
+        (90, 100.0, 0.2),
+        (90, 1.0, 0.25),
+    ],
+)
+def test_when_to_look_again(backlog: int, measured: float | None, seconds: float) -> None:
+    """FM-38: of a bound of 100 halfway to room for 50; soon where the workers have nothing left."""
+    assert seconds_to_next_look(100, backlog, measured) == pytest.approx(seconds)
 
 
 def test_a_rate_is_known_once_something_was_completed() -> None:
