@@ -63,6 +63,8 @@ def consumer_config(settings: Settings) -> dict[str, object]:
         "max.poll.interval.ms": 60_000,
         # Small messages, 500 to a poll: no need to buffer megabytes of them.
         "queued.max.messages.kbytes": 4096,
+        # After that many the client fetches nothing for a second, however soon they are processed.
+        "fetch.queue.backoff.ms": 100,
         # Some 300 messages as dispatchers compress them: a fetch of all partitions fits into what is read ahead.
         "max.partition.fetch.bytes": 32_768,
         # What asks the same broker waits behind a fetch: a partition that was assigned later for its position.
