@@ -36,6 +36,8 @@ _CHUNK: Final = 1000
 _MOST_SECONDS: Final = 5.0
 #: How long a batch that the source did not take is left alone.
 _REFUSED_SECONDS: Final = 60.0
+#: No entry comes before it.
+_FIRST: Final = {"after_member": 0, "after_slot": ""}
 _ENDED: Final = (BatchState.COMPLETED, BatchState.CANCELLED)
 _refused: Final = LogThrottle()
 
@@ -85,13 +87,17 @@ def _report_batch(conn: Connection, source: Source, query: Query, known: dict[st
     count = 0
     digest = known["digest"]
     values = {"batch_id": known["id"], "is_settled": known["is_settled"], "limit": _CHUNK}
-    after = {"after_member": 0, "after_slot": ""}
+    after = _FIRST
     any_refused = False
     while time.monotonic() < until and _lock(conn):
         entries = [] if digest is None else conn.execute(sql("entries_to_report"), values | after).fetchall()
         batch = _batch(conn, known["id"])
         now = hashlib.md5(orjson.dumps(batch, option=orjson.OPT_SORT_KEYS), usedforsecurity=False).hexdigest()
         if not entries and now == digest:
+            if after is not _FIRST and not any_refused:
+                # It has ended only if nothing has come behind us meanwhile.
+                after = _FIRST
+                continue
             if any_refused:
                 conn.execute(sql("note_refused_batch"), values)
             elif batch["state"] in _ENDED and not batch["pending"]:

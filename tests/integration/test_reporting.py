@@ -165,6 +165,24 @@ def test_planners_own_batch_is_running(work: Work) -> None:
     assert work.entries().keys() == {1, 5}
 
 
+def test_an_outcome_of_the_last_moment(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FM-46: it comes when those behind it are being given, and with it the batch has ended."""
+    monkeypatch.setattr(reporting, "_CHUNK", 2)
+    batch = work.batch(m2=SENT, m3=SENT, m4=SENT)
+    write = source_writer.write
+
+    def deliver_then_write(*of: Any, entries: list[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
+        if any(entry["member_id"] == 4 for entry in entries):
+            work.agent.deliver(work.scenario.request(batch, 1, event=5), SENT)
+        return write(*of, entries=entries, **values)
+
+    monkeypatch.setattr(source_writer, "write", deliver_then_write)
+    work.report()
+    work.report()
+    assert work.entries().keys() == {1, 2, 3, 4, 5}
+    assert work.log() == ("completed", 5, 4, 0, 1)
+
+
 def test_a_row_that_the_source_refuses(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """FM-46: an entry that its constraints refuse stops no other, is named, and is offered again later."""
     work.planner.execute("ALTER TABLE invitation_log_entries ADD CONSTRAINT odd CHECK (member_id <> 1)")
