@@ -94,12 +94,12 @@ def _report_batch(conn: Connection, source: Source, query: Query, known: dict[st
         batch = _batch(conn, known["id"])
         now = hashlib.md5(orjson.dumps(batch, option=orjson.OPT_SORT_KEYS), usedforsecurity=False).hexdigest()
         if not entries and now == digest:
-            if after is not _FIRST and not any_refused:
+            if any_refused:
+                conn.execute(sql("note_refused_batch"), values)
+            elif after is not _FIRST:
                 # It has ended only if nothing has come behind us meanwhile.
                 after = _FIRST
                 continue
-            if any_refused:
-                conn.execute(sql("note_refused_batch"), values)
             elif batch["state"] in _ENDED and not batch["pending"]:
                 conn.execute(sql("note_settled_batch"), values)
             conn.commit()

@@ -183,16 +183,21 @@ def test_an_outcome_of_the_last_moment(work: Work, monkeypatch: pytest.MonkeyPat
     assert work.log() == ("completed", 5, 4, 0, 1)
 
 
+def report_the_refused(work: Work, monkeypatch: pytest.MonkeyPatch, check: str) -> tuple[int, int | None]:
+    """Two mails and an exclusion, given to planner under this constraint: how many it takes, and whom it warns of."""
+    work.planner.execute(f"ALTER TABLE invitation_log_entries ADD CONSTRAINT odd CHECK ({check})")
+    monkeypatch.setattr(reporting, "_refused", LogThrottle())
+    batch = work.batch(m1=SENT, m2=SENT)
+    with structlog.testing.capture_logs() as logged:
+        count = work.report()
+    (entry,) = (entry for entry in logged if entry["log_level"] == "warning")
+    assert (entry["batch"], "violates check constraint" in entry["cause"]) == (batch, True)
+    return count, entry.get("member_id")
+
+
 def test_a_row_that_the_source_refuses(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """FM-46: an entry that its constraints refuse stops no other, is named, and is offered again later."""
-    work.planner.execute("ALTER TABLE invitation_log_entries ADD CONSTRAINT odd CHECK (member_id <> 1)")
-    monkeypatch.setattr(reporting, "_refused", LogThrottle())
-    refused = work.batch(m1=SENT, m2=SENT)
-    with structlog.testing.capture_logs() as logged:
-        assert work.report() == 2
-    (entry,) = (entry for entry in logged if entry["log_level"] == "warning")
-    assert (entry["batch"], entry["member_id"]) == (refused, 1)
-    assert "violates check constraint" in entry["cause"]
+    assert report_the_refused(work, monkeypatch, "member_id <> 1") == (2, 1)
     assert work.entries().keys() == {2, 5}
     assert work.report() == 0, "offered again at once"
     work.planner.execute("ALTER TABLE invitation_log_entries DROP CONSTRAINT odd")
@@ -203,13 +208,7 @@ def test_a_row_that_the_source_refuses(work: Work, monkeypatch: pytest.MonkeyPat
 
 def test_every_row_is_refused(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """FM-46: then it is the statement: the batch is offered again later, and `sync` goes on."""
-    work.planner.execute("ALTER TABLE invitation_log_entries ADD CONSTRAINT odd CHECK (member_id > 9)")
-    monkeypatch.setattr(reporting, "_refused", LogThrottle())
-    refused = work.batch(m1=SENT, m2=SENT)
-    with structlog.testing.capture_logs() as logged:
-        assert work.report() == 0
-    (entry,) = (entry for entry in logged if entry["log_level"] == "warning")
-    assert (entry["batch"], "violates check constraint" in entry["cause"]) == (refused, True)
+    assert report_the_refused(work, monkeypatch, "member_id > 9") == (0, None)
     (row,) = work.scenario.execute("SELECT refused_at <= now() AS is_refused FROM reported_batches")
     assert row["is_refused"]
 
